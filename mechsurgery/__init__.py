@@ -1,0 +1,60 @@
+"""mechsurgery: locate the few units of a language model that carry a behaviour, prove it, operate on them.
+
+The public names below are imported when first used, so `import mechsurgery` and `mechsurgery --help` are fast.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "load_model": "models",
+    "PromptSet": "prompts",
+    "ContrastSet": "prompts",
+    "load_prompts": "prompts",
+    "load_contrast": "prompts",
+    "UnitScores": "units",
+    "Circuit": "units",
+    "Direction": "directions",
+    "RULES": "attribution",
+    "contrast_statistics": "attribution",
+    "locate": "attribution",
+    "mean_difference_direction": "attribution",
+    "pair_bootstrap": "attribution",
+    "random_circuits": "attribution",
+    "recovery": "attribution",
+    "score": "attribution",
+    "universal_neurons": "attribution",
+    "Intervention": "intervention",
+    "ablate": "intervention",
+    "applied": "intervention",
+    "bake": "intervention",
+    "baked": "intervention",
+    "scale": "intervention",
+    "Results": "evaluation",
+    "dose": "evaluation",
+    "evaluate": "evaluation",
+    "pool_random": "evaluation",
+    "prove": "evaluation",
+    "inspect_neuron": "inspector",
+    "compare": "studies.compare",
+    "localisers": "studies.localisers",
+}
+_MODULES = ("errors", "plots", "organisms", "studies")
+
+__all__ = sorted([*_PUBLIC, *_MODULES, "__version__"])
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(f"{__name__}.{_PUBLIC[name]}"), name)
+    if name in _MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}; public names: {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

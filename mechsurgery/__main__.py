@@ -1,0 +1,5 @@
+"""`python -m mechsurgery` is the `mechsurgery` command."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,116 @@
+"""Saving and loading: safetensors with a JSON header, JSON files, and where a result came from.
+
+Nothing here reads or writes a pickle. Every write is atomic: a killed process leaves the old file or the
+new one, never half of one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from .errors import LoadError, ModelNotFoundError
+
+_HEADER = "mechsurgery"
+_PACKAGES = ("mechsurgery", "torch", "transformer-lens", "transformers", "sae-lens")
+
+
+def versions() -> dict[str, str]:
+    """The versions a result depends on: Python and the packages that compute it."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def provenance(**facts: Any) -> dict[str, Any]:
+    """`facts` with the time (UTC) and the versions: what stands beside every result."""
+    return {**facts, "made": datetime.now(UTC).isoformat(timespec="seconds"), "versions": versions()}
+
+
+def write_atomically(path: str | Path, write: Callable[[Path], Any]) -> Path:
+    """Let `write` fill a temporary file beside `path`, then move it there in one step."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def save_json(path: str | Path, content: Any) -> Path:
+    """Write `content` as indented JSON."""
+    text = json.dumps(content, indent=2, ensure_ascii=False, default=_plain)
+    return write_atomically(path, lambda target: target.write_text(text + "\n", encoding="utf-8"))
+
+
+def load_json(path: str | Path) -> Any:
+    """Read a JSON file. Raises `LoadError` with the path where it is missing or malformed."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise LoadError(f"cannot read {str(path)!r} as JSON: {error}") from error
+
+
+def save_tensors(path: str | Path, kind: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Path:
+    """Write named tensors and JSON `facts` as one safetensors file of a given `kind`."""
+    from safetensors.torch import save_file
+
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        path = path.with_name(path.name + ".safetensors")
+    header = {_HEADER: json.dumps({"kind": kind, "facts": dict(facts)}, default=_plain)}
+    stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    return write_atomically(path, lambda target: save_file(stored, str(target), metadata=header))
+
+
+def load_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `save_tensors` wrote.
+
+    Raises `ModelNotFoundError` for a missing file, `LoadError` for a file of another kind or no safetensors.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        path = path.with_name(path.name + ".safetensors")
+    if not path.is_file():
+        raise ModelNotFoundError(f"no file {str(path)!r}; give the path that .save(path) was given")
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            header = json.loads((file.metadata() or {}).get(_HEADER, "{}"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    except SafetensorError as error:
+        raise LoadError(f"{str(path)!r} is no readable safetensors file: {error}") from error
+    if header.get("kind") != kind:
+        raise LoadError(f"{str(path)!r} holds {header.get('kind') or 'no mechsurgery artefact'}, not a {kind}")
+    return tensors, header["facts"]
+
+
+def _plain(value: Any) -> Any:
+    """JSON for the few kinds of values that are not JSON by themselves."""
+    if isinstance(value, (set, frozenset)):
+        return sorted(value)
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"cannot save a {type(value).__name__} as JSON")

@@ -1,0 +1,155 @@
+"""Streaming statistics of last-token activations: nothing is cached, memory does not grow with prompts.
+
+Count, mean and sum of squared deviations are merged batch by batch inside the hook (Chan, Golub and
+LeVeque 1983), in float64 where the device has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..artifacts import load_tensors, provenance, save_tensors
+from ..errors import PromptError
+from ..models import capture, sites
+from ..prompts import ContrastSet, PromptSet
+from ..prompts.chat import encode
+
+
+@dataclass
+class Moments:
+    """Number of prompts, and per hook point the mean and the sum of squared deviations, each [d]."""
+
+    n: dict[str, int] = field(default_factory=dict)
+    mean: dict[str, Float[Tensor, " d"]] = field(default_factory=dict)
+    m2: dict[str, Float[Tensor, " d"]] = field(default_factory=dict)
+
+    def update(self, site: str, activation: Float[Tensor, "batch d"], rows: Sequence[int] = ()) -> None:
+        """Merge a batch of activations; `rows` is accepted so that this can be used as a stream's update."""
+        exact = torch.float32 if activation.device.type == "mps" else torch.float64
+        x = activation.to(exact)
+        n, mean = x.shape[0], x.mean(0)
+        m2 = (x - mean).square().sum(0)
+        if site not in self.n:
+            self.n[site], self.mean[site], self.m2[site] = n, mean, m2
+            return
+        before = self.n[site]
+        total = before + n
+        delta = mean - self.mean[site]
+        self.mean[site] += delta * (n / total)
+        self.m2[site] += m2 + delta.square() * (before * n / total)
+        self.n[site] = total
+
+    def variance(self, site: str) -> Float[Tensor, " d"]:
+        """Unbiased variance (n − 1 in the denominator; zero for a single prompt)."""
+        return self.m2[site] / max(1, self.n[site] - 1)
+
+
+@dataclass(frozen=True, eq=False)
+class ContrastStatistics:
+    """Moments of both sides of a contrast: everything the scores of one forward pass are made of."""
+
+    positive: Moments
+    negative: Moments
+    info: dict[str, Any]
+
+    @property
+    def sites(self) -> list[str]:
+        """The hook points measured, in the model's order."""
+        return list(self.positive.n)
+
+    def difference(self, site: str) -> Float[Tensor, " d"]:
+        """Mean activation on the positive prompts minus mean on the negative ones."""
+        return self.positive.mean[site] - self.negative.mean[site]
+
+    def at(self, names: Iterable[str]) -> ContrastStatistics:
+        """The same statistics for only some of the hook points."""
+        keep = list(names)
+
+        def only(side: Moments) -> Moments:
+            return Moments(*({s: part[s] for s in keep} for part in (side.n, side.mean, side.m2)))
+
+        return replace(self, positive=only(self.positive), negative=only(self.negative))
+
+    def save(self, path: str | Path) -> Path:
+        """Write as one safetensors file."""
+        sides = {"positive": self.positive, "negative": self.negative}
+        tensors = {f"{side}:mean:{s}": m.mean[s] for side, m in sides.items() for s in self.sites}
+        tensors |= {f"{side}:m2:{s}": m.m2[s] for side, m in sides.items() for s in self.sites}
+        counts = {side: m.n for side, m in sides.items()}
+        return save_tensors(path, "ContrastStatistics", tensors, {"n": counts, "info": self.info})
+
+    @classmethod
+    def load(cls, path: str | Path) -> ContrastStatistics:
+        """Read what `save` wrote."""
+        tensors, facts = load_tensors(path, "ContrastStatistics")
+
+        def side(name: str) -> Moments:
+            n = facts["n"][name]
+            parts = ({s: tensors[f"{name}:{part}:{s}"] for s in n} for part in ("mean", "m2"))
+            return Moments(n, *parts)
+
+        return cls(side("positive"), side("negative"), facts["info"])
+
+
+def contrast_statistics(
+    model: Any,
+    contrast: ContrastSet,
+    *,
+    at: Sequence[str] | None = None,
+    layers: Sequence[int] | None = None,
+    template: str = "auto",
+    max_rows: int = 64,
+    progress: bool = False,
+) -> ContrastStatistics:
+    """Run both sides of a contrast once and keep the moments of every unit's last-token activation.
+
+    `at` names hook points (default: `blocks.{l}.mlp.hook_post` of `layers`, the input of the down projection
+    and so the MLP neurons of the CNA paper). The batched forward stops after the deepest of them and never
+    computes logits.
+    """
+    names = list(at) if at is not None else sites.neuron_sites(model, layers)
+    sides = []
+    for side in (contrast.positive, contrast.negative):
+        moments = Moments()
+        ids = encode(model.tokenizer, side, template=template)
+        capture.stream(model, ids, names, moments.update, max_rows=max_rows, progress=progress)
+        sides.append(Moments(*({s: part[s] for s in names} for part in (moments.n, moments.mean, moments.m2))))
+    info = provenance(
+        model=str(model.cfg.model_name),
+        fingerprint=sites.fingerprint(model),
+        contrast=contrast.name,
+        prompts=contrast.digest,
+        n_positive=len(contrast.positive),
+        n_negative=len(contrast.negative),
+        template=template,
+    )
+    return ContrastStatistics(sides[0], sides[1], info)
+
+
+def last_token_activations(
+    model: Any, prompts: PromptSet, units: dict[str, list[int]], *, template: str = "auto"
+) -> Any:
+    """Activations of a few units on every prompt, as a pandas table with columns prompt_id, label, site, neuron, activation.
+
+    For looking at single neurons; statistics over whole layers are streamed by `contrast_statistics`.
+    """
+    import pandas as pd
+
+    if not len(prompts):
+        raise PromptError(f"prompt set {prompts.name!r} is empty; give at least one prompt")
+    wanted = {site: torch.tensor(index, dtype=torch.long) for site, index in units.items()}
+    ids = encode(model.tokenizer, prompts, template=template)
+    found = capture.collect(model, ids, list(wanted), units=wanted)
+    rows = []
+    for site, index in units.items():
+        for column, neuron in enumerate(index):
+            for prompt, value in zip(prompts, found[site][:, column].tolist()):
+                rows.append((prompt.id, prompt.label, site, neuron, value))
+    return pd.DataFrame(rows, columns=["prompt_id", "label", "site", "neuron", "activation"])

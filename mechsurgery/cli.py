@@ -1,0 +1,180 @@
+"""The command line: the same functions, from a shell. Heavy imports happen inside each command."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from . import __version__
+
+_RULES = ["difference", "effect_size", "welch_t", "auroc", "difference_write_norm", "difference_alignment"]
+
+
+class _Friendly(click.Group):
+    """Shows mechsurgery's own errors as one line instead of a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        from .errors import MechsurgeryError
+
+        try:
+            return super().invoke(ctx)
+        except MechsurgeryError as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=_Friendly, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__)
+@click.option("-v", "--verbose", is_flag=True, help="Log what is done.")
+def main(verbose: bool) -> None:
+    """Locate the few units of a language model that carry a behaviour, prove it, operate on just those."""
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(name)s: %(message)s")
+
+
+@main.command()
+@click.option("--out", type=click.Path(path_type=Path), default=Path("figures/demo"), show_default=True)
+@click.option("--prompts", "n_prompts", default=200, show_default=True, help="Held-out requests per side.")
+@click.option("--seed", default=0, show_default=True)
+def demo(out: Path, n_prompts: int, seed: int) -> None:
+    """Locate, prove and plot a refusal circuit on the built-in organisms."""
+    from .studies.demo import demo as run
+
+    report = run(out, n_prompts=n_prompts, seed=seed, progress=sys.stderr.isatty())
+    click.echo(report.text())
+
+
+@main.command()
+@click.argument("model")
+@click.option("--contrast", default=None, help="A registered contrast, e.g. organism/refusal or jbb.")
+@click.option("--positive", type=click.Path(path_type=Path), help="File of prompts that show the behaviour.")
+@click.option("--negative", type=click.Path(path_type=Path), help="File of prompts that do not.")
+@click.option("--column", default="text", show_default=True, help="Text column of the two files.")
+@click.option("--rule", type=click.Choice(_RULES), default="difference", show_default=True)
+@click.option("--fraction", type=float, default=None, help="Share of all MLP neurons [default: 0.001].")
+@click.option("-k", type=int, default=None, help="Number of neurons, instead of a fraction.")
+@click.option("--by", type=click.Choice(["abs", "positive", "negative"]), default="abs", show_default=True)
+@click.option("--per", type=click.Choice(["model", "layer"]), default="model", show_default=True)
+@click.option("--skip-layer", "skip_layers", type=int, multiple=True, help="Leave a layer out; repeatable.")
+@click.option("--dtype", default="float32", show_default=True)
+@click.option("--device", default=None)
+@click.option("--revision", default=None)
+@click.option("--out", type=click.Path(path_type=Path), default=Path("circuit.safetensors"), show_default=True)
+def locate(model: str, out: Path, **options: Any) -> None:
+    """Find the MLP neurons of MODEL that most separate two sets of prompts."""
+    from .attribution import locate as run
+
+    contrast = _contrast(options)
+    loaded = _load(model, options)
+    budget = {key: options[key] for key in ("fraction", "k") if options[key] is not None}
+    keep = {key: options[key] for key in ("rule", "by", "per", "skip_layers")}
+    circuit = run(loaded, contrast, **keep, **budget, progress=sys.stderr.isatty())
+    click.echo(repr(circuit))
+    click.echo(circuit.to_frame().head(20).to_string(index=False))
+    click.echo(f"saved to {circuit.save(out)}")
+
+
+@main.command()
+@click.argument("model")
+@click.option("--circuit", "circuit_path", type=click.Path(path_type=Path), required=True)
+@click.option("--prompts", default="organism/dangerous", show_default=True, help="Registered set, file or hub id.")
+@click.option("--column", default=None, help="Text column where --prompts is a file.")
+@click.option("--choices", default=None, help="Multiple-choice set, e.g. organism/choices.")
+@click.option("--m", "multipliers", type=float, multiple=True, default=(0.0,), show_default=True)
+@click.option("--random", "n_random", default=5, show_default=True, help="Matched random circuits.")
+@click.option("-n", type=int, default=200, show_default=True, help="Prompts (all where there are fewer).")
+@click.option("--max-new-tokens", default=48, show_default=True)
+@click.option("--seed", default=0, show_default=True)
+@click.option("--dtype", default="float32", show_default=True)
+@click.option("--device", default=None)
+@click.option("--revision", default=None)
+@click.option("--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True)
+def evaluate(model: str, circuit_path: Path, out: Path, **options: Any) -> None:
+    """Scale a circuit of MODEL by m, beside the baseline and matched random circuits."""
+    from .evaluation import pool_random, prove
+    from .prompts import load_prompts
+    from .units import Circuit
+
+    circuit = Circuit.load(circuit_path)
+    text = {"text": options["column"]} if options["column"] else {}
+    prompts = load_prompts(options["prompts"], **text).take(options["n"], seed=options["seed"])
+    choices = options["choices"]
+    if choices is not None:
+        choices = load_prompts(choices).take(options["n"], seed=options["seed"])
+    results = prove(
+        _load(model, options), circuit, prompts, m=options["multipliers"], n_random=options["n_random"],
+        seed=options["seed"], choices=choices, max_new_tokens=options["max_new_tokens"],
+        progress=sys.stderr.isatty(),
+    )  # fmt: skip
+    click.echo(pool_random(results.summary()).to_string(index=False, float_format="{:.3f}".format))
+    click.echo(f"saved to {results.save(out)}")
+
+
+@main.command()
+@click.argument("base")
+@click.argument("instruct")
+@click.option("--contrast", default=None, help="A registered contrast, e.g. organism/refusal or jbb.")
+@click.option("--positive", type=click.Path(path_type=Path))
+@click.option("--negative", type=click.Path(path_type=Path))
+@click.option("--column", default="text", show_default=True)
+@click.option("--rule", type=click.Choice(_RULES), default="difference", show_default=True)
+@click.option("--fraction", type=float, default=0.001, show_default=True)
+@click.option("--dtype", default="float32", show_default=True)
+@click.option("--device", default=None)
+@click.option("--out", type=click.Path(path_type=Path), default=Path("figures/compare"), show_default=True)
+def compare(base: str, instruct: str, out: Path, **options: Any) -> None:
+    """Locate with the same prompts on BASE and INSTRUCT, and compare the circuits."""
+    from .studies.compare import compare as run
+    from .studies.figures import comparison_figures, export_all
+
+    contrast = _contrast(options)
+    names = (base, instruct)
+    models = [_load(name, options) for name in names]
+    result = run(*models, contrast, rule=options["rule"], fraction=options["fraction"], names=names)
+    click.echo(result.table.to_string(index=False, float_format="{:.4g}".format))
+    click.echo(export_all(comparison_figures(result), out))
+
+
+@main.group()
+def organisms() -> None:
+    """The built-in model organisms."""
+
+
+@organisms.command("list")
+def list_organisms() -> None:
+    """Show every organism and its measured behaviour."""
+    from .studies.organisms import behaviour_table
+
+    click.echo(behaviour_table().to_string(index=False))
+
+
+@organisms.command()
+@click.option("--out", type=click.Path(path_type=Path), default=Path("organisms"), show_default=True)
+@click.option("--seed", default=0, show_default=True)
+def train(out: Path, seed: int) -> None:
+    """Rebuild the organisms from a seed (minutes on two CPU cores)."""
+    from .organisms.training import train as run
+
+    run(out, seed=seed, progress=sys.stderr.isatty())
+    click.echo(f"organisms and manifest.json written to {out}")
+
+
+def _load(name: str, options: dict[str, Any]) -> Any:
+    from .models import load_model
+
+    return load_model(name, dtype=options["dtype"], device=options["device"], revision=options.get("revision"))
+
+
+def _contrast(options: dict[str, Any]) -> Any:
+    from .errors import InputError
+    from .prompts import ContrastSet, PromptSet, load_contrast
+
+    files = (options["positive"], options["negative"])
+    if options["contrast"] is not None and files == (None, None):
+        return load_contrast(options["contrast"])
+    if options["contrast"] is None and None not in files:
+        sides = [PromptSet.from_file(path, text=options["column"]) for path in files]
+        return ContrastSet("files", *sides)
+    raise InputError("give either --contrast NAME, or both --positive FILE and --negative FILE")

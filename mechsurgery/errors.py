@@ -1,0 +1,77 @@
+"""Every error mechsurgery raises on purpose.
+
+MechsurgeryError
+├── InputError (also a ValueError)      an argument is outside what is allowed
+│   ├── PromptError                     prompts: empty, duplicated, leaking, too long, unreadable
+│   ├── SiteError (also a KeyError)     no such hook point, layer or unit in this model
+│   └── MismatchError                   an artefact made on another model or of another shape
+├── LoadError                           a model or an artefact cannot be read
+│   ├── ModelNotFoundError              no such organism, directory or hub id; a file is missing
+│   ├── UnsupportedModelError           the architecture is not one that can be converted
+│   └── UnsafeFileError                 only pickled weights, or code that was not asked for
+├── ActivationError                     NaN or infinity where numbers are needed
+└── MissingExtraError (also an ImportError)   an optional package is not installed
+
+A message says what was given, what is allowed, and what to do next.
+"""
+
+from __future__ import annotations
+
+
+class MechsurgeryError(Exception):
+    """Root of the tree: catch this to catch everything mechsurgery raises on purpose."""
+
+
+class InputError(MechsurgeryError, ValueError):
+    """An argument is outside what is allowed."""
+
+
+class PromptError(InputError):
+    """Prompts are empty, duplicated across sides, leaking between splits, too long or unreadable."""
+
+
+class SiteError(InputError, KeyError):
+    """No such hook point, layer or unit in this model."""
+
+    def __str__(self) -> str:
+        """The plain message (KeyError alone would show its repr)."""
+        return str(self.args[0]) if self.args else ""
+
+
+class MismatchError(InputError):
+    """An artefact was made on another model, or has another shape."""
+
+
+class LoadError(MechsurgeryError):
+    """A model or an artefact cannot be read."""
+
+
+class ModelNotFoundError(LoadError):
+    """No such organism, directory or hub id, or one of its files is missing."""
+
+
+class UnsupportedModelError(LoadError):
+    """The architecture cannot be converted to a HookedTransformer."""
+
+
+class UnsafeFileError(LoadError):
+    """Only pickled weights are there, or code that was not asked for would run."""
+
+
+class ActivationError(MechsurgeryError):
+    """NaN or infinity where numbers are needed."""
+
+
+class MissingExtraError(MechsurgeryError, ImportError):
+    """An optional package is not installed."""
+
+
+def listed(values, limit: int = 8) -> str:
+    """Join the first few of some values for a message, and say how many more there are.
+
+    >>> listed(["a", "b", "c"], limit=2)
+    "'a', 'b' and 1 more"
+    """
+    values = list(values)
+    shown = ", ".join(repr(value) for value in values[:limit])
+    return shown if len(values) <= limit else f"{shown} and {len(values) - limit} more"

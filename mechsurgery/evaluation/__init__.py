@@ -1,0 +1,23 @@
+"""Judging what a model says, with and without interventions: responses, choices, intervals, tests."""
+
+from .evaluate import BASELINE, dose, evaluate, prove
+from .judges import is_refusal
+from .quality import is_degenerate, ngram_quality
+from .results import Results, pool_random, summarise
+from .stats import mean_interval, paired_test, wilson
+
+__all__ = [
+    "BASELINE",
+    "Results",
+    "dose",
+    "evaluate",
+    "is_degenerate",
+    "is_refusal",
+    "mean_interval",
+    "ngram_quality",
+    "paired_test",
+    "pool_random",
+    "prove",
+    "summarise",
+    "wilson",
+]

@@ -1,0 +1,39 @@
+"""Is a response text at all? Quality as the share of n-grams that are not repeats."""
+
+from __future__ import annotations
+
+import re
+
+#: A response below this quality counts as degenerate.
+DEGENERATE_BELOW = 0.5
+_WORD = re.compile(r"\w+(?:'\w+)?", re.UNICODE)
+
+
+def ngram_quality(response: str, n: int = 3) -> float:
+    """1 − fraction of repeated word n-grams, in [0, 1]; 0 for a response with no word.
+
+    The paper's output quality. Responses shorter than `n` words have one n-gram and quality 1.
+
+    >>> ngram_quality("the cat sat on the mat"), ngram_quality("no no no no no no")
+    (1.0, 0.25)
+    """
+    words = _WORD.findall(response.lower())
+    if not words:
+        return 0.0
+    grams = [tuple(words[i : i + n]) for i in range(max(1, len(words) - n + 1))]
+    return len(set(grams)) / len(grams)
+
+
+def is_degenerate(response: str) -> bool:
+    """Empty, looping, or more symbols than letters: neither a refusal nor an answer.
+
+    Looping is `ngram_quality` below `DEGENERATE_BELOW`, or one word making up more than half of ten or more.
+    """
+    words = _WORD.findall(response.lower())
+    if not words or ngram_quality(response) < DEGENERATE_BELOW:
+        return True
+    if len(words) >= 10 and max(words.count(word) for word in set(words)) > len(words) / 2:
+        return True
+    visible = re.sub(r"\s", "", response)
+    letters = sum(character.isalnum() for character in visible)
+    return letters < len(visible) / 2
