@@ -30,7 +30,7 @@ lint: $(READY)
 	$(BIN)/lint-imports
 
 bench: $(READY)
-	$(BIN)/python tests/benchmarks/run.py
+	$(BIN)/python tests/benchmarks/discovery.py
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

@@ -136,7 +136,7 @@ def contrast_statistics(
 def last_token_activations(
     model: Any, prompts: PromptSet, units: dict[str, list[int]], *, template: str = "auto"
 ) -> Any:
-    """Activations of a few units on every prompt, as a pandas table with columns prompt_id, label, site, neuron, activation.
+    """Activations of a few units on every prompt: a pandas table of prompt_id, label, site, neuron, activation.
 
     For looking at single neurons; statistics over whole layers are streamed by `contrast_statistics`.
     """

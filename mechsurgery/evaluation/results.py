@@ -14,7 +14,14 @@ from ..artifacts import load_json, save_json, write_atomically
 from ..errors import InputError, ModelNotFoundError, listed
 from .stats import mean_interval, paired_test, wilson
 
-COLUMNS = ["task", "model", "fingerprint", "intervention", "kind", "strength", "m", "seed", "prompt_set", "prompt_id", "group", "label", "response", "n_tokens", "finished", "refusal_raw", "degenerate", "refusal", "quality", "choice", "correct"]
+# fmt: off
+COLUMNS = [
+    "task", "model", "fingerprint", "intervention", "kind", "strength", "m",
+    "seed", "prompt_set", "prompt_id", "group", "label", "response", "n_tokens",
+    "finished", "refusal_raw", "degenerate", "refusal", "quality", "choice", "correct",
+]
+# fmt: on
+
 #: What identifies a cell of the summary.
 CELL = ["model", "intervention", "kind", "strength", "m", "prompt_set"]
 _RATES = {"refusal": "generate", "refusal_raw": "generate", "degenerate": "generate", "correct": "choice"}

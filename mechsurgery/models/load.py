@@ -1,0 +1,265 @@
+"""`load_model`: an organism, a local Hugging Face directory or a hub id, as a plain HookedTransformer."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..errors import InputError, LoadError, ModelNotFoundError, UnsafeFileError, UnsupportedModelError, listed
+from .architectures import architecture_of, lens_config
+from .convert import check_neurons, convert
+
+logger = logging.getLogger(__name__)
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_HUB_FILES = ["*.json", "model*.safetensors", "tokenizer*", "*.model", "*.txt", "*.jinja"]
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+_PROBE = 12
+
+
+def load_model(
+    name: str | Path,
+    *,
+    revision: str | None = None,
+    dtype: str | torch.dtype = "float32",
+    device: str | torch.device | None = None,
+    trust_remote_code: bool = False,
+) -> Any:
+    """A `HookedTransformer` whose logits equal transformers', with no weight processing.
+
+    `name` is an organism (`"organism/instruct"`), a Hugging Face directory, or a hub id (with `revision`);
+    anything that starts with `.`, `/` or `~`, or exists, is a path and never looked up on the network. Only
+    safetensors are read. `dtype` is "float32", "bfloat16" or "float16"; `device` defaults to a GPU where
+    there is one. Parameters come frozen (`requires_grad` False), `model.tokenizer` is transformers' tokenizer
+    untouched, `model.cfg.model_name` the name given. Peak memory is about the weights themselves.
+
+    Raises `ModelNotFoundError`, `UnsupportedModelError`, `UnsafeFileError`, `LoadError` or `InputError`.
+    """
+    kind, where = _dtype(dtype), _device(device)
+    directory = _find(name, revision, trust_remote_code)
+    architecture = _check_files(directory, trust_remote_code)
+    tokenizer = _tokenizer(directory, trust_remote_code)
+    source = _transformers_model(directory, architecture, kind, where, trust_remote_code)
+    probe = torch.arange(_PROBE, device=where)[None] * 7919 % source.config.vocab_size
+    with torch.no_grad():
+        expected = source(probe, use_cache=False).logits[0].float()
+    stops = _stop_tokens(source)
+    model = convert(source, name=str(name), dtype=kind, device=where)
+    del source
+    model.tokenizer = tokenizer
+    model.cfg.tokenizer_prepends_bos = len(tokenizer.encode("")) > 0
+    model.stop_token_ids = stops
+    _check_logits(model, probe, expected)
+    check_neurons(model, probe[:, :2])
+    logger.info("loaded %s: %s, %d layers, %s on %s", name, architecture, model.cfg.n_layers, kind, where)
+    return model
+
+
+def _dtype(dtype: str | torch.dtype) -> torch.dtype:
+    found = dtype if isinstance(dtype, torch.dtype) else _DTYPES.get(dtype)
+    if found not in _DTYPES.values():
+        raise InputError(f"dtype {str(dtype)!r} is not one of {listed(_DTYPES)}; choose one of them")
+    return found
+
+
+def _device(device: str | torch.device | None) -> torch.device:
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        where = torch.device(device)
+        torch.empty(0, device=where)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"device {str(device)!r} cannot be used here ({reason}); 'cpu' always works") from error
+    return where
+
+
+def _find(name: str | Path, revision: str | None, trust_remote_code: bool) -> Path:
+    """The directory a name stands for, downloaded where it is a hub id."""
+    text = str(name)
+    if text.startswith("organism/"):
+        from ..organisms.registry import organism_path
+
+        directory = organism_path(text)
+    else:
+        directory = Path(name).expanduser()
+        path_like = isinstance(name, Path) or text.startswith((".", "/", "~")) or "\\" in text or directory.exists()
+        if not path_like:
+            if not _HUB_ID.fullmatch(text):
+                raise ModelNotFoundError(
+                    f"{text!r} is no organism, no directory here and no hub id; give 'organism/…', the path of a "
+                    "Hugging Face directory, or a hub id such as 'owner/model'"
+                )
+            return _download(text, revision, trust_remote_code)
+        if not directory.is_dir():
+            raise ModelNotFoundError(f"{text!r} is no directory; give the directory with config.json and weights")
+    if revision is not None:
+        raise InputError(f"revision={revision!r} is for hub ids, and {text!r} is a local model; leave it out")
+    return directory
+
+
+def _download(name: str, revision: str | None, trust_remote_code: bool) -> Path:
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    patterns = _HUB_FILES + (["*.py"] if trust_remote_code else [])
+    try:
+        return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=patterns))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        at = f" at revision {revision!r}" if revision else ""
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ModelNotFoundError(
+            f"{name!r} is no organism and no directory here, and the hub gave no such model{at} ({reason}); check "
+            "the name, your network, and for gated models `hf auth login`"
+        ) from error
+
+
+def _check_files(directory: Path, trust_remote_code: bool) -> str:
+    """The architecture of a directory whose files are all there and safe to read."""
+    config = directory / "config.json"
+    if not config.is_file():
+        raise ModelNotFoundError(f"{str(directory)!r} has no config.json; give a Hugging Face model directory")
+    try:
+        raw = json.loads(config.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise LoadError(f"{str(config)!r} is not valid JSON: {error}; fetch the model again") from error
+    if raw.get("auto_map") and not trust_remote_code and not set(raw.get("architectures") or []) & set(_known()):
+        raise UnsafeFileError(
+            f"{str(directory)!r} needs code of its own to run, which is not run unasked; if you trust it, pass "
+            "trust_remote_code=True"
+        )
+    architecture = architecture_of(raw)
+    _check_weights(directory)
+    if not any((directory / file).is_file() for file in _TOKENIZERS):
+        raise ModelNotFoundError(f"{str(directory)!r} has no tokenizer; none of {listed(_TOKENIZERS)} is there")
+    return architecture
+
+
+def _known() -> tuple[str, ...]:
+    from .architectures import SUPPORTED
+
+    return SUPPORTED
+
+
+def _check_weights(directory: Path) -> None:
+    index = directory / "model.safetensors.index.json"
+    if (directory / "model.safetensors").is_file():
+        return
+    if index.is_file():
+        shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        missing = [shard for shard in shards if not (directory / shard).is_file()]
+        if missing:
+            raise ModelNotFoundError(
+                f"{str(directory)!r} lacks {len(missing)} of its {len(shards)} weight files ({listed(missing)}); "
+                "fetch the model again"
+            )
+        return
+    pickled = sorted(p.name for p in directory.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".ckpt"))
+    if pickled:
+        raise UnsafeFileError(
+            f"{str(directory)!r} has only pickled weights ({listed(pickled)}), which can run code when read and are "
+            "never loaded; convert them to safetensors where you trust them, or use a repository that has them"
+        )
+    raise ModelNotFoundError(
+        f"{str(directory)!r} has no model.safetensors and no model.safetensors.index.json; "
+        "pickled weights are never fetched or loaded"
+    )
+
+
+def _tokenizer(directory: Path, trust_remote_code: bool) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(
+            directory, local_files_only=True, trust_remote_code=trust_remote_code
+        )
+    except Exception as error:
+        if "trust_remote_code" in str(error):
+            raise UnsafeFileError(
+                f"the tokenizer of {str(directory)!r} needs code of its own; if you trust it, pass "
+                "trust_remote_code=True"
+            ) from error
+        raise LoadError(f"cannot read the tokenizer of {str(directory)!r}: {error}") from error
+
+
+def _transformers_model(
+    directory: Path, architecture: str, dtype: torch.dtype, device: torch.device, trust_remote_code: bool
+) -> Any:
+    import transformers
+    from safetensors import SafetensorError
+
+    try:
+        config = transformers.AutoConfig.from_pretrained(
+            directory, local_files_only=True, trust_remote_code=trust_remote_code
+        )
+        lens_config(config, architecture)
+        with _quiet():
+            source, info = getattr(transformers, architecture).from_pretrained(
+                directory,
+                config=config,
+                dtype=dtype,
+                device_map=None if device.type == "cpu" else {"": device},
+                attn_implementation="eager",
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+            )
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        if isinstance(error, torch.cuda.OutOfMemoryError):
+            raise
+        raise LoadError(f"cannot read the model in {str(directory)!r}: {error}") from error
+    if info["missing_keys"]:
+        raise LoadError(
+            f"{str(directory)!r} lacks the weights {listed(sorted(info['missing_keys']), 4)}; "
+            "the files are incomplete or belong to another configuration"
+        )
+    return source.eval()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Transformers without its progress bars and load report, as it was afterwards."""
+    from transformers.utils import logging as theirs
+
+    verbosity, bars = theirs.get_verbosity(), theirs.is_progress_bar_enabled()
+    theirs.set_verbosity_error()
+    theirs.disable_progress_bar()
+    try:
+        yield
+    finally:
+        theirs.set_verbosity(verbosity)
+        if bars:
+            theirs.enable_progress_bar()
+
+
+def _stop_tokens(source: Any) -> tuple[int, ...]:
+    """Every end token of config.json and generation_config.json."""
+    found: set[int] = set()
+    for config in (source.config, source.generation_config):
+        tokens = getattr(config, "eos_token_id", None)
+        found |= {tokens} if isinstance(tokens, int) else set(tokens or ())
+    return tuple(sorted(found))
+
+
+@torch.no_grad()
+def _check_logits(model: Any, probe: Tensor, expected: Float[Tensor, "pos d_vocab"]) -> None:
+    """Compare with transformers' own logits on a few tokens: the conversion proves itself at every load."""
+    if not torch.isfinite(expected).all():
+        raise LoadError(f"this model's logits are not finite in {model.cfg.dtype}; load it in bfloat16 or float32")
+    found = model(probe, attention_mask=torch.ones_like(probe))[0].float()
+    error = (found - expected).abs().max() / expected.abs().max().clamp_min(1e-6)
+    if not error <= (1e-3 if model.cfg.dtype == torch.float32 else 0.15):
+        raise UnsupportedModelError(
+            f"the converted {model.cfg.original_architecture} differs from transformers by {float(error):.1%} of its "
+            "largest logit, so its configuration has something that is not supported; use another checkpoint"
+        )

@@ -1,0 +1,100 @@
+"""Token ids in batches: bucketed by length, padded on the left, always with an explicit mask."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from ..errors import InputError, PromptError, listed
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Some prompts, padded on the left: `rows` are their places in the original order, `mask` is 1 on real tokens."""
+
+    rows: list[int]
+    ids: Int[Tensor, "batch pos"]
+    mask: Int[Tensor, "batch pos"]
+
+
+def batches(
+    ids: Sequence[Sequence[int]],
+    *,
+    pad_id: int,
+    max_rows: int = 64,
+    max_tokens: int = 16384,
+    n_ctx: int | None = None,
+    device: torch.device | str = "cpu",
+) -> list[Batch]:
+    """Batches of at most `max_rows` prompts and `max_tokens` tokens with padding, longest prompts first.
+
+    Prompts of like length go together: none is padded by more than a quarter of its batch's length or 8
+    tokens, whichever is more. Raises `PromptError` where a prompt is empty or longer than `n_ctx`.
+    """
+    if max_rows < 1 or max_tokens < 1:
+        raise InputError(f"max_rows={max_rows} and max_tokens={max_tokens} must be at least 1")
+    check_lengths(ids, n_ctx)
+    order = sorted(range(len(ids)), key=lambda row: -len(ids[row]))
+    groups: list[list[int]] = []
+    for row in order:
+        if groups:
+            group = groups[-1]
+            longest, own = len(ids[group[0]]), len(ids[row])
+            fits = len(group) < max_rows and longest * (len(group) + 1) <= max_tokens
+            if fits and longest - own <= max(8, longest // 4):
+                group.append(row)
+                continue
+        groups.append([row])
+    return [_pad(group, ids, pad_id, device) for group in groups]
+
+
+def check_lengths(ids: Sequence[Sequence[int]], n_ctx: int | None = None, new_tokens: int = 0) -> None:
+    """`PromptError` where there are no prompts, one is empty, or one leaves no room for `new_tokens`."""
+    if not len(ids):
+        raise PromptError("no prompts; give at least one")
+    empty = [row for row, own in enumerate(ids) if not len(own)]
+    if empty:
+        raise PromptError(f"prompts {listed(empty)} have no tokens; give each at least one token")
+    if n_ctx is None:
+        return
+    long = [row for row, own in enumerate(ids) if len(own) + new_tokens > n_ctx]
+    if long:
+        room = f" and {new_tokens} new ones" if new_tokens else ""
+        raise PromptError(
+            f"prompts {listed(long)} do not fit: {max(len(ids[row]) for row in long)} tokens{room} in a context of "
+            f"{n_ctx}; shorten them" + (" or lower max_new_tokens" if new_tokens else "")
+        )
+
+
+def _pad(rows: list[int], ids: Sequence[Sequence[int]], pad_id: int, device: torch.device | str) -> Batch:
+    length = max(len(ids[row]) for row in rows)
+    padded = [[pad_id] * (length - len(ids[row])) + list(ids[row]) for row in rows]
+    mask = [[0] * (length - len(ids[row])) + [1] * len(ids[row]) for row in rows]
+    return Batch(rows, torch.tensor(padded, device=device), torch.tensor(mask, device=device))
+
+
+def pad_id(model: Any) -> int:
+    """A token id to fill up with. Any would do: the mask is explicit."""
+    tokenizer = model.tokenizer
+    for token in (tokenizer.pad_token_id, tokenizer.eos_token_id):
+        if token is not None and token < model.cfg.d_vocab:
+            return int(token)
+    return 0
+
+
+def stop_ids(model: Any) -> tuple[int, ...]:
+    """Every token that ends a turn: the tokenizer's, and those of the model's configuration files, sorted."""
+    found = set(getattr(model, "stop_token_ids", ()))
+    if model.tokenizer is not None and model.tokenizer.eos_token_id is not None:
+        found.add(model.tokenizer.eos_token_id)
+    return tuple(sorted(int(token) for token in found))
+
+
+def device_of(model: Any) -> torch.device:
+    """Where a model's weights are."""
+    return next(iter(model.parameters())).device

@@ -1,0 +1,1 @@
+"""Whole experiments: each calls the verbs in a paper's order and returns its tables and figures."""

@@ -1,0 +1,140 @@
+"""Discovery on a 150M-parameter Llama-shaped model: streamed and batched against naive, as ratios in one run.
+
+    python tests/benchmarks/discovery.py [--prompts 200] [--device cpu]
+
+Prints the time of `contrast_statistics` over the prompts against (a) the naive per-prompt loop in
+`tests/reference/naive_cna.py` (target: at least 6 times faster) and (b) one bare batched forward of the same
+tokens without hooks (target: at most 1.15 times its time), and the peak memory for 200 and 2,000 prompts,
+each in a process of its own (target: equal).
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+
+def checkpoint(folder: Path) -> Path:
+    """A random Llama-shaped checkpoint of about 150M parameters with a word-level tokenizer."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    torch.manual_seed(0)
+    words = ["<pad>", "<s>", "</s>", "<unk>", "User", "Assistant", ":", *(f"w{i}" for i in range(4000))]
+    config = LlamaConfig(
+        vocab_size=len(words), hidden_size=768, intermediate_size=3072, num_hidden_layers=15, num_attention_heads=12,
+        num_key_value_heads=4, max_position_embeddings=512, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    model = LlamaForCausalLM(config)
+    model.save_pretrained(folder)
+    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>", unk_token="<unk>"
+    )
+    fast.save_pretrained(folder)
+    print(f"model: {sum(p.numel() for p in model.parameters()) / 1e6:.0f}M parameters")
+    return folder
+
+
+def contrast(n: int):
+    """n prompts of 12 to 40 words, half on each side."""
+    from mechsurgery import ContrastSet
+
+    generator = torch.Generator().manual_seed(1)
+
+    def text() -> str:
+        length = int(torch.randint(12, 41, (1,), generator=generator))
+        return " ".join(f"w{int(i)}" for i in torch.randint(0, 4000, (length,), generator=generator))
+
+    return ContrastSet.from_lists([text() for _ in range(n // 2)], [text() for _ in range(n // 2)], name="random words")
+
+
+def timed(function, repeats: int = 3):
+    """Median seconds of several runs after one warm-up, and the last result."""
+    function()
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        result = function()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - start)
+    return sorted(seconds)[repeats // 2], result
+
+
+def speed(folder: Path, n: int, device: str) -> dict:
+    from reference import naive_cna
+    from transformers import AutoModelForCausalLM
+
+    from mechsurgery import contrast_statistics, load_model
+    from mechsurgery.models import tokens
+    from mechsurgery.prompts.chat import encode
+
+    prompts = contrast(n)
+    model = load_model(folder, device=device)
+    ours, statistics = timed(lambda: contrast_statistics(model, prompts))
+    sides = [encode(model.tokenizer, side) for side in (prompts.positive, prompts.negative)]
+
+    @torch.no_grad()
+    def bare():
+        for ids in sides:
+            for batch in tokens.batches(ids, pad_id=tokens.pad_id(model), device=device):
+                model(batch.ids, attention_mask=batch.mask, stop_at_layer=model.cfg.n_layers)
+
+    bare_seconds, _ = timed(bare)
+    plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    start = time.perf_counter()
+    naive = naive_cna.mean_difference(plain, *sides)
+    naive_seconds = time.perf_counter() - start
+    found = torch.stack([statistics.difference(site) for site in statistics.sites]).cpu().numpy()
+    return {
+        "prompts": n, "seconds": ours, "naive_over_ours (>= 6)": naive_seconds / ours,
+        "ours_over_bare_forward (<= 1.15)": ours / bare_seconds, "largest_error": float(abs(found - naive).max()),
+    }  # fmt: skip
+
+
+def memory(folder: Path, n: int, device: str) -> dict:
+    from mechsurgery import contrast_statistics, load_model
+
+    model = load_model(folder, device=device)
+    contrast_statistics(model, contrast(n))
+    if device != "cpu":
+        return {"prompts": n, "peak_MiB": torch.cuda.max_memory_allocated() / 2**20}
+    return {"prompts": n, "peak_MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--prompts", type=int, default=200)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--memory", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.memory:
+        print(json.dumps(memory(options.folder, options.memory, options.device)))
+        return
+    with tempfile.TemporaryDirectory() as name:
+        folder = checkpoint(Path(name))
+        for key, value in speed(folder, options.prompts, options.device).items():
+            print(f"{key}: {value:.4g}")
+        peaks = []
+        for n in (options.prompts, 10 * options.prompts):
+            command = [sys.executable, __file__, "--memory", str(n), "--folder", name, "--device", options.device]
+            out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            peaks.append(json.loads(out.splitlines()[-1]))
+            print(peaks[-1])
+        print(f"peak memory, {peaks[1]['prompts']} over {peaks[0]['prompts']} prompts (target 1): "
+              f"{peaks[1]['peak_MiB'] / peaks[0]['peak_MiB']:.3f}")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""Shared fixtures: tiny random Hugging Face checkpoints of every architecture, made on the spot."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+from jaxtyping import install_import_hook
+
+install_import_hook("mechsurgery", "beartype.beartype")
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+from support import checkpoints
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory):
+    """`tiny_checkpoint(family, **config changes)`: directory of a random checkpoint, made once for each call."""
+    made = {}
+
+    def make(family, *, dtype="float32", max_shard_size="1GB", template=True, **changes):
+        key = (family, dtype, max_shard_size, template, repr(sorted(changes.items())))
+        if key not in made:
+            directory = tmp_path_factory.mktemp(family)
+            made[key] = checkpoints.save(
+                family, directory, dtype=dtype, max_shard_size=max_shard_size, template=template, **changes
+            )
+        return made[key]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_llama_dir(tiny_checkpoint):
+    """Directory of a tiny random Llama with a chat template."""
+    return tiny_checkpoint("llama")
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tiny_llama_dir):
+    """The tiny Llama, loaded. Shared by all tests: leave it as it was."""
+    from mechsurgery.models import load_model
+
+    return load_model(tiny_llama_dir)
+
+
+@pytest.fixture(scope="session")
+def contrast():
+    """Two sides of 12 short requests of different lengths."""
+    from mechsurgery.prompts import ContrastSet
+
+    dangerous = ["a bomb", "the poison", "a cruel virus", "some strong acid that burns"]
+    benign = ["a cake", "the garden", "a kind letter", "some warm soup that heals"]
+    frames = ["How do I make {}?", "Tell me about {} please.", "Explain to my friend, step by step, {}."]
+    sides = [[frame.format(noun) for noun in nouns for frame in frames] for nouns in (dangerous, benign)]
+    return ContrastSet.from_lists(*sides, name="tiny")
