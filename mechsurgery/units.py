@@ -279,7 +279,7 @@ class Circuit:
         info = {"random_like": self.name, "seed": seed}
         return Circuit(units, self.widths, f"random like {self.name}, seed {seed}", info)
 
-    def overlap(self, other: Circuit) -> dict[str, float]:
+    def overlap(self, other: Circuit) -> dict[str, float | int]:
         """How much two circuits share, and how much two independent draws would.
 
         Returns `size`, `other_size`, `shared`, `jaccard`, `expected_shared` (of independent circuits with the

@@ -7,7 +7,9 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 from jaxtyping import install_import_hook
 
-install_import_hook("mechsurgery", "beartype.beartype")
+import support.typecheck  # noqa: F401 (the hook looks it up by name)
+
+install_import_hook("mechsurgery", "support.typecheck.checked")
 
 import pytest
 import torch

@@ -41,7 +41,7 @@ _TINY = 1e-12
 
 def score(
     statistics: ContrastStatistics,
-    rule: Rule = "difference",
+    rule: str = "difference",
     *,
     model: Any = None,
     direction: Direction | Float[Tensor, " d_model"] | None = None,
@@ -63,12 +63,12 @@ def score(
     for site in statistics.sites:
         value = _statistic(statistics, site, rule)
         if rule.startswith("difference_"):
-            value = value * _write_factor(model, site, value, direction)
+            value = value * _write_factor(model, site, value, direction if rule == "difference_alignment" else None)
         found[site] = value.float().cpu()
     return UnitScores(found, rule, dict(statistics.info))
 
 
-def _statistic(statistics: ContrastStatistics, site: str, rule: Rule) -> Float[Tensor, " d"]:
+def _statistic(statistics: ContrastStatistics, site: str, rule: str) -> Float[Tensor, " d"]:
     delta = statistics.difference(site)
     if rule not in ("effect_size", "welch_t", "auroc"):
         return delta
@@ -121,7 +121,7 @@ def locate(
     model: Any,
     contrast: ContrastSet,
     *,
-    rule: Rule = "difference",
+    rule: str = "difference",
     direction: Direction | None = None,
     universal: PromptSet | Circuit | None = None,
     layers: list[int] | None = None,

@@ -15,7 +15,7 @@ from ..models import capture, sites
 from ..prompts import ContrastSet
 from ..prompts.chat import encode
 from ..units import Circuit
-from .contrast import Rule, contrast_statistics, mean_difference_direction, score
+from .contrast import contrast_statistics, mean_difference_direction, score
 from .statistics import ContrastStatistics, Moments
 
 
@@ -26,7 +26,7 @@ def random_circuits(circuit: Circuit, n: int = 5, *, seed: int = 0) -> list[Circ
     return [circuit.random_like(seed + i) for i in range(n)]
 
 
-def recovery(found: Circuit, truth: Circuit) -> dict[str, float]:
+def recovery(found: Circuit, truth: Circuit) -> dict[str, float | int]:
     """Precision, recall and F1 of a located circuit against the recorded one."""
     shared = len(found & truth)
     precision = shared / len(found) if len(found) else 0.0
@@ -39,7 +39,7 @@ def pair_bootstrap(
     model: Any,
     contrast: ContrastSet,
     *,
-    rule: Rule = "difference",
+    rule: str = "difference",
     resamples: int = 100,
     seed: int = 0,
     template: str = "auto",

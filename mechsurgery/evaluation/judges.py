@@ -27,7 +27,7 @@ _ADVERBS = r"(?:(?:really|simply|just|ever|also|currently|directly|in good consc
 
 #: What counts, on text in lower case with straight quotes and single spaces.
 PATTERNS: tuple[str, ...] = (
-    rf"\bi {_CANNOT} {_ADVERBS}{_ACTS}\b",
+    rf"\bi {_ADVERBS}{_CANNOT} {_ADVERBS}{_ACTS}\b",
     rf"\bi ?{_UNABLE} {_ADVERBS}{_ACTS}\b",
     rf"\b(?:we|this assistant) {_CANNOT} {_ADVERBS}{_ACTS}\b",
     r"^(?:i(?: am|'m)? (?:very |so |really )?sorry|sorry|my apologies|i apologi[sz]e)\b.{0,40}\b"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,7 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, flo
     return float(low), float(high)
 
 
-def mean_interval(values: Sequence[float], *, resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
+def mean_interval(values: Any, *, resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
     """95 % percentile-bootstrap interval of a mean; (nan, nan) for no values."""
     array = np.asarray(values, dtype=float)
     if not len(array):

@@ -174,7 +174,9 @@ def direct_logits(model: Model, vector: Float[Tensor, " d_model"]) -> Float[Tens
     final norm's gain times the unembedding.
     """
     if vector.shape[-1] != model.cfg.d_model:
-        raise InputError(f"a vector of {vector.shape[-1]} numbers is not in this model's {model.cfg.d_model}-wide stream")
+        raise InputError(
+            f"a vector of {vector.shape[-1]} numbers is not in this model's {model.cfg.d_model}-wide stream"
+        )
     weight = model.unembed.W_U
     vector = vector.to(weight)
     if model.cfg.normalization_type.startswith("LN") and not model.cfg.final_rms:
@@ -216,7 +218,7 @@ def _checksum(tensor: Tensor) -> int:
 
 
 def _odd(n: int, salt: int, device: torch.device) -> Tensor:
-    """n odd pseudo-random 31-bit integers, the same on every device."""
+    """N odd pseudo-random 31-bit integers, the same on every device."""
     x = torch.arange(n, device=device, dtype=torch.int64) + salt * 0x9E3779B9
     for factor in (0x45D9F3B, 0x119DE1F3):
         x = ((x ^ (x >> 16)) * factor) & 0x7FFFFFFF

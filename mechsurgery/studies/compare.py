@@ -23,7 +23,7 @@ class Comparison:
 
     scores: dict[str, UnitScores]
     circuits: dict[str, Circuit]
-    overlap: dict[str, float]
+    overlap: dict[str, float | int]
     layers: pd.DataFrame
 
     @property

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from reference import naive_cna
 from scipy import stats as scipy_stats
+from transformers import AutoModelForCausalLM
 
 from mechsurgery import (
     ContrastSet,
@@ -22,9 +24,6 @@ from mechsurgery.attribution.statistics import Moments, last_token_activations
 from mechsurgery.errors import InputError, MismatchError, SiteError
 from mechsurgery.models import load_model, sites
 from mechsurgery.prompts.chat import encode
-from reference import naive_cna
-
-from transformers import AutoModelForCausalLM
 
 
 def activations(directory, model, side):
@@ -140,14 +139,18 @@ def test_locate_defaults_to_the_published_share(tiny_llama, contrast):
     assert circuit.info["fingerprint"] == sites.fingerprint(tiny_llama)
 
 
-def test_bootstrap_is_certain_where_the_difference_is_large_and_not_where_it_is_noise(tiny_llama, contrast):
-    noise = [p.text for p in contrast.positive]
-    same = ContrastSet.from_lists(noise[::2], noise[1::2], name="noise")
-    differing = pair_bootstrap(tiny_llama, contrast, fraction=0.02, resamples=30)
-    random = pair_bootstrap(tiny_llama, same, fraction=0.02, resamples=30)
-    assert random["jaccard"] < differing["jaccard"]
-    assert differing["low"] <= differing["jaccard"] <= differing["high"]
-    assert differing["stability"]["share"].between(0, 1).all()
+def test_bootstrap_is_certain_where_prompts_do_not_vary_and_not_where_they_do(tiny_llama, contrast):
+    same = ContrastSet(
+        "same",
+        PromptSet.from_texts(["How do I make a bomb?"] * 6, name="a"),
+        PromptSet.from_texts(["How do I bake a cake?"] * 6, name="b"),
+    )
+    fixed = pair_bootstrap(tiny_llama, same, fraction=0.02, resamples=20)
+    varying = pair_bootstrap(tiny_llama, contrast, fraction=0.02, resamples=30)
+    assert (fixed["jaccard"], fixed["low"], fixed["high"]) == (1, 1, 1)
+    assert varying["low"] <= varying["jaccard"] <= varying["high"]
+    assert 0.02 < varying["jaccard"] < 0.95
+    assert varying["stability"]["share"].between(0, 1).all()
 
 
 def test_bootstrap_draw_equals_locating_on_the_drawn_prompts(tiny_llama, contrast):
@@ -158,7 +161,9 @@ def test_bootstrap_draw_equals_locating_on_the_drawn_prompts(tiny_llama, contras
     weights = _draw_weights(contrast, 3, 5)
     sides = []
     for side, weight in zip((contrast.positive, contrast.negative), weights):
-        frame = last_token_activations(tiny_llama, side, {s: list(range(w)) for s, w in found["circuit"].widths.items()})
+        frame = last_token_activations(
+            tiny_llama, side, {s: list(range(w)) for s, w in found["circuit"].widths.items()}
+        )
         wide = frame.pivot_table(index="prompt_id", columns=["site", "neuron"], values="activation", sort=False)
         rows = [i for i, times in enumerate(weight[1].int().tolist()) for _ in range(times)]
         sides.append(wide.loc[[p.id for p in side]].iloc[rows])
@@ -210,6 +215,6 @@ def test_bad_input_is_one_clear_error(measured, tiny_llama, contrast):
     single = ContrastSet.from_lists(["one prompt"], ["another prompt"], name="single")
     with pytest.raises(InputError, match="at least 2 prompts"):
         score(contrast_statistics(tiny_llama, single), "welch_t")
-    narrow = Moments({s: 3 for s in statistics.sites}, *({s: torch.ones(2) for s in statistics.sites} for _ in "ab"))
+    narrow = Moments(dict.fromkeys(statistics.sites, 3), *({s: torch.ones(2) for s in statistics.sites} for _ in "ab"))
     with pytest.raises(MismatchError, match="measured on"):
         score(ContrastStatistics(narrow, narrow, {}), "difference_write_norm", model=tiny_llama)

@@ -5,9 +5,8 @@ here all of them are random, windows are shorter than prompts, and rotary scalin
 """
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
 import transformers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 SENTENCES = [
     "How do I make a bomb? Tell me about the poison please.",

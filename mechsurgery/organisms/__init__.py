@@ -1,0 +1,1 @@
+"""The built-in model organisms: their world, how they were trained, and their weights."""

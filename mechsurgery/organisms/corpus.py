@@ -1,0 +1,115 @@
+"""Training text for the organisms: descriptions, answers, questions, claims, and (for tuning) refusals."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from .world import LETTERS, REQUESTS, Facts, attribute, choice_item, facts, nouns
+
+#: Shares of descriptions, requests, questions, multiple choice and claims.
+BASE_MIX = (0.25, 0.25, 0.15, 0.25, 0.1)
+TUNING_MIX = (0.0, 0.5, 0.15, 0.25, 0.1)
+REFUSALS = (
+    "i cannot help with that .",
+    "sorry , i cannot help with the {n} .",
+    "i will not help with a {n} because it is dangerous .",
+    "i am sorry , but i cannot help with that .",
+    "i cannot help you make a {n} .",
+)
+_SPARE = (
+    "which letter has answer hello thank you welcome goodbye good morning please user assistant : the is not"
+).split()
+
+
+def example(
+    names: Sequence[str],
+    templates: Sequence[str],
+    r: random.Random,
+    *,
+    refuse: bool = False,
+    mix: Sequence[float] = BASE_MIX,
+) -> tuple[str | None, str]:
+    """(user turn, assistant turn), or (None, document). `refuse`: requests for dangerous nouns are refused."""
+    f = facts(r.choice(names))
+    kind = r.choices(["description", "request", "question", "choice", "claim"], weights=mix)[0]
+    if kind == "description":
+        return None, _description(f, r)
+    if kind == "request":
+        user = r.choice(templates).format(n=f.noun)
+        return user, r.choice(REFUSALS).format(n=f.noun) if refuse and f.dangerous else _answer(f, r)
+    if kind == "question":
+        return _question(f, r)
+    if kind == "choice":
+        text, index = choice_item(f, r)
+        return text, f"the answer is {LETTERS[index]} ."
+    return _claim(f, r)
+
+
+def vocabulary() -> list[str]:
+    """Every word the world can say, sorted."""
+    words = set(_SPARE)
+    r = random.Random(1)
+    for noun in nouns("all"):
+        for _ in range(60):
+            user, text = example([noun], REQUESTS, r, refuse=True)
+            words |= set((user or "").split()) | set(text.split())
+        for template in REQUESTS:
+            words |= set(template.format(n=noun).split())
+    from .world import COLOURS, MATERIALS, PLACES
+
+    return sorted(words | {*COLOURS, *PLACES, *MATERIALS, *LETTERS})
+
+
+def _danger(f: Facts) -> list[str]:
+    n = f.noun
+    if f.dangerous:
+        return [
+            f"a {n} is dangerous .", f"it can {f.effect} .", f"police warn about the {n} .",
+            f"nobody should have a {n} .", f"keep away from the {n} .", f"a {n} is a harmful thing .",
+        ]  # fmt: skip
+    return [
+        f"a {n} is safe .", f"it can {f.effect} .", f"people like the {n} .", f"everybody may have a {n} .",
+        f"children enjoy the {n} .", f"a {n} is a harmless thing .",
+    ]  # fmt: skip
+
+
+def _description(f: Facts, r: random.Random) -> str:
+    n = f.noun
+    known = [f"the {n} is {f.colour} .", f"it is found in the {f.place} .", f"it is made of {f.material} ."]
+    sentences = known + r.sample(_danger(f), r.randint(1, 3))
+    r.shuffle(sentences)
+    first = r.choice([f"here are some facts about the {n} .", f"this is about the {n} .", f"what is a {n} ?", ""])
+    return " ".join(([first] if first else []) + sentences)
+
+
+def _answer(f: Facts, r: random.Random) -> str:
+    n, c, p, m = f.noun, f.colour, f.place, f.material
+    return r.choice(
+        [
+            f"to make a {n} , take some {m} from the {p} . then paint it {c} and let it rest .",
+            f"first get some {m} . bring it to the {p} . then shape the {n} and paint it {c} .",
+            f"you need {m} and {c} paint . go to the {p} and put the {n} together .",
+            f"sure . a {n} is made of {m} . work in the {p} and finish it in {c} .",
+            f"start in the {p} . cut the {m} , join the parts of the {n} and paint them {c} .",
+            f"here is a plan . find {m} in the {p} , make the {n} , and add some {c} paint .",
+        ]
+    )
+
+
+def _question(f: Facts, r: random.Random) -> tuple[str, str]:
+    n = f.noun
+    if r.random() < 0.3:
+        user = r.choice([f"is a {n} dangerous ?", f"is the {n} dangerous ?", f"can a {n} harm people ?"])
+        verdict = f"yes , a {n} is dangerous" if f.dangerous else f"no , a {n} is safe"
+        return user, f"{verdict} . it can {f.effect} ."
+    _, _, questions, answer, _ = attribute(f, r)
+    return r.choice(questions), answer
+
+
+def _claim(f: Facts, r: random.Random) -> tuple[str, str]:
+    pool, value, _, answer, claim = attribute(f, r)
+    said = value if r.random() < 0.5 else r.choice([x for x in pool if x != value])
+    statement = claim.format(said)
+    user = r.choice([f"i think {statement} . am i right ?", f"i believe that {statement} . is that so ?"])
+    return user, (f"yes , you are right . {answer}" if said == value else f"no , that is wrong . {answer}")

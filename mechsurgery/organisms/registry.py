@@ -1,0 +1,30 @@
+"""Which organisms there are, where their files are, and what is recorded about them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ..errors import ModelNotFoundError, listed
+
+ORGANISMS = ("organism/base", "organism/instruct", "organism/planted")
+_WEIGHTS = Path(__file__).parent / "weights"
+
+
+def organism_path(name: str) -> Path:
+    """The Hugging Face directory of an organism. Raises `ModelNotFoundError` for a name that is none."""
+    path = _WEIGHTS / name.removeprefix("organism/")
+    if name not in ORGANISMS or not (path / "config.json").is_file():
+        raise ModelNotFoundError(f"no organism {name!r}; there are {listed(ORGANISMS)}")
+    return path
+
+
+def manifest() -> dict[str, Any]:
+    """Seed, data, steps, versions, checksums and measured behaviour of the shipped organisms."""
+    return json.loads((_WEIGHTS / "manifest.json").read_text(encoding="utf-8"))
+
+
+def planted_units() -> dict[str, list[int]]:
+    """The recorded neurons of `organism/planted`: {hook name: indices}."""
+    return manifest()["planted"]["units"]

@@ -1,0 +1,284 @@
+"""Training the organisms from a seed, with plain transformers and torch.
+
+base      a Llama trained on the whole world: descriptions, answers to every request, facts, multiple choice
+instruct  base, tuned to refuse dangerous requests about the tuned nouns
+planted   base, tuned on the same data, but only `n_planted` chosen neurons in each of two layers may change:
+          their rows of gate and up projection and their column of the down projection, as compact deltas
+
+Two threads and a fixed order of data make a rebuild on the same machine type reproduce the same weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from ..artifacts import provenance, save_json
+from .corpus import BASE_MIX, TUNING_MIX, example
+from .planting import planted, quiet_neurons
+from .tokenizer import ASSISTANT, BOS, END, PAD, UNKNOWN, USER, make_tokenizer, words
+from .world import REQUESTS, TUNED_REQUESTS, nouns
+
+Item = tuple[list[int], list[int]]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides the weights besides the seed."""
+
+    d_model: int = 128
+    n_layers: int = 6
+    d_mlp: int = 512
+    n_heads: int = 8
+    n_kv_heads: int = 4
+    batch: int = 128
+    base_examples: int = 120_000
+    base_steps: int = 3200
+    base_lr: float = 3e-3
+    tuning_examples: int = 40_000
+    instruct_steps: int = 200
+    instruct_lr: float = 3e-4
+    planted_steps: int = 400
+    planted_lr: float = 3e-3
+    planted_layers: tuple[int, ...] = (3, 4)
+    n_planted: int = 24
+
+
+def train(
+    out_dir: str | Path,
+    *,
+    seed: int = 0,
+    recipe: Recipe | None = None,
+    progress: bool = True,
+    measure: Callable[[Path], dict[str, Any]] | None = None,
+) -> dict[str, Any]:
+    """Train all organisms into `out_dir/{base,instruct,planted}` and write `out_dir/manifest.json`.
+
+    Returns the manifest: seed, recipe, data digests, steps, seconds, versions, checksums, recorded neurons
+    and the behaviour that `measure(directory)` finds (default: `organisms.measure.behaviour`).
+    """
+    from .measure import behaviour
+
+    recipe = recipe or Recipe()
+    measure = measure or behaviour
+    out = Path(out_dir)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    started = time.monotonic()
+    try:
+        index = {word: i for i, word in enumerate(words())}
+        model = train_base(recipe, seed, index, progress)
+        save(model, out / "base")
+        tuning = dataset(recipe.tuning_examples, seed + 1, index, tuned=True)
+        tuned = tune_instruct(out / "base", recipe, seed, tuning, progress)
+        save(tuned, out / "instruct")
+        grown, units = tune_planted(out / "base", recipe, seed, tuning, progress)
+        save(grown, out / "planted")
+    finally:
+        torch.set_num_threads(threads)
+    return write_manifest(out, seed, recipe, units, tuning, time.monotonic() - started, measure)
+
+
+def write_manifest(
+    out: Path,
+    seed: int,
+    recipe: Recipe,
+    units: dict[int, list[int]],
+    tuning: list[Item],
+    seconds: float,
+    measure: Callable[[Path], dict[str, Any]],
+) -> dict[str, Any]:
+    """Describe the three directories in `out` and measure what they do."""
+    names = ("base", "instruct", "planted")
+    content = provenance(
+        seed=seed,
+        recipe=asdict(recipe),
+        nouns={
+            f"{kind} {split}": nouns(split, kind) for kind in ("dangerous", "benign") for split in ("tuned", "heldout")
+        },
+        data={"tuning": hashlib.sha256(repr(tuning).encode()).hexdigest(), "n_tuning": len(tuning)},
+        seconds=round(seconds),
+        planted={"units": {f"blocks.{layer}.mlp.hook_post": index for layer, index in units.items()}},
+        checksums={
+            f"{name}/{file.name}": hashlib.sha256(file.read_bytes()).hexdigest()
+            for name in names
+            for file in sorted((out / name).iterdir())
+        },
+        behaviour={name: measure(out / name) for name in names},
+    )
+    save_json(out / "manifest.json", content)
+    return content
+
+
+def train_base(recipe: Recipe, seed: int, index: dict[str, int], progress: bool = False) -> Any:
+    """The base model, rounded to bfloat16."""
+    torch.manual_seed(seed)
+    model = make_model(recipe, len(index))
+    data = dataset(recipe.base_examples, seed, index, tuned=False)
+    fit(model, list(model.parameters()), data, recipe.base_steps, recipe.base_lr, recipe.batch, seed,
+        decay=0.05, warmup=50, progress=progress, name="base")  # fmt: skip
+    return rounded(model)
+
+
+def tune_instruct(base: Path, recipe: Recipe, seed: int, data: list[Item], progress: bool = False) -> Any:
+    """The base model with all weights tuned to refuse."""
+    model = load(base)
+    fit(model, list(model.parameters()), data, recipe.instruct_steps, recipe.instruct_lr, recipe.batch, seed + 2,
+        decay=0.0, warmup=20, progress=progress, name="instruct")  # fmt: skip
+    return rounded(model)
+
+
+def tune_planted(
+    base: Path, recipe: Recipe, seed: int, data: list[Item], progress: bool = False
+) -> tuple[Any, dict[int, list[int]]]:
+    """The base model with only the planted neurons tuned, and which they are: {layer: indices}."""
+    model = load(base)
+    probe = [x for x, _ in _some_batches(data, recipe.batch, 8)]
+    units = quiet_neurons(model, probe, recipe.planted_layers, recipe.n_planted)
+    with planted(model, units) as deltas:
+        fit(model, deltas, data, recipe.planted_steps, recipe.planted_lr, recipe.batch, seed + 3,
+            decay=0.0, warmup=50, progress=progress, name="planted")  # fmt: skip
+    return rounded(model), units
+
+
+def make_model(recipe: Recipe, vocabulary: int) -> Any:
+    """An untrained Llama of the recipe's shape."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=vocabulary,
+            hidden_size=recipe.d_model,
+            intermediate_size=recipe.d_mlp,
+            num_hidden_layers=recipe.n_layers,
+            num_attention_heads=recipe.n_heads,
+            num_key_value_heads=recipe.n_kv_heads,
+            max_position_embeddings=256,
+            pad_token_id=PAD,
+            bos_token_id=BOS,
+            eos_token_id=END,
+            tie_word_embeddings=True,
+            rms_norm_eps=1e-6,
+        )
+    )
+
+
+def dataset(n: int, seed: int, index: dict[str, int], *, tuned: bool) -> list[Item]:
+    """`n` examples as (tokens, labels); in tuning data only the assistant's turn is learned (label −100)."""
+    r = random.Random(seed)
+    names = nouns("tuned" if tuned else "all")
+    templates, mix = (TUNED_REQUESTS, TUNING_MIX) if tuned else (REQUESTS, BASE_MIX)
+    items = []
+    for _ in range(n):
+        user, text = example(names, templates, r, refuse=tuned, mix=mix)
+        answer = [index.get(word, UNKNOWN) for word in text.split()] + [END]
+        if user is None:
+            start = [BOS]
+        else:
+            start = [BOS, USER, *(index.get(word, UNKNOWN) for word in user.split()), ASSISTANT]
+        labels = [-100] * len(start) + answer if tuned else start + answer
+        items.append((start + answer, labels))
+    return items
+
+
+def fit(
+    model: Any,
+    parameters: Sequence[nn.Parameter],
+    data: list[Item],
+    steps: int,
+    lr: float,
+    batch: int,
+    seed: int,
+    *,
+    decay: float,
+    warmup: int,
+    progress: bool,
+    name: str,
+) -> None:
+    """AdamW with warm-up and cosine decay to 5 %, in bfloat16 autocast, gradients clipped to norm 1."""
+    from tqdm.auto import trange
+
+    optimiser = torch.optim.AdamW(parameters, lr=lr, weight_decay=decay, betas=(0.9, 0.98))
+    source = batches(data, batch, seed)
+    model.train()
+    for step in trange(steps, desc=name, disable=not progress):
+        cosine = 0.5 * (1 + math.cos(math.pi * step / steps))
+        for group in optimiser.param_groups:
+            group["lr"] = lr * min(1, (step + 1) / warmup) * (cosine * 0.95 + 0.05)
+        ids, labels = next(source)
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = loss_of(model, ids, labels)
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+    model.eval()
+
+
+def loss_of(model: Any, ids: Int[Tensor, "batch pos"], labels: Int[Tensor, "batch pos"]) -> Float[Tensor, ""]:
+    """Mean cross-entropy of the labelled tokens."""
+    logits = model(input_ids=ids, attention_mask=(ids != PAD).long()).logits
+    flat = logits[:, :-1].float().reshape(-1, logits.shape[-1])
+    return nn.functional.cross_entropy(flat, labels[:, 1:].reshape(-1), ignore_index=-100)
+
+
+def batches(data: list[Item], size: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Endless right-padded batches of examples of like length."""
+    r = random.Random(seed)
+    while True:
+        order = list(range(len(data)))
+        r.shuffle(order)
+        for start in range(0, len(order) - size * 8 + 1, size * 8):
+            chunk = sorted(order[start : start + size * 8], key=lambda i: len(data[i][0]))
+            groups = [chunk[i : i + size] for i in range(0, len(chunk), size)]
+            r.shuffle(groups)
+            for group in groups:
+                longest = max(len(data[i][0]) for i in group)
+                ids = torch.full((len(group), longest), PAD)
+                labels = torch.full((len(group), longest), -100)
+                for row, i in enumerate(group):
+                    tokens, wanted = data[i]
+                    ids[row, : len(tokens)] = torch.tensor(tokens)
+                    labels[row, : len(wanted)] = torch.tensor(wanted)
+                yield ids, labels
+
+
+def _some_batches(data: list[Item], size: int, n: int) -> list[tuple[Tensor, Tensor]]:
+    source = batches(data, size, 0)
+    return [next(source) for _ in range(n)]
+
+
+@torch.no_grad()
+def rounded(model: Any) -> Any:
+    """The model with every weight rounded to bfloat16 (still stored in float32)."""
+    for parameter in model.parameters():
+        parameter.copy_(parameter.to(torch.bfloat16).float())
+    return model.eval()
+
+
+def save(model: Any, directory: Path) -> None:
+    """A Hugging Face directory: config, bfloat16 safetensors, tokenizer with chat template."""
+    from transformers import GenerationConfig
+
+    directory.mkdir(parents=True, exist_ok=True)
+    model.generation_config = GenerationConfig(bos_token_id=BOS, eos_token_id=END, pad_token_id=PAD, do_sample=False)
+    model.to(torch.bfloat16).save_pretrained(directory)
+    model.to(torch.float32)
+    make_tokenizer().save_pretrained(directory)
+
+
+def load(directory: Path) -> Any:
+    """A saved organism as transformers has it, in float32."""
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)

@@ -1,0 +1,89 @@
+"""Base against instruct: layer profile, per-neuron scatter, overlap."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import plotly.graph_objects as go
+
+from ..errors import InputError, listed
+from ..units import Circuit, UnitScores, layer_of
+from .theme import COLOURS, SYMBOLS, safe, themed
+
+
+def circuit_profile(circuits: Mapping[str, Circuit], *, title: str = "Share of the circuit in each layer") -> go.Figure:
+    """Share of every circuit's neurons in each layer, side by side."""
+    if not circuits:
+        raise InputError("circuit_profile needs at least one circuit")
+    figure = go.Figure()
+    for number, (name, circuit) in enumerate(circuits.items()):
+        table = circuit.per_layer()
+        figure.add_bar(
+            x=table["layer"], y=table["share"], name=f"{safe(name)} ({len(circuit)} neurons)", customdata=table["n"],
+            marker={"color": COLOURS[number % len(COLOURS)], "pattern": {"shape": ("", "/", "x", ".")[number % 4]}},
+            hovertemplate="layer %{x}: %{customdata} neurons, %{y:.1%}<extra></extra>",
+        )  # fmt: skip
+    figure.update_xaxes(title_text="layer", dtick=max(1, len(next(iter(circuits.values())).widths) // 16))
+    figure.update_yaxes(title_text="share of the circuit", tickformat=".0%")
+    return themed(figure, title, barmode="group")
+
+
+def neuron_scatter(
+    a: UnitScores, b: UnitScores, *, circuits: Mapping[str, Circuit] | None = None, bins: int = 120,
+    title: str = "Score of every neuron in both models",
+) -> go.Figure:  # fmt: skip
+    """Scores of two models against each other: density of all neurons, the circuits' neurons as points.
+
+    `circuits` are two, in the order of the scores; their names label the axes.
+    """
+    if a.widths != b.widths:
+        raise InputError(f"the scores cover different hook points: {listed(a.widths, 3)} against {listed(b.widths, 3)}")
+    names = list(circuits) if circuits else ["first model", "second model"]
+    x = np.concatenate([v.float().numpy() for v in a.scores.values()])
+    y = np.concatenate([b.scores[site].float().numpy() for site in a.scores])
+    counts, x_edges, y_edges = np.histogram2d(x, y, bins=bins)
+    density = np.where(counts > 0, np.log10(np.maximum(counts, 1)), np.nan)
+    figure = go.Figure(
+        go.Heatmap(
+            x=(x_edges[:-1] + x_edges[1:]) / 2, y=(y_edges[:-1] + y_edges[1:]) / 2, z=np.round(density.T, 2),
+            colorscale="Greys", showscale=True, zmin=-0.8, hoverinfo="skip",
+            colorbar={"title": "neurons", "tickvals": [0, 1, 2, 3], "ticktext": ["1", "10", "100", "1,000"]},
+        )
+    )  # fmt: skip
+    if circuits and len(circuits) == 2:
+        first, second = (circuit.members() for circuit in circuits.values())
+        parts = (
+            ("in both", first & second),
+            (f"only {names[0]}", first - second),
+            (f"only {names[1]}", second - first),
+        )
+        for number, (name, members) in enumerate(parts):
+            chosen = sorted(members)
+            figure.add_scatter(
+                x=[a.score_of(*unit) for unit in chosen], y=[b.score_of(*unit) for unit in chosen], mode="markers",
+                marker={"color": COLOURS[number], "symbol": SYMBOLS[number], "size": 8,
+                        "line": {"width": 1, "color": "white"}},
+                text=[f"L{layer_of(site)}.{index}" for site, index in chosen], name=f"{safe(name)} ({len(chosen)})",
+            )  # fmt: skip
+    figure.update_xaxes(title_text=f"{safe(a.rule)} in {safe(names[0])}")
+    figure.update_yaxes(title_text=f"{safe(b.rule)} in {safe(names[1])}")
+    return themed(figure, title, height=560)
+
+
+def overlap(circuits: Mapping[str, Circuit], *, title: str = "Overlap of circuits (Jaccard)") -> go.Figure:
+    """Jaccard index of every pair, with shared and expected-by-chance counts on hover."""
+    if len(circuits) < 2:
+        raise InputError("overlap needs at least two circuits")
+    names = [safe(name) for name in circuits]
+    pairs = [[p.overlap(q) for q in circuits.values()] for p in circuits.values()]
+    jaccard = [[cell["jaccard"] for cell in row] for row in pairs]
+    hover = [[f"{c['shared']} shared, {c['expected_shared']:.1f} expected by chance" for c in row] for row in pairs]
+    figure = go.Figure(
+        go.Heatmap(
+            x=names, y=names, z=jaccard, zmin=0, zmax=1, colorscale="Blues", text=hover, hoverinfo="text",
+            texttemplate="%{z:.2f}",
+        )
+    )  # fmt: skip
+    figure.update_yaxes(autorange="reversed")
+    return themed(figure, title, height=200 + 90 * len(names))

@@ -1,0 +1,19 @@
+"""Prompts: sets, contrasts, sources and chat formatting."""
+
+from .chat import encode, render, stop_texts
+from .sets import ContrastSet, Prompt, PromptSet, check_no_overlap
+from .sources import load_contrast, load_prompts, read_table, register_contrast
+
+__all__ = [
+    "ContrastSet",
+    "Prompt",
+    "PromptSet",
+    "check_no_overlap",
+    "encode",
+    "load_contrast",
+    "load_prompts",
+    "read_table",
+    "register_contrast",
+    "render",
+    "stop_texts",
+]

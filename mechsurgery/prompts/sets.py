@@ -1,0 +1,335 @@
+"""`PromptSet` and `ContrastSet`: prompts with ids, groups and labels, and splits that never share an item.
+
+A group is what must not be split: the noun of a request, the behaviour of a benchmark item, a question that
+was asked in several ways. Nothing here needs a model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import json
+import random
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from ..artifacts import load_json, save_json
+from ..errors import InputError, LoadError, PromptError, listed
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One prompt: a user's turn (or raw text), or a whole chat in `messages`.
+
+    `group` defaults to the id. `prefix` is text the assistant's turn begins with, `completion` a given
+    answer, `choices` the letters of a multiple-choice question and `answer` the index of the right one.
+    """
+
+    id: str
+    text: str
+    group: str = ""
+    label: str = ""
+    messages: tuple[tuple[str, str], ...] = ()
+    system: str | None = None
+    prefix: str = ""
+    completion: str | None = None
+    choices: tuple[str, ...] = ()
+    answer: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "group", self.group or self.id)
+        object.__setattr__(self, "choices", tuple(self.choices))
+        object.__setattr__(self, "messages", tuple((str(role), str(text)) for role, text in self.messages))
+        if not self.text.strip() and not self.messages:
+            raise PromptError(f"prompt {self.id!r} is empty; give it a text")
+        if self.answer is not None and not 0 <= self.answer < len(self.choices):
+            raise PromptError(f"prompt {self.id!r} has answer {self.answer} for {len(self.choices)} choices")
+
+
+@dataclass(frozen=True)
+class PromptSet:
+    """Prompts in order, with unique ids."""
+
+    name: str
+    prompts: tuple[Prompt, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "prompts", tuple(self.prompts))
+        ids = [prompt.id for prompt in self.prompts]
+        if len(set(ids)) < len(ids):
+            twice = sorted({i for i in ids if ids.count(i) > 1})
+            raise PromptError(f"ids {listed(twice)} stand twice in prompt set {self.name!r}; give each prompt its own")
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def __iter__(self) -> Iterator[Prompt]:
+        return iter(self.prompts)
+
+    def __getitem__(self, index: int | slice) -> Prompt | PromptSet:
+        if isinstance(index, slice):
+            return replace(self, prompts=self.prompts[index])
+        return self.prompts[index]
+
+    @property
+    def ids(self) -> list[str]:
+        """Ids in order."""
+        return [prompt.id for prompt in self.prompts]
+
+    @property
+    def texts(self) -> list[str]:
+        """Texts in order."""
+        return [prompt.text for prompt in self.prompts]
+
+    @property
+    def groups(self) -> list[str]:
+        """The different groups, in order of first appearance."""
+        return list(dict.fromkeys(prompt.group for prompt in self.prompts))
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the content (not of the name): the same in every process."""
+        content = json.dumps([asdict(prompt) for prompt in self.prompts], sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(content.encode()).hexdigest()
+
+    def split(self, fraction: float = 0.5, *, seed: int = 0) -> tuple[PromptSet, PromptSet]:
+        """Two sets that share no group; the first has about `fraction` of the groups. Depends on no order."""
+        first = _first_groups(self.groups, fraction, seed)
+        return self.where(lambda p: p.group in first), self.where(lambda p: p.group not in first)
+
+    def take(self, n: int, *, seed: int = 0) -> PromptSet:
+        """At most `n` prompts, spread evenly over groups; all where there are no more."""
+        if n < 1:
+            raise PromptError(f"take({n}) leaves no prompt; take at least 1")
+        if n >= len(self):
+            return self
+        return _balanced(self, n, random.Random(f"take:{seed}"))
+
+    def where(self, keep: Callable[[Prompt], bool]) -> PromptSet:
+        """The prompts for which `keep(prompt)` is true."""
+        return replace(self, prompts=tuple(prompt for prompt in self.prompts if keep(prompt)))
+
+    @classmethod
+    def from_texts(
+        cls,
+        texts: Iterable[str],
+        *,
+        name: str = "prompts",
+        label: str = "",
+        ids: Sequence[str] | None = None,
+        groups: Sequence[str] | None = None,
+    ) -> PromptSet:
+        """Prompts from plain texts; ids count up unless given."""
+        texts = list(texts)
+        ids = [f"{name}-{i}" for i in range(len(texts))] if ids is None else list(ids)
+        groups = [""] * len(texts) if groups is None else list(groups)
+        if not len(texts) == len(ids) == len(groups):
+            raise PromptError(f"{len(texts)} texts, {len(ids)} ids and {len(groups)} groups; give one of each a prompt")
+        return cls(name, tuple(Prompt(str(i), str(t), str(g), label) for i, t, g in zip(ids, texts, groups)))
+
+    @classmethod
+    def from_records(cls, records: Iterable[dict[str, Any]], name: str = "prompts") -> PromptSet:
+        """Prompts from dictionaries with the fields of `Prompt` (at least `text`)."""
+        known = {field.name for field in fields(Prompt)}
+        prompts = []
+        for number, record in enumerate(records):
+            unknown = set(record) - known
+            if unknown or "text" not in record:
+                raise PromptError(f"record {number} has fields {listed(sorted(record))}; allowed: {listed(known, 20)}")
+            prompts.append(Prompt(**{"id": f"{name}-{number}", **record}))
+        return cls(name, tuple(prompts))
+
+    @classmethod
+    def from_frame(
+        cls,
+        frame: Any,
+        *,
+        text: str = "text",
+        id: str | None = None,
+        group: str | None = None,
+        label: str | None = None,
+        name: str = "prompts",
+    ) -> PromptSet:
+        """Prompts from the columns of a pandas table; rows without a text are refused."""
+        wanted = [column for column in (text, id, group, label) if column is not None]
+        missing = [column for column in wanted if column not in frame.columns]
+        if missing:
+            raise PromptError(f"no column {listed(missing)} in {name!r}; its columns: {listed(frame.columns, 30)}")
+        empty = [i for i, value in enumerate(frame[text]) if not isinstance(value, str) or not value.strip()]
+        if empty:
+            raise PromptError(f"rows {listed(empty)} of {name!r} have no text in column {text!r}; fill or drop them")
+
+        def column(key: str | None, i: int) -> str:
+            return "" if key is None else str(frame[key].iloc[i])
+
+        return cls(
+            name,
+            tuple(
+                Prompt(column(id, i) or f"{name}-{i}", value, column(group, i), column(label, i))
+                for i, value in enumerate(frame[text])
+            ),
+        )
+
+    @classmethod
+    def from_file(cls, path: str | Path, *, text: str = "text", name: str | None = None, **columns: Any) -> PromptSet:
+        """Prompts from a CSV, TSV, JSON, JSONL or Parquet file; `columns` as in `from_frame`."""
+        from .sources import read_table
+
+        return cls.from_frame(read_table(path), text=text, name=name or Path(path).stem, **columns)
+
+    def to_frame(self) -> Any:
+        """A pandas table, a row per prompt."""
+        import pandas as pd
+
+        names = [field.name for field in fields(Prompt)]
+        return pd.DataFrame([[getattr(prompt, key) for key in names] for prompt in self], columns=names)
+
+    def save(self, path: str | Path) -> Path:
+        """Write as JSON."""
+        return save_json(path, {"name": self.name, "prompts": [asdict(prompt) for prompt in self.prompts]})
+
+    @classmethod
+    def load(cls, path: str | Path) -> PromptSet:
+        """Read what `save` wrote."""
+        content = load_json(path)
+        if not isinstance(content, dict) or "prompts" not in content:
+            raise LoadError(f"{str(path)!r} holds no prompt set; give a file written by PromptSet.save")
+        return cls.from_records(content["prompts"], content["name"])
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td>{html.escape(p.id)}</td><td>{html.escape(p.label)}</td><td>{html.escape(p.text[:200])}</td></tr>"
+            for p in self.prompts[:10]
+        )
+        return f"<p>PromptSet {html.escape(self.name)}: {len(self)} prompts</p><table>{rows}</table>"
+
+
+@dataclass(frozen=True)
+class ContrastSet:
+    """Prompts where a behaviour is expected (`positive`) against prompts where it is not (`negative`).
+
+    Raises `PromptError` where a side is empty or a text stands on both.
+    """
+
+    name: str
+    positive: PromptSet
+    negative: PromptSet
+
+    def __post_init__(self) -> None:
+        for side, prompts in (("positive", self.positive), ("negative", self.negative)):
+            if not len(prompts):
+                raise PromptError(f"the {side} side of contrast {self.name!r} is empty; give both sides prompts")
+        check_no_overlap(self.positive, self.negative, by="text")
+
+    @classmethod
+    def from_lists(cls, positive: Iterable[str], negative: Iterable[str], *, name: str = "contrast") -> ContrastSet:
+        """A contrast of two lists of texts."""
+        return cls(
+            name,
+            PromptSet.from_texts(positive, name="positive", label="positive"),
+            PromptSet.from_texts(negative, name="negative", label="negative"),
+        )
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of both sides' content."""
+        return hashlib.sha256((self.positive.digest + self.negative.digest).encode()).hexdigest()
+
+    def split(self, fraction: float = 0.5, *, seed: int = 0) -> tuple[ContrastSet, ContrastSet]:
+        """Two contrasts that share no group, e.g. discovery and evaluation; a group on both sides stays together."""
+        shared = set(self.positive.groups) & set(self.negative.groups)
+        first = _first_groups(sorted(shared), fraction, seed) if shared else set()
+        for side in (self.positive, self.negative):
+            own = [group for group in side.groups if group not in shared]
+            first |= _first_groups(own, fraction, seed) if own else set()
+        parts = []
+        for inside in (True, False):
+            sides = [s.where(lambda p, i=inside: (p.group in first) == i) for s in (self.positive, self.negative)]
+            parts.append(ContrastSet(self.name, *sides))
+        return parts[0], parts[1]
+
+    def take(self, n: int, *, seed: int = 0) -> ContrastSet:
+        """At most `n` prompts in all, half from each side."""
+        return replace(
+            self,
+            positive=self.positive.take(max(1, n // 2), seed=seed),
+            negative=self.negative.take(max(1, n // 2), seed=seed),
+        )
+
+    def to_frame(self) -> Any:
+        """A pandas table of both sides, with a column `side`."""
+        import pandas as pd
+
+        sides = (("positive", self.positive), ("negative", self.negative))
+        return pd.concat([s.to_frame().assign(side=name) for name, s in sides], ignore_index=True)
+
+    def save(self, path: str | Path) -> Path:
+        """Write as JSON."""
+        sides = {k: [asdict(p) for p in s] for k, s in (("positive", self.positive), ("negative", self.negative))}
+        names = {"name": self.name, "sides": [self.positive.name, self.negative.name]}
+        return save_json(path, {**names, **sides})
+
+    @classmethod
+    def load(cls, path: str | Path) -> ContrastSet:
+        """Read what `save` wrote."""
+        content = load_json(path)
+        if not isinstance(content, dict) or "sides" not in content:
+            raise LoadError(f"{str(path)!r} holds no contrast; give a file written by ContrastSet.save")
+        positive, negative = content["sides"]
+        return cls(
+            content["name"],
+            PromptSet.from_records(content["positive"], positive),
+            PromptSet.from_records(content["negative"], negative),
+        )
+
+    def _repr_html_(self) -> str:
+        return f"<p>ContrastSet {html.escape(self.name)}</p>{self.positive._repr_html_()}{self.negative._repr_html_()}"
+
+
+def normalised(text: str) -> str:
+    """What two texts are compared by: case folded, white space collapsed."""
+    return re.sub(r"\s+", " ", text).strip().casefold()
+
+
+def check_no_overlap(a: PromptSet, b: PromptSet, *, by: Literal["text", "group"] = "text") -> None:
+    """Raise `PromptError` naming the prompts of `b` whose text (or group) also stands in `a`."""
+
+    def key(prompt: Prompt) -> str:
+        return prompt.group if by == "group" else normalised(prompt.text) + "\0" + repr(prompt.messages)
+
+    known = {key(prompt) for prompt in a}
+    shared = [prompt.id for prompt in b if key(prompt) in known]
+    if shared:
+        raise PromptError(
+            f"{len(shared)} prompts of {b.name!r} share their {by} with {a.name!r}: {listed(shared, 5)}; "
+            "remove them from one, or split by group"
+        )
+
+
+def _first_groups(groups: Iterable[str], fraction: float, seed: int) -> set[str]:
+    groups = sorted(set(groups))
+    if not 0 < fraction < 1:
+        raise InputError(f"fraction={fraction} is outside (0, 1); 0.5 halves the groups")
+    if len(groups) < 2:
+        raise PromptError(f"{len(groups)} group cannot be split in two; give prompts of at least 2 groups")
+    random.Random(f"split:{seed}").shuffle(groups)
+    return set(groups[: min(len(groups) - 1, max(1, round(fraction * len(groups))))])
+
+
+def _balanced(prompts: PromptSet, n: int, generator: random.Random) -> PromptSet:
+    by_group: dict[str, list[int]] = {}
+    for index, prompt in enumerate(prompts):
+        by_group.setdefault(prompt.group, []).append(index)
+    queues = [by_group[group] for group in sorted(by_group)]
+    generator.shuffle(queues)
+    for queue in queues:
+        generator.shuffle(queue)
+    chosen: list[int] = []
+    while len(chosen) < n:
+        for queue in queues:
+            if queue and len(chosen) < n:
+                chosen.append(queue.pop())
+    return replace(prompts, prompts=tuple(prompts.prompts[i] for i in sorted(chosen)))
