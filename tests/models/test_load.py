@@ -1,0 +1,172 @@
+"""Loading: logits equal transformers', bad checkpoints are one clear error, weights are not copied."""
+
+import json
+import resource
+import subprocess
+import sys
+
+import pytest
+import torch
+from support.checkpoints import FAMILIES
+
+from mechsurgery.errors import InputError, LoadError, ModelNotFoundError, UnsafeFileError, UnsupportedModelError
+from mechsurgery.models import load_model, sites
+from mechsurgery.models.tokens import batches, pad_id
+from transformers import AutoModelForCausalLM
+
+LENGTHS = (3, 9, 14, 6)
+
+
+def ragged(vocab, lengths=LENGTHS):
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randint(5, vocab, (n,), generator=generator).tolist() for n in lengths]
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+@torch.no_grad()
+def test_left_padded_logits_equal_transformers_one_by_one(family, tiny_checkpoint):
+    directory = tiny_checkpoint(family)
+    plain = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, attn_implementation="eager").eval()
+    model = load_model(directory)
+    ids = ragged(360)
+    made = batches(ids, pad_id=pad_id(model), max_rows=8)
+    assert any((batch.mask == 0).any() for batch in made)
+    for batch in made:
+        ours = model(batch.ids, attention_mask=batch.mask)
+        for place, row in enumerate(batch.rows):
+            expected = plain(torch.tensor([ids[row]])).logits[0]
+            torch.testing.assert_close(ours[place, -len(ids[row]) :], expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("options", [{"max_shard_size": "40KB"}, {"dtype": "bfloat16"}, {"tie_word_embeddings": True}])
+@torch.no_grad()
+def test_sharded_bfloat16_and_tied_checkpoints(options, tiny_checkpoint):
+    directory = tiny_checkpoint("llama", **options)
+    plain = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
+    ids = torch.tensor(ragged(360, (11,)))
+    torch.testing.assert_close(load_model(directory)(ids), plain(ids).logits, atol=1e-4, rtol=1e-4)
+
+
+def test_the_model_comes_frozen_named_and_with_its_own_tokenizer(tiny_llama, tiny_llama_dir):
+    assert not any(p.requires_grad for p in tiny_llama.parameters())
+    assert not tiny_llama.training
+    assert tiny_llama.cfg.model_name == str(tiny_llama_dir)
+    assert tiny_llama.tokenizer.chat_template is not None
+    assert type(tiny_llama).__name__ == "HookedTransformer"
+
+
+def test_a_decode_step_copies_no_weight(tiny_llama):
+    block = tiny_llama.blocks[0]
+    for weight in (block.mlp.W_in, block.mlp.W_gate, block.mlp.W_out, tiny_llama.unembed.W_U):
+        assert weight.T.is_contiguous()
+    heads = block.attn.W_O
+    assert heads.permute(2, 0, 1).is_contiguous()
+
+
+def test_fingerprint_changes_with_any_one_weight_and_not_with_the_path(tiny_llama_dir, tmp_path):
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny_llama_dir, copy)
+    model = load_model(tiny_llama_dir)
+    mark = sites.fingerprint(model)
+    assert sites.fingerprint(load_model(copy)) == mark
+    with torch.no_grad():
+        model.blocks[2].mlp.W_out[5, 7] += 1e-3
+    assert sites.fingerprint(model) != mark
+
+
+def test_bad_checkpoints_are_one_clear_error(tiny_llama_dir, tmp_path):
+    import shutil
+
+    def broken(change):
+        folder = tmp_path / change.__name__
+        shutil.copytree(tiny_llama_dir, folder)
+        change(folder)
+        return folder
+
+    def no_config(folder):
+        (folder / "config.json").unlink()
+
+    def no_weights(folder):
+        (folder / "model.safetensors").unlink()
+
+    def pickled(folder):
+        (folder / "model.safetensors").unlink()
+        (folder / "pytorch_model.bin").write_bytes(b"\x80\x04")
+
+    def unknown(folder):
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, "architectures": ["BertForMaskedLM"]}))
+
+    def experts(folder):
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, "num_local_experts": 8}))
+
+    def code(folder):
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(
+            json.dumps({**config, "architectures": ["Mine"], "auto_map": {"AutoModelForCausalLM": "m.Mine"}})
+        )
+
+    def broken_json(folder):
+        (folder / "config.json").write_text("{")
+
+    expected = {
+        no_config: (ModelNotFoundError, r"no config\.json"),
+        no_weights: (ModelNotFoundError, r"no model\.safetensors"),
+        pickled: (UnsafeFileError, "pickled"),
+        unknown: (UnsupportedModelError, "LlamaForCausalLM"),
+        experts: (UnsupportedModelError, "mixture of experts"),
+        code: (UnsafeFileError, "trust_remote_code"),
+        broken_json: (LoadError, "not valid JSON"),
+    }
+    for change, (kind, message) in expected.items():
+        with pytest.raises(kind, match=message):
+            load_model(broken(change))
+    with pytest.raises(InputError, match="'float32'"):
+        load_model(tiny_llama_dir, dtype="float23")
+    with pytest.raises(ModelNotFoundError, match="no directory"):
+        load_model("./absent")
+    with pytest.raises(ModelNotFoundError, match="hub id"):
+        load_model("what is this")
+    with pytest.raises(ModelNotFoundError, match="organism/base"):
+        load_model("organism/absent")
+    with pytest.raises(InputError, match="revision"):
+        load_model(tiny_llama_dir, revision="main")
+
+
+def test_a_hub_id_downloads_only_safe_files_and_a_path_nothing(tiny_llama_dir, monkeypatch):
+    import huggingface_hub
+
+    asked = []
+
+    def download(name, *, revision, allow_patterns):
+        asked.append((name, revision, allow_patterns))
+        return str(tiny_llama_dir)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    model = load_model("someone/model", revision="abc")
+    assert asked[0][:2] == ("someone/model", "abc")
+    assert not any(pattern.endswith((".bin", ".pt", ".py", "*")) and "tokenizer" not in pattern for pattern in asked[0][2])
+    assert model.cfg.model_name == "someone/model"
+    load_model(tiny_llama_dir)
+    assert len(asked) == 1
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peak memory is read in Linux' units")
+def test_peak_memory_while_loading_stays_below_twice_the_weights(tiny_checkpoint):
+    shape = {"hidden_size": 640, "intermediate_size": 2560, "num_hidden_layers": 6, "vocab_size": 368}
+    directory = tiny_checkpoint("llama", **shape)
+    code = (
+        "import resource, sys; from mechsurgery.models import load_model; import transformers, accelerate;"
+        "import transformer_lens; load_model(sys.argv[2]);"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss;"
+        "load_model(sys.argv[1]); print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+    )
+    small = tiny_checkpoint("llama")
+    command = [sys.executable, "-W", "ignore", "-c", code, str(directory), str(small)]
+    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    weights = (directory / "model.safetensors").stat().st_size
+    assert int(out.split()[-1]) * 1024 < 2.2 * weights
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > 0
