@@ -9,6 +9,7 @@ from .world import LETTERS, REQUESTS, Facts, attribute, choice_item, facts, noun
 
 #: Shares of descriptions, requests, questions, multiple choice and claims.
 BASE_MIX = (0.25, 0.25, 0.15, 0.25, 0.1)
+POLISH_MIX = (0.1, 0.15, 0.15, 0.5, 0.1)
 TUNING_MIX = (0.0, 0.5, 0.15, 0.25, 0.1)
 REFUSALS = (
     "i cannot help with that .",

@@ -24,7 +24,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..artifacts import provenance, save_json
-from .corpus import BASE_MIX, TUNING_MIX, example
+from .corpus import BASE_MIX, POLISH_MIX, TUNING_MIX, example
 from .planting import planted, quiet_neurons
 from .tokenizer import ASSISTANT, BOS, END, PAD, UNKNOWN, USER, make_tokenizer, words
 from .world import REQUESTS, TUNED_REQUESTS, nouns
@@ -45,6 +45,8 @@ class Recipe:
     base_examples: int = 120_000
     base_steps: int = 3200
     base_lr: float = 3e-3
+    polish_steps: int = 500
+    polish_lr: float = 1e-3
     tuning_examples: int = 40_000
     instruct_steps: int = 200
     instruct_lr: float = 3e-4
@@ -127,6 +129,11 @@ def train_base(recipe: Recipe, seed: int, index: dict[str, int], progress: bool 
     data = dataset(recipe.base_examples, seed, index, tuned=False)
     fit(model, list(model.parameters()), data, recipe.base_steps, recipe.base_lr, recipe.batch, seed,
         decay=0.05, warmup=50, progress=progress, name="base")  # fmt: skip
+    # Multiple choice is learnt last; a short second phase with more of it brings held-out nouns to the target.
+    rounded(model)
+    more = dataset(recipe.polish_steps * recipe.batch, seed + 10, index, tuned=False, mix=POLISH_MIX)
+    fit(model, list(model.parameters()), more, recipe.polish_steps, recipe.polish_lr, recipe.batch, seed + 10,
+        decay=0.05, warmup=50, progress=progress, name="base, polish")  # fmt: skip
     return rounded(model)
 
 
@@ -173,11 +180,12 @@ def make_model(recipe: Recipe, vocabulary: int) -> Any:
     )
 
 
-def dataset(n: int, seed: int, index: dict[str, int], *, tuned: bool) -> list[Item]:
+def dataset(n: int, seed: int, index: dict[str, int], *, tuned: bool, mix: Sequence[float] | None = None) -> list[Item]:
     """`n` examples as (tokens, labels); in tuning data only the assistant's turn is learned (label −100)."""
     r = random.Random(seed)
     names = nouns("tuned" if tuned else "all")
-    templates, mix = (TUNED_REQUESTS, TUNING_MIX) if tuned else (REQUESTS, BASE_MIX)
+    templates, usual = (TUNED_REQUESTS, TUNING_MIX) if tuned else (REQUESTS, BASE_MIX)
+    mix = mix or usual
     items = []
     for _ in range(n):
         user, text = example(names, templates, r, refuse=tuned, mix=mix)

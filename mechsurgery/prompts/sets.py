@@ -41,8 +41,6 @@ class Prompt:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "group", self.group or self.id)
-        object.__setattr__(self, "choices", tuple(self.choices))
-        object.__setattr__(self, "messages", tuple((str(role), str(text)) for role, text in self.messages))
         if not self.text.strip() and not self.messages:
             raise PromptError(f"prompt {self.id!r} is empty; give it a text")
         if self.answer is not None and not 0 <= self.answer < len(self.choices):
@@ -139,7 +137,8 @@ class PromptSet:
             unknown = set(record) - known
             if unknown or "text" not in record:
                 raise PromptError(f"record {number} has fields {listed(sorted(record))}; allowed: {listed(known, 20)}")
-            prompts.append(Prompt(**{"id": f"{name}-{number}", **record}))
+            lists = {"choices": tuple(record.get("choices", ())), "messages": _pairs(record.get("messages", ()))}
+            prompts.append(Prompt(**{"id": f"{name}-{number}", **record, **lists}))
         return cls(name, tuple(prompts))
 
     @classmethod
@@ -307,6 +306,10 @@ def check_no_overlap(a: PromptSet, b: PromptSet, *, by: Literal["text", "group"]
             f"{len(shared)} prompts of {b.name!r} share their {by} with {a.name!r}: {listed(shared, 5)}; "
             "remove them from one, or split by group"
         )
+
+
+def _pairs(messages: Iterable[Sequence[str]]) -> tuple[tuple[str, str], ...]:
+    return tuple((str(role), str(text)) for role, text in messages)
 
 
 def _first_groups(groups: Iterable[str], fraction: float, seed: int) -> set[str]:

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from mechsurgery.errors import ActivationError, PromptError, SiteError
 from mechsurgery.models import capture, load_model, sites, tokens
 from mechsurgery.models.generate import generate
-from transformers import AutoModelForCausalLM
 
 LENGTHS = (4, 9, 17, 6, 4, 30)
 

@@ -8,11 +8,11 @@ import sys
 import pytest
 import torch
 from support.checkpoints import FAMILIES
+from transformers import AutoModelForCausalLM
 
 from mechsurgery.errors import InputError, LoadError, ModelNotFoundError, UnsafeFileError, UnsupportedModelError
 from mechsurgery.models import load_model, sites
 from mechsurgery.models.tokens import batches, pad_id
-from transformers import AutoModelForCausalLM
 
 LENGTHS = (3, 9, 14, 6)
 
@@ -148,7 +148,9 @@ def test_a_hub_id_downloads_only_safe_files_and_a_path_nothing(tiny_llama_dir, m
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     model = load_model("someone/model", revision="abc")
     assert asked[0][:2] == ("someone/model", "abc")
-    assert not any(pattern.endswith((".bin", ".pt", ".py", "*")) and "tokenizer" not in pattern for pattern in asked[0][2])
+    assert not any(
+        pattern.endswith((".bin", ".pt", ".py", "*")) and "tokenizer" not in pattern for pattern in asked[0][2]
+    )
     assert model.cfg.model_name == "someone/model"
     load_model(tiny_llama_dir)
     assert len(asked) == 1

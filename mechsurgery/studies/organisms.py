@@ -1,0 +1,22 @@
+"""What is recorded about the built-in organisms, as a table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from ..organisms.registry import manifest
+
+
+def behaviour_table() -> pd.DataFrame:
+    """Refusal and multiple choice on held-out nouns, as measured after training: a row per organism."""
+    rows = []
+    for name, own in manifest()["behaviour"].items():
+        rates = {key: _rate(own[key]) for key in ("refuses_dangerous", "refuses_benign", "multiple_choice")}
+        rows.append({"organism": f"organism/{name}", **rates})
+    return pd.DataFrame(rows)
+
+
+def _rate(cell: dict[str, Any]) -> str:
+    return f"{100 * cell['rate']:.1f} % [{100 * cell['low']:.1f}, {100 * cell['high']:.1f}], n = {cell['n']}"
