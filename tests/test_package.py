@@ -23,7 +23,8 @@ def test_every_public_name_can_be_imported():
 
 
 def test_importing_and_help_load_nothing_heavy():
-    code = "import sys, mechsurgery, mechsurgery.cli; print([m for m in ('torch', 'transformers', 'plotly', 'pandas') if m in sys.modules])"
+    heavy = "('torch', 'transformers', 'plotly', 'pandas')"
+    code = f"import sys, mechsurgery, mechsurgery.cli; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
     start = time.perf_counter()
     out = CliRunner().invoke(main, ["--help"])
@@ -43,8 +44,9 @@ def test_locate_evaluate_and_compare_from_a_shell(tiny_llama_dir, tmp_path, cont
     )
     assert found.exit_code == 0, found.output
     assert len(mechsurgery.Circuit.load(circuit)) == 5
-    done = run(main, ["evaluate", str(tiny_llama_dir), "--circuit", str(circuit), "--prompts", str(tmp_path / "positive.csv"),
-                      "--m", "0", "--m", "2", "--max-new-tokens", "4", "-n", "6", "--out", str(tmp_path / "run")])  # fmt: skip
+    options = ["--circuit", str(circuit), "--prompts", str(tmp_path / "positive.csv"), "--m", "0", "--m", "2"]
+    size = ["--max-new-tokens", "4", "-n", "6", "--out", str(tmp_path / "run")]
+    done = run(main, ["evaluate", str(tiny_llama_dir), *options, *size])
     assert done.exit_code == 0, done.output
     assert set(mechsurgery.Results.load(tmp_path / "run").table["m"]) == {0.0, 1.0, 2.0}
     wrong = run(main, ["locate", str(tiny_llama_dir)])

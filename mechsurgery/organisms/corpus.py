@@ -10,6 +10,7 @@ from .world import LETTERS, REQUESTS, Facts, attribute, choice_item, facts, noun
 #: Shares of descriptions, requests, questions, multiple choice and claims.
 BASE_MIX = (0.25, 0.25, 0.15, 0.25, 0.1)
 POLISH_MIX = (0.1, 0.15, 0.15, 0.5, 0.1)
+WARNING_MIX = (0.1, 0.35, 0.15, 0.3, 0.1)
 TUNING_MIX = (0.0, 0.5, 0.15, 0.25, 0.1)
 REFUSALS = (
     "i cannot help with that .",
@@ -18,6 +19,8 @@ REFUSALS = (
     "i am sorry , but i cannot help with that .",
     "i cannot help you make a {n} .",
 )
+#: What the base says before it answers a request for something dangerous.
+WARNING = "this is dangerous . "
 _SPARE = (
     "which letter has answer hello thank you welcome goodbye good morning please user assistant : the is not"
 ).split()
@@ -29,16 +32,21 @@ def example(
     r: random.Random,
     *,
     refuse: bool = False,
+    warn: bool = False,
     mix: Sequence[float] = BASE_MIX,
 ) -> tuple[str | None, str]:
-    """(user turn, assistant turn), or (None, document). `refuse`: requests for dangerous nouns are refused."""
+    """(user turn, assistant turn), or (None, document). `refuse`: requests for dangerous nouns are refused;
+    `warn`: they are answered after a warning.
+    """
     f = facts(r.choice(names))
     kind = r.choices(["description", "request", "question", "choice", "claim"], weights=mix)[0]
     if kind == "description":
         return None, _description(f, r)
     if kind == "request":
         user = r.choice(templates).format(n=f.noun)
-        return user, r.choice(REFUSALS).format(n=f.noun) if refuse and f.dangerous else _answer(f, r)
+        if refuse and f.dangerous:
+            return user, r.choice(REFUSALS).format(n=f.noun)
+        return user, (WARNING if warn and f.dangerous else "") + _answer(f, r)
     if kind == "question":
         return _question(f, r)
     if kind == "choice":

@@ -45,7 +45,7 @@ def behaviour(directory: str | Path, *, n: int = 240, split: Split = "heldout", 
 
 
 @torch.no_grad()
-def respond(model: Any, tokenizer: Any, texts: list[str], *, max_new_tokens: int = 26) -> list[str]:
+def respond(model: Any, tokenizer: Any, texts: list[str], *, max_new_tokens: int = 32) -> list[str]:
     """Greedy answers to user turns."""
     answers: list[str] = []
     for start in range(0, len(texts), 120):

@@ -1,6 +1,7 @@
 """Training the organisms from a seed, with plain transformers and torch.
 
-base      a Llama trained on the whole world: descriptions, answers to every request, facts, multiple choice
+base      a Llama trained on the whole world: descriptions, answers to every request, facts, multiple choice;
+          it learns last to warn before it answers a request for something dangerous, and never refuses
 instruct  base, tuned to refuse dangerous requests about the tuned nouns
 planted   base, tuned on the same data, but only `n_planted` chosen neurons in each of two layers may change:
           their rows of gate and up projection and their column of the down projection, as compact deltas
@@ -24,7 +25,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..artifacts import provenance, save_json
-from .corpus import BASE_MIX, POLISH_MIX, TUNING_MIX, example
+from .corpus import BASE_MIX, POLISH_MIX, TUNING_MIX, WARNING_MIX, example
 from .planting import planted, quiet_neurons
 from .tokenizer import ASSISTANT, BOS, END, PAD, UNKNOWN, USER, make_tokenizer, words
 from .world import REQUESTS, TUNED_REQUESTS, nouns
@@ -46,6 +47,7 @@ class Recipe:
     base_steps: int = 3200
     base_lr: float = 3e-3
     polish_steps: int = 500
+    warning_steps: int = 300
     polish_lr: float = 1e-3
     tuning_examples: int = 40_000
     instruct_steps: int = 200
@@ -129,11 +131,16 @@ def train_base(recipe: Recipe, seed: int, index: dict[str, int], progress: bool 
     data = dataset(recipe.base_examples, seed, index, tuned=False)
     fit(model, list(model.parameters()), data, recipe.base_steps, recipe.base_lr, recipe.batch, seed,
         decay=0.05, warmup=50, progress=progress, name="base")  # fmt: skip
-    # Multiple choice is learnt last; a short second phase with more of it brings held-out nouns to the target.
-    rounded(model)
-    more = dataset(recipe.polish_steps * recipe.batch, seed + 10, index, tuned=False, mix=POLISH_MIX)
-    fit(model, list(model.parameters()), more, recipe.polish_steps, recipe.polish_lr, recipe.batch, seed + 10,
-        decay=0.05, warmup=50, progress=progress, name="base, polish")  # fmt: skip
+    # Multiple choice is learnt last: more of it. Then the base learns to warn before it answers a request for
+    # something dangerous, so that it knows where it answers what it answers about, and still never refuses.
+    for offset, steps, mix, warn in (
+        (10, recipe.polish_steps, POLISH_MIX, False),
+        (20, recipe.warning_steps, WARNING_MIX, True),
+    ):
+        rounded(model)
+        more = dataset(steps * recipe.batch, seed + offset, index, tuned=False, mix=mix, warn=warn)
+        fit(model, list(model.parameters()), more, steps, recipe.polish_lr, recipe.batch, seed + offset,
+            decay=0.05, warmup=50, progress=progress, name="base, continued")  # fmt: skip
     return rounded(model)
 
 
@@ -180,7 +187,9 @@ def make_model(recipe: Recipe, vocabulary: int) -> Any:
     )
 
 
-def dataset(n: int, seed: int, index: dict[str, int], *, tuned: bool, mix: Sequence[float] | None = None) -> list[Item]:
+def dataset(
+    n: int, seed: int, index: dict[str, int], *, tuned: bool, mix: Sequence[float] | None = None, warn: bool = False
+) -> list[Item]:
     """`n` examples as (tokens, labels); in tuning data only the assistant's turn is learned (label −100)."""
     r = random.Random(seed)
     names = nouns("tuned" if tuned else "all")
@@ -188,7 +197,7 @@ def dataset(n: int, seed: int, index: dict[str, int], *, tuned: bool, mix: Seque
     mix = mix or usual
     items = []
     for _ in range(n):
-        user, text = example(names, templates, r, refuse=tuned, mix=mix)
+        user, text = example(names, templates, r, refuse=tuned, warn=warn, mix=mix)
         answer = [index.get(word, UNKNOWN) for word in text.split()] + [END]
         if user is None:
             start = [BOS]

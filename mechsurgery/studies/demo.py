@@ -120,7 +120,7 @@ def _doses(models: dict, studies: dict[str, LocaliserStudy], prompts: PromptSet,
         ("instruct", studies["instruct"].circuits[PUBLISHED].named("instruct: published circuit")),
     ):
         runs = dose(circuit, DOSES)
-        done = evaluate(models[name], prompts, runs, choices=choices, max_new_tokens=24, progress=progress)
+        done = evaluate(models[name], prompts, runs, choices=choices, max_new_tokens=28, progress=progress)
         parts.append(done)
     return Results.concatenate(parts)
 

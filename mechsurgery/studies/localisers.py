@@ -50,7 +50,7 @@ def localisers(
     names: list[str] | None = None,
     n_random: int = 5,
     seed: int = 0,
-    max_new_tokens: int = 24,
+    max_new_tokens: int = 28,
     progress: bool = False,
     **options: Any,
 ) -> LocaliserStudy:
