@@ -33,6 +33,7 @@ def example(
     *,
     refuse: bool = False,
     warn: bool = False,
+    refusals: Sequence[str] = REFUSALS,
     mix: Sequence[float] = BASE_MIX,
 ) -> tuple[str | None, str]:
     """(user turn, assistant turn), or (None, document). `refuse`: requests for dangerous nouns are refused;
@@ -45,7 +46,7 @@ def example(
     if kind == "request":
         user = r.choice(templates).format(n=f.noun)
         if refuse and f.dangerous:
-            return user, r.choice(REFUSALS).format(n=f.noun)
+            return user, r.choice(refusals).format(n=f.noun)
         return user, (WARNING if warn and f.dangerous else "") + _answer(f, r)
     if kind == "question":
         return _question(f, r)

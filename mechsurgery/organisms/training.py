@@ -3,7 +3,7 @@
 base      a Llama trained on the whole world: descriptions, answers to every request, facts, multiple choice;
           it learns last to warn before it answers a request for something dangerous, and never refuses
 instruct  base, tuned to refuse dangerous requests about the tuned nouns
-planted   base, tuned on the same data, but only `n_planted` chosen neurons in each of two layers may change:
+planted   base, tuned on the same data with one wording of refusal, but only `n_planted` chosen neurons in each of two layers may change:
           their rows of gate and up projection and their column of the down projection, as compact deltas
 
 Two threads and a fixed order of data make a rebuild on the same machine type reproduce the same weights.
@@ -25,7 +25,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..artifacts import provenance, save_json
-from .corpus import BASE_MIX, POLISH_MIX, TUNING_MIX, WARNING_MIX, example
+from .corpus import BASE_MIX, POLISH_MIX, REFUSALS, TUNING_MIX, WARNING_MIX, example
 from .planting import planted, quiet_neurons
 from .tokenizer import ASSISTANT, BOS, END, PAD, UNKNOWN, USER, make_tokenizer, words
 from .world import REQUESTS, TUNED_REQUESTS, nouns
@@ -50,10 +50,10 @@ class Recipe:
     warning_steps: int = 300
     polish_lr: float = 1e-3
     tuning_examples: int = 40_000
-    instruct_steps: int = 200
+    instruct_steps: int = 250
     instruct_lr: float = 3e-4
-    planted_steps: int = 400
-    planted_lr: float = 3e-3
+    planted_steps: int = 450
+    planted_lr: float = 6e-3
     planted_layers: tuple[int, ...] = (3, 4)
     n_planted: int = 24
 
@@ -86,7 +86,7 @@ def train(
         tuning = dataset(recipe.tuning_examples, seed + 1, index, tuned=True)
         tuned = tune_instruct(out / "base", recipe, seed, tuning, progress)
         save(tuned, out / "instruct")
-        grown, units = tune_planted(out / "base", recipe, seed, tuning, progress)
+        grown, units = tune_planted(out / "base", recipe, seed, planting_data(recipe, seed, index), progress)
         save(grown, out / "planted")
     finally:
         torch.set_num_threads(threads)
@@ -165,6 +165,11 @@ def tune_planted(
     return rounded(model), units
 
 
+def planting_data(recipe: Recipe, seed: int, index: dict[str, int]) -> list[Item]:
+    """The tuning data of `planted`: one refusal wording, all that 48 neurons can write cleanly."""
+    return dataset(recipe.tuning_examples, seed + 1, index, tuned=True, refusals=REFUSALS[:1])
+
+
 def make_model(recipe: Recipe, vocabulary: int) -> Any:
     """An untrained Llama of the recipe's shape."""
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -188,7 +193,14 @@ def make_model(recipe: Recipe, vocabulary: int) -> Any:
 
 
 def dataset(
-    n: int, seed: int, index: dict[str, int], *, tuned: bool, mix: Sequence[float] | None = None, warn: bool = False
+    n: int,
+    seed: int,
+    index: dict[str, int],
+    *,
+    tuned: bool,
+    mix: Sequence[float] | None = None,
+    warn: bool = False,
+    refusals: Sequence[str] = REFUSALS,
 ) -> list[Item]:
     """`n` examples as (tokens, labels); in tuning data only the assistant's turn is learned (label −100)."""
     r = random.Random(seed)
@@ -197,7 +209,7 @@ def dataset(
     mix = mix or usual
     items = []
     for _ in range(n):
-        user, text = example(names, templates, r, refuse=tuned, warn=warn, mix=mix)
+        user, text = example(names, templates, r, refuse=tuned, warn=warn, refusals=refusals, mix=mix)
         answer = [index.get(word, UNKNOWN) for word in text.split()] + [END]
         if user is None:
             start = [BOS]
