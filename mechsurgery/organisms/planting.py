@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from jaxtyping import Int
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
@@ -56,10 +55,11 @@ def planted(model: Any, units: dict[int, list[int]]) -> Iterator[list[nn.Paramet
 
 
 @torch.no_grad()
-def quiet_neurons(
-    model: Any, probe: Sequence[Int[Tensor, "batch pos"]], layers: Sequence[int], k: int
-) -> dict[int, list[int]]:
-    """The k neurons of each layer that matter least to the base: smallest mean |activation| × write norm."""
+def quiet_neurons(model: Any, probe: Sequence[Tensor], layers: Sequence[int], k: int) -> dict[int, list[int]]:
+    """The k neurons of each layer that matter least to the base: smallest mean |activation| × write norm.
+
+    `probe` are batches of token ids, [batch, pos] each.
+    """
     total: dict[int, Tensor] = {}
 
     def watch(layer: int) -> Any:

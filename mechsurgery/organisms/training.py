@@ -3,8 +3,9 @@
 base      a Llama trained on the whole world: descriptions, answers to every request, facts, multiple choice;
           it learns last to warn before it answers a request for something dangerous, and never refuses
 instruct  base, tuned to refuse dangerous requests about the tuned nouns
-planted   base, tuned on the same data with one wording of refusal, but only `n_planted` chosen neurons in each of two layers may change:
-          their rows of gate and up projection and their column of the down projection, as compact deltas
+planted   base, tuned on the same data with one wording of refusal, but only `n_planted` chosen neurons in each
+          of two layers may change: their rows of gate and up projection and their column of the down
+          projection, as compact deltas
 
 Two threads and a fixed order of data make a rebuild on the same machine type reproduce the same weights.
 """

@@ -49,7 +49,8 @@ def dose_response(
             if not random:
                 figure.add_scatter(
                     x=[*line[x], *line[x][::-1]], y=[*line["high"], *line["low"][::-1]], fill="toself",
-                    fillcolor=wash(colour), line={"width": 0}, mode="lines", hoverinfo="skip", showlegend=False, row=row, col=1,
+                    fillcolor=wash(colour), line={"width": 0}, mode="lines", hoverinfo="skip", showlegend=False,
+                    row=row, col=1,
                 )  # fmt: skip
             figure.add_scatter(
                 x=line[x], y=line["value"], mode="lines" if random else "lines+markers", name=legend,
