@@ -1,6 +1,7 @@
 """Figures: their data equal the tables', text is escaped, large models stay light, exports report failures."""
 
 import json
+import sys
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,8 @@ import torch
 
 from mechsurgery import Circuit, UnitScores, plots
 from mechsurgery.errors import InputError
-from mechsurgery.plots import export as export_module
+
+export_module = sys.modules["mechsurgery.plots.export"]
 
 
 def make_scores(seed, layers=4, width=200, rule="difference"):
