@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -26,10 +25,8 @@ def test_importing_and_help_load_nothing_heavy():
     heavy = "('torch', 'transformers', 'plotly', 'pandas')"
     code = f"import sys, mechsurgery, mechsurgery.cli; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
-    start = time.perf_counter()
     out = CliRunner().invoke(main, ["--help"])
     assert out.exit_code == 0
-    assert time.perf_counter() - start < 5
     assert all(command in out.output for command in ("demo", "locate", "evaluate", "compare", "organisms"))
 
 
@@ -112,9 +109,7 @@ def test_the_quickstart_notebook_runs(tmp_path):
 
     notebook = nbformat.read(ROOT / "notebooks" / "01_quickstart.ipynb", as_version=4)
     assert not any(cell.get("outputs") for cell in notebook.cells)
-    start = time.monotonic()
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
-    assert time.monotonic() - start < 600
     figures = [
         o
         for c in notebook.cells
