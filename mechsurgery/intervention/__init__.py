@@ -1,6 +1,23 @@
 """Changing a running model: hook functions with a strength, and scalings baked into weights."""
 
 from .bake import bake, baked
+from .changes import Affine, Custom, Project
 from .hooks import Edit, Intervention, ablate, applied, row_hooks, scale
+from .steering import mean_ablate, project_out, steer
 
-__all__ = ["Edit", "Intervention", "ablate", "applied", "bake", "baked", "row_hooks", "scale"]
+__all__ = [
+    "Affine",
+    "Custom",
+    "Edit",
+    "Intervention",
+    "Project",
+    "ablate",
+    "applied",
+    "bake",
+    "baked",
+    "mean_ablate",
+    "project_out",
+    "row_hooks",
+    "scale",
+    "steer",
+]

@@ -1,13 +1,14 @@
 """Interventions: hook functions on named hook points with a strength that may differ from row to row.
 
-Every edit is `f(activation, strength) -> activation`, with strength 0 the identity (bit for bit) and 1 the
-full effect, so that a sweep, a control and a combination are all written the same way, and rows of one batch
-can carry different strengths.
+Every edit has strength 0 as the identity (bit for bit) and 1 as the full effect, so that a sweep, a control
+and a combination are all written the same way, and rows of one batch can carry different interventions at
+different strengths.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -19,17 +20,12 @@ from torch import Tensor
 from ..errors import InputError, MismatchError
 from ..models import sites
 from ..units import Circuit
-
-HookFn = Callable[[Tensor, Any], Tensor]
-Change = Callable[[Tensor, Tensor], Tensor]
+from .changes import Affine, Change, HookFn, digest, merged
 
 
 @dataclass(frozen=True, eq=False)
 class Edit:
-    """One change at one hook point: `change(activation, strength)`, strength broadcast as [batch, 1, 1].
-
-    `width` is the size the hook point must have, `gain` multiplies the strength.
-    """
+    """One change at one hook point of `width` units; `gain` multiplies the strength."""
 
     site: str
     change: Change
@@ -64,6 +60,12 @@ class Intervention:
         info = {"parts": [self.info, other.info]}
         return Intervention(f"{self.name} + {other.name}", tuple(edits), 1.0, kind, info)
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what the edits do at strength 1; names and strength do not enter."""
+        parts = [f"{edit.site} {edit.width} {edit.gain!r} {digest(edit.change)}" for edit in self.edits]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
     def check(self, model: Any) -> None:
         """Raise `SiteError` or `MismatchError` where this intervention does not fit the model."""
         sites.check_sites(model, [edit.site for edit in self.edits])
@@ -79,17 +81,37 @@ class Intervention:
         """(hook name, hook function) pairs; `strength` may give every row of the batch its own."""
         amount = torch.as_tensor(self.strength if strength is None else strength, dtype=torch.float32)
         if amount.ndim == 0:
-            amount = amount[None]
-        return [(edit.site, _hook(edit, amount[:, None, None])) for edit in self.edits]
+            return _merged_hooks([(self, float(amount))], None)
+        return row_hooks([self] * len(amount), amount.tolist())
 
 
-def _hook(edit: Edit, amount: Tensor) -> HookFn:
-    amount = amount * edit.gain
+def row_hooks(interventions: Sequence[Intervention | None], strengths: Sequence[float]) -> list[tuple[str, HookFn]]:
+    """Hooks for a batch whose every row has its own intervention and strength (None: none).
 
-    def hook(activation: Tensor, hook: Any = None) -> Tensor:
-        return edit.change(activation, amount.to(activation.device))
+    There is one hook function a hook point, whatever the number of interventions.
+    """
+    plans: dict[tuple[int, float], int] = {}
+    distinct: list[tuple[Intervention | None, float]] = []
+    index = []
+    for item, strength in zip(interventions, strengths, strict=True):
+        key = (id(item.edits), float(strength)) if item is not None else (0, 0.0)
+        if key not in plans:
+            plans[key] = len(distinct)
+            distinct.append((item, float(strength)))
+        index.append(plans[key])
+    return _merged_hooks(distinct, torch.tensor(index))
 
-    return hook
+
+def _merged_hooks(distinct: list[tuple[Intervention | None, float]], index: Tensor | None) -> list[tuple[str, HookFn]]:
+    widths = {edit.site: edit.width for item, _ in distinct if item is not None for edit in item.edits}
+    hooks = []
+    for site, width in widths.items():
+        plans = [
+            [] if item is None else [(e.change, strength * e.gain) for e in item.edits if e.site == site]
+            for item, strength in distinct
+        ]
+        hooks.append((site, merged(plans, index, width)))
+    return hooks
 
 
 def scale(
@@ -114,7 +136,8 @@ def scale(
             )
         if not torch.isfinite(target).all():
             raise InputError(f"m={target.tolist()} at {site!r} is not finite; 0 ablates, 1 changes nothing")
-        edits.append(Edit(site, _multiply(indices, target.reshape(-1)), circuit.widths[site]))
+        change = Affine(target.reshape(-1), torch.zeros(1), indices)
+        edits.append(Edit(site, change, circuit.widths[site]))
     if not edits:
         raise InputError(f"circuit {circuit.name!r} has no units to scale; locate one with a larger fraction or k")
     kind = "random" if "random_like" in circuit.info else "circuit"
@@ -129,31 +152,6 @@ def scale(
 def ablate(circuit: Circuit, *, name: str | None = None) -> Intervention:
     """Set every neuron of a circuit to zero: `scale(circuit, 0)`."""
     return scale(circuit, 0.0, name=name)
-
-
-def _multiply(indices: Tensor, m: Tensor) -> Change:
-    def change(activation: Tensor, strength: Tensor) -> Tensor:
-        where = indices.to(activation.device)
-        factor = 1 - strength * (1 - m.to(activation.device))
-        out = activation.clone()
-        out[..., where] = activation[..., where] * factor.to(activation.dtype)
-        return out
-
-    return change
-
-
-def row_hooks(interventions: Sequence[Intervention | None], strengths: Sequence[float]) -> list[tuple[str, HookFn]]:
-    """Hooks for a batch whose every row has its own intervention and strength (None: none).
-
-    Interventions that share their edits (one circuit at several strengths) share one set of hooks; in each
-    set all other rows have strength 0.
-    """
-    distinct = {id(item.edits): item for item in interventions if item is not None}
-    hooks = []
-    for key, item in distinct.items():
-        own = [s if other is not None and id(other.edits) == key else 0.0 for other, s in zip(interventions, strengths)]
-        hooks += item.hooks(torch.tensor(own, dtype=torch.float32))
-    return hooks
 
 
 @contextmanager

@@ -24,6 +24,7 @@ Model = Any
 
 _NEURONS = "blocks.{}.mlp.hook_post"
 _RESIDUAL = "blocks.{}.hook_resid_post"
+_ATTENTION_OUT = "blocks.{}.hook_attn_out"
 _MLP_OUT = "blocks.{}.hook_mlp_out"
 _WIDE = ("mlp.hook_pre", "mlp.hook_pre_linear", "mlp.hook_post")
 _RESIDUAL_WIDTH = (
@@ -80,6 +81,14 @@ def residual_sites(model: Model, layers: Sequence[int] | None = None) -> list[st
 def mlp_out_sites(model: Model, layers: Sequence[int] | None = None) -> list[str]:
     """Hook points of what each MLP adds to the residual stream."""
     return [_MLP_OUT.format(layer) for layer in check_layers(model, layers)]
+
+
+def residual_writes(model: Model) -> list[str]:
+    """Hook points of everything that is added into the residual stream: embeddings, attention and MLP outputs."""
+    first = ["hook_embed", *(["hook_pos_embed"] if "hook_pos_embed" in model.hook_dict else [])]
+    return first + [
+        name for layer in range(model.cfg.n_layers) for name in (_ATTENTION_OUT.format(layer), _MLP_OUT.format(layer))
+    ]
 
 
 def layer_of(name: str) -> int:

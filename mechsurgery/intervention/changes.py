@@ -1,0 +1,153 @@
+"""What an edit does to activations, in forms that many rows of one batch can share.
+
+A batch may hold rows of many interventions at many strengths. Their changes at one hook point are merged:
+all affine changes become one multiplication and one addition with a table of rows, all projections one
+projection, so that forty interventions cost about as much as one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Any
+
+import torch
+from einops import einsum, rearrange
+from jaxtyping import Float, Int
+from torch import Tensor
+
+HookFn = Callable[[Tensor, Any], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Affine:
+    """a → a·(1 − s·(1 − m)) + s·offset, at some units (all for `indices` None). `m` and `offset` are [k] or [1]."""
+
+    m: Float[Tensor, " _"]
+    offset: Float[Tensor, " _"]
+    indices: Int[Tensor, " k"] | None = None
+
+    def at(self, strength: float, width: int) -> tuple[Float[Tensor, " d"], Float[Tensor, " d"]]:
+        """(factor, offset) for every unit at a strength."""
+        where = slice(None) if self.indices is None else self.indices
+        factor, offset = torch.ones(width), torch.zeros(width)
+        factor[where] = 1 - strength * (1 - self.m)
+        offset[where] = strength * self.offset
+        return factor, offset
+
+
+@dataclass(frozen=True, eq=False)
+class Project:
+    """a → a − s·(a·u)·u for a unit vector u: at strength 1 nothing is left along u."""
+
+    unit: Float[Tensor, " d"]
+
+
+@dataclass(frozen=True, eq=False)
+class Custom:
+    """Any `change(activation [rows, pos, d], strength [rows, 1, 1])`; `key` names it and all it depends on."""
+
+    change: Callable[[Tensor, Tensor], Tensor]
+    key: str
+
+
+Change = Affine | Project | Custom
+
+
+def digest(change: Change) -> str:
+    """SHA-256 of what a change does."""
+    found = hashlib.sha256(type(change).__name__.encode())
+    if isinstance(change, Custom):
+        found.update(change.key.encode())
+    else:
+        parts = (change.unit,) if isinstance(change, Project) else (change.m, change.offset, change.indices)
+        for part in parts:
+            found.update(b"none" if part is None else part.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()
+
+
+def merged(plans: Sequence[Sequence[tuple[Change, float]]], index: Int[Tensor, " batch"] | None, width: int) -> HookFn:
+    """One hook function for a batch at one hook point.
+
+    `plans` are the distinct lists of (change, strength), done in order; `index` says which plan each row
+    follows (None: every row the only plan).
+    """
+    levels = [_Level(steps, index, width) for steps in zip_longest(*(_joined(plan, width) for plan in plans))]
+
+    def hook(activation: Tensor, hook: Any = None) -> Tensor:
+        for level in levels:
+            activation = level(activation)
+        return activation
+
+    return hook
+
+
+_Step = tuple[Tensor, Tensor] | tuple[Project | Custom, float]
+
+
+def _joined(plan: Sequence[tuple[Change, float]], width: int) -> list[_Step]:
+    """A plan with neighbouring affine changes as one (factor, offset)."""
+    steps: list[_Step] = []
+    for change, strength in plan:
+        if not isinstance(change, Affine):
+            steps.append((change, strength))
+            continue
+        factor, offset = change.at(strength, width)
+        if steps and isinstance(steps[-1][0], Tensor):
+            before, already = steps[-1]
+            steps[-1] = (before * factor, already * factor + offset)
+        else:
+            steps.append((factor, offset))
+    return steps
+
+
+class _Level:
+    """The n-th step of every plan, as tables with a row per plan; moved to the activation's device once."""
+
+    def __init__(self, steps: Sequence[_Step | None], index: Tensor | None, width: int) -> None:
+        self.index = index
+        affine = [step if step is not None and isinstance(step[0], Tensor) else None for step in steps]
+        factor = torch.stack([torch.ones(width) if step is None else step[0] for step in affine])
+        offset = torch.stack([torch.zeros(width) if step is None else step[1] for step in affine])
+        self.factor = None if bool((factor == 1).all()) else factor
+        self.offset = None if bool((offset == 0).all()) else offset
+        shares = [step if step is not None and isinstance(step[0], Project) else None for step in steps]
+        self.unit = self.share = None
+        if any(step is not None and step[1] != 0 for step in shares):
+            self.unit = torch.stack([torch.zeros(width) if step is None else step[0].unit for step in shares])
+            self.share = torch.tensor([[0.0 if step is None else step[1]] for step in shares])
+        self.custom = [
+            (i, *step) for i, step in enumerate(steps) if step is not None and isinstance(step[0], Custom) and step[1]
+        ]
+
+    def __call__(self, activation: Tensor) -> Tensor:
+        if self.factor is not None:
+            activation = activation * self._rows("factor", activation)
+        if self.offset is not None:
+            activation = activation + self._rows("offset", activation)
+        if self.unit is not None:
+            unit, share = self._rows("unit", activation), self._rows("share", activation)
+            along = einsum(activation, unit.expand(len(activation), 1, -1), "b p d, b q d -> b p q")
+            activation = activation - share * along * unit
+        for plan, change, strength in self.custom:
+            rows = slice(None) if self.index is None else (self.index == plan).nonzero()[:, 0].to(activation.device)
+            own = activation[rows]
+            if len(own):
+                amount = torch.full((len(own), 1, 1), strength, device=activation.device)
+                activation = activation.clone()
+                activation[rows] = change.change(own, amount)
+        return activation
+
+    def _rows(self, name: str, activation: Tensor) -> Tensor:
+        """[batch or 1, 1, d] of a table, on the activation's device in its dtype."""
+        table = getattr(self, name)
+        if table.device != activation.device or table.dtype != activation.dtype:
+            table = table.to(activation)
+            setattr(self, name, table)
+        if self.index is None:
+            return rearrange(table, "one d -> one 1 d")
+        if self.index.device != activation.device:
+            self.index = self.index.to(activation.device)
+        return rearrange(table[self.index], "b d -> b 1 d")
