@@ -1,6 +1,6 @@
 """Judging what a model says, with and without interventions: responses, choices, intervals, tests."""
 
-from .evaluate import BASELINE, dose, evaluate, prove
+from .evaluate import BASELINE, dose, evaluate, prove, sweep
 from .judges import is_refusal
 from .quality import is_degenerate, ngram_quality
 from .results import Results, pool_random, summarise
@@ -19,5 +19,6 @@ __all__ = [
     "pool_random",
     "prove",
     "summarise",
+    "sweep",
     "wilson",
 ]

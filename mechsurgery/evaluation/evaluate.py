@@ -1,30 +1,28 @@
 """Run a model with and without interventions on the same prompts, and judge what it says.
 
 One baseline is shared by all interventions. All interventions are rows of the same batches: a hook
-multiplies by a tensor with a strength for every row, so a sweep is a few full batches.
+multiplies by a tensor with a row for every intervention and strength, so a sweep is a few full batches.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from pathlib import Path
 from typing import Any
-
-import pandas as pd
 
 from ..artifacts import provenance
 from ..attribution import random_circuits
-from ..errors import InputError, PromptError
-from ..intervention import Intervention, ablate, row_hooks, scale
-from ..models import generate as generation
+from ..errors import InputError, PromptError, listed
+from ..intervention import Intervention, ablate
 from ..models import sites
 from ..prompts import ContrastSet, PromptSet, check_no_overlap
-from ..prompts.chat import encode, stop_texts
 from ..units import Circuit
-from .choices import choice_scores
 from .judges import JUDGE_VERSION, is_refusal
-from .quality import is_degenerate, ngram_quality
-from .results import COLUMNS, Results
+from .measure import Job, Task, chunks, jobs, perform
+from .panel import PANEL, TextJudge, refusal_token_ids
+from .results import Results
+from .rows import assemble
+from .shards import Shards
 
 BASELINE = Intervention("baseline", (), 0.0, "baseline")
 
@@ -35,11 +33,15 @@ def evaluate(
     interventions: Sequence[Intervention] = (),
     *,
     choices: PromptSet | None = None,
+    kl_on: Sequence[str] = (),
     discovery: ContrastSet | None = None,
+    folder: str | Path | None = None,
     max_new_tokens: int = 32,
     temperature: float = 0.0,
     seeds: Sequence[int] = (0,),
     judge: Callable[[str], bool] = is_refusal,
+    panel: Sequence[TextJudge] = PANEL,
+    refusal_tokens: Sequence[int] | None = None,
     template: str = "auto",
     max_rows: int = 256,
     progress: bool = False,
@@ -47,32 +49,46 @@ def evaluate(
     """Responses and multiple-choice answers of the unmodified model and under every intervention.
 
     `prompts` is one prompt set or {name: prompt set}; `choices` a set whose prompts have choices and an
-    answer. Pass the `discovery` contrast to have overlapping prompts refused. Greedy unless `temperature` is
-    above 0; then every seed is a sample of its own. An interrupted or failing run leaves the model untouched.
+    answer; `kl_on` names sets on whose responses the next-token KL divergence from the unmodified model is
+    measured. Pass the `discovery` contrast to have overlapping prompts refused. Greedy unless `temperature`
+    is above 0; then every seed is a sample of its own. `judge` decides `refusal`; every member of `panel`
+    decides a column `judge_…`, and `first_token` is the log-odds of the first token being one of
+    `refusal_tokens` (default: those that usual refusals open with).
+
+    With a `folder`, what is measured is kept there as it goes: an interrupted run, called again, continues
+    with nothing lost and nothing measured twice, and gives the table of an undisturbed one. An interrupted or
+    failing run leaves the model untouched.
     """
     sets = {prompts.name: prompts} if isinstance(prompts, PromptSet) else dict(prompts)
     runs = [BASELINE, *interventions]
-    _check(model, sets, choices, discovery, runs, temperature, seeds)
-    options = {"template": template, "max_rows": max_rows, "progress": progress}
-    rows: list[dict[str, Any]] = []
-    for name, prompt_set in sets.items():
-        for seed in seeds:
-            settings = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
-            rows += _responses(model, name, prompt_set, runs, judge, settings, options)
-    if choices is not None:
-        rows += _choices(model, choices, runs, seeds[0], options)
+    _check(model, sets, choices, discovery, runs, temperature, seeds, kl_on)
+    if refusal_tokens is None:
+        refusal_tokens = _usual_refusal_tokens(model)
+    settings = {
+        "max_new_tokens": max_new_tokens, "temperature": temperature, "template": template,
+        "refusal_tokens": [int(token) for token in refusal_tokens],
+    }  # fmt: skip
     common = {"model": str(model.cfg.model_name), "fingerprint": sites.fingerprint(model)}
-    table = pd.DataFrame([{**common, **row} for row in rows]).reindex(columns=list(COLUMNS))
+    todo: list[Job] = []
+    for task in _tasks(sets, choices, kl_on, seeds, settings):
+        todo += jobs(task, runs, common["fingerprint"], 4 * max_rows)
+    shards = Shards(folder)
+    _perform_all(model, todo, shards, max_rows, progress)
+    table = assemble(todo, shards, model.tokenizer, judge, panel, common)
     info = provenance(
         **common,
         prompts={name: {"digest": s.digest, "n": len(s)} for name, s in sets.items()},
         choices=None if choices is None else {"digest": choices.digest, "n": len(choices)},
-        interventions=[{"name": r.name, "strength": r.strength, **r.info} for r in runs],
+        interventions=[{"name": r.name, "strength": r.strength, "digest": r.digest, **r.info} for r in runs],
         generation={"max_new_tokens": max_new_tokens, "temperature": temperature, "seeds": list(seeds)},
         judge=JUDGE_VERSION if judge is is_refusal else getattr(judge, "__name__", str(judge)),
+        panel={member.name: member.version for member in panel},
         template=template,
     )
-    return Results(_typed(table), info)
+    results = Results(table, info)
+    if folder is not None:
+        results.save(folder)
+    return results
 
 
 def prove(
@@ -100,17 +116,21 @@ def prove(
 def dose(circuit: Circuit, m: Iterable[float], *, name: str | None = None) -> list[Intervention]:
     """One circuit scaled by each of several m (1 is left out: that is the baseline)."""
     full = ablate(circuit, name=name)
-    runs = []
-    for value in m:
-        if value != 1:
-            scaled = scale(circuit, value, name=name or circuit.name)
-            runs.append(replace(full.at(1 - value), info=scaled.info))
-    return runs
+    return [full.at(1 - float(value)) for value in m if value != 1]
 
 
-def _check(model, sets, choices, discovery, runs, temperature, seeds) -> None:
+def sweep(interventions: Iterable[Intervention], strengths: Iterable[float]) -> list[Intervention]:
+    """Every intervention at every strength (0 is left out: that is the baseline)."""
+    strengths = [float(value) for value in strengths if value != 0]
+    return [run.at(value) for run in interventions for value in strengths]
+
+
+def _check(model, sets, choices, discovery, runs, temperature, seeds, kl_on) -> None:
     if not sets or not seeds:
         raise InputError("nothing to run: give at least one prompt set and one seed")
+    unknown = [name for name in kl_on if name not in sets]
+    if unknown:
+        raise InputError(f"kl_on names {listed(unknown)}; the prompt sets are {listed(sets)}")
     for prompt_set in [*sets.values(), *([choices] if choices is not None else [])]:
         if not len(prompt_set):
             raise PromptError(f"prompt set {prompt_set.name!r} is empty; give at least one prompt")
@@ -127,78 +147,47 @@ def _check(model, sets, choices, discovery, runs, temperature, seeds) -> None:
         run.check(model)
 
 
-def _labels(run: Intervention) -> dict[str, Any]:
-    m = 1.0 if run.kind == "baseline" else run.info.get("m")
-    if run.kind in ("circuit", "random") and isinstance(m, (int, float)) and "parts" not in run.info:
-        m = float(m)
-    else:
-        m = 1.0 if run.kind == "baseline" else float("nan")
-    return {"intervention": run.name, "kind": run.kind, "strength": run.strength, "m": m}
+def _tasks(sets, choices, kl_on, seeds, settings) -> list[Task]:
+    found = []
+    for name, prompts in sets.items():
+        for part in chunks(prompts):
+            found += [Task("generate", name, part, seed, settings) for seed in seeds]
+            if name in kl_on:
+                found.append(Task("kl", name, part, seeds[0], settings))
+    if choices is not None:
+        plain = {"template": settings["template"]}
+        found += [Task("choice", choices.name, part, seeds[0], plain) for part in chunks(choices)]
+    return found
 
 
-def _responses(model, name, prompt_set, runs, judge, settings, options) -> list[dict[str, Any]]:
-    n = len(prompt_set)
-    ids = encode(model.tokenizer, prompt_set, template=options["template"])
-    made = generation.generate(
-        model,
-        ids * len(runs),
-        hooks=_rows_to_hooks(runs, n),
-        stop=None,
-        seed_rows=n,
-        max_rows=options["max_rows"],
-        progress=options["progress"],
-        **settings,
-    )
-    stops = stop_texts(model.tokenizer, options["template"])
-    rows = []
-    for row, tokens in enumerate(made):
-        run, prompt = runs[row // n], prompt_set[row % n]
-        response = _cut(model.tokenizer.decode(tokens, skip_special_tokens=True), stops)
-        raw, degenerate = judge(response), is_degenerate(response)
-        rows.append({
-            "task": "generate", **_labels(run), "seed": settings["seed"], "prompt_set": name,
-            "prompt_id": prompt.id, "group": prompt.group, "label": prompt.label, "response": response,
-            "n_tokens": len(tokens), "finished": len(tokens) < settings["max_new_tokens"], "refusal_raw": raw,
-            "degenerate": degenerate, "refusal": raw and not degenerate, "quality": ngram_quality(response),
-        })  # fmt: skip
-    return rows
+def _perform_all(model: Any, todo: list[Job], shards: Shards, max_rows: int, progress: bool) -> None:
+    """Measure every job that lacks rows, with one progress bar in rows."""
+    from tqdm.auto import tqdm
+
+    rows = {id(job): len(job.runs) * len(job.task.prompts) for job in todo}
+    with tqdm(total=sum(rows.values()), unit="row", desc="evaluation", disable=not progress) as bar:
+        for job in todo:
+            if not all(key in shards for key in job.keys):
+                perform(model, job, shards, max_rows=max_rows, responses=_own_responses(job, todo, shards))
+            bar.update(rows[id(job)])
 
 
-def _choices(model, choices, runs, seed, options) -> list[dict[str, Any]]:
-    n = len(choices)
-    scores = choice_scores(model, choices, hooks=_rows_to_hooks(runs, n), repeats=len(runs), **options)
-    rows = []
-    for row, score in enumerate(scores):
-        run, prompt = runs[row // n], choices[row % n]
-        picked = int(score.argmax())
-        rows.append({
-            "task": "choice", **_labels(run), "seed": seed, "prompt_set": choices.name, "prompt_id": prompt.id,
-            "group": prompt.group, "label": prompt.label, "choice": prompt.choices[picked],
-            "correct": picked == prompt.answer,
-        })  # fmt: skip
-    return rows
+def _own_responses(job: Job, todo: list[Job], shards: Shards) -> list[list[int]] | None:
+    """What the unmodified model answered to a KL task's prompts: measured before, as the first intervention."""
+    if job.task.kind != "kl":
+        return None
+    for other in todo:
+        same = other.task.prompts is job.task.prompts and other.task.seed == job.task.seed
+        if same and other.task.kind == "generate" and other.runs[0].kind == "baseline":
+            rows = shards.read(other.keys[0])
+            assert rows is not None
+            return [[int(token) for token in own] for own in rows["tokens"]]
+    raise AssertionError("a KL task comes after its prompts' responses")
 
 
-def _rows_to_hooks(runs: Sequence[Intervention], n: int) -> Callable[[list[int]], list[tuple[str, Any]]]:
-    """Row r belongs to intervention r // n: the hooks of a batch, with a strength for every row."""
-
-    def hooks(rows: list[int]) -> list[tuple[str, Any]]:
-        own = [runs[row // n] for row in rows]
-        return row_hooks([run if run.edits else None for run in own], [run.strength for run in own])
-
-    return hooks
-
-
-def _cut(text: str, stops: Sequence[str]) -> str:
-    for stop in stops:
-        text = text.split(stop)[0]
-    return text.strip()
-
-
-def _typed(table: pd.DataFrame) -> pd.DataFrame:
-    for column in ("finished", "refusal_raw", "degenerate", "refusal", "correct"):
-        table[column] = table[column].astype("boolean")
-    for column in ("response", "choice", "group", "label"):
-        table[column] = table[column].astype("string")
-    table["n_tokens"] = table["n_tokens"].astype("Int64")
-    return table
+def _usual_refusal_tokens(model: Any) -> list[int]:
+    """First tokens of usual refusals, or none where this tokenizer has none of them."""
+    try:
+        return refusal_token_ids(model.tokenizer)
+    except InputError:
+        return []

@@ -17,19 +17,20 @@ from .stats import mean_interval, paired_test, wilson
 # fmt: off
 COLUMNS = [
     "task", "model", "fingerprint", "intervention", "kind", "strength", "m",
-    "seed", "prompt_set", "prompt_id", "group", "label", "response", "n_tokens",
-    "finished", "refusal_raw", "degenerate", "refusal", "quality", "choice", "correct",
+    "seed", "prompt_set", "prompt_id", "group", "label", "response", "tokens", "n_tokens",
+    "finished", "refusal_raw", "degenerate", "refusal", "quality", "first_token", "choice", "correct", "kl",
 ]
 # fmt: on
 
 #: What identifies a cell of the summary.
 CELL = ["model", "intervention", "kind", "strength", "m", "prompt_set"]
 _RATES = {"refusal": "generate", "refusal_raw": "generate", "degenerate": "generate", "correct": "choice"}
+_MEANS = {"quality": "generate", "n_tokens": "generate", "first_token": "generate", "kl": "kl"}
 
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """A row per response (`task == "generate"`) or multiple-choice question (`task == "choice"`).
+    """A row per response (`task == "generate"`), choice question (`"choice"`) or KL measurement (`"kl"`).
 
     `refusal` is `refusal_raw` among outputs that are not degenerate; both are kept. `strength` is 0 for the
     unmodified model, `m` is the multiplier of scaled neurons (1 for the unmodified model, missing where it is
@@ -50,9 +51,9 @@ class Results:
     def summary(self) -> pd.DataFrame:
         """A row per cell and metric: n, value, 95 % interval, baseline, difference, paired p-value.
 
-        Rates (refusal, refusal_raw, degenerate, choice accuracy) have Wilson intervals and McNemar's exact
-        test against the unmodified model on the same prompts; quality has a bootstrap interval of its mean
-        and Wilcoxon's test.
+        Rates (refusal, refusal_raw, every judge's, degenerate, choice accuracy) have Wilson intervals and
+        McNemar's exact test against the unmodified model on the same prompts; quality, length, first-token
+        log-odds and KL divergence have a bootstrap interval of their mean and Wilcoxon's test.
         """
         return summarise(self.table)
 
@@ -76,7 +77,10 @@ class Results:
         path = Path(folder) / "results.parquet"
         if not path.is_file():
             raise ModelNotFoundError(f"no results at {str(path)!r}; give the folder that .save(folder) was given")
-        return cls(pd.read_parquet(path), load_json(Path(folder) / "manifest.json"))
+        table = pd.read_parquet(path)
+        if "tokens" in table:
+            table["tokens"] = token_lists(table["tokens"])
+        return cls(table, load_json(Path(folder) / "manifest.json"))
 
     @classmethod
     def concatenate(cls, parts: Iterable[Results]) -> Results:
@@ -89,19 +93,25 @@ class Results:
         return head + self.summary().to_html(index=False, float_format="{:.3g}".format)
 
 
+def token_lists(column: Iterable[Any]) -> pd.Series:
+    """A column of token ids as plain lists, None where a row has no response."""
+    plain = [[int(token) for token in own] if hasattr(own, "__len__") else None for own in column]
+    return pd.Series(plain, dtype=object)
+
+
 def summarise(table: pd.DataFrame) -> pd.DataFrame:
     """The summary of a results table; see `Results.summary`."""
     rows = []
-    for metric in ("refusal", "refusal_raw", "degenerate", "quality", "correct"):
-        task = _RATES.get(metric, "generate")
-        part = table[table["task"] == task]
+    rates = {**_RATES, **{name: "generate" for name in table.columns if name.startswith("judge_")}}
+    for metric, task in {**rates, **_MEANS}.items():
+        part = table[(table["task"] == task) & table[metric].notna()]
         base = part[part["kind"] == "baseline"]
         keys = ["model", "prompt_set", "prompt_id", "seed"]
         baseline = base.drop_duplicates(keys).set_index(keys)[metric].astype(float)
         for cell, group in part.groupby(CELL, sort=False, dropna=False):
             values = group.set_index(keys)[metric].astype(float)
             shared = values.index.intersection(baseline.index)
-            rate = metric in _RATES
+            rate = metric in rates
             interval = wilson(int(values.sum()), len(values)) if rate else mean_interval(values)
             row = dict(zip(CELL, cell)) | {"metric": "choice" if metric == "correct" else metric}
             row |= {"n": len(values), "value": values.mean(), "low": interval[0], "high": interval[1]}

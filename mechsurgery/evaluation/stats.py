@@ -33,7 +33,7 @@ def mean_interval(values: Any, *, resamples: int = 2000, seed: int = 0) -> tuple
     if np.ptp(array) == 0:
         return (float(array[0]), float(array[0]))
     generator = np.random.default_rng(seed)
-    means = np.array([generator.choice(array, len(array)).mean() for _ in range(resamples)])
+    means = array[generator.integers(0, len(array), (resamples, len(array)))].mean(1)
     low, high = np.percentile(means, [2.5, 97.5])
     return float(low), float(high)
 

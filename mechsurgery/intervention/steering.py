@@ -58,7 +58,7 @@ def project_out(model: Any, vector: Float[Tensor, " d_model"], *, name: str = "d
 def mean_ablate(circuit: Circuit, means: Mapping[str, Float[Tensor, " d"]], *, name: str | None = None) -> Intervention:
     """Move every unit of a circuit to a given mean: a → a + s·(mean − a).
 
-    `means` is {hook name: [d], one for each unit there}, e.g. `contrast_statistics(…).negative.mean(site)`.
+    `means` is {hook name: [d], one for each unit there}, e.g. `contrast_statistics(…).negative.mean`.
     Unlike zero, the mean is an activation the model is used to (Wang et al. 2022, 2211.00593).
     """
     missing = [site for site in circuit.units if site not in means]

@@ -6,7 +6,7 @@ this loop passes the mask at every step, unembeds only the last position and end
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,8 @@ def generate(
     max_new_tokens: int = 32,
     temperature: float = 0.0,
     seed: int = 0,
-    seed_rows: int | None = None,
+    streams: Sequence[int] | None = None,
+    on_first: Callable[[list[int], Float[Tensor, "batch d_vocab"]], Any] | None = None,
     stop: Sequence[int] | None = None,
     max_rows: int = 64,
     max_tokens: int = 16384,
@@ -37,9 +38,10 @@ def generate(
     """New tokens for every prompt, without the end token; greedy for temperature 0.
 
     `hooks(rows)` gives the hooks of a batch from its prompts' places in `ids`; they act on the prompt and on
-    every generated token. A sampled row depends only on `seed` and its place (modulo `seed_rows`, so that
-    several interventions on the same prompts draw the same numbers), not on its batch. `stop` are the end
-    tokens (default: the model's). Raises `PromptError` where a prompt and `max_new_tokens` exceed the context.
+    every generated token. A sampled row depends only on `seed` and its number in `streams` (default: its
+    place; give equal numbers to rows that are to draw alike), not on its batch. `on_first(rows, logits)` sees
+    the logits of the first new token of every batch. `stop` are the end tokens (default: the model's).
+    Raises `PromptError` where a prompt and `max_new_tokens` exceed the context.
     """
     if max_new_tokens < 1 or temperature < 0:
         raise InputError(f"max_new_tokens={max_new_tokens} must be at least 1, temperature={temperature} at least 0")
@@ -56,9 +58,11 @@ def generate(
     for batch in _watched(batches, progress, "generation"):
         own = hooks(batch.rows) if hooks is not None else []
         sites.check_sites(model, [name for name, _ in own])
-        draws = _draws(batch.rows, seed, seed_rows, max_new_tokens) if temperature > 0 else None
+        draws = None
+        if temperature > 0:
+            draws = _draws([row if streams is None else streams[row] for row in batch.rows], seed, max_new_tokens)
         with model.hooks(fwd_hooks=own):
-            new = _decode(model, batch, ends.to(batch.ids.device), max_new_tokens, temperature, draws)
+            new = _decode(model, batch, ends.to(batch.ids.device), max_new_tokens, temperature, draws, on_first)
         stopping = set(ends.tolist())
         for row, own_tokens in zip(batch.rows, new.tolist()):
             end = next((i for i, token in enumerate(own_tokens) if token in stopping), len(own_tokens))
@@ -67,7 +71,13 @@ def generate(
 
 
 def _decode(
-    model: Any, batch: tokens.Batch, ends: Tensor, max_new_tokens: int, temperature: float, draws: Tensor | None
+    model: Any,
+    batch: tokens.Batch,
+    ends: Tensor,
+    max_new_tokens: int,
+    temperature: float,
+    draws: Tensor | None,
+    on_first: Callable[[list[int], Tensor], Any] | None,
 ) -> Int[Tensor, "batch new"]:
     from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
 
@@ -79,6 +89,8 @@ def _decode(
     for step in range(max_new_tokens):
         residual = model(current, attention_mask=mask, past_kv_cache=cache, stop_at_layer=model.cfg.n_layers)
         logits = sites.unembed(model, residual[:, -1:])[:, 0].float()
+        if step == 0 and on_first is not None:
+            on_first(batch.rows, logits)
         chosen = logits.argmax(-1) if draws is None else _sample(logits / temperature, draws[:, step])
         chosen = chosen.masked_fill(done, fill)
         new.append(chosen)
@@ -89,10 +101,9 @@ def _decode(
     return torch.stack(new, dim=1)
 
 
-def _draws(rows: list[int], seed: int, seed_rows: int | None, n: int) -> Float[Tensor, "batch n"]:
-    """Uniform numbers that depend on the seed and the row alone."""
-    places = [row if seed_rows is None else row % seed_rows for row in rows]
-    return torch.tensor(np.stack([np.random.default_rng([seed, place]).random(n) for place in places])).float()
+def _draws(streams: list[int], seed: int, n: int) -> Float[Tensor, "batch n"]:
+    """Uniform numbers that depend on the seed and the stream alone."""
+    return torch.tensor(np.stack([np.random.default_rng([seed, stream]).random(n) for stream in streams])).float()
 
 
 def _sample(logits: Float[Tensor, "batch d_vocab"], draw: Float[Tensor, " batch"]) -> Int[Tensor, " batch"]:

@@ -47,7 +47,7 @@ def test_sampling_depends_on_seed_and_row_and_not_on_the_batch(tiny_llama):
     assert together == apart
     assert len({tuple(row) for row in together}) > 1
     assert generate(tiny_llama, ids, max_new_tokens=6, temperature=1.0, seed=4, stop=()) != together
-    shared = generate(tiny_llama, ids, max_new_tokens=6, temperature=1.0, seed=3, seed_rows=3, stop=())
+    shared = generate(tiny_llama, ids, max_new_tokens=6, temperature=1.0, seed=3, streams=[0, 1, 2] * (len(ids) // 3), stop=())
     assert shared[:3] == shared[3:] == together[:3]
 
 

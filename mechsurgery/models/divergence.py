@@ -1,0 +1,66 @@
+"""How far a changed model's next-token distributions are from the unmodified model's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from einops import rearrange, repeat
+from jaxtyping import Float
+from torch import Tensor
+
+from . import sites, tokens
+from .capture import RowHooks, _watched
+
+#: Numbers of one batch's log-probabilities held at once.
+_HELD = 1 << 26
+
+
+@torch.no_grad()
+def divergence(
+    model: Any,
+    ids: Sequence[Sequence[int]],
+    responses: Sequence[Sequence[int]],
+    *,
+    hooks: RowHooks,
+    repeats: int = 1,
+    max_rows: int = 64,
+    max_tokens: int = 16384,
+    progress: bool = False,
+) -> Float[Tensor, "repeats n"]:
+    """KL(unmodified ‖ changed) in nats, averaged over the positions that predict each prompt's response.
+
+    `responses` are the unmodified model's own (an empty one leaves the first position). Row r of `hooks(rows)`
+    is prompt r mod n in repetition r // n, so one call carries many interventions.
+    """
+    n = len(ids)
+    joined = [[*prompt, *response] for prompt, response in zip(ids, responses, strict=True)]
+    widest = max(len(response) for response in responses) + 1
+    rows_held = max(1, min(max_rows, _HELD // (widest * model.cfg.d_vocab)))
+    batches = tokens.batches(
+        joined, pad_id=tokens.pad_id(model), max_rows=rows_held, max_tokens=max_tokens, n_ctx=model.cfg.n_ctx,
+        device=tokens.device_of(model),
+    )  # fmt: skip
+    found = torch.empty(repeats, n)
+    for batch in _watched(batches, progress, "KL divergence"):
+        counts = torch.tensor([len(responses[row]) + 1 for row in batch.rows], device=batch.ids.device)
+        wide = int(counts.max())
+        counted = torch.arange(wide, device=batch.ids.device) >= wide - counts[:, None]
+        base = _log_probs(model, batch.ids, batch.mask, wide, [])
+        at_once = max(1, rows_held // len(batch.rows))
+        for start in range(0, repeats, at_once):
+            runs = range(start, min(repeats, start + at_once))
+            own = hooks([run * n + row for run in runs for row in batch.rows])
+            sites.check_sites(model, [name for name, _ in own])
+            ids_, mask = (repeat(t, "b p -> (r b) p", r=len(runs)) for t in (batch.ids, batch.mask))
+            changed = rearrange(_log_probs(model, ids_, mask, wide, own), "(r b) p v -> r b p v", r=len(runs))
+            kl = (base.exp() * (base - changed)).sum(-1).clamp_min(0) * counted
+            found[start : start + len(runs), batch.rows] = (kl.sum(-1) / counts).cpu()
+    return found
+
+
+def _log_probs(model: Any, ids: Tensor, mask: Tensor, last: int, hooks: list) -> Float[Tensor, "batch last d_vocab"]:
+    with model.hooks(fwd_hooks=hooks):
+        residual = model(ids, attention_mask=mask, stop_at_layer=model.cfg.n_layers)
+        return sites.unembed(model, residual[:, -last:]).float().log_softmax(-1)
