@@ -143,4 +143,3 @@ def rows_to_hooks(runs: Sequence[Intervention], n: int) -> Callable[[list[int]],
 def _stream(prompt: Any) -> int:
     """A prompt's own stream of random numbers: the same in every set and under every intervention."""
     return int(hashlib.sha256(repr((prompt.text, prompt.messages)).encode()).hexdigest()[:12], 16)
-

@@ -33,7 +33,9 @@ class Shards:
         self._kept: dict[str, pd.DataFrame] = {}
 
     def __contains__(self, key: str) -> bool:
-        return key in self._kept or (self.folder is not None and self._path(key).is_file() and self.read(key) is not None)
+        return key in self._kept or (
+            self.folder is not None and self._path(key).is_file() and self.read(key) is not None
+        )
 
     def read(self, key: str) -> pd.DataFrame | None:
         """The rows of a key, or None where there are none that can be read (they are then measured again)."""

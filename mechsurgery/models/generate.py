@@ -56,49 +56,74 @@ def generate(
     )
     made: list[list[int]] = [[] for _ in ids]
     for batch in _watched(batches, progress, "generation"):
-        own = hooks(batch.rows) if hooks is not None else []
-        sites.check_sites(model, [name for name, _ in own])
         draws = None
         if temperature > 0:
             draws = _draws([row if streams is None else streams[row] for row in batch.rows], seed, max_new_tokens)
-        with model.hooks(fwd_hooks=own):
-            new = _decode(model, batch, ends.to(batch.ids.device), max_new_tokens, temperature, draws, on_first)
-        stopping = set(ends.tolist())
-        for row, own_tokens in zip(batch.rows, new.tolist()):
-            end = next((i for i, token in enumerate(own_tokens) if token in stopping), len(own_tokens))
-            made[row] = own_tokens[:end]
+        state = _State(batch, ends.to(batch.ids.device), max_new_tokens, temperature, draws)
+        while state.unfinished():
+            own = hooks(state.rows) if hooks is not None else []
+            sites.check_sites(model, [name for name, _ in own])
+            with model.hooks(fwd_hooks=own):
+                state.decode(model, on_first)
+            state.drop_finished_rows()
+        for row, own_tokens in zip(batch.rows, state.made):
+            made[row] = own_tokens
     return made
 
 
-def _decode(
-    model: Any,
-    batch: tokens.Batch,
-    ends: Tensor,
-    max_new_tokens: int,
-    temperature: float,
-    draws: Tensor | None,
-    on_first: Callable[[list[int], Tensor], Any] | None,
-) -> Int[Tensor, "batch new"]:
-    from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
+class _State:
+    """A batch while it is decoded. Rows that have ended are dropped once they are half of it."""
 
-    n_rows = batch.ids.shape[0]
-    cache = TransformerLensKeyValueCache.init_cache(model.cfg, batch.ids.device, n_rows)
-    done = torch.zeros(n_rows, dtype=torch.bool, device=batch.ids.device)
-    fill = int(ends[0]) if len(ends) else tokens.pad_id(model)
-    current, mask, new = batch.ids, batch.mask, []
-    for step in range(max_new_tokens):
-        residual = model(current, attention_mask=mask, past_kv_cache=cache, stop_at_layer=model.cfg.n_layers)
-        logits = sites.unembed(model, residual[:, -1:])[:, 0].float()
-        if step == 0 and on_first is not None:
-            on_first(batch.rows, logits)
-        chosen = logits.argmax(-1) if draws is None else _sample(logits / temperature, draws[:, step])
-        chosen = chosen.masked_fill(done, fill)
-        new.append(chosen)
-        done |= torch.isin(chosen, ends)
-        if len(ends) and bool(done.all()):
-            break
-        current, mask = chosen[:, None], torch.ones_like(chosen[:, None])
-    return torch.stack(new, dim=1)
+    def __init__(self, batch: tokens.Batch, ends: Tensor, n_new: int, temperature: float, draws: Tensor | None) -> None:
+        self.rows = list(batch.rows)
+        self.made: list[list[int]] = [[] for _ in batch.rows]
+        self._places = torch.arange(len(batch.rows))
+        self._current, self._mask = batch.ids, batch.mask
+        self._ends, self._n_new, self._temperature, self._draws = ends, n_new, temperature, draws
+        self._done = torch.zeros(len(batch.rows), dtype=torch.bool, device=batch.ids.device)
+        self._cache: Any = None
+        self._step = 0
+
+    def unfinished(self) -> bool:
+        return self._step < self._n_new and len(self.rows) > 0
+
+    def decode(self, model: Any, on_first: Callable[[list[int], Tensor], Any] | None) -> None:
+        """New tokens until the last row has ended, or half of the rows have."""
+        from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
+
+        if self._cache is None:
+            self._cache = TransformerLensKeyValueCache.init_cache(model.cfg, self._current.device, len(self.rows))
+        steps = []
+        while self._step < self._n_new:
+            residual = model(
+                self._current, attention_mask=self._mask, past_kv_cache=self._cache, stop_at_layer=model.cfg.n_layers
+            )
+            logits = sites.unembed(model, residual[:, -1:])[:, 0].float()
+            if self._step == 0 and on_first is not None:
+                on_first(self.rows, logits)
+            draw = None if self._draws is None else self._draws[:, self._step]
+            chosen = logits.argmax(-1) if draw is None else _sample(logits / self._temperature, draw)
+            self._done |= torch.isin(chosen, self._ends)
+            steps.append(chosen.masked_fill(self._done, -1))
+            self._current, self._mask = chosen[:, None], torch.ones_like(chosen[:, None])
+            self._step += 1
+            if len(self._ends) and 2 * int(self._done.sum()) >= len(self._done):
+                break
+        for place, own in zip(self._places.tolist(), torch.stack(steps, dim=1).tolist()):
+            self.made[place] += [token for token in own if token >= 0]
+
+    def drop_finished_rows(self) -> None:
+        """Keep only the rows that go on, in the cache too."""
+        keep = (~self._done).nonzero()[:, 0]
+        self.rows = [self.rows[i] for i in keep.tolist()]
+        self._places = self._places[keep.cpu()]
+        self._done = self._done[keep]
+        self._current, self._mask = self._current[keep], self._mask[keep]
+        if self._draws is not None:
+            self._draws = self._draws[keep.to(self._draws.device)]
+        for entry in self._cache.entries:
+            entry.past_keys, entry.past_values = entry.past_keys[keep], entry.past_values[keep]
+        self._cache.previous_attention_mask = self._cache.previous_attention_mask[keep]
 
 
 def _draws(streams: list[int], seed: int, n: int) -> Float[Tensor, "batch n"]:

@@ -100,7 +100,9 @@ def sensitivity(table: pd.DataFrame, *, title: str = "What the result depends on
     """
     _require(table, ("varied", "setting", "k", "value", "low", "high", "random_value"))
     varied = list(table["varied"].unique())
-    figure = make_subplots(len(varied), 1, subplot_titles=[safe(v) for v in varied], vertical_spacing=0.35 / len(varied))
+    figure = make_subplots(
+        len(varied), 1, subplot_titles=[safe(v) for v in varied], vertical_spacing=0.35 / len(varied)
+    )
     for row, name in enumerate(varied, 1):
         own = table[table["varied"] == name]
         x = [f"{setting}<br>({k} neurons)" for setting, k in zip(own["setting"], own["k"])]

@@ -47,7 +47,9 @@ def test_sampling_depends_on_seed_and_row_and_not_on_the_batch(tiny_llama):
     assert together == apart
     assert len({tuple(row) for row in together}) > 1
     assert generate(tiny_llama, ids, max_new_tokens=6, temperature=1.0, seed=4, stop=()) != together
-    shared = generate(tiny_llama, ids, max_new_tokens=6, temperature=1.0, seed=3, streams=[0, 1, 2] * (len(ids) // 3), stop=())
+    shared = generate(
+        tiny_llama, ids, max_new_tokens=6, temperature=1.0, seed=3, streams=[0, 1, 2] * (len(ids) // 3), stop=()
+    )
     assert shared[:3] == shared[3:] == together[:3]
 
 
@@ -138,3 +140,26 @@ def test_bad_input_is_one_clear_error(tiny_llama, tiny_llama_dir):
         broken.blocks[1].mlp.W_gate[:, 0] = float("nan")
     with pytest.raises(ActivationError, match=r"blocks\.1\.mlp\.hook_post.*bfloat16"):
         capture.collect(broken, [[5, 6]], ["blocks.1.mlp.hook_post"])
+
+
+def test_rows_dropped_when_they_end_change_no_other_row(tiny_llama):
+    """Rows end at different steps under different interventions; each must get what it gets alone."""
+    generator = torch.Generator().manual_seed(3)
+    ids = [torch.randint(5, 300, (4 + i % 5,), generator=generator).tolist() for i in range(12)]
+    site = "blocks.1.hook_resid_post"
+
+    def hooks(rows):
+        amount = torch.tensor([0.0, 0.4, -0.3])[[row % 3 for row in rows]][:, None, None]
+        return [(site, lambda a, hook: a + amount * a.roll(1, -1))]
+
+    whole = generate(tiny_llama, ids, hooks=hooks, max_new_tokens=12, stop=(), max_rows=1)
+    counts = torch.tensor(sum(whole, [])).bincount()
+    stop = [int(counts.argmax()), *counts.topk(6).indices.tolist()]
+    alone = generate(tiny_llama, ids, hooks=hooks, max_new_tokens=12, stop=stop, max_rows=1)
+    together = generate(tiny_llama, ids, hooks=hooks, max_new_tokens=12, stop=stop)
+    assert together == alone
+    assert len({len(row) for row in alone}) >= 4
+    first = {}
+    generate(tiny_llama, ids, hooks=hooks, max_new_tokens=3, stop=stop,
+             on_first=lambda rows, logits: first.update(zip(rows, logits.argmax(-1).tolist())))  # fmt: skip
+    assert [first[i] for i in range(12)] == [row[0] for row in whole]
