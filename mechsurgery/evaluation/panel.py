@@ -89,7 +89,7 @@ def calibrate_tokens(refused: Sequence[int], complied: Sequence[int]) -> list[in
 
 
 def first_token_score(logits: Float[Tensor, "n d_vocab"], token_ids: Sequence[int]) -> Float[Tensor, " n"]:
-    """log p − log(1 − p) of the probability p that the next token is one of `token_ids`. Above 0: more likely so."""
+    """Log p − log(1 − p) of the probability p that the next token is one of `token_ids`. Above 0: more likely so."""
     inside = torch.zeros(logits.shape[-1], dtype=torch.bool, device=logits.device)
     inside[torch.as_tensor(list(token_ids), dtype=torch.long, device=logits.device)] = True
     if not inside.any() or inside.all():

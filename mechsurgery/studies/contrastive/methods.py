@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import pandas as pd
@@ -81,9 +82,7 @@ def locate_all(
     )
 
 
-def corrected(
-    model: Any, data: StudyData, found: Located, *, n_random: int = 5, seed: int = 0, **options: Any
-) -> Mode:
+def corrected(model: Any, data: StudyData, found: Located, *, n_random: int = 5, seed: int = 0, **options: Any) -> Mode:
     """Every method in both signs; layers chosen on the validation split. `options` go to `evaluate`."""
     layers = list(range(model.cfg.n_layers))
     one = {layer: steer(_at_layer(model, found.residual, layer), name=CAA_ONE) for layer in layers}
@@ -148,7 +147,7 @@ def increments(direction: Direction) -> Direction:
     """What each layer adds to a direction of the residual stream: steering by all of them adds up to it."""
     names = list(direction.vectors)
     steps = {names[0]: direction.at(names[0])}
-    for before, site in zip(names, names[1:]):
+    for before, site in pairwise(names):
         steps[site] = direction.at(site) - direction.at(before)
     return Direction(steps, f"{direction.name}, increments", direction.info)
 

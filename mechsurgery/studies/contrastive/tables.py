@@ -87,6 +87,16 @@ def table_4(changes: dict[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def exchange(summaries: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """Behaviour of base and instruct with their own and the other's circuit scaled, and with random circuits."""
+    parts = []
+    for name, summary in summaries.items():
+        pooled = pool_random(summary)
+        part = pooled[pooled["metric"].isin(["refusal", "quality"])]
+        parts.append(part.assign(run_in=name.split()[0])[["run_in", *_SHOWN[1:], "metric", "prompt_set"]])
+    return pd.concat(parts, ignore_index=True)
+
+
 def judges_table(results: pd.DataFrame) -> pd.DataFrame:
     """Agreement of the judges on every response: share agreeing, Cohen's κ, refusals each counts."""
     from ...evaluation.panel import agreement
