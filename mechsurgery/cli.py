@@ -138,6 +138,44 @@ def compare(base: str, instruct: str, out: Path, **options: Any) -> None:
 
 
 @main.group()
+def study() -> None:
+    """A whole paper on your model: every table and figure, with controls, and a report."""
+
+
+@study.command("cna")
+@click.option("--instruct", required=True, multiple=True, help="Instruct model; repeat for several pairs.")
+@click.option("--base", multiple=True, help="Base model of each instruct model, in the same order.")
+@click.option("--contrast", default="organism/refusal", show_default=True, help="A registered contrast, e.g. jbb.")
+@click.option("--positive", type=click.Path(path_type=Path), help="File of prompts that show the behaviour.")
+@click.option("--negative", type=click.Path(path_type=Path), help="File of prompts that do not.")
+@click.option("--column", default="text", show_default=True, help="Text column of the two files.")
+@click.option("--behaviour", default="refusal", show_default=True, help="What it is called in the report.")
+@click.option("--shown-by", default=None, help="Regular expression that a response showing the behaviour matches.")
+@click.option("--mmlu", type=click.Path(path_type=Path), default=None, help="MMLU CSV, or 'cais/mmlu' for the hub.")
+@click.option("--xstest", type=click.Path(path_type=Path), default=None, help="XSTest CSV: over-refusal.")
+@click.option("--mode", "modes", type=click.Choice(["corrected", "as published"]), multiple=True)
+@click.option("--fraction", type=float, default=0.001, show_default=True, help="Share of all MLP neurons.")
+@click.option("-n", "n_prompts", default=100, show_default=True, help="Evaluation prompts that show the behaviour.")
+@click.option("--only-showing", is_flag=True, help="Evaluate only on prompts where the model shows the behaviour.")
+@click.option("--no-sensitivity", is_flag=True, help="Leave out what the result depends on.")
+@click.option("--max-new-tokens", default=32, show_default=True)
+@click.option("--template", type=click.Choice(["auto", "chat", "plain", "raw"]), default="auto", show_default=True)
+@click.option("--seed", default=0, show_default=True)
+@click.option("--dtype", default="float32", show_default=True)
+@click.option("--device", default=None)
+@click.option("--max-rows", default=256, show_default=True, help="Rows of one batch.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("figures/cna"), show_default=True)
+def study_cna(instruct: tuple[str, ...], base: tuple[str, ...], out: Path, **options: Any) -> None:
+    """Contrastive neuron attribution: locate, ablate, compare with steering and with the base model.
+
+    Run again with the same --out, an interrupted study continues.
+    """
+    from .studies.contrastive.command import run
+
+    click.echo(run(list(instruct), list(base), out, options, progress=sys.stderr.isatty()))
+
+
+@main.group()
 def organisms() -> None:
     """The built-in model organisms."""
 

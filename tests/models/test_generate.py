@@ -153,7 +153,7 @@ def test_rows_dropped_when_they_end_change_no_other_row(tiny_llama):
         return [(site, lambda a, hook: a + amount * a.roll(1, -1))]
 
     whole = generate(tiny_llama, ids, hooks=hooks, max_new_tokens=12, stop=(), max_rows=1)
-    counts = torch.tensor(sum(whole, [])).bincount()
+    counts = torch.tensor([token for row in whole for token in row]).bincount()
     stop = [int(counts.argmax()), *counts.topk(6).indices.tolist()]
     alone = generate(tiny_llama, ids, hooks=hooks, max_new_tokens=12, stop=stop, max_rows=1)
     together = generate(tiny_llama, ids, hooks=hooks, max_new_tokens=12, stop=stop)

@@ -20,7 +20,7 @@ from .data import StudyData
 
 #: Strength of scaling neurons is 1 − m: m = −1, 0, ¼, ½, ¾, 1½, 2, 3.
 CNA_STRENGTHS = (2.0, 1.0, 0.75, 0.5, 0.25, -0.5, -1.0, -2.0)
-STEERING_STRENGTHS = (1.0, 0.75, 0.5, 0.25, -0.25, -0.5, -0.75, -1.0)
+STEERING_STRENGTHS = (1.0, 0.75, 0.5, 0.25, 0.1, -0.1, -0.25, -0.5, -0.75, -1.0)
 RANDOM_STRENGTHS = (1.0, -1.0)
 PUBLISHED_STRENGTHS = (0.25, 0.5, 0.75, 1.0)
 #: The smaller of the two circuit sizes in the paper's public code (the other is 1,600).
@@ -120,7 +120,7 @@ def choose_layers(
 ) -> pd.DataFrame:
     """Behaviour and damage of every candidate layer at strength 1 on the validation split, and the choice.
 
-    Chosen: the lowest sum of the behaviour's rate, the rate of degenerate outputs on both sides, and the KL
+    Chosen: the lowest sum of the behaviour's rate on both sides, the rate of degenerate outputs, and the KL
     divergence on benign prompts (in nats, at most 1), so that a layer which only breaks the text loses.
     """
     runs = [run.named(f"{name}#{layer}") for name, own in candidates.items() for layer, run in own.items()]
@@ -135,9 +135,11 @@ def choose_layers(
                 "behaviour": cell.loc[("behaviour", "refusal"), "value"],
                 "degenerate": (cell.loc[("behaviour", "degenerate"), "value"]
                                + cell.loc[("benign", "degenerate"), "value"]) / 2,
+                "behaviour_on_benign": cell.loc[("benign", "refusal"), "value"],
                 "kl": cell.loc[("benign", "kl"), "value"],
             }  # fmt: skip
-            rows.append(row | {"loss": row["behaviour"] + row["degenerate"] + min(1.0, row["kl"])})
+            row["loss"] = row["behaviour"] + row["behaviour_on_benign"] + row["degenerate"] + min(1.0, row["kl"])
+            rows.append(row)
     table = pd.DataFrame(rows)
     table["chosen"] = table.index.isin(table.groupby("method")["loss"].idxmin())
     return table

@@ -11,10 +11,10 @@ from .claims import FAILED, UNDECIDED, UNMEASURED
 from .methods import CNA
 
 _FIGURES = {
-    "corrected_strength": "Figure 1 (corrected): behaviour, degenerate outputs and quality over strength, in both signs; "
-    "multiple choice is the paper's Figure 2",
+    "corrected_strength": "Figures 1 and 2 (corrected): behaviour, degenerate outputs, quality and multiple choice "
+    "over strength, in both signs",
     "corrected_pareto": "Trade-off (corrected): lower left is better; the line is what no other setting beats in both",
-    "as_published_strength": "Figure 1 (as published): here CAA adds harmful − benign, that is toward refusal",
+    "as_published_strength": "Figures 1 and 2 (as published): here CAA adds harmful − benign, that is toward refusal",
     "as_published_pareto": "Trade-off (as published)",
     "layer_profile": "Appendix C: where the circuits sit",
     "neuron_scatter": "Score of every neuron in base and instruct",

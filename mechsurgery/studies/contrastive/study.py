@@ -137,8 +137,9 @@ def cna(
     info = provenance(
         title=f"CNA study of {model.cfg.model_name}", behaviour=behaviour, instruct=str(model.cfg.model_name),
         base=None if other is None else str(other.cfg.model_name), prompts=data.describe(), only_showing=only_showing,
-        fraction=fraction, n_neurons=len(found.scores), k=len(found.circuit), k_as_published=len(found.published_circuit),
-        n_universal=len(found.universal), modes=list(modes), n_random=n_random, seed=seed, template=template,
+        fraction=fraction, n_neurons=len(found.scores), k=len(found.circuit),
+        k_as_published=len(found.published_circuit), n_universal=len(found.universal), modes=list(modes),
+        n_random=n_random, seed=seed, template=template,
         max_new_tokens=max_new_tokens, seconds=round(time.monotonic() - started),
         runs={name: one.info for name, one in measured.results.items()},
     )  # fmt: skip
