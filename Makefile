@@ -31,6 +31,7 @@ lint: $(READY)
 
 bench: $(READY)
 	$(BIN)/python tests/benchmarks/discovery.py
+	$(BIN)/python tests/benchmarks/sweep.py
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

@@ -34,8 +34,8 @@ def response_changes(table: pd.DataFrame) -> pd.DataFrame:
         Levenshtein.normalized_distance(list(old), list(new)) for old, new in zip(before["tokens"], changed["tokens"])
     ]
     changed["change"] = [
-        _kind(*pair)
-        for pair in zip(
+        _kind(*(bool(flag) for flag in flags), distance)
+        for *flags, distance in zip(
             before["refusal"], changed["refusal"], before["degenerate"], changed["degenerate"], changed["edit_distance"]
         )
     ]
@@ -64,4 +64,4 @@ def _kind(refused: bool, refuses: bool, was_degenerate: bool, is_degenerate: boo
         return CHANGES[0]
     if is_degenerate and not was_degenerate:
         return CHANGES[3]
-    return CHANGES[2] if bool(refused) != bool(refuses) else CHANGES[1]
+    return CHANGES[2] if refused != refuses else CHANGES[1]

@@ -98,8 +98,8 @@ def first_token_score(logits: Float[Tensor, "n d_vocab"], token_ids: Sequence[in
     return logits[:, inside].logsumexp(-1) - logits[:, ~inside].logsumexp(-1)
 
 
-def cohen_kappa(a: Sequence[bool], b: Sequence[bool]) -> float:
-    """Cohen's κ (1960): agreement of two judges beyond chance; nan where chance agreement is certain."""
+def cohen_kappa(a: Any, b: Any) -> float:
+    """Cohen's κ (1960) of two lists of yes or no: agreement beyond chance; nan where chance agreement is certain."""
     x, y = np.asarray(a, dtype=bool), np.asarray(b, dtype=bool)
     if x.shape != y.shape:
         raise InputError(f"{len(x)} against {len(y)} verdicts; κ needs one of each on the same responses")

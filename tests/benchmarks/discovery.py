@@ -1,4 +1,4 @@
-"""Discovery on a 150M-parameter Llama-shaped model: streamed and batched against naive, as ratios in one run.
+"""Discovery on a 135M-parameter Llama-shaped model: streamed and batched against naive, as ratios in one run.
 
     python tests/benchmarks/discovery.py [--prompts 200] [--device cpu]
 
@@ -19,30 +19,8 @@ from pathlib import Path
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-
-def checkpoint(folder: Path) -> Path:
-    """A random Llama-shaped checkpoint of about 150M parameters with a word-level tokenizer."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    torch.manual_seed(0)
-    words = ["<pad>", "<s>", "</s>", "<unk>", "User", "Assistant", ":", *(f"w{i}" for i in range(4000))]
-    config = LlamaConfig(
-        vocab_size=len(words), hidden_size=768, intermediate_size=3072, num_hidden_layers=15, num_attention_heads=12,
-        num_key_value_heads=4, max_position_embeddings=512, pad_token_id=0, bos_token_id=1, eos_token_id=2,
-    )  # fmt: skip
-    model = LlamaForCausalLM(config)
-    model.save_pretrained(folder)
-    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>", unk_token="<unk>"
-    )
-    fast.save_pretrained(folder)
-    print(f"model: {sum(p.numel() for p in model.parameters()) / 1e6:.0f}M parameters")
-    return folder
+sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
+from shapes import checkpoint  # noqa: E402
 
 
 def contrast(n: int):

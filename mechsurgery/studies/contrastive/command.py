@@ -13,7 +13,7 @@ from ...evaluation.judges import is_refusal
 from ...prompts import ContrastSet, PromptSet
 from .data import StudyData, study_data
 from .many import aggregate
-from .study import cna
+from .study import MODES, cna
 from .tables import to_markdown
 
 
@@ -28,7 +28,7 @@ def run(instruct: Sequence[str], base: Sequence[str], out: Path, options: Mappin
     for number, name in enumerate(instruct):
         folder = out if len(instruct) == 1 else out / re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-")
         done = cna(
-            name, base[number] if base else None, data=data, out=folder, modes=options["modes"] or _BOTH,
+            name, base[number] if base else None, data=data, out=folder, modes=options["modes"] or MODES,
             fraction=options["fraction"], judge=judge, behaviour=options["behaviour"],
             only_showing=options["only_showing"], sensitivity=not options["no_sensitivity"],
             max_new_tokens=options["max_new_tokens"], seed=options["seed"], template=options["template"],
@@ -43,9 +43,6 @@ def run(instruct: Sequence[str], base: Sequence[str], out: Path, options: Mappin
             write_atomically(out / f"{slug}.md", lambda path, t=text: path.write_text(t, encoding="utf-8"))
             parts.append(f"{name}, all models\n{text}")
     return "\n\n".join(parts)
-
-
-_BOTH = ("corrected", "as published")
 
 
 def _data(options: Mapping[str, Any]) -> StudyData:

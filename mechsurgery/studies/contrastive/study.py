@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 
@@ -45,7 +45,7 @@ from .sensitivity import sensitivity as vary
 
 logger = logging.getLogger(__name__)
 
-ModeName = Literal["corrected", "as published"]
+MODES = ("corrected", "as published")
 #: Multipliers at which base and instruct are compared.
 TRANSFER_M = (0.0, 0.5, 2.0, 3.0)
 
@@ -94,7 +94,7 @@ def cna(
     contrast: str | ContrastSet = "organism/refusal",
     data: StudyData | None = None,
     out: str | Path | None = None,
-    modes: Sequence[ModeName] = ("corrected", "as published"),
+    modes: Sequence[str] = MODES,
     fraction: float = 0.001,
     published_k: int = methods.PUBLISHED_K,
     judge: Callable[[str], bool] = is_refusal,
@@ -118,7 +118,7 @@ def cna(
     which the unmodified instruct model shows the behaviour, which `judge` decides from a response's text.
     """
     started = time.monotonic()
-    wrong = [mode for mode in modes if mode not in ("corrected", "as published")]
+    wrong = [mode for mode in modes if mode not in MODES]
     if wrong or not modes:
         raise InputError(f"modes={list(modes)}; choose from 'corrected' and 'as published'")
     model = load_model(instruct, dtype=dtype, device=device) if isinstance(instruct, str) else instruct

@@ -1,0 +1,153 @@
+"""A sweep of 100 prompts x 5 strengths x 2 methods x 48 new tokens, as ratios in one run.
+
+    python tests/benchmarks/sweep.py [--shape smollm-135m] [--naive 20] [--device cpu]
+
+Prints the time of `evaluate` on all rows against (a) a naive loop of one prompt, one method and one strength at a
+time through `transformers.generate` with hooks, measured on `--naive` rows and scaled up (target: at least 12
+times faster) and (b) plain batched `transformers.generate` of the same rows without hooks (target: at most 1.5
+times its time). Both generate every token: no end token stops a row.
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
+from shapes import N_WORDS, SHAPES, checkpoint  # noqa: E402
+
+STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.5)
+
+
+def prompts(n: int):
+    """n prompts of 12 to 40 words."""
+    from mechsurgery import PromptSet
+
+    generator = torch.Generator().manual_seed(1)
+    texts = []
+    for _ in range(n):
+        length = int(torch.randint(12, 41, (1,), generator=generator))
+        texts.append(" ".join(f"w{int(i)}" for i in torch.randint(0, N_WORDS, (length,), generator=generator)))
+    return PromptSet.from_texts(texts, name="random words")
+
+
+def interventions(model):
+    """A circuit of 0.1 % of neurons, and steering at one layer."""
+    from mechsurgery import Circuit, Direction, ablate
+    from mechsurgery.intervention import steer
+    from mechsurgery.models import sites
+
+    names = sites.neuron_sites(model)
+    widths = {site: sites.width(model, site) for site in names}
+    circuit = Circuit.from_indices({site: [0, 7] for site in names}, widths, name="circuit")
+    vector = torch.randn(model.cfg.d_model, generator=torch.Generator().manual_seed(0))
+    return (
+        circuit,
+        ablate(circuit),
+        steer(Direction({sites.residual_sites(model)[len(names) // 2]: vector}, "steering")),
+    )
+
+
+@torch.no_grad()
+def naive(plain, ids, circuit, vector, layer, n: int, new: int) -> list[list[int]]:
+    """One prompt, method and strength at a time with plain PyTorch hooks."""
+    made = []
+    rows = [(prompt, method, s) for prompt in ids for method in ("circuit", "steering") for s in STRENGTHS]
+    for prompt, method, strength in rows[:n]:
+        handles = []
+        if method == "circuit":
+            for own, (indices, _) in zip(plain.model.layers, circuit.units.values()):
+
+                def scale(module, args, indices=indices, strength=strength):
+                    hidden = args[0].clone()
+                    hidden[..., indices] *= 1 - strength
+                    return (hidden,)
+
+                handles.append(own.mlp.down_proj.register_forward_pre_hook(scale))
+        else:
+
+            def add(module, args, output, strength=strength):
+                return output - strength * vector.to(output)
+
+            handles.append(plain.model.layers[layer].register_forward_hook(add))
+        tokens = torch.tensor([prompt], device=plain.device)
+        out = plain.generate(
+            tokens, attention_mask=torch.ones_like(tokens), max_new_tokens=new, min_new_tokens=new, do_sample=False
+        )
+        made.append(out[0, len(prompt) :].tolist())
+        for handle in handles:
+            handle.remove()
+    return made
+
+
+@torch.no_grad()
+def batched(plain, ids, repeats: int, new: int, max_rows: int) -> float:
+    """Seconds of plain `transformers.generate` on the same rows without hooks, sorted by length and left-padded."""
+    rows = sorted(list(ids) * repeats, key=len, reverse=True)
+    start = time.perf_counter()
+    for first in range(0, len(rows), max_rows):
+        own = rows[first : first + max_rows]
+        length = max(len(row) for row in own)
+        padded = torch.tensor([[0] * (length - len(row)) + list(row) for row in own], device=plain.device)
+        mask = torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in own], device=plain.device)
+        plain.generate(padded, attention_mask=mask, max_new_tokens=new, min_new_tokens=new, do_sample=False)
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--shape", choices=list(SHAPES), default="smollm-135m")
+    parser.add_argument("--prompts", type=int, default=100)
+    parser.add_argument("--new", type=int, default=48)
+    parser.add_argument("--naive", type=int, default=20)
+    parser.add_argument("--max-rows", type=int, default=256)
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    options = parser.parse_args()
+    from transformers import AutoModelForCausalLM
+
+    from mechsurgery import evaluate, load_model
+    from mechsurgery.evaluation import sweep
+    from mechsurgery.prompts.chat import encode
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = checkpoint(Path(name), options.shape)
+        model = load_model(folder, dtype=options.dtype, device=options.device)
+        model.tokenizer.eos_token_id = None
+        model.stop_token_ids = ()
+        asked = prompts(options.prompts)
+        ids = encode(model.tokenizer, asked)
+        circuit, *methods = interventions(model)
+        runs = sweep(methods, STRENGTHS)
+        evaluate(model, asked.take(2), runs[:1], max_new_tokens=2)
+        start = time.perf_counter()
+        results = evaluate(model, asked, runs, max_new_tokens=options.new, max_rows=options.max_rows, panel=())
+        ours = time.perf_counter() - start
+        rows = len(ids) * (len(runs) + 1)
+        assert (results.table["n_tokens"] == options.new).all()
+        plain = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, options.dtype)).eval()
+        plain = plain.to(options.device)
+        plain.generation_config.eos_token_id = None
+        own = batched(plain, ids, len(runs) + 1, options.new, options.max_rows)
+        start = time.perf_counter()
+        layer = len(circuit.widths) // 2
+        vector = -methods[1].edits[0].change.offset
+        texts = naive(plain, ids, circuit, vector, layer, options.naive, options.new)
+        slow = (time.perf_counter() - start) / options.naive * rows
+        table = results.table.set_index(["prompt_id", "intervention", "strength"])["tokens"]
+        order = [(p.id, run.name, s) for p in asked for run in methods for s in STRENGTHS][: options.naive]
+        equal = sum(list(table[key]) == text for key, text in zip(order, texts))
+        print(f"rows: {rows} of {options.new} tokens ({options.device}, {options.dtype})")
+        print(f"seconds: {ours:.1f}; plain batched: {own:.1f}; naive loop (from {options.naive} rows): {slow:.0f}")
+        print(f"same tokens as the naive loop: {equal} of {options.naive}")
+        print(f"naive_over_ours (>= 12): {slow / ours:.3g}")
+        print(f"ours_over_plain_batched (<= 1.5): {ours / own:.3g}")
+
+
+if __name__ == "__main__":
+    main()
