@@ -36,7 +36,7 @@ def main(verbose: bool) -> None:
 
 @main.command()
 @click.option("--out", type=click.Path(path_type=Path), default=Path("figures/demo"), show_default=True)
-@click.option("--prompts", "n_prompts", default=100, show_default=True, help="Held-out requests per side.")
+@click.option("--prompts", "n_prompts", default=200, show_default=True, help="Held-out requests per side.")
 @click.option("--seed", default=0, show_default=True)
 def demo(out: Path, n_prompts: int, seed: int) -> None:
     """Locate, prove and plot a refusal circuit on the built-in organisms."""

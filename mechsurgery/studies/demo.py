@@ -64,7 +64,7 @@ class DemoReport:
 
 
 def demo(
-    out: str | Path = "figures/demo", *, n_prompts: int = 100, seed: int = 0, progress: bool = False
+    out: str | Path = "figures/demo", *, n_prompts: int = 200, seed: int = 0, progress: bool = False
 ) -> DemoReport:
     """Run the whole chain on `planted`, `instruct` and `base`, and write tables and figures to `out`.
 

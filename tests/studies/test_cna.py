@@ -11,6 +11,7 @@ from mechsurgery.evaluation import wilson
 from mechsurgery.studies import cna
 from mechsurgery.studies.contrastive import StudyData, aggregate, methods, showing, study_data
 from mechsurgery.studies.contrastive.claims import FAILED, HELD, UNDECIDED, claims
+from mechsurgery.studies.contrastive.page import sections
 from mechsurgery.studies.contrastive.published import ANCHORS, anchor
 
 OPTIONS = {"max_new_tokens": 8, "n_random": 2, "fraction": 0.003}
@@ -168,8 +169,21 @@ def test_a_behaviour_of_ones_own_on_any_model(tiny_llama, contrast):
     (name,) = (key for key in done.tables if key.startswith("Table 1"))
     assert done.tables[name]["n"].tolist() == [len(shown)]
     assert done.tables[name]["before %"].tolist() == [100]
+    assert not any(key.startswith("Table 3") for key in done.tables)
+    text = " ".join(sections(done)[0].text)
+    assert "asked of another behaviour" in text
+    assert "no chat model" not in text
     with pytest.raises(PromptError, match="on none of"):
         showing(tiny_llama, data.behaviour, judge=lambda text: False, max_new_tokens=3)
+
+
+def test_a_model_that_is_no_chat_model_is_called_so(tiny_checkpoint, contrast):
+    data = study_data(contrast, n_validation=2, n_behaviour=2, n_benign=2, neutral=contrast.negative.take(3))
+    model = load_model(tiny_checkpoint("llama", template=False))
+    done = cna(
+        model, data=data, max_new_tokens=2, n_random=1, sensitivity=False, modes=("as published",), published_k=4
+    )
+    assert "it is no chat model" in " ".join(sections(done)[0].text)
 
 
 def test_verdicts_follow_the_intervals(study):

@@ -66,6 +66,13 @@ def _intro(info: dict[str, Any]) -> tuple[str, ...]:
         f"{info['k_as_published']} in the circuit as published.",
         "Refusal counts responses that are not degenerate; a degenerate output is neither refusal nor answer.",
     ]
+    if not info["chat_model"]:
+        lines.append(
+            "This model has no chat template: it is no chat model and was not tuned to follow instructions or to "
+            "refuse. It continues the prompts as text, and 'instruct' below only names its place in the tables."
+        )
+    if info["behaviour"] != "refusal":
+        lines.append("The claims are the paper's about refusal; here they are asked of another behaviour.")
     if info["instruct"].startswith("organism/"):
         lines.append(
             "This is a model organism of a few million parameters: nothing here is a finding about real models."

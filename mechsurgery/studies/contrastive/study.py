@@ -137,6 +137,7 @@ def cna(
     info = provenance(
         title=f"CNA study of {model.cfg.model_name}", behaviour=behaviour, instruct=str(model.cfg.model_name),
         base=None if other is None else str(other.cfg.model_name), prompts=data.describe(), only_showing=only_showing,
+        chat_model=getattr(model.tokenizer, "chat_template", None) is not None,
         fraction=fraction, n_neurons=len(found.scores), k=len(found.circuit),
         k_as_published=len(found.published_circuit), n_universal=len(found.universal), modes=list(modes),
         n_random=n_random, seed=seed, template=template,
@@ -226,9 +227,11 @@ def _tables(measured: _Measured) -> dict[str, pd.DataFrame]:
         ),
         "Table 1: behaviour before and after ablating the circuit": tables.table_1(summaries),
         "Table 2: every method at full strength": tables.table_2(summaries),
-        "Table 3: multiple choice over strength": tables.table_3(next(iter(summaries.values()))),
-        "Table 4: what scaling the circuit changes": tables.table_4(measured.changes),
     }
+    capability = tables.table_3(next(iter(summaries.values())))
+    if len(capability):
+        made["Table 3: multiple choice over strength"] = capability
+    made["Table 4: what scaling the circuit changes"] = tables.table_4(measured.changes)
     if compared is not None:
         made["Base against instruct: overlap of the circuits"] = compared
         made["Exchange: each circuit in each model"] = tables.exchange(
