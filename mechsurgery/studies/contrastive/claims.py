@@ -129,7 +129,7 @@ def _amplifies(cell: Reader) -> tuple[str, str]:
 
 _PER_MODE: list[tuple[str, Callable[[Reader], tuple[str, str]]]] = [
     ("ablating the circuit at least halves the behaviour", _halved),
-    ("(control the paper lacks) random circuits of the same size and layers do not", _specific),
+    ("(control the paper lacks) it does more than random circuits of the same size and layers", _specific),
     ("output quality stays at or above 0.97 at every strength", _quality),
     ("CAA on MLP outputs at full strength breaks the text (quality below 0.9)", _caa_breaks),
     ("multiple choice stays within one point", _capability),
