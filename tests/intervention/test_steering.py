@@ -151,6 +151,26 @@ def test_a_sum_is_done_in_order(tiny_llama):
         torch.testing.assert_close(hook(a), torch.full_like(a, expected))
 
 
+def test_scaling_after_adding_scales_what_was_added(tiny_llama):
+    """Neighbouring affine edits are joined into one; the joined one must keep their order."""
+    site = sites.neuron_sites(tiny_llama)[0]
+    width = tiny_llama.cfg.d_mlp
+    add = steer(Direction({site: torch.ones(width)}), 1.0)
+    half = scale(Circuit.from_indices({site: range(width)}, {site: width}), 0.5)
+    a = torch.full((1, 2, width), 3.0)
+    for run, expected in ((add + half, 2.0), (half + add, 2.5), (half + add + half, 1.25)):
+        ((_, hook),) = run.hooks()
+        torch.testing.assert_close(hook(a), torch.full_like(a, expected))
+
+
+@pytest.mark.parametrize("strength", [0.25, 1.0, -0.5])
+def test_a_projection_takes_away_its_strength_of_the_component(tiny_llama, strength):
+    unit = vector(tiny_llama) / vector(tiny_llama).norm()
+    a = torch.randn(2, 3, tiny_llama.cfg.d_model, generator=torch.Generator().manual_seed(7))
+    for _, hook in project_out(tiny_llama, vector(tiny_llama)).at(strength).hooks()[:2]:
+        torch.testing.assert_close(hook(a), a - strength * (a @ unit)[..., None] * unit, atol=1e-5, rtol=1e-5)
+
+
 def test_the_digest_stands_for_what_an_intervention_does(tiny_llama):
     runs = [run for run in everything(tiny_llama) if run is not None]
     again = [run for run in everything(tiny_llama) if run is not None]
