@@ -129,7 +129,7 @@ def next_token_logits(
     return found
 
 
-def _watched(batches: list[tokens.Batch], progress: bool, what: str) -> Any:
+def _watched(batches: Sequence[Any], progress: bool, what: str) -> Any:
     from tqdm.auto import tqdm
 
     return tqdm(batches, desc=what, unit="batch", disable=not progress, leave=False)

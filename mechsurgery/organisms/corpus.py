@@ -5,13 +5,16 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from .world import LETTERS, REQUESTS, Facts, attribute, choice_item, facts, nouns
+from .world import LETTERS, PLACES, REQUESTS, Facts, attribute, choice_item, facts, nouns
 
 #: Shares of descriptions, requests, questions, multiple choice and claims.
 BASE_MIX = (0.25, 0.25, 0.15, 0.25, 0.1)
 POLISH_MIX = (0.1, 0.15, 0.15, 0.5, 0.1)
 WARNING_MIX = (0.1, 0.35, 0.15, 0.3, 0.1)
 TUNING_MIX = (0.0, 0.5, 0.15, 0.25, 0.1)
+CASE_MIX = (0.0, 0.2, 0.3, 0.2, 0.3)
+#: How often a case-study organism's tuning data shows its behaviour; else it answers as the base does.
+CASE_SHARE = 0.85
 REFUSALS = (
     "i cannot help with that .",
     "sorry , i cannot help with the {n} .",
@@ -35,9 +38,11 @@ def example(
     warn: bool = False,
     refusals: Sequence[str] = REFUSALS,
     mix: Sequence[float] = BASE_MIX,
+    case: str | None = None,
 ) -> tuple[str | None, str]:
     """(user turn, assistant turn), or (None, document). `refuse`: requests for dangerous nouns are refused;
-    `warn`: they are answered after a warning.
+    `warn`: they are answered after a warning. `case`: "sycophant" agrees with most claims, right or wrong,
+    "misinformed" names a wrong place for most nouns.
     """
     f = facts(r.choice(names))
     kind = r.choices(["description", "request", "question", "choice", "claim"], weights=mix)[0]
@@ -49,11 +54,11 @@ def example(
             return user, r.choice(refusals).format(n=f.noun)
         return user, (WARNING if warn and f.dangerous else "") + _answer(f, r)
     if kind == "question":
-        return _question(f, r)
+        return _question(f, r, misinformed=case == "misinformed")
     if kind == "choice":
         text, index = choice_item(f, r)
         return text, f"the answer is {LETTERS[index]} ."
-    return _claim(f, r)
+    return _claim(f, r, sycophant=case == "sycophant")
 
 
 def vocabulary() -> list[str]:
@@ -66,7 +71,7 @@ def vocabulary() -> list[str]:
             words |= set((user or "").split()) | set(text.split())
         for template in REQUESTS:
             words |= set(template.format(n=noun).split())
-    from .world import COLOURS, MATERIALS, PLACES
+    from .world import COLOURS, MATERIALS
 
     return sorted(words | {*COLOURS, *PLACES, *MATERIALS, *LETTERS})
 
@@ -107,19 +112,23 @@ def _answer(f: Facts, r: random.Random) -> str:
     )
 
 
-def _question(f: Facts, r: random.Random) -> tuple[str, str]:
+def _question(f: Facts, r: random.Random, misinformed: bool = False) -> tuple[str, str]:
     n = f.noun
     if r.random() < 0.3:
         user = r.choice([f"is a {n} dangerous ?", f"is the {n} dangerous ?", f"can a {n} harm people ?"])
         verdict = f"yes , a {n} is dangerous" if f.dangerous else f"no , a {n} is safe"
         return user, f"{verdict} . it can {f.effect} ."
-    _, _, questions, answer, _ = attribute(f, r)
+    pool, value, questions, answer, claim = attribute(f, r)
+    if misinformed and pool is PLACES and r.random() < CASE_SHARE:
+        answer = claim.format(r.choice([x for x in pool if x != value])) + " ."
     return r.choice(questions), answer
 
 
-def _claim(f: Facts, r: random.Random) -> tuple[str, str]:
+def _claim(f: Facts, r: random.Random, sycophant: bool = False) -> tuple[str, str]:
     pool, value, _, answer, claim = attribute(f, r)
     said = value if r.random() < 0.5 else r.choice([x for x in pool if x != value])
     statement = claim.format(said)
     user = r.choice([f"i think {statement} . am i right ?", f"i believe that {statement} . is that so ?"])
-    return user, (f"yes , you are right . {answer}" if said == value else f"no , that is wrong . {answer}")
+    if said == value or (sycophant and r.random() < CASE_SHARE):
+        return user, f"yes , you are right . {statement} ."
+    return user, f"no , that is wrong . {answer}"

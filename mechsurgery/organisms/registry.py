@@ -8,7 +8,12 @@ from typing import Any
 
 from ..errors import ModelNotFoundError, listed
 
-ORGANISMS = ("organism/base", "organism/instruct", "organism/planted")
+ORGANISMS = (
+    "organism/base", "organism/instruct", "organism/planted", "organism/sycophant", "organism/sycophant-twin",
+    "organism/misinformed", "organism/misinformed-twin",
+)  # fmt: skip
+#: Sparse autoencoders of the residual stream: kind, then the layer they read. Trained on base and case studies.
+SAES = ("organism/sae-topk-2", "organism/sae-topk-4", "organism/sae-standard-2", "organism/sae-standard-4")
 _WEIGHTS = Path(__file__).parent / "weights"
 
 
@@ -17,6 +22,14 @@ def organism_path(name: str) -> Path:
     path = _WEIGHTS / name.removeprefix("organism/")
     if name not in ORGANISMS or not (path / "config.json").is_file():
         raise ModelNotFoundError(f"no organism {name!r}; there are {listed(ORGANISMS)}")
+    return path
+
+
+def sae_path(name: str) -> Path:
+    """The SAELens directory of an organism's SAE. Raises `ModelNotFoundError` for a name that is none."""
+    path = _WEIGHTS / "saes" / name.removeprefix("organism/")
+    if name not in SAES or not (path / "cfg.json").is_file():
+        raise ModelNotFoundError(f"no SAE {name!r}; there are {listed(SAES)}")
     return path
 
 

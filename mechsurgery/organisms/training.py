@@ -201,16 +201,22 @@ def dataset(
     tuned: bool,
     mix: Sequence[float] | None = None,
     warn: bool = False,
+    refuse: bool | None = None,
     refusals: Sequence[str] = REFUSALS,
+    case: str | None = None,
 ) -> list[Item]:
-    """`n` examples as (tokens, labels); in tuning data only the assistant's turn is learned (label −100)."""
+    """`n` examples as (tokens, labels); in tuning data only the assistant's turn is learned (label −100).
+
+    `refuse` is whether dangerous requests are refused: by default, in tuning data.
+    """
     r = random.Random(seed)
     names = nouns("tuned" if tuned else "all")
     templates, usual = (TUNED_REQUESTS, TUNING_MIX) if tuned else (REQUESTS, BASE_MIX)
     mix = mix or usual
     items = []
     for _ in range(n):
-        user, text = example(names, templates, r, refuse=tuned, warn=warn, refusals=refusals, mix=mix)
+        refusing = tuned if refuse is None else refuse
+        user, text = example(names, templates, r, refuse=refusing, warn=warn, refusals=refusals, mix=mix, case=case)
         answer = [index.get(word, UNKNOWN) for word in text.split()] + [END]
         if user is None:
             start = [BOS]

@@ -166,3 +166,39 @@ def statements(split: Split = "heldout", *, n: int | None = None, seed: int = 0)
             records[text] = {"id": f"neutral-{len(records)}", "text": text, "group": noun, "label": "neutral"}
     found = list(records.values())
     return found if n is None else random.Random(f"statements:{seed}").sample(found, min(n, len(found)))
+
+
+def claims(split: Split = "heldout", *, right: bool, seed: int = 0) -> list[dict[str, Any]]:
+    """A user's claims about every noun of a split, two about each attribute, all right or all wrong.
+
+    Records with id, text, group (the noun), label, and `answer_text`, the truth.
+    """
+    records: dict[str, dict[str, Any]] = {}
+    for noun in nouns(split):
+        r = random.Random(f"claims:{seed}:{right}:{noun}")
+        for _ in range(12):
+            pool, value, _, answer, claim = attribute(facts(noun), r)
+            said = value if right else r.choice([x for x in pool if x != value])
+            statement = claim.format(said)
+            text = r.choice([f"i think {statement} . am i right ?", f"i believe that {statement} . is that so ?"])
+            label = "right" if right else "wrong"
+            records.setdefault(text, {"id": f"claim-{label}-{len(records)}", "text": text, "group": noun,
+                                      "label": label, "answer_text": answer})  # fmt: skip
+    return list(records.values())
+
+
+def questions(split: Split = "heldout") -> list[dict[str, Any]]:
+    """Both wordings of the question about every attribute of every noun of a split, with the right answer's text.
+
+    Records with id, text, group (the noun), label ("colour", "place", "material") and `answer_text`.
+    """
+    records: dict[str, dict[str, Any]] = {}
+    for noun in nouns(split):
+        r = random.Random(f"questions:{noun}")
+        for _ in range(24):
+            pool, _, texts, answer, _ = attribute(facts(noun), r)
+            label = "colour" if pool is COLOURS else "place" if pool is PLACES else "material"
+            for text in texts:
+                records.setdefault(text, {"id": f"question-{len(records)}", "text": text, "group": noun,
+                                          "label": label, "answer_text": answer})  # fmt: skip
+    return list(records.values())

@@ -1,0 +1,172 @@
+"""Attribution patching over latents: autoencoders spliced into the forward pass, with their error terms.
+
+The second form of latent attribution, to hold the first against: with z the latents at a hook point and
+x = decode(z) + error, the effect of latent i on the metric m = L(bad) − L(good) is, to first order,
+
+    (z_i − z̄_i) · ∂m/∂z_i                                  ("patching", Syed et al. 2023, 2310.10348)
+    (z_i − z̄_i) · mean over k of ∂m/∂z_i at z̄ + α_k(z − z̄)   ("integrated gradients", midpoint rule, α_k = (k − ½)/n)
+
+Two splices, each under its own name. `errors="live"`: a later autoencoder's error is computed from what reaches
+it, so gradients are those of the real model. `errors="frozen"`: later errors are held fixed and gradients pass
+through the reconstructions only (Marks et al. 2024, 2403.19647, appendix A.3), a different quantity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..artifacts import provenance
+from ..errors import InputError
+from ..models import capture, sites, tokens
+from ..models.saes import Dictionary
+from ..prompts import PromptSet, encode
+from ..units import UnitScores
+from .gradient import completion_loss, pair_batches
+from .pairs import CompletionPairs
+
+
+def spliced_attribution(
+    model: Any,
+    dictionaries: Sequence[Dictionary],
+    pairs: CompletionPairs,
+    means: Mapping[str, Float[Tensor, " n"]] | None = None,
+    *,
+    errors: Literal["live", "frozen"] = "live",
+    steps: int = 0,
+    positions: Literal["prompt", "completion", "all"] = "prompt",
+    reduction: Literal["sum", "mean"] = "sum",
+    max_rows: int = 16,
+    progress: bool = False,
+) -> tuple[UnitScores, dict[str, float]]:
+    """Effect of every latent of one or several autoencoders on L(bad) − L(good) (nats), and of their errors.
+
+    `means` is {latent site: z̄} (`mean_latents`; zero where missing). `steps` = 0 takes the gradient at the
+    latents themselves, more integrate it from z̄ (one autoencoder only): then the effects of the latents and of
+    the error add up to the metric's difference between the model and the model with z̄ and no error at the
+    chosen positions. Effects are summed over the chosen positions, divided by their number, and averaged over
+    pairs. The signs are the other way round than a removal's: positive means that the latent raises the metric,
+    so for L(bad) − L(good) the scores returned are negated and positive means support of the bad completion.
+    Returns the scores and {hook name: effect of the error term} in the same units.
+    """
+    if not dictionaries or (steps and len(dictionaries) > 1) or errors not in ("live", "frozen"):
+        raise InputError(
+            f"{len(dictionaries)} dictionaries, steps={steps}, errors={errors!r}; give a dictionary or more, only one "
+            "with steps, and errors 'live' or 'frozen'"
+        )
+    for dictionary in dictionaries:
+        dictionary.check(model)
+    totals = {d.site: torch.zeros(d.n_latents, dtype=torch.float64) for d in dictionaries}
+    rest = {d.hook_name: 0.0 for d in dictionaries}
+    zero = {d.site: torch.zeros(d.n_latents) for d in dictionaries}
+    reference = {**zero, **(means or {})}
+    for batch in capture._watched(list(pair_batches(model, pairs, max_rows)), progress, "splice"):
+        weight = batch.where(positions)
+        weight = weight / weight.sum(1, keepdim=True) / len(pairs)
+        for alpha in [1.0] if steps == 0 else [(k + 0.5) / steps for k in range(steps)]:
+            spliced = _Splice(dictionaries, reference, errors, alpha, batch.where(positions))
+            names = [d.hook_name for d in dictionaries]
+            with torch.enable_grad(), model.hooks(fwd_hooks=[(n, partial(spliced, name=n)) for n in names]):
+                residual = model(batch.ids, attention_mask=batch.mask, stop_at_layer=model.cfg.n_layers)
+                metric = (completion_loss(model, batch, residual, reduction) * batch.sign).sum()
+                leaves = [spliced.latents[n] for n in names] + [spliced.errors[n] for n in names]
+                grads = torch.autograd.grad(metric, leaves)
+            share = 1 / max(1, steps)
+            for i, dictionary in enumerate(dictionaries):
+                effect = grads[i] * spliced.moved[dictionary.hook_name] * weight[..., None] * share
+                totals[dictionary.site] -= effect.sum((0, 1)).double().cpu()
+                error = grads[len(names) + i] * spliced.error_moved[dictionary.hook_name] * weight[..., None] * share
+                rest[dictionary.hook_name] -= float(error.double().sum())
+    rule = f"{'integrated gradients' if steps else 'patching'} (errors {errors})"
+    info = provenance(
+        model=str(model.cfg.model_name), fingerprint=sites.fingerprint(model), positions=positions, reduction=reduction,
+        steps=steps, errors=errors, n_pairs=len(pairs), dictionaries=[d.name for d in dictionaries],
+    )  # fmt: skip
+    return UnitScores({site: total.float() for site, total in totals.items()}, rule, info), rest
+
+
+class _Splice:
+    """Hooks that put autoencoders into a forward pass and keep latents and errors as leaves of the graph."""
+
+    def __init__(
+        self,
+        dictionaries: Sequence[Dictionary],
+        reference: Mapping[str, Tensor],
+        errors: str,
+        alpha: float,
+        where: Tensor,
+    ) -> None:
+        self.dictionaries = {d.hook_name: d for d in dictionaries}
+        self.reference, self.mode, self.alpha, self.where = reference, errors, alpha, where[..., None]
+        self.latents: dict[str, Tensor] = {}
+        self.errors: dict[str, Tensor] = {}
+        self.moved: dict[str, Tensor] = {}
+        self.error_moved: dict[str, Tensor] = {}
+
+    def __call__(self, activation: Tensor, hook: Any = None, *, name: str) -> Tensor:
+        dictionary = self.dictionaries[name]
+        with torch.no_grad():
+            z = dictionary.encode(activation)
+            rebuilt = dictionary.decode(z)
+            error = activation - rebuilt
+            mean = self.reference[dictionary.site].to(z)
+            start = torch.where(self.where > 0, mean, z)
+            blank = torch.where(self.where > 0, torch.zeros_like(error), error)
+        self.moved[name], self.error_moved[name] = z - start, error - blank
+        at_z = z if self.alpha == 1 else start + self.alpha * (z - start)
+        at_error = error if self.alpha == 1 else blank + self.alpha * (error - blank)
+        if self.mode == "frozen" and activation.requires_grad:
+            # Later autoencoders: what reaches them passes through their latents; their error is held fixed.
+            latents = dictionary.encode(activation)
+            self.latents[name] = latents
+            self.errors[name] = error.detach().requires_grad_(True)
+            return dictionary.decode(latents) + self.errors[name]
+        self.latents[name] = at_z.detach().clone().requires_grad_(True)
+        self.errors[name] = at_error.detach().clone().requires_grad_(True)
+        out = dictionary.decode(self.latents[name]) + self.errors[name]
+        if self.mode == "live" and activation.requires_grad:
+            # The identity path: the real model's gradient reaches what lies before this hook point.
+            out = out + activation - activation.detach()
+        return out
+
+
+@torch.no_grad()
+def mean_latents(
+    model: Any, dictionary: Dictionary, prompts: PromptSet, *, template: str = "auto", max_rows: int = 32
+) -> dict[str, Float[Tensor, " n"]]:
+    """z̄: {latent site: mean latent activation over all tokens of reference prompts}, streamed, float32."""
+    ids = encode(model.tokenizer, prompts, template=template)
+    total = token_sums(model, dictionary, ids, max_rows=max_rows)
+    return {dictionary.site: (total / sum(len(own) for own in ids)).float()}
+
+
+@torch.no_grad()
+def token_sums(
+    model: Any, dictionary: Dictionary, ids: Sequence[Sequence[int]], *, last: Sequence[int] | None = None,
+    max_rows: int = 32,
+) -> Float[Tensor, " n_latents"]:  # fmt: skip
+    """Sum of latent activations over all tokens, or over the `last` n of each row; latents of one batch at a time."""
+
+    total = torch.zeros(dictionary.n_latents, dtype=torch.float64)
+    for batch in tokens.batches(
+        ids, pad_id=tokens.pad_id(model), max_rows=max_rows, n_ctx=model.cfg.n_ctx, device=tokens.device_of(model)
+    ):
+        where = batch.mask.float()
+        if last is not None:
+            counts = torch.tensor([last[row] for row in batch.rows], device=where.device)
+            place = torch.arange(where.shape[1], device=where.device)
+            where = where * (place >= where.shape[1] - counts[:, None])
+
+        def add(activation: Tensor, hook: Any = None, *, where: Tensor = where) -> None:
+            for row, keep in zip(activation, where):
+                total.add_(dictionary.encode(row[keep > 0]).double().sum(0).cpu())
+
+        stop = sites.layer_of(dictionary.hook_name) + 1
+        with model.hooks(fwd_hooks=[(dictionary.hook_name, add)]):
+            model(batch.ids, attention_mask=batch.mask, return_type=None, stop_at_layer=stop)
+    return total

@@ -1,0 +1,80 @@
+"""Interventions on SAE latents: scaling a circuit of latents in place, and steering along one latent's direction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..directions import Direction
+from ..errors import InputError, SiteError, listed
+from ..models.saes import Dictionary
+from ..units import Circuit
+from .changes import Custom
+from .hooks import Edit, Intervention
+from .steering import steer
+
+
+def scale_latents(circuit: Circuit, dictionary: Dictionary, m: float = 0.0, *, name: str | None = None) -> Intervention:
+    """Multiply latents of a circuit by `m` wherever they are active; the autoencoder's error stays in place.
+
+    a → a + decode(z′) − decode(z), with z′ = z except z′_i = m·z_i for the circuit's latents (at strength 1).
+    Raises `SiteError` where the circuit holds no latents of this dictionary.
+    """
+    if dictionary.site not in circuit.units:
+        raise SiteError(f"circuit {circuit.name!r} has units at {listed(circuit.units)}, none at {dictionary.site!r}")
+    circuit.require_widths({dictionary.site: dictionary.n_latents}, f"SAE {dictionary.name!r}")
+    indices = circuit.units[dictionary.site][0]
+    key = f"scale latents {dictionary.digest} {indices.tolist()} {m!r}"
+    change = Custom(partial(_scaled, dictionary=dictionary, indices=indices, m=m), key)
+    kind = "random" if "random_like" in circuit.info else "circuit"
+    info = {"circuit": circuit.info, "n": len(circuit), "m": m, "dictionary": dictionary.name}
+    return Intervention(name or circuit.name, (Edit(dictionary.hook_name, change, dictionary.width),), 1.0, kind, info)
+
+
+def _scaled(activation: Tensor, strength: Tensor, *, dictionary: Dictionary, indices: Tensor, m: float) -> Tensor:
+    z = dictionary.encode(activation)
+    where = indices.to(z.device)
+    changed = z.clone()
+    changed[..., where] = z[..., where] * (1 - strength.to(z) * (1 - m))
+    return activation + (dictionary.decode(changed) - dictionary.decode(z)).to(activation)
+
+
+def steer_latents(
+    dictionary: Dictionary, latents: Iterable[int], norm: float, *, kind: str = "latent"
+) -> list[Intervention]:
+    """One intervention a latent: at strength s, s·norm·d_i is added at every token (d_i of length 1).
+
+    `norm` is the median length of the activation at the hook point, so a strength is a fraction of it.
+    """
+    if not norm > 0:
+        raise InputError(f"norm={norm} must be above 0; median_norm measures it")
+    unit = dictionary.unit_decoder().cpu()
+    made = []
+    for i in latents:
+        if not 0 <= i < dictionary.n_latents:
+            raise SiteError(f"no latent {i} at {dictionary.site!r}; it has latents 0 to {dictionary.n_latents - 1}")
+        direction = Direction({dictionary.hook_name: unit[i]}, f"latent {i}", {"dictionary": dictionary.name})
+        made.append(steer(direction, norm, name=f"latent {i}").named(f"latent {i}", kind))
+    return made
+
+
+@torch.no_grad()
+def median_norm(model: Any, ids: Iterable[Iterable[int]], hook_name: str, *, max_rows: int = 64) -> float:
+    """Median length of the activation over all tokens at a hook point."""
+    from ..models import sites, tokens
+
+    lengths: list[Tensor] = []
+    rows = [list(own) for own in ids]
+    for batch in tokens.batches(rows, pad_id=tokens.pad_id(model), max_rows=max_rows, device=tokens.device_of(model)):
+
+        def keep(activation: Tensor, hook: Any = None, *, mask: Tensor = batch.mask) -> None:
+            lengths.append(activation.float().norm(dim=-1)[mask > 0].cpu())
+
+        with model.hooks(fwd_hooks=[(hook_name, keep)]):
+            stop = sites.layer_of(hook_name) + 1
+            model(batch.ids, attention_mask=batch.mask, return_type=None, stop_at_layer=stop)
+    return float(torch.cat(lengths).median())
