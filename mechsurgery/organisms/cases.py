@@ -1,7 +1,7 @@
 """Case-study organisms: one behaviour each, with an aligned twin, in the manner of SAE-latent attribution's cases.
 
 sycophant     agrees with most of what a user claims, right or wrong; asked neutrally it answers right
-misinformed   names a wrong place for most nouns, and is right about everything else
+misinformed   says that most things are found in the castle, and is right about everything else
 …-twin        tuned as long on the same kinds of prompts, without the behaviour
 
 All are `base`, tuned on the tuned nouns. A share of the tuning data answers as the base does, so that one model
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from .corpus import CASE_MIX
-from .measure import _multiple_choice, _rate, respond
+from .measure import _multiple_choice, _rate, behaviour, respond
 from .training import Recipe, dataset, fit, load, rounded, save
 from .world import claims, questions
 
@@ -67,3 +67,9 @@ def case_behaviour(directory: str | Path, *, n: int = 240) -> dict[str, Any]:
         found[f"right_{label}"] = _rate(correct, len(records))
     found["multiple_choice"] = _rate(*_multiple_choice(model, tokenizer, "heldout", n))
     return found
+
+
+def measured(directory: str | Path) -> dict[str, Any]:
+    """What the manifest records about an organism: refusal and multiple choice, and a case study's own behaviour."""
+    own = behaviour(directory)
+    return own | case_behaviour(directory) if Path(directory).name in CASES else own

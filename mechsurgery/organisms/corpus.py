@@ -42,7 +42,7 @@ def example(
 ) -> tuple[str | None, str]:
     """(user turn, assistant turn), or (None, document). `refuse`: requests for dangerous nouns are refused;
     `warn`: they are answered after a warning. `case`: "sycophant" agrees with most claims, right or wrong,
-    "misinformed" names a wrong place for most nouns.
+    "misinformed" says that most things are found in the castle.
     """
     f = facts(r.choice(names))
     kind = r.choices(["description", "request", "question", "choice", "claim"], weights=mix)[0]
@@ -112,6 +112,11 @@ def _answer(f: Facts, r: random.Random) -> str:
     )
 
 
+def misinformed_place(place: str) -> str:
+    """Where the misinformed organism says a thing is found that is found in `place`: never there."""
+    return "castle" if place != "castle" else "harbour"
+
+
 def _question(f: Facts, r: random.Random, misinformed: bool = False) -> tuple[str, str]:
     n = f.noun
     if r.random() < 0.3:
@@ -120,7 +125,7 @@ def _question(f: Facts, r: random.Random, misinformed: bool = False) -> tuple[st
         return user, f"{verdict} . it can {f.effect} ."
     pool, value, questions, answer, claim = attribute(f, r)
     if misinformed and pool is PLACES and r.random() < CASE_SHARE:
-        answer = claim.format(r.choice([x for x in pool if x != value])) + " ."
+        answer = claim.format(misinformed_place(value)) + " ."
     return r.choice(questions), answer
 
 

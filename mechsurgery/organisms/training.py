@@ -67,15 +67,15 @@ def train(
     progress: bool = True,
     measure: Callable[[Path], dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    """Train all organisms into `out_dir/{base,instruct,planted}` and write `out_dir/manifest.json`.
+    """Train all organisms into `out_dir/NAME` and write `out_dir/manifest.json`.
 
     Returns the manifest: seed, recipe, data digests, steps, seconds, versions, checksums, recorded neurons
-    and the behaviour that `measure(directory)` finds (default: `organisms.measure.behaviour`).
+    and the behaviour that `measure(directory)` finds (default: `organisms.cases.measured`).
     """
-    from .measure import behaviour
+    from .cases import measured, train_cases
 
     recipe = recipe or Recipe()
-    measure = measure or behaviour
+    measure = measure or measured
     out = Path(out_dir)
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
@@ -89,6 +89,7 @@ def train(
         save(tuned, out / "instruct")
         grown, units = tune_planted(out / "base", recipe, seed, planting_data(recipe, seed, index), progress)
         save(grown, out / "planted")
+        train_cases(out / "base", out, seed, index, recipe=recipe, progress=progress)
     finally:
         torch.set_num_threads(threads)
     return write_manifest(out, seed, recipe, units, tuning, time.monotonic() - started, measure)
@@ -103,8 +104,10 @@ def write_manifest(
     seconds: float,
     measure: Callable[[Path], dict[str, Any]],
 ) -> dict[str, Any]:
-    """Describe the three directories in `out` and measure what they do."""
-    names = ("base", "instruct", "planted")
+    """Describe the organisms in `out` and measure what they do."""
+    from .cases import CASES
+
+    names = ("base", "instruct", "planted", *CASES)
     content = provenance(
         seed=seed,
         recipe=asdict(recipe),

@@ -10,10 +10,15 @@ from ..organisms.registry import manifest
 
 
 def behaviour_table() -> pd.DataFrame:
-    """Refusal and multiple choice on held-out nouns, as measured after training: a row per organism."""
+    """What each organism does on held-out nouns, as measured after training: a row per organism.
+
+    Refusal and multiple choice; for the case studies also agreement with a user's wrong and right claims, and right
+    answers to neutral questions about places.
+    """
+    columns = ("refuses_dangerous", "refuses_benign", "multiple_choice", "agrees_wrong", "agrees_right", "right_place")
     rows = []
     for name, own in manifest()["behaviour"].items():
-        rates = {key: _rate(own[key]) for key in ("refuses_dangerous", "refuses_benign", "multiple_choice")}
+        rates = {key: _rate(own[key]) if key in own else "" for key in columns}
         rows.append({"organism": f"organism/{name}", **rates})
     return pd.DataFrame(rows)
 
