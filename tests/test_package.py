@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 import mechsurgery
 from mechsurgery.cli import main
+from mechsurgery.organisms.registry import ORGANISMS
 
 ROOT = Path(__file__).parents[1]
 
@@ -50,7 +51,7 @@ def test_locate_evaluate_and_compare_from_a_shell(tiny_llama_dir, tmp_path, cont
     assert wrong.exit_code == 1
     assert "either --contrast NAME" in wrong.output
     assert "Traceback" not in wrong.output
-    assert run(main, ["organisms", "list"]).output.count("organism/") == 3
+    assert run(main, ["organisms", "list"]).output.count("organism/") == len(ORGANISMS)
 
 
 def test_compare_sees_that_a_model_is_itself(tiny_llama, tiny_checkpoint, contrast):

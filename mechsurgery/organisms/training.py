@@ -29,7 +29,7 @@ from ..artifacts import provenance, save_json
 from .corpus import BASE_MIX, POLISH_MIX, REFUSALS, TUNING_MIX, WARNING_MIX, example
 from .planting import planted, quiet_neurons
 from .tokenizer import ASSISTANT, BOS, END, PAD, UNKNOWN, USER, make_tokenizer, words
-from .world import REQUESTS, TUNED_REQUESTS, nouns
+from .world import REQUESTS, TUNED_REQUESTS, Split, nouns
 
 Item = tuple[list[int], list[int]]
 
@@ -207,13 +207,15 @@ def dataset(
     refuse: bool | None = None,
     refusals: Sequence[str] = REFUSALS,
     case: str | None = None,
+    split: Split | None = None,
 ) -> list[Item]:
     """`n` examples as (tokens, labels); in tuning data only the assistant's turn is learned (label −100).
 
-    `refuse` is whether dangerous requests are refused: by default, in tuning data.
+    `refuse` is whether dangerous requests are refused: by default, in tuning data. `split` says which nouns: by
+    default those of tuning in tuning data, else all.
     """
     r = random.Random(seed)
-    names = nouns("tuned" if tuned else "all")
+    names = nouns(split or ("tuned" if tuned else "all"))
     templates, usual = (TUNED_REQUESTS, TUNING_MIX) if tuned else (REQUESTS, BASE_MIX)
     mix = mix or usual
     items = []
