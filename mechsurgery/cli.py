@@ -175,6 +175,39 @@ def study_cna(instruct: tuple[str, ...], base: tuple[str, ...], out: Path, **opt
     click.echo(run(list(instruct), list(base), out, options, progress=sys.stderr.isatty()))
 
 
+@study.command("latents")
+@click.option("--case", "cases", multiple=True, help="organism/sycophant, organism/misinformed; default: both.")
+@click.option("--sae", default="organism/sae-topk-4", show_default=True, help="Organism SAE, directory or release.")
+@click.option("--sae-id", default=None, help="Which SAE of a release, e.g. layer_20/width_16k/average_l0_71.")
+@click.option("--later-sae", default=None, help="An SAE of a later layer: adds the splice with frozen errors.")
+@click.option("--model", default=None, help="A model of your own, instead of --case.")
+@click.option("--twin", default=None, help="Its aligned twin.")
+@click.option("--prompts", type=click.Path(path_type=Path), help="File of prompts on which the model wavers.")
+@click.option("--neutral", type=click.Path(path_type=Path), help="File of prompts without the behaviour.")
+@click.option("--bad", default=None, help="Regular expression of a response that shows the behaviour.")
+@click.option("--good", default=None, help="Regular expression of a right response; default: any other.")
+@click.option("--pairs", type=click.Path(path_type=Path), help="File with columns prompt, bad, good; else sampled.")
+@click.option("--column", default="text", show_default=True, help="Text column of --prompts and --neutral.")
+@click.option("-k", "k", default=100, show_default=True, help="Latents of Δ-attribution that are steered.")
+@click.option("--n-pairs", default=100, show_default=True)
+@click.option("--n-random", default=50, show_default=True, help="Random latents of the band.")
+@click.option("--max-new-tokens", default=32, show_default=True)
+@click.option("--template", type=click.Choice(["auto", "chat", "plain", "raw"]), default="auto", show_default=True)
+@click.option("--seed", default=0, show_default=True)
+@click.option("--dtype", default="float32", show_default=True)
+@click.option("--device", default=None)
+@click.option("--max-rows", default=256, show_default=True, help="Rows of one batch.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("figures/latents"), show_default=True)
+def study_latents(out: Path, **options: Any) -> None:
+    """SAE-latent attribution: which latents made the model say it, and proof by steering.
+
+    Run again with the same --out, an interrupted study continues.
+    """
+    from .studies.latent_attribution.command import run
+
+    click.echo(run(out, options, progress=sys.stderr.isatty()))
+
+
 @main.group()
 def organisms() -> None:
     """The built-in model organisms."""
@@ -197,6 +230,20 @@ def train(out: Path, seed: int) -> None:
 
     run(out, seed=seed, progress=sys.stderr.isatty())
     click.echo(f"organisms and manifest.json written to {out}")
+
+
+@organisms.command("train-sae")
+@click.option("--weights", type=click.Path(path_type=Path), default=None, help="Organisms; default: the built-in ones.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("organisms/saes"), show_default=True)
+@click.option("--seed", default=0, show_default=True)
+def train_sae(weights: Path | None, out: Path, seed: int) -> None:
+    """Train sparse autoencoders on the organisms' residual stream (minutes on two CPU cores)."""
+    from .organisms.dictionaries import train_saes
+    from .organisms.registry import organism_path
+
+    source = organism_path("organism/base").parent if weights is None else weights
+    train_saes(source, out, seed=seed, progress=sys.stderr.isatty())
+    click.echo(f"autoencoders and manifest.json written to {out}")
 
 
 def _load(name: str, options: dict[str, Any]) -> Any:

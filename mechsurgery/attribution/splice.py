@@ -141,32 +141,41 @@ def mean_latents(
 ) -> dict[str, Float[Tensor, " n"]]:
     """z̄: {latent site: mean latent activation over all tokens of reference prompts}, streamed, float32."""
     ids = encode(model.tokenizer, prompts, template=template)
-    total = token_sums(model, dictionary, ids, max_rows=max_rows)
-    return {dictionary.site: (total / sum(len(own) for own in ids)).float()}
+    return {dictionary.site: latent_means(model, dictionary, ids, by="token", max_rows=max_rows)}
 
 
 @torch.no_grad()
-def token_sums(
-    model: Any, dictionary: Dictionary, ids: Sequence[Sequence[int]], *, last: Sequence[int] | None = None,
+def latent_means(
+    model: Any,
+    dictionary: Dictionary,
+    ids: Sequence[Sequence[int]],
+    *,
+    last: Sequence[int] | None = None,
+    by: Literal["row", "token"] = "row",
     max_rows: int = 32,
-) -> Float[Tensor, " n_latents"]:  # fmt: skip
-    """Sum of latent activations over all tokens, or over the `last` n of each row; latents of one batch at a time."""
+) -> Float[Tensor, " n_latents"]:
+    """Mean latent activation over all tokens, or the `last` n of each row; the latents of one row at a time.
 
+    By row, every row counts alike; by token, every token.
+    """
     total = torch.zeros(dictionary.n_latents, dtype=torch.float64)
+    count = 0.0
     for batch in tokens.batches(
         ids, pad_id=tokens.pad_id(model), max_rows=max_rows, n_ctx=model.cfg.n_ctx, device=tokens.device_of(model)
     ):
-        where = batch.mask.float()
+        where = batch.mask > 0
         if last is not None:
             counts = torch.tensor([last[row] for row in batch.rows], device=where.device)
             place = torch.arange(where.shape[1], device=where.device)
-            where = where * (place >= where.shape[1] - counts[:, None])
+            where = where & (place >= where.shape[1] - counts[:, None])
 
         def add(activation: Tensor, hook: Any = None, *, where: Tensor = where) -> None:
             for row, keep in zip(activation, where):
-                total.add_(dictionary.encode(row[keep > 0]).double().sum(0).cpu())
+                own = dictionary.encode(row[keep]).double().sum(0).cpu()
+                total.add_(own if by == "token" else own / int(keep.sum()))
 
         stop = sites.layer_of(dictionary.hook_name) + 1
         with model.hooks(fwd_hooks=[(dictionary.hook_name, add)]):
             model(batch.ids, attention_mask=batch.mask, return_type=None, stop_at_layer=stop)
-    return total
+        count += float(where.sum()) if by == "token" else len(where)
+    return (total / count).float()

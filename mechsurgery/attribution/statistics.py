@@ -9,15 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from ..artifacts import load_tensors, provenance, save_tensors
-from ..errors import PromptError
+from ..errors import InputError, PromptError
 from ..models import capture, sites
+from ..models.saes import Dictionary
 from ..prompts import ContrastSet, PromptSet
 from ..prompts.chat import encode
 
@@ -102,7 +103,7 @@ def contrast_statistics(
     model: Any,
     contrast: ContrastSet,
     *,
-    at: Sequence[str] | None = None,
+    at: Sequence[str | Dictionary] | None = None,
     layers: Sequence[int] | None = None,
     template: str = "auto",
     max_rows: int = 64,
@@ -110,16 +111,18 @@ def contrast_statistics(
 ) -> ContrastStatistics:
     """Run both sides of a contrast once and keep the moments of every unit's last-token activation.
 
-    `at` names hook points (default: `blocks.{l}.mlp.hook_post` of `layers`, the input of the down projection
-    and so the MLP neurons of the CNA paper). The batched forward stops after the deepest of them and never
-    computes logits.
+    `at` names hook points, or holds dictionaries whose latents are then the units (default:
+    `blocks.{l}.mlp.hook_post` of `layers`, the input of the down projection and so the MLP neurons of the CNA
+    paper). The batched forward stops after the deepest of them and never computes logits.
     """
-    names = list(at) if at is not None else sites.neuron_sites(model, layers)
+    wanted = list(at) if at is not None else sites.neuron_sites(model, layers)
+    names = [unit if isinstance(unit, str) else unit.site for unit in wanted]
     sides = []
     for side in (contrast.positive, contrast.negative):
         moments = Moments()
         ids = encode(model.tokenizer, side, template=template)
-        capture.stream(model, ids, names, moments.update, max_rows=max_rows, progress=progress)
+        hooks, update = encoding(model, wanted, moments.update)
+        capture.stream(model, ids, hooks, update, max_rows=max_rows, progress=progress)
         sides.append(Moments(*({s: part[s] for s in names} for part in (moments.n, moments.mean, moments.m2))))
     info = provenance(
         model=str(model.cfg.model_name),
@@ -131,6 +134,52 @@ def contrast_statistics(
         template=template,
     )
     return ContrastStatistics(sides[0], sides[1], info)
+
+
+def encoding(model: Any, units: Sequence[str | Dictionary], update: capture.Update) -> tuple[list[str], capture.Update]:
+    """Hook points to measure, and an `update` that hands on latents where a unit source is a dictionary."""
+    dictionaries = [unit.check(model) for unit in units if not isinstance(unit, str)]
+    plain = [unit for unit in units if isinstance(unit, str)]
+
+    def handed(site: str, activation: Float[Tensor, "batch d"], rows: list[int]) -> None:
+        if site in plain:
+            update(site, activation, rows)
+        for dictionary in dictionaries:
+            if dictionary.hook_name == site:
+                update(dictionary.site, dictionary.encode(activation), rows)
+
+    return list(dict.fromkeys([*plain, *(d.hook_name for d in dictionaries)])), handed
+
+
+def unit_activations(
+    model: Any,
+    prompts: PromptSet,
+    units: Sequence[str | Dictionary],
+    *,
+    position: Literal["last", "mean"] = "last",
+    template: str = "auto",
+    max_rows: int = 64,
+) -> dict[str, Float[Tensor, "n d"]]:
+    """Activations of all units of hook points or dictionaries on every prompt, float32 on the CPU.
+
+    At the last token, or averaged over the prompt's tokens; the latter for hook points only, since the latents of
+    an averaged activation are not averaged latents.
+    """
+    if not len(prompts):
+        raise PromptError(f"prompt set {prompts.name!r} is empty; give at least one prompt")
+    if position != "last" and any(not isinstance(unit, str) for unit in units):
+        raise InputError("latents are read at the last token; position='mean' is for plain hook points")
+    ids = encode(model.tokenizer, prompts, template=template)
+    found: dict[str, Tensor] = {}
+
+    def update(site: str, activation: Float[Tensor, "batch d"], rows: list[int]) -> None:
+        if site not in found:
+            found[site] = torch.empty(len(ids), activation.shape[1])
+        found[site][rows] = activation.float().cpu()
+
+    hooks, handed = encoding(model, units, update)
+    capture.stream(model, ids, hooks, handed, position=position, max_rows=max_rows)
+    return found
 
 
 def last_token_activations(

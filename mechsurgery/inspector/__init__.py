@@ -1,5 +1,6 @@
-"""Looking at single neurons."""
+"""Looking at single neurons and single latents."""
 
+from .latent import LatentView, decoder_tokens, inspect_latents
 from .neuron import NeuronView, inspect_neuron, token_effects
 
-__all__ = ["NeuronView", "inspect_neuron", "token_effects"]
+__all__ = ["LatentView", "NeuronView", "decoder_tokens", "inspect_latents", "inspect_neuron", "token_effects"]

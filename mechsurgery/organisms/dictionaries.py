@@ -34,9 +34,9 @@ class SAERecipe:
 
     n_latents: int = 1024
     k: int = 16
-    l1: float = 0.6
+    l1: float = 1.0
     lr: float = 1e-3
-    steps: int = 3000
+    steps: int = 1500
     batch: int = 2048
     examples: int = 12_000
     rows: int = 128

@@ -2,17 +2,21 @@
 
 from .comparison import circuit_profile, neuron_scatter, overlap
 from .export import ExportReport, export, index, static_export_problem
+from .heatmaps import TokenHeatmaps
+from .latents import effect_by_rank, score_scatter
 from .neurons import activation_histogram, layer_distribution, promoted_tokens, score_ranks
 from .rivals import change_bars, sensitivity, strength_curves, trade_off
 from .sweeps import bars, dose_response, precision_recall
 
 __all__ = [
     "ExportReport",
+    "TokenHeatmaps",
     "activation_histogram",
     "bars",
     "change_bars",
     "circuit_profile",
     "dose_response",
+    "effect_by_rank",
     "export",
     "index",
     "layer_distribution",
@@ -21,6 +25,7 @@ __all__ = [
     "precision_recall",
     "promoted_tokens",
     "score_ranks",
+    "score_scatter",
     "sensitivity",
     "static_export_problem",
     "strength_curves",

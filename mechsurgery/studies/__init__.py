@@ -1,16 +1,19 @@
 """One study per paper: calls the verbs in the paper's order, returns its tables and figures.
 
-`mechsurgery.studies.cna` is the function; `mechsurgery.studies.contrastive` holds its parts.
+`mechsurgery.studies.cna` and `mechsurgery.studies.latents` are functions; `studies.contrastive` and
+`studies.latent_attribution` hold their parts.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+_STUDIES = {"cna": "contrastive", "latents": "latent_attribution"}
+
 
 def __getattr__(name: str) -> Any:
-    if name == "cna":
-        from .contrastive import cna
+    if name in _STUDIES:
+        import importlib
 
-        return cna
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}; studies: cna")
+        return getattr(importlib.import_module(f"{__name__}.{_STUDIES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}; studies: {', '.join(_STUDIES)}")

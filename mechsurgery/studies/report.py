@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from ..artifacts import write_atomically
+from ..plots.heatmaps import TokenHeatmaps
 
 _STYLE = """
 body{font-family:Helvetica,Arial,sans-serif;max-width:1060px;margin:2em auto;padding:0 1em;color:#222;line-height:1.45}
@@ -26,24 +27,26 @@ _CLASSES = {"held": "held", "did not hold": "failed"}
 
 @dataclass(frozen=True)
 class Section:
-    """A heading with paragraphs, then tables and figures with their captions, in the order given."""
+    """A heading with paragraphs, then tables, figures and token heat maps with their captions."""
 
     title: str
     text: tuple[str, ...] = ()
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
     figures: dict[str, Any] = field(default_factory=dict)
+    heatmaps: dict[str, TokenHeatmaps] = field(default_factory=dict)
 
 
 def write_report(path: str | Path, title: str, sections: Iterable[Section]) -> Path:
-    """Write the page. The plotting script is in it once, so it needs no network and no other file."""
+    """Write the page. The plotting scripts are in it once, so it needs no network and no other file."""
     from plotly.offline import get_plotlyjs
 
     sections = list(sections)
+    heat = TokenHeatmaps.script() if any(section.heatmaps for section in sections) else ""
     links = "".join(f"<a href='#s{i}'>{html.escape(s.title)}</a>" for i, s in enumerate(sections))
     body = "".join(_section(i, section) for i, section in enumerate(sections))
     page = (
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
-        f"<title>{html.escape(title)}</title><style>{_STYLE}</style><script>{get_plotlyjs()}</script></head>"
+        f"<title>{html.escape(title)}</title><style>{_STYLE}</style><script>{get_plotlyjs()}</script>{heat}</head>"
         f"<body><h1>{html.escape(title)}</h1><nav>{links}</nav>{body}</body></html>"
     )
     return write_atomically(path, lambda target: target.write_text(page, encoding="utf-8"))
@@ -57,6 +60,8 @@ def _section(number: int, section: Section) -> str:
     for caption, figure in section.figures.items():
         drawn = figure.to_html(full_html=False, include_plotlyjs=False)
         parts.append(f"<figure>{drawn}<figcaption>{html.escape(caption)}</figcaption></figure>")
+    for caption, maps in section.heatmaps.items():
+        parts.append(f"<h3>{html.escape(caption)}</h3>{maps.fragment()}")
     return "".join(parts)
 
 

@@ -11,7 +11,7 @@ from support.dictionaries import random_dictionary, random_sae
 from mechsurgery import PromptSet, load_model
 from mechsurgery.attribution.gradient import exact_removal, latent_attribution, mean_activation, pair_batches
 from mechsurgery.attribution.pairs import CompletionPairs
-from mechsurgery.attribution.splice import mean_latents, spliced_attribution, token_sums
+from mechsurgery.attribution.splice import latent_means, mean_latents, spliced_attribution
 from mechsurgery.errors import ActivationError, InputError, MismatchError, PromptError, SiteError
 from mechsurgery.models.saes import Dictionary, identity
 
@@ -212,7 +212,7 @@ def test_a_planted_latent_is_found_and_larger_activations_are_not(tiny_llama, co
     mean = mean_activation(tiny_llama, contrast.negative, site)
     found = latent_attribution(tiny_llama, dictionary, pairs, mean)
     assert found.rank_of(dictionary.site, 40) == 0
-    activation = token_sums(tiny_llama, dictionary, pairs.prompts)
+    activation = latent_means(tiny_llama, dictionary, pairs.prompts)
     assert int((activation > activation[40]).sum()) > 0
 
 
@@ -230,8 +230,8 @@ def test_sums_and_means_of_latents_equal_a_plain_forward(tiny_llama, dictionary,
     expected = torch.cat(each).mean(0)
     found = mean_latents(tiny_llama, dictionary, contrast.negative, max_rows=5)[dictionary.site]
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
-    last = token_sums(tiny_llama, dictionary, ids, last=[2] * len(ids))
-    torch.testing.assert_close(last.float(), sum(z[-2:].sum(0) for z in each), atol=1e-4, rtol=1e-4)
+    last = latent_means(tiny_llama, dictionary, ids, last=[2] * len(ids))
+    torch.testing.assert_close(last, sum(z[-2:].mean(0) for z in each) / len(each), atol=1e-5, rtol=1e-4)
 
 
 def test_pairs_of_texts_are_tokenised_after_their_prompts(tiny_llama):

@@ -11,9 +11,8 @@ from typing import Any
 
 import pandas as pd
 
+from ..saved import FAILED, HELD, UNDECIDED, UNMEASURED
 from .methods import CAA_MLP, CNA
-
-HELD, FAILED, UNDECIDED, UNMEASURED = "held", "did not hold", "undecided", "not measured"
 
 
 def claims(

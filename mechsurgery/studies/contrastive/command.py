@@ -11,10 +11,10 @@ from ...artifacts import write_atomically
 from ...errors import InputError
 from ...evaluation.judges import is_refusal
 from ...prompts import ContrastSet, PromptSet
+from ..saved import to_markdown
 from .data import StudyData, study_data
 from .many import aggregate
 from .study import MODES, cna
-from .tables import to_markdown
 
 
 def run(instruct: Sequence[str], base: Sequence[str], out: Path, options: Mapping[str, Any], progress: bool) -> str:

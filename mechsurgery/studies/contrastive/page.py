@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from ..report import Section
-from .claims import FAILED, UNDECIDED, UNMEASURED
+from ..saved import FAILED, UNDECIDED, UNMEASURED
 from .methods import CNA
 
 _FIGURES = {

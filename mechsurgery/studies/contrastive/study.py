@@ -15,14 +15,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from ... import plots
-from ...artifacts import provenance, save_json, write_atomically
+from ...artifacts import provenance
 from ...attribution import random_circuits
 from ...errors import InputError
 from ...evaluation import Results, dose, evaluate
@@ -34,8 +34,8 @@ from ...models import load_model
 from ...prompts import ContrastSet
 from ...units import Circuit
 from ..compare import Comparison, compare
-from ..figures import export_all
-from ..report import write_report
+from ..report import Section
+from ..saved import Study
 from . import methods, tables
 from .claims import claims
 from .data import StudyData, showing, study_data
@@ -51,40 +51,17 @@ TRANSFER_M = (0.0, 0.5, 2.0, 3.0)
 
 
 @dataclass(frozen=True, eq=False)
-class CNAStudy:
-    """Everything the study measured: tables and figures by name, all rows, circuits, and how it was made."""
+class CNAStudy(Study):
+    """The study's tables and figures by name, all rows, the circuits (`artefacts`), and how it was made."""
 
-    tables: dict[str, pd.DataFrame]
-    figures: dict[str, Any]
-    results: dict[str, Results]
-    circuits: dict[str, Circuit]
-    info: dict[str, Any] = field(default_factory=dict)
+    @property
+    def circuits(self) -> dict[str, Circuit]:
+        """The located circuits by name."""
+        return self.artefacts
 
-    def text(self) -> str:
-        """The main tables as plain text."""
-        shown = [name for name in self.tables if not name.startswith(("Figure", "Layer", "Trade"))]
-        return "\n\n".join(f"{name}\n{tables.to_markdown(self.tables[name])}" for name in shown)
-
-    def save(self, out: str | Path) -> str:
-        """Write tables (CSV, Markdown, LaTeX), figures, rows, circuits and `report.html`; say what was written."""
-        out = Path(out)
-        for name, table in self.tables.items():
-            slug = name.split(":")[0].lower().replace(" ", "_").replace(",", "")
-            for ending, text in (
-                ("csv", table.to_csv(index=False)),
-                ("md", tables.to_markdown(table)),
-                ("tex", tables.to_latex(table, name)),
-            ):
-                path = out / "tables" / f"{slug}.{ending}"
-                write_atomically(path, lambda target, t=text: target.write_text(t, encoding="utf-8"))
-        for name, found in self.results.items():
-            found.save(out / "results" / name.replace(" ", "_"))
-        for name, circuit in self.circuits.items():
-            circuit.save(out / "circuits" / name.replace(" ", "_").replace(",", ""))
-        save_json(out / "study.json", self.info)
-        written = export_all(self.figures, out / "figures")
-        report = write_report(out / "report.html", self.info["title"], sections(self))
-        return f"{written}\n{len(self.tables)} tables and the report written; open {report}"
+    def sections(self) -> list[Section]:
+        """The report: claims beside numbers, what did not hold, tables, figures, responses to read."""
+        return sections(self)
 
 
 def cna(

@@ -118,16 +118,6 @@ def localisation(circuits: dict[str, object]) -> pd.DataFrame:
     ]  # fmt: skip
 
 
-def to_markdown(table: pd.DataFrame) -> str:
-    """A table as Markdown, for notes and issues."""
-    return table.to_markdown(index=False, floatfmt=".3g")
-
-
-def to_latex(table: pd.DataFrame, caption: str) -> str:
-    """A table as LaTeX (booktabs), escaped, for a paper."""
-    return table.rename(columns=str).to_latex(index=False, escape=True, float_format="%.3g", caption=caption)
-
-
 def _interval(row: pd.Series, factor: float) -> str:
     return f"[{factor * row['low']:.1f}, {factor * row['high']:.1f}]"
 

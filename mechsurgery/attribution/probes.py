@@ -1,0 +1,196 @@
+"""Linear probes on units: which direction in activation space tells the two sides of a contrast apart.
+
+Logistic regression on standardised last-token activations of latents, neurons or the residual stream, or several of
+them together, with its strength chosen by cross-validation over groups. The first step of "A Few Bad Neurons"
+(2601.18939); a probe finds what is *readable*, which need not be what the model uses.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..artifacts import provenance
+from ..errors import InputError
+from ..models import sites
+from ..models.saes import Dictionary
+from ..prompts import ContrastSet
+from ..units import UnitScores
+from .statistics import unit_activations
+
+#: Inverse strengths of regularisation that cross-validation chooses from.
+STRENGTHS = (0.001, 0.01, 0.1, 1.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """A fitted probe: w over standardised units, and each unit's mean and standard deviation σ.
+
+    `auroc` is of held-out folds, with a 95 % interval from resampling groups. `decision` is the log-odds of the
+    positive side.
+    """
+
+    weights: dict[str, Float[Tensor, " d"]]
+    means: dict[str, Float[Tensor, " d"]]
+    scales: dict[str, Float[Tensor, " d"]]
+    bias: float
+    auroc: float
+    low: float
+    high: float
+    n: int
+    penalty: str
+    strength: float
+    info: dict[str, Any] = field(default_factory=dict)
+
+    def scores(self) -> UnitScores:
+        """The weights as scores: large is evidence for the positive side, per standard deviation of the unit."""
+        return UnitScores(dict(self.weights), f"probe weight ({self.penalty})", dict(self.info))
+
+    def decision(self, activations: Mapping[str, Float[Tensor, "n d"]]) -> Float[Tensor, " n"]:
+        """Log-odds of the positive side for activations at the probe's hook points."""
+        parts = [((activations[s] - self.means[s]) / self.scales[s]) @ w for s, w in self.weights.items()]
+        return torch.stack(parts).sum(0) + self.bias
+
+
+def fit_probe(
+    model: Any,
+    contrast: ContrastSet,
+    units: Sequence[str | Dictionary],
+    *,
+    penalty: Literal["l2", "l1"] = "l2",
+    position: Literal["last", "mean"] = "last",
+    strengths: Sequence[float] = STRENGTHS,
+    folds: int = 5,
+    seed: int = 0,
+    template: str = "auto",
+    max_rows: int = 64,
+) -> Probe:
+    """Fit a probe of the contrast's sides on hook points and dictionaries taken together.
+
+    Cross-validation keeps groups together. Raises `InputError` for an unknown penalty or too few groups a side.
+    """
+    sides = (contrast.positive, contrast.negative)
+    found = [
+        unit_activations(model, side, units, position=position, template=template, max_rows=max_rows) for side in sides
+    ]
+    features = {site: torch.cat([found[0][site], found[1][site]]) for site in found[0]}
+    labels = [1] * len(sides[0]) + [0] * len(sides[1])
+    groups = [prompt.group for side in sides for prompt in side]
+    info = provenance(
+        model=str(model.cfg.model_name), fingerprint=sites.fingerprint(model), contrast=contrast.name,
+        prompts=contrast.digest, position=position, template=template,
+    )  # fmt: skip
+    return fit_probe_on(
+        features, labels, groups, penalty=penalty, strengths=strengths, folds=folds, seed=seed, info=info
+    )
+
+
+def fit_probe_on(
+    features: Mapping[str, Float[Tensor, "n d"]],
+    labels: Sequence[int],
+    groups: Sequence[str],
+    *,
+    penalty: Literal["l2", "l1"] = "l2",
+    strengths: Sequence[float] = STRENGTHS,
+    folds: int = 5,
+    seed: int = 0,
+    info: dict[str, Any] | None = None,
+) -> Probe:
+    """The same from activations that were measured before: {hook name: [n, d]}, a label (0, 1) and group a row."""
+    x, y, own = _checked(features, labels, groups, penalty, folds)
+    splits = _splits(y, own, folds, seed)
+    outside = np.empty(len(y))
+    for fit, held in splits:
+        chosen = _best(x[fit], y[fit], own[fit], penalty, strengths, seed)
+        scaler, regression = _fitted(x[fit], y[fit], penalty, chosen, seed)
+        outside[held] = regression.decision_function(scaler.transform(x[held]))
+    strength = _best(x, y, own, penalty, strengths, seed)
+    scaler, regression = _fitted(x, y, penalty, strength, seed)
+    auroc, low, high = _auroc(y, outside, own, seed)
+    widths = [value.shape[1] for value in features.values()]
+
+    def parts(values: Any) -> dict[str, Tensor]:
+        return dict(zip(features, torch.tensor(np.asarray(values), dtype=torch.float32).split(widths)))
+
+    return Probe(
+        parts(regression.coef_[0]), parts(scaler.mean_), parts(scaler.scale_), float(regression.intercept_[0]),
+        auroc, low, high, len(y), penalty, strength, dict(info or {}),
+    )  # fmt: skip
+
+
+def _checked(features, labels, groups, penalty, folds):
+    if penalty not in ("l1", "l2") or not features:
+        raise InputError(f"penalty={penalty!r} on {len(features)} hook points; give 'l2' or 'l1' and at least one")
+    x = torch.cat([value.float() for value in features.values()], 1).numpy()
+    y, own = np.asarray(labels), np.asarray(groups)
+    if set(np.unique(y)) != {0, 1}:
+        raise InputError(f"labels of {len(set(labels))} kinds ({sorted(set(labels))}); a probe needs both 0 and 1")
+    if len(y) != len(x) or len(own) != len(x):
+        raise InputError(f"{len(x)} rows, {len(y)} labels and {len(own)} groups; give one of each a row")
+    for side in (0, 1):
+        n = len(set(own[y == side]))
+        if n < folds:
+            raise InputError(f"{n} groups of label {side} for {folds} folds; give more groups or fewer folds")
+    return x, y, own
+
+
+def _splits(y, groups, folds, seed):
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    return [(fit, held) for fit, held in splitter.split(y, y, groups) if len(set(y[fit])) == 2]
+
+
+def _best(x, y, groups, penalty, strengths, seed) -> float:
+    """The strength with the best mean AUROC over inner folds; ties go to the stronger regularisation."""
+    from sklearn.metrics import roc_auc_score
+
+    if len(strengths) == 1:
+        return float(strengths[0])
+    inner = _splits(y, groups, 3, seed)
+
+    def quality(strength: float) -> float:
+        found = []
+        for fit, held in inner:
+            if len(set(y[held])) == 2:
+                scaler, regression = _fitted(x[fit], y[fit], penalty, strength, seed)
+                found.append(roc_auc_score(y[held], regression.decision_function(scaler.transform(x[held]))))
+        return float(np.mean(found)) if found else 0.0
+
+    return float(max(sorted(strengths), key=lambda c: round(quality(c), 6)))
+
+
+def _fitted(x, y, penalty, strength, seed):
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
+    scaler = StandardScaler().fit(x)
+    options = {"l1_ratio": 1.0, "solver": "liblinear"} if penalty == "l1" else {"solver": "lbfgs"}
+    regression = LogisticRegression(C=strength, max_iter=2000, random_state=seed, **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        regression.fit(scaler.transform(x), y)
+    return scaler, regression
+
+
+def _auroc(y, decision, groups, seed, resamples: int = 500) -> tuple[float, float, float]:
+    """AUROC with a percentile interval from drawing groups with replacement."""
+    from sklearn.metrics import roc_auc_score
+
+    generator = np.random.default_rng(seed)
+    names = np.unique(groups)
+    members = {name: np.flatnonzero(groups == name) for name in names}
+    found = []
+    for _ in range(resamples):
+        rows = np.concatenate([members[name] for name in generator.choice(names, len(names))])
+        if len(set(y[rows])) == 2:
+            found.append(roc_auc_score(y[rows], decision[rows]))
+    low, high = np.percentile(found, [2.5, 97.5])
+    return float(roc_auc_score(y, decision)), float(low), float(high)

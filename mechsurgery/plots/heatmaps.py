@@ -1,0 +1,60 @@
+"""Token heat maps by circuitsvis, many on one page and without network.
+
+circuitsvis writes its whole script (or a link to one) with every picture and puts texts into the script as they are.
+Here the script is written once and the texts are escaped.
+"""
+
+from __future__ import annotations
+
+import html
+import itertools
+import json
+from collections.abc import Iterable, Sequence
+from functools import cache
+from importlib import resources
+
+from ..errors import InputError
+
+_NUMBER = itertools.count()
+
+
+class TokenHeatmaps:
+    """Texts as tokens with a colour each: `fragment()` for a page with `script()` once, or shown in a notebook."""
+
+    def __init__(self, rows: Iterable[tuple[str, Sequence[str], Sequence[float]]]) -> None:
+        self.rows = [(str(label), list(tokens), [float(v) for v in values]) for label, tokens, values in rows]
+        for label, tokens, values in self.rows:
+            if len(tokens) != len(values):
+                raise InputError(f"{len(tokens)} tokens and {len(values)} values in row {label!r}; give one of each")
+
+    def fragment(self) -> str:
+        """HTML of the heat maps, all on one colour scale; needs `script()` before it on the page."""
+        top = max((abs(v) for _, _, values in self.rows for v in values), default=1.0) or 1.0
+        parts = []
+        for label, tokens, values in self.rows:
+            name = f"heat-{next(_NUMBER)}"
+            props = {"tokens": tokens, "values": [round(v, 5) for v in values], "minValue": -top, "maxValue": top}
+            parts.append(
+                f"<div class='heat'><small>{html.escape(label)}</small><div id='{name}'></div></div>"
+                f"<script>CircuitsVis.render('{name}',CircuitsVis.ColoredTokens,{_json(props)})</script>"
+            )
+        return "".join(parts)
+
+    @staticmethod
+    @cache
+    def script() -> str:
+        """The script of circuitsvis, to stand once on a page."""
+        source = resources.files("circuitsvis").joinpath("dist/cdn/iife.js").read_text(encoding="utf-8")
+        safe = source.replace("</script", r"<\/script")
+        return f"<script>{safe}</script>"
+
+    def _repr_html_(self) -> str:
+        return self.script() + self.fragment()
+
+
+def _json(value: object) -> str:
+    """JSON that is safe inside a script element."""
+    text = json.dumps(value)
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text

@@ -1,0 +1,41 @@
+"""The study's figures, from its scores and effects."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ... import plots
+from ...models.saes import Dictionary
+from ..saved import slug
+from .ranking import ATTRIBUTION, DIFFING, RANDOM
+
+_SHOWN = 8
+
+
+def figures(done: Sequence[Any], dictionary: Dictionary) -> dict[str, Any]:
+    """By name: attribution against activation, effects by rank, and two cases against each other."""
+    made = {}
+    site = dictionary.site
+    for r in done:
+        case = slug(r.case.name.split("/")[-1])
+        other = DIFFING if DIFFING in r.scores else "Δ-activation of completions"
+        marked = {f"top {_SHOWN} by {name}": r.chosen[name][:_SHOWN] for name in (ATTRIBUTION, other)}
+        made[f"{case}_scatter"] = plots.score_scatter(
+            r.scores[other], r.scores[ATTRIBUTION], site, marked=marked, names=(other, f"{ATTRIBUTION} (nats)"),
+            title=f"Latents of {r.case.name}: attribution against activation",
+        )  # fmt: skip
+        for name, found in r.effects.items():
+            shown = {ranking: latents for ranking, latents in r.chosen.items() if ranking != RANDOM}
+            made[f"{case}_{slug(name)}"] = plots.effect_by_rank(
+                found, shown, title=f"Effect of steering each latent alone: {r.case.name}, {name}"
+            )
+    if len(done) > 1:
+        first, second = done[:2]
+        marked = {f"top {_SHOWN} of {r.case.name}": r.chosen[ATTRIBUTION][:_SHOWN] for r in (first, second)}
+        made["convergence"] = plots.score_scatter(
+            first.scores[ATTRIBUTION], second.scores[ATTRIBUTION], site, marked=marked,
+            names=tuple(f"{ATTRIBUTION} in {r.case.name} (nats)" for r in (first, second)),
+            title="Do the same latents explain both cases?",
+        )  # fmt: skip
+    return made

@@ -1,0 +1,156 @@
+"""The causal check: steer along one latent at a time, negatively where the model behaves, positively in its twin.
+
+Every (latent, strength, prompt) is a row of the same batches. A latent's effect is the largest change of the rate of
+bad responses, in the expected direction, over the strengths at which at most a tenth of the responses are incoherent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from ...evaluation import Results, evaluate, sweep
+from ...evaluation.sampling import Grade
+from ...evaluation.stats import paired_test, wilson
+from ...intervention.latents import median_norm, steer_latents
+from ...models.saes import Dictionary
+from ...prompts import PromptSet, encode
+
+#: Fractions of the median activation norm.
+FRACTIONS = (0.1, 0.2, 0.4, 0.8)
+MAX_INCOHERENT = 0.1
+#: Latents outside the band are called so at this false-discovery rate.
+FDR = 0.05
+
+
+def random_latents(dictionary: Dictionary, n: int, *, not_in: Sequence[int], seed: int) -> list[int]:
+    """`n` latents drawn at random from those that are not in any ranking's choice and not zero."""
+    alive = dictionary.decoder.float().norm(dim=1) > 0
+    alive[list(not_in)] = False
+    pool = alive.nonzero()[:, 0]
+    order = torch.randperm(len(pool), generator=torch.Generator().manual_seed(seed))
+    return pool[order[:n].to(pool.device)].tolist()
+
+
+def steer_all(
+    model: Any, dictionary: Dictionary, latents: Sequence[int], prompts: PromptSet, reference: PromptSet, *, sign: int,
+    fractions: Sequence[float], max_new_tokens: int, template: str, folder: str | Path | None, max_rows: int,
+    progress: bool,
+) -> Results:  # fmt: skip
+    """Responses with every latent's direction added at every fraction of the median norm, at all tokens."""
+    ids = encode(model.tokenizer, reference, template=template)
+    norm = median_norm(model, ids, dictionary.hook_name)
+    runs = sweep(steer_latents(dictionary, latents, norm), [sign * fraction for fraction in fractions])
+    return evaluate(
+        model, prompts, runs, panel=(), refusal_tokens=(), max_new_tokens=max_new_tokens, template=template,
+        folder=folder, max_rows=max_rows, progress=progress,
+    )  # fmt: skip
+
+
+def graded(results: Results, prompts: PromptSet, grade: Grade) -> pd.DataFrame:
+    """The results table with each response's grade."""
+    by_id = {prompt.id: prompt for prompt in prompts}
+    table = results.table[["intervention", "kind", "strength", "prompt_id", "group", "response"]].copy()
+    table["response"] = table["response"].fillna("")
+    known: dict[tuple[str, str], str] = {}
+    found = []
+    for prompt_id, response in zip(table["prompt_id"], table["response"]):
+        if (prompt_id, response) not in known:
+            known[prompt_id, response] = grade(by_id[prompt_id], response)
+        found.append(known[prompt_id, response])
+    table["grade"] = found
+    return table
+
+
+def cells(table: pd.DataFrame) -> pd.DataFrame:
+    """Rates of bad, good and incoherent responses for every latent and strength, with n and a Wilson interval."""
+    rows = []
+    for (name, strength), group in table.groupby(["intervention", "strength"], sort=False):
+        n, counts = len(group), group["grade"].value_counts()
+        bad = int(counts.get("bad", 0))
+        low, high = wilson(bad, n)
+        rows.append({
+            "intervention": name, "strength": strength, "n": n, "bad": bad / n, "bad_low": low, "bad_high": high,
+            "good": counts.get("good", 0) / n, "incoherent": counts.get("incoherent", 0) / n,
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def effects(
+    table: pd.DataFrame, latents: Sequence[int], controls: Sequence[int], *, sign: int, fdr: float = FDR
+) -> pd.DataFrame:
+    """A row a latent: its best strength, its effect there, and how it stands beside the random latents.
+
+    `effect` is how much the rate of bad responses falls (sign −1) or rises (+1), 0 where no strength keeps incoherence
+    within a tenth. `p_baseline` is McNemar's exact test against the unmodified responses times the number of
+    strengths; `q_baseline` its Benjamini–Hochberg value. `p_random` is the share of random latents with as large an
+    effect, (1 + #)/(1 + n); `q_random` likewise. `outside` says: beyond every random latent and q_baseline within
+    `fdr`. Random latents are in the table with `control` true.
+    """
+    base = table[table["kind"] == "baseline"].set_index("prompt_id")["grade"] == "bad"
+    own = cells(table)
+    by_cell = {key: group for key, group in table.groupby(["intervention", "strength"], sort=False)}
+    strengths = [s for s in own["strength"].unique() if s != 0]
+    rows = []
+    for latent in [*latents, *controls]:
+        allowed = own[(own["intervention"] == f"latent {latent}") & (own["incoherent"] <= MAX_INCOHERENT)]
+        row = {"latent": latent, "control": latent in set(controls), "effect": 0.0, "strength": float("nan"),
+               "bad": base.mean(), "n": len(base), "incoherent": float("nan"), "p_baseline": 1.0}  # fmt: skip
+        if len(allowed):
+            best = allowed.loc[(sign * allowed["bad"]).idxmax()]
+            cell = by_cell[f"latent {latent}", best["strength"]].set_index("prompt_id")["grade"] == "bad"
+            p = paired_test(cell.loc[base.index].to_numpy(), base.to_numpy())
+            row |= {
+                "effect": sign * (best["bad"] - base.mean()), "strength": best["strength"], "bad": best["bad"],
+                "incoherent": best["incoherent"], "p_baseline": min(1.0, p * len(strengths)),
+            }  # fmt: skip
+        rows.append(row)
+    found = pd.DataFrame(rows)
+    null = found.loc[found["control"], "effect"].to_numpy()
+    tested = ~found["control"]
+    found["p_random"] = [(1 + int((null >= effect).sum())) / (1 + len(null)) for effect in found["effect"]]
+    for p, q in (("p_baseline", "q_baseline"), ("p_random", "q_random")):
+        found[q] = float("nan")
+        found.loc[tested, q] = false_discovery(found.loc[tested, p].to_numpy())
+    beyond = found["effect"] > (null.max() if len(null) else 0.0)
+    found["outside"] = tested & beyond & (found["q_baseline"] <= fdr)
+    return found
+
+
+def false_discovery(p: np.ndarray) -> np.ndarray:
+    """Benjamini–Hochberg q-values.
+
+    >>> false_discovery(np.array([0.01, 0.5, 0.02])).round(3).tolist()
+    [0.03, 0.5, 0.03]
+    """
+    from scipy.stats import false_discovery_control
+
+    return false_discovery_control(p) if len(p) else p
+
+
+def by_ranking(found: pd.DataFrame, chosen: dict[str, list[int]]) -> pd.DataFrame:
+    """A row a ranking: of its latents, how many lie outside the random band, and their best and mean effect.
+
+    `expected by chance` is how many of as many latents no different from the random ones would exceed them all.
+    """
+    at = found.set_index("latent")
+    n_random = int(found["control"].sum())
+    null = found.loc[found["control"], "effect"]
+    rows = []
+    for name, latents in chosen.items():
+        own = at.loc[list(latents)]
+        outside = int(own["outside"].sum())
+        low, high = wilson(outside, len(own))
+        rows.append({
+            "ranking": name, "latents": len(own), "outside the band": outside, "share": outside / len(own),
+            "share_low": low, "share_high": high, "expected by chance": len(own) / (n_random + 1),
+            "q_random ≤ 0.05": int((own["q_random"] <= FDR).sum()), "largest effect": own["effect"].max(),
+            "mean effect, top 10": own["effect"].head(10).mean(), "mean effect": own["effect"].mean(),
+            "random latents": n_random, "random, largest": null.max(),
+        })  # fmt: skip
+    return pd.DataFrame(rows)

@@ -1,0 +1,90 @@
+"""What every study returns and how it is written: tables, figures, all rows, located units, and the report."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ..artifacts import save_json, write_atomically
+from .figures import export_all
+from .report import Section, write_report
+
+#: Verdicts on a claim. It holds only where the interval or test leaves no doubt.
+HELD, FAILED, UNDECIDED, UNMEASURED = "held", "did not hold", "undecided", "not measured"
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """Everything a study measured: tables and figures by name, results, artefacts that save themselves, and how.
+
+    `artefacts` are circuits, scores or deltas, `info` has at least a `title`.
+    """
+
+    tables: dict[str, pd.DataFrame]
+    figures: dict[str, Any]
+    results: dict[str, Any]
+    artefacts: dict[str, Any]
+    info: dict[str, Any] = field(default_factory=dict)
+
+    #: Beginnings of the names of tables that `text` leaves out.
+    _quiet = ("Figure", "Layer", "Trade")
+
+    def text(self) -> str:
+        """The main tables as plain text."""
+        shown = [name for name in self.tables if not name.startswith(self._quiet)]
+        return "\n\n".join(f"{name}\n{to_markdown(self.tables[name])}" for name in shown)
+
+    def sections(self) -> list[Section]:
+        """The report's sections: every table, then every figure."""
+        return [Section("Tables", (), self.tables), Section("Figures", (), {}, self.figures)]
+
+    def save(self, out: str | Path) -> str:
+        """Write tables (CSV, Markdown, LaTeX), figures, rows, artefacts and `report.html`; say what was written."""
+        out = Path(out)
+        write_tables(out / "tables", self.tables)
+        for name, found in self.results.items():
+            found.save(out / "results" / slug(name))
+        for name, artefact in self.artefacts.items():
+            artefact.save(out / "circuits" / slug(name))
+        save_json(out / "study.json", self.info)
+        written = export_all(self.figures, out / "figures")
+        report = write_report(out / "report.html", self.info["title"], self.sections())
+        return f"{written}\n{len(self.tables)} tables and the report written; open {report}"
+
+
+def write_tables(folder: Path, tables: dict[str, pd.DataFrame]) -> None:
+    """Every table as CSV, Markdown and LaTeX, named by what stands before the colon of its title."""
+    for name, table in tables.items():
+        forms = {"csv": table.to_csv(index=False), "md": to_markdown(table), "tex": to_latex(table, name)}
+        for ending, text in forms.items():
+            path = folder / f"{slug(name.split(':')[0])}.{ending}"
+            write_atomically(path, lambda target, t=text: target.write_text(t, encoding="utf-8"))
+
+
+def slug(name: str) -> str:
+    """A name as a file name.
+
+    >>> slug("Table 1, as published")
+    'table_1_as_published'
+    """
+    return re.sub(r"[^\w.-]+", "_", name.lower()).strip("_")
+
+
+def to_markdown(table: pd.DataFrame) -> str:
+    """A table as Markdown, for notes and issues."""
+    return table.to_markdown(index=False, floatfmt=".3g")
+
+
+def to_latex(table: pd.DataFrame, caption: str) -> str:
+    """A table as LaTeX (booktabs), escaped, for a paper."""
+    return table.rename(columns=str).to_latex(index=False, escape=True, float_format="%.3g", caption=caption)
+
+
+def settings_table(info: dict[str, Any], keep: Iterable[str]) -> pd.DataFrame:
+    """How a study was made, as rows of setting and value."""
+    return pd.DataFrame([{"setting": name, "value": str(info[name])} for name in keep if name in info])
