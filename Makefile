@@ -32,6 +32,7 @@ lint: $(READY)
 bench: $(READY)
 	$(BIN)/python tests/benchmarks/discovery.py
 	$(BIN)/python tests/benchmarks/sweep.py
+	$(BIN)/python tests/benchmarks/attribution.py
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

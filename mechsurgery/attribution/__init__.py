@@ -1,20 +1,41 @@
-"""From prompts to scores to circuits: contrasts, universal neurons, controls."""
+"""From prompts to scores to circuits: contrasts, gradients, probes, universal neurons, controls."""
 
 from .contrast import RULES, locate, mean_difference_direction, score
 from .controls import pair_bootstrap, random_circuits, recovery
-from .statistics import ContrastStatistics, contrast_statistics, last_token_activations
+from .gradient import exact_removal, latent_attribution, mean_activation, mean_activations, neuron_attribution
+from .pairs import CompletionPairs
+from .probes import Probe, fit_probe, fit_probe_on
+from .rivals import completion_difference, model_difference, random_scores
+from .splice import latent_means, mean_latents, spliced_attribution
+from .statistics import ContrastStatistics, contrast_statistics, last_token_activations, unit_activations
 from .universal import universal_neurons
 
 __all__ = [
     "RULES",
+    "CompletionPairs",
     "ContrastStatistics",
+    "Probe",
+    "completion_difference",
     "contrast_statistics",
+    "exact_removal",
+    "fit_probe",
+    "fit_probe_on",
     "last_token_activations",
+    "latent_attribution",
+    "latent_means",
     "locate",
+    "mean_activation",
+    "mean_activations",
     "mean_difference_direction",
+    "mean_latents",
+    "model_difference",
+    "neuron_attribution",
     "pair_bootstrap",
     "random_circuits",
+    "random_scores",
     "recovery",
     "score",
+    "spliced_attribution",
+    "unit_activations",
     "universal_neurons",
 ]

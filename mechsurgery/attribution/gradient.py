@@ -17,7 +17,7 @@ are rows of one batch, and one backward of L(bad) − L(good) gives both gradien
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -176,20 +176,63 @@ def gradients(
         yield batch, [seen[name].detach() for name in names], list(grads)
 
 
-@torch.no_grad()
+def neuron_attribution(
+    model: Any,
+    pairs: CompletionPairs,
+    means: Mapping[str, Float[Tensor, " d"]],
+    *,
+    positions: Positions = "prompt",
+    reduction: Literal["sum", "mean"] = "sum",
+    max_rows: int = 32,
+    progress: bool = False,
+) -> UnitScores:
+    """Δ-attribution of every channel of all hook points in `means` at once: the gradient counterpart of CNA.
+
+    `means` is {hook name: ā} (`mean_activations`, e.g. at `neuron_sites(model)`). One forward and one backward a
+    batch give all layers; each unit's score is what `latent_attribution` of the `identity` of its hook point gives.
+    """
+    if not means:
+        raise InputError("means of no hook points; give mean_activations(model, prompts, neuron_sites(model))")
+    for site, mean in means.items():
+        _check_choices(positions, reduction, mean, sites.width(model, site))
+    total = {site: torch.zeros(len(mean), dtype=torch.float64) for site, mean in means.items()}
+    for batch, activations, grads in gradients(
+        model, list(means), pairs, reduction=reduction, max_rows=max_rows, progress=progress
+    ):
+        where = batch.where(positions)
+        weight = (where / where.sum(1, keepdim=True) / len(pairs))[..., None]
+        for site, activation, gradient in zip(means, activations, grads):
+            centred = activation.float() - means[site].to(activation.device).float()
+            total[site] -= (gradient.float() * centred * weight).sum((0, 1)).double().cpu()
+    info = provenance(
+        model=str(model.cfg.model_name), fingerprint=sites.fingerprint(model), positions=positions,
+        reduction=reduction, n_pairs=len(pairs),
+    )  # fmt: skip
+    return UnitScores({site: value.float() for site, value in total.items()}, "delta attribution", info)
+
+
 def mean_activation(
     model: Any, prompts: PromptSet, hook_name: str, *, template: str = "auto", max_rows: int = 64
 ) -> Float[Tensor, " d"]:
     """ā: the mean activation over all tokens of reference prompts at a hook point, float32 on the CPU."""
+    return mean_activations(model, prompts, [hook_name], template=template, max_rows=max_rows)[hook_name]
+
+
+@torch.no_grad()
+def mean_activations(
+    model: Any, prompts: PromptSet, names: Sequence[str], *, template: str = "auto", max_rows: int = 64
+) -> dict[str, Float[Tensor, " d"]]:
+    """{hook name: mean activation over all tokens of reference prompts}, in one streamed pass."""
     ids = encode(model.tokenizer, prompts, template=template)
-    total = torch.zeros(sites.width(model, hook_name), dtype=torch.float64)
+    total = {name: torch.zeros(sites.width(model, name), dtype=torch.float64) for name in names}
 
     def update(site: str, activation: Float[Tensor, "batch d"], rows: list[int]) -> None:
         lengths = torch.tensor([len(ids[row]) for row in rows], dtype=torch.float64)
-        total.add_((activation.double().cpu() * lengths[:, None]).sum(0))
+        total[site].add_((activation.double().cpu() * lengths[:, None]).sum(0))
 
-    capture.stream(model, ids, [hook_name], update, position="mean", max_rows=max_rows)
-    return (total / sum(len(own) for own in ids)).float()
+    capture.stream(model, ids, list(names), update, position="mean", max_rows=max_rows)
+    n = sum(len(own) for own in ids)
+    return {name: (value / n).float() for name, value in total.items()}
 
 
 @torch.no_grad()
@@ -256,11 +299,13 @@ def _loss(model: Any, batch: PairBatch, reduction: str, hooks: list) -> Float[Te
 
 def _check(dictionary: Dictionary, model: Any, positions: str, reduction: str, mean: Tensor) -> None:
     dictionary.check(model)
+    _check_choices(positions, reduction, mean, dictionary.width)
+
+
+def _check_choices(positions: str, reduction: str, mean: Tensor, width: int) -> None:
     if positions not in _POSITIONS or reduction not in _REDUCTIONS:
         raise InputError(
             f"positions={positions!r} and reduction={reduction!r}; choose from {_POSITIONS} and {_REDUCTIONS}"
         )
-    if mean.shape != (dictionary.width,) or not torch.isfinite(mean).all():
-        raise InputError(
-            f"mean has shape {tuple(mean.shape)}; give {dictionary.width} finite numbers (mean_activation)"
-        )
+    if mean.shape != (width,) or not torch.isfinite(mean).all():
+        raise InputError(f"mean has shape {tuple(mean.shape)}; give {width} finite numbers (mean_activation)")

@@ -59,7 +59,9 @@ def sample_pairs(
     )  # fmt: skip
     end = sorted(tokens.stop_ids(model))[:1]
     cut = stop_texts(model.tokenizer, template)
-    rows, kept = [], {"prompts": [], "bad": [], "good": [], "groups": [], "items": []}
+    rows: list[tuple[str, str, int, str, str]] = []
+    items: list[Prompt] = []
+    parts: list[tuple[tuple[int, ...], ...]] = []
     for number, prompt in enumerate(prompts):
         first: dict[str, list[int]] = {}
         for sample in range(n_samples):
@@ -71,21 +73,19 @@ def sample_pairs(
             rows.append((prompt.id, prompt.group, sample, text, verdict))
             if own:
                 first.setdefault(verdict, own + (end if len(own) == len(whole) < max_new_tokens else []))
-        if "bad" in first and "good" in first and (max_pairs is None or len(kept["bad"]) < max_pairs):
-            for name, value in (
-                ("prompts", ids[number]), ("bad", first["bad"]), ("good", first["good"]), ("groups", prompt.group),
-                ("items", prompt),
-            ):  # fmt: skip
-                kept[name].append(value)
+        if "bad" in first and "good" in first and (max_pairs is None or len(items) < max_pairs):
+            items.append(prompt)
+            parts.append((tuple(ids[number]), tuple(first["bad"]), tuple(first["good"])))
     table = pd.DataFrame(rows, columns=["prompt_id", "group", "sample", "response", "grade"])
-    if not kept["bad"]:
+    if not items:
         counts = table["grade"].value_counts().to_dict()
         raise PromptError(
             f"no prompt of {prompts.name!r} got both a bad and a good completion in {n_samples} samples (grades: "
             f"{counts}); sample more, or give prompts on which the model wavers"
         )
-    items = PromptSet(prompts.name, tuple(kept.pop("items")))
-    return SampledPairs(CompletionPairs(**{k: tuple(v) for k, v in kept.items()}), items, table)
+    starts, bad, good = zip(*parts)
+    pairs = CompletionPairs(starts, bad, good, tuple(prompt.group for prompt in items))
+    return SampledPairs(pairs, PromptSet(prompts.name, tuple(items)), table)
 
 
 def _turn(tokenizer: Any, made: list[int], stops: tuple[str, ...]) -> tuple[list[int], str]:

@@ -3,6 +3,7 @@
 from .bake import bake, baked
 from .changes import Affine, Custom, Project
 from .hooks import Edit, Intervention, ablate, applied, row_hooks, scale
+from .latents import median_norm, scale_latents, steer_latents
 from .steering import mean_ablate, project_out, steer
 
 __all__ = [
@@ -16,8 +17,11 @@ __all__ = [
     "bake",
     "baked",
     "mean_ablate",
+    "median_norm",
     "project_out",
     "row_hooks",
     "scale",
+    "scale_latents",
     "steer",
+    "steer_latents",
 ]

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -20,8 +21,6 @@ from torch import Tensor
 from ..errors import ActivationError, LoadError, MismatchError, ModelNotFoundError, UnsafeFileError, listed
 from ..organisms.registry import SAES, sae_path
 from . import sites
-
-_LATENTS = ".hook_sae_acts_post"
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,17 +35,17 @@ class Dictionary:
     @property
     def site(self) -> str:
         """The hook name of the latents."""
-        return self.hook_name + _LATENTS
+        return self.hook_name + sites.LATENTS
 
     @property
     def n_latents(self) -> int:
         """How many latents there are."""
-        return int(self.sae.W_dec.shape[0])
+        return int(self.sae.cfg.d_sae)
 
     @property
     def width(self) -> int:
         """How wide the activation is that it reads."""
-        return int(self.sae.W_dec.shape[1])
+        return int(self.sae.cfg.d_in)
 
     @property
     def decoder(self) -> Float[Tensor, "n_latents d"]:
@@ -59,7 +58,8 @@ class Dictionary:
 
     def encode(self, activation: Float[Tensor, "*b d"]) -> Float[Tensor, "*b n_latents"]:
         """Latent activations, in the autoencoder's own dtype."""
-        return self.sae.encode(activation.to(self.sae.W_dec))
+        own = next(self.sae.parameters(), activation)
+        return self.sae.encode(activation.to(own))
 
     def decode(self, latents: Float[Tensor, "*b n_latents"]) -> Float[Tensor, "*b d"]:
         """The reconstructed activation."""
@@ -139,9 +139,15 @@ def identity(model: Any, hook_name: str) -> Dictionary:
 
 
 class _Identity(torch.nn.Module):
+    """Stands in for an autoencoder; its matrix is made only where it is asked for."""
+
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.register_buffer("W_dec", torch.eye(width))
+        self.cfg = SimpleNamespace(d_in=width, d_sae=width)
+
+    @property
+    def W_dec(self) -> Tensor:
+        return torch.eye(self.cfg.d_in)
 
     def encode(self, x: Tensor) -> Tensor:
         return x

@@ -56,6 +56,10 @@ _SHAPE_OF_A_MODEL = (
 _CHUNK = 1 << 22
 
 
+#: What the hook name of an autoencoder's latents ends with, after the hook point it reads.
+LATENTS = ".hook_sae_acts_post"
+
+
 def check_layers(model: Model, layers: Sequence[int] | None = None) -> list[int]:
     """The layers asked for (all of them for None), or `SiteError` where the model has no such layer."""
     n = model.cfg.n_layers
@@ -105,6 +109,11 @@ def check_sites(model: Model, names: Sequence[str]) -> list[str]:
     """The names, each a hook point that exists and fires, or `SiteError` that says what there is instead."""
     known = model.hook_dict
     for name in names:
+        if name.endswith(LATENTS) and name.removesuffix(LATENTS) in known:
+            raise SiteError(
+                f"{name!r} are latents of an autoencoder, which are no hook point of the model itself; use "
+                "scale_latents(circuit, dictionary) or another function that takes the dictionary"
+            )
         if name not in known:
             near = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or list(known)[:3]
             raise SiteError(

@@ -38,6 +38,11 @@ def manifest() -> dict[str, Any]:
     return json.loads((_WEIGHTS / "manifest.json").read_text(encoding="utf-8"))
 
 
+def sae_manifest() -> dict[str, Any]:
+    """Recipe, seed, versions, checksums and measured quality of the shipped autoencoders."""
+    return json.loads((_WEIGHTS / "saes" / "manifest.json").read_text(encoding="utf-8"))
+
+
 def planted_units() -> dict[str, list[int]]:
     """The recorded neurons of `organism/planted`: {hook name: indices}."""
     return manifest()["planted"]["units"]

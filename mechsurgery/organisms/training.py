@@ -276,11 +276,12 @@ def loss_of(model: Any, ids: Int[Tensor, "batch pos"], labels: Int[Tensor, "batc
 def batches(data: list[Item], size: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Endless right-padded batches of examples of like length."""
     r = random.Random(seed)
+    block = min(size * 8, len(data))
     while True:
         order = list(range(len(data)))
         r.shuffle(order)
-        for start in range(0, len(order) - size * 8 + 1, size * 8):
-            chunk = sorted(order[start : start + size * 8], key=lambda i: len(data[i][0]))
+        for start in range(0, len(order) - block + 1, block):
+            chunk = sorted(order[start : start + block], key=lambda i: len(data[i][0]))
             groups = [chunk[i : i + size] for i in range(0, len(chunk), size)]
             r.shuffle(groups)
             for group in groups:

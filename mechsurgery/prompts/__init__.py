@@ -1,5 +1,6 @@
 """Prompts: sets, contrasts, sources and chat formatting."""
 
+from .benchmarks import load_jbb, load_mmlu, load_xstest
 from .chat import encode, render, stop_texts
 from .sets import ContrastSet, Prompt, PromptSet, check_no_overlap
 from .sources import load_contrast, load_prompts, read_table, register_contrast
@@ -11,7 +12,10 @@ __all__ = [
     "check_no_overlap",
     "encode",
     "load_contrast",
+    "load_jbb",
+    "load_mmlu",
     "load_prompts",
+    "load_xstest",
     "read_table",
     "register_contrast",
     "render",

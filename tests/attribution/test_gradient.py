@@ -1,6 +1,7 @@
 """Attribution of completions: equal to a naive implementation, to finite differences, and to the exact effect."""
 
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,8 +9,15 @@ from reference import naive_attribution
 from scipy.stats import spearmanr
 from support.dictionaries import random_dictionary, random_sae
 
-from mechsurgery import PromptSet, load_model
-from mechsurgery.attribution.gradient import exact_removal, latent_attribution, mean_activation, pair_batches
+from mechsurgery import Circuit, PromptSet, ablate, applied, load_model
+from mechsurgery.attribution.gradient import (
+    exact_removal,
+    latent_attribution,
+    mean_activation,
+    mean_activations,
+    neuron_attribution,
+    pair_batches,
+)
 from mechsurgery.attribution.pairs import CompletionPairs
 from mechsurgery.attribution.splice import latent_means, mean_latents, spliced_attribution
 from mechsurgery.errors import ActivationError, InputError, MismatchError, PromptError, SiteError
@@ -135,6 +143,7 @@ def orthonormal(width, seed=0):
         def __init__(self):
             super().__init__()
             self.register_buffer("W_dec", basis)
+            self.cfg = SimpleNamespace(d_in=width, d_sae=width)
 
         def encode(self, x):
             return x @ basis.T
@@ -165,6 +174,17 @@ def test_neurons_as_units_give_the_gradient_counterpart_of_cna(tiny_llama, pairs
     torch.testing.assert_close(again.scores[full.site], found.scores[site], atol=1e-6, rtol=1e-4)
     exact = exact_removal(tiny_llama, neurons, range(tiny_llama.cfg.d_mlp), pairs, reference)
     assert spearmanr(exact, found.scores[site]).statistic > 0.9
+    names = [f"blocks.{layer}.mlp.hook_post" for layer in range(tiny_llama.cfg.n_layers)]
+    means = mean_activations(tiny_llama, contrast.negative, names)
+    every = neuron_attribution(tiny_llama, pairs, means)
+    assert list(every.scores) == names
+    for name in names:
+        one = latent_attribution(tiny_llama, identity(tiny_llama, name), pairs, means[name])
+        torch.testing.assert_close(every.scores[name], one.scores[name], atol=1e-6, rtol=1e-4)
+    with pytest.raises(InputError, match="mean_activations"):
+        neuron_attribution(tiny_llama, pairs, {})
+    with pytest.raises(InputError, match="mean has shape"):
+        neuron_attribution(tiny_llama, pairs, {names[0]: torch.zeros(3)})
 
 
 @pytest.mark.parametrize("k", [None, 8])
@@ -268,6 +288,9 @@ def test_what_does_not_fit_is_one_clear_error(tiny_llama, pairs, mean, dictionar
         latent_attribution(tiny_llama, random_dictionary(SITE, 16), pairs, mean)
     with pytest.raises(InputError, match="mean has shape"):
         latent_attribution(tiny_llama, dictionary, pairs, mean[:3])
+    circuit = Circuit.from_indices({dictionary.site: [1]}, {dictionary.site: 48})
+    with pytest.raises(SiteError, match="scale_latents"), applied(tiny_llama, ablate(circuit)):
+        pass
     with pytest.raises(InputError, match="only one"):
         spliced_attribution(tiny_llama, [dictionary, dictionary], pairs, steps=4)
     broken = (("blocks.2.hook_resid_post" if tiny_llama.cfg.n_layers > 2 else SITE), lambda a, hook: a * float("nan"))

@@ -50,7 +50,7 @@ class LatentCase:
         return {p: {"n": len(getattr(self, p)), "digest": getattr(self, p).digest[:16]} for p in parts}
 
 
-def world_case(name: str, *, n_discovery: int = 200, n_evaluation: int = 24, seed: int = 0) -> LatentCase:
+def world_case(name: str, *, n_discovery: int = 200, n_evaluation: int = 30, seed: int = 0) -> LatentCase:
     """A case study of the organisms' world: "organism/sycophant" or "organism/misinformed", with its twin.
 
     Discovery asks about the nouns of tuning, evaluation about held-out ones.

@@ -46,7 +46,8 @@ def sections(study: Any) -> list[Section]:
 
 _SETTINGS = (
     "models", "fingerprints", "sae", "sae_digest", "hook_name", "n_latents", "k", "k_others", "n_random", "n_pairs",
-    "n_samples", "n_oracle", "fractions", "max_new_tokens", "seed", "template", "seconds", "made", "versions",
+    "n_samples", "n_oracle", "fractions", "temperature", "max_new_tokens", "seed", "template", "seconds",
+    "made", "versions",
 )  # fmt: skip
 _ONE = ("Give two cases to see which latents explain both.",)
 _STEERING = (

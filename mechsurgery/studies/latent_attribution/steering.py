@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from ...errors import InputError
 from ...evaluation import Results, evaluate, sweep
 from ...evaluation.sampling import Grade
 from ...evaluation.stats import paired_test, wilson
@@ -28,10 +29,17 @@ MAX_INCOHERENT = 0.1
 FDR = 0.05
 
 
-def random_latents(dictionary: Dictionary, n: int, *, not_in: Sequence[int], seed: int) -> list[int]:
-    """`n` latents drawn at random from those that are not in any ranking's choice and not zero."""
-    alive = dictionary.decoder.float().norm(dim=1) > 0
+def random_latents(
+    dictionary: Dictionary, n: int, *, active: torch.Tensor, not_in: Sequence[int], seed: int
+) -> list[int]:
+    """`n` latents drawn at random from those that are `active` on the case's text and in no ranking's choice.
+
+    Fewer where there are not so many; raises `InputError` where there is none.
+    """
+    alive = (dictionary.decoder.float().norm(dim=1) > 0).cpu() & active.cpu()
     alive[list(not_in)] = False
+    if not alive.any():
+        raise InputError(f"no latent is left for the random band besides the {len(not_in)} chosen ones; take a lower k")
     pool = alive.nonzero()[:, 0]
     order = torch.randperm(len(pool), generator=torch.Generator().manual_seed(seed))
     return pool[order[:n].to(pool.device)].tolist()
@@ -39,16 +47,20 @@ def random_latents(dictionary: Dictionary, n: int, *, not_in: Sequence[int], see
 
 def steer_all(
     model: Any, dictionary: Dictionary, latents: Sequence[int], prompts: PromptSet, reference: PromptSet, *, sign: int,
-    fractions: Sequence[float], max_new_tokens: int, template: str, folder: str | Path | None, max_rows: int,
-    progress: bool,
+    fractions: Sequence[float], temperature: float, max_new_tokens: int, template: str, folder: str | Path | None,
+    max_rows: int, progress: bool,
 ) -> Results:  # fmt: skip
-    """Responses with every latent's direction added at every fraction of the median norm, at all tokens."""
+    """Responses with every latent's direction added at every fraction of the median norm, at all tokens.
+
+    Sampled at a `temperature` above 0 with the same random numbers for a prompt under every latent and strength, so
+    that differences are paired.
+    """
     ids = encode(model.tokenizer, reference, template=template)
     norm = median_norm(model, ids, dictionary.hook_name)
     runs = sweep(steer_latents(dictionary, latents, norm), [sign * fraction for fraction in fractions])
     return evaluate(
-        model, prompts, runs, panel=(), refusal_tokens=(), max_new_tokens=max_new_tokens, template=template,
-        folder=folder, max_rows=max_rows, progress=progress,
+        model, prompts, runs, panel=(), refusal_tokens=(), temperature=temperature, max_new_tokens=max_new_tokens,
+        template=template, folder=folder, max_rows=max_rows, progress=progress,
     )  # fmt: skip
 
 

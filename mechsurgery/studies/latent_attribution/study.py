@@ -18,6 +18,7 @@ import pandas as pd
 from ...artifacts import provenance, write_atomically
 from ...attribution.pairs import CompletionPairs
 from ...attribution.probes import Probe
+from ...attribution.splice import latent_means
 from ...errors import InputError, MismatchError
 from ...evaluation import Results
 from ...evaluation.sampling import sample_pairs
@@ -93,6 +94,7 @@ def latents(
     n_oracle: int = 100,
     fractions: Sequence[float] = steering.FRACTIONS,
     read: int = 5,
+    temperature: float = 1.0,
     max_new_tokens: int = 32,
     seed: int = 0,
     template: str = "auto",
@@ -116,7 +118,8 @@ def latents(
         later_sae = str(sae).replace("-2", "-4")
     settings = {
         "n_samples": n_samples, "n_pairs": n_pairs, "k": k, "k_others": k_others, "n_random": n_random,
-        "n_oracle": n_oracle, "fractions": list(fractions), "read": read, "max_new_tokens": max_new_tokens,
+        "n_oracle": n_oracle, "fractions": list(fractions), "read": read, "temperature": temperature,
+        "max_new_tokens": max_new_tokens,
         "seed": seed, "template": template, "max_rows": max_rows,
     }  # fmt: skip
     done: list[CaseResult] = []
@@ -162,7 +165,8 @@ def _dictionary(sae: Any, model: Any, device: str | None) -> Dictionary:
 def _run(
     case: LatentCase, model: Any, twin: Any, dictionary: Dictionary, later: Dictionary | None, *, folder: Path | None,
     progress: bool, n_samples: int, n_pairs: int, k: int, k_others: int, n_random: int, n_oracle: int,
-    fractions: Sequence[float], read: int, max_new_tokens: int, seed: int, template: str, max_rows: int,
+    fractions: Sequence[float], read: int, temperature: float, max_new_tokens: int, seed: int, template: str,
+    max_rows: int,
 ) -> CaseResult:  # fmt: skip
     small = max(1, max_rows // 8)
     pairs, sampled = case.pairs, pd.DataFrame(columns=["prompt_id", "group", "sample", "response", "grade"])
@@ -178,7 +182,9 @@ def _run(
     site = dictionary.site
     chosen = chosen_latents(scores, site, k, k_others)
     every = list(dict.fromkeys(latent for latents in chosen.values() for latent in latents))
-    controls = steering.random_latents(dictionary, n_random, not_in=every, seed=seed)
+    rows = [[*p, *c] for p, c in zip(pairs.prompts, pairs.bad)]
+    active = latent_means(model, dictionary, rows, max_rows=small) > 0
+    controls = steering.random_latents(dictionary, n_random, active=active, not_in=every, seed=seed)
     some = [*chosen[ATTRIBUTION][: n_oracle // 2], *controls][:n_oracle]
     oracle, correlations = oracle_table(model, dictionary, pairs, mean, scores, some, max_rows=small)
     results, graded, effects = {}, {}, {}
@@ -188,11 +194,11 @@ def _run(
             continue
         results[name] = steering.steer_all(
             target, dictionary, [*every, *controls], case.evaluation, case.reference, sign=sign, fractions=fractions,
-            max_new_tokens=max_new_tokens, template=template, folder=folder, max_rows=max_rows, progress=progress,
+            temperature=temperature, max_new_tokens=max_new_tokens, template=template, folder=folder,
+            max_rows=max_rows, progress=progress,
         )  # fmt: skip
         graded[name] = steering.graded(results[name], case.evaluation, case.grade)
         effects[name] = steering.effects(graded[name], every, controls, sign=sign)
-    rows = [[*p, *c] for p, c in zip(pairs.prompts, pairs.bad)]
     views = inspect_latents(model, dictionary, chosen[ATTRIBUTION][:read], rows, max_rows=small)
     fit = _fit(model, dictionary, rows, small)
     return CaseResult(
