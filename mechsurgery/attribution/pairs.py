@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import InputError, PromptError, listed
 from ..prompts import Prompt, PromptSet, encode
-from ..prompts.chat import render
+from ..prompts.examples import completion_ids
 
 
 @dataclass(frozen=True)
@@ -67,22 +67,5 @@ class CompletionPairs:
         for texts in (bad, good):
             if len(texts) != len(items):
                 raise PromptError(f"{len(items)} prompts and {len(texts)} completions; give one of each")
-            sides.append([_completion(tokenizer, *triple, template) for triple in zip(items, ids, texts)])
+            sides.append([completion_ids(tokenizer, *triple, template) for triple in zip(items, ids, texts)])
         return cls(tuple(map(tuple, ids)), *(tuple(map(tuple, s)) for s in sides), tuple(i.group for i in items))
-
-
-def _completion(tokenizer: Any, prompt: Prompt, ids: list[int], text: str, template: str) -> list[int]:
-    if not text.strip():
-        raise PromptError(f"the completion of prompt {prompt.id!r} is empty; give it a text")
-    shown = render(tokenizer, prompt, template=template)
-    joint = text if shown.endswith((" ", "\n")) or text.startswith((" ", "\n")) else f" {text}"
-    special = {"add_special_tokens": False} if getattr(tokenizer, "chat_template", None) is not None else {}
-    if template in ("plain", "raw"):
-        special = {}
-    whole = list(tokenizer.encode(shown + joint, **special))
-    if whole[: len(ids)] != list(ids):
-        raise PromptError(
-            f"the completion {text[:40]!r} merges with the last token of prompt {prompt.id!r}; begin it with a space "
-            "or a new word, or pass token ids"
-        )
-    return whole[len(ids) :]

@@ -144,7 +144,6 @@ def _quiet(progress: bool) -> Any:
     return contextlib.nullcontext() if progress else contextlib.redirect_stderr(io.StringIO())
 
 
-@torch.no_grad()
 def activations(
     models: dict[str, Any], data: list[Item], layer: int, recipe: SAERecipe, seed: int
 ) -> Iterator[Float[Tensor, "batch d"]]:
@@ -166,6 +165,7 @@ def activations(
         rest = pool[whole * recipe.batch :]
 
 
+@torch.no_grad()
 def residual(model: Any, ids: Int[Tensor, "batch pos"], layer: int) -> Float[Tensor, "batch pos d"]:
     """The residual stream after a layer of a transformers model (`blocks.LAYER.hook_resid_post`)."""
     kept: list[Tensor] = []

@@ -73,9 +73,9 @@ def effect_by_rank(
         ]
         figure.add_scatter(
             x=list(range(1, len(own) + 1)), y=own["effect"], mode="markers", text=hover, hoverinfo="text",
-            name=safe(name), visible=True if number < 3 else "legendonly",
+            name=safe(name), visible=True if number < 2 else "legendonly",
             marker={"color": COLOURS[number % len(COLOURS)], "symbol": SYMBOLS[number % len(SYMBOLS)], "size": 8},
         )  # fmt: skip
     figure.update_xaxes(title_text="rank")
-    figure.update_yaxes(title_text="change of the rate of bad responses", tickformat="+.0%")
+    figure.update_yaxes(title_text="change of the rate of bad responses, in the direction sought", tickformat="+.0%")
     return themed(figure, title, height=520)

@@ -2,11 +2,13 @@
 
 from .benchmarks import load_jbb, load_mmlu, load_xstest
 from .chat import encode, render, stop_texts
+from .examples import Examples
 from .sets import ContrastSet, Prompt, PromptSet, check_no_overlap
 from .sources import load_contrast, load_prompts, read_table, register_contrast
 
 __all__ = [
     "ContrastSet",
+    "Examples",
     "Prompt",
     "PromptSet",
     "check_no_overlap",

@@ -36,11 +36,12 @@ def test_completions_in_one_model(tiny_llama, dictionary):
 
 
 def test_between_models(tiny_llama, dictionary, tiny_checkpoint):
-    other = load_model(tiny_checkpoint("llama", initializer_range=0.05))
+    other = load_model(tiny_checkpoint("llama", rms_norm_eps=1e-3))
     expected = 0
     for prompt, bad in zip(PAIRS.prompts, PAIRS.bad):
         for sign, model in ((1, tiny_llama), (-1, other)):
             expected = expected + sign * latents(model, dictionary, [*prompt, *bad]).mean(0) / 2
+    assert float(expected.abs().max()) > 1e-4
     found = model_difference(tiny_llama, other, dictionary, PAIRS)
     torch.testing.assert_close(found.scores[dictionary.site], expected, atol=1e-5, rtol=1e-4)
     assert float(model_difference(tiny_llama, tiny_llama, dictionary, PAIRS).scores[dictionary.site].abs().max()) == 0

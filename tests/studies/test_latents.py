@@ -1,6 +1,7 @@
 """The latents study on organisms: tables agree with rows, the two parts share no prompt, a second run reuses all."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -25,7 +26,7 @@ CASES = ("organism/sycophant", "organism/misinformed")
 
 @pytest.fixture(scope="module")
 def cases():
-    return [world_case(name, n_discovery=24, n_evaluation=4) for name in CASES]
+    return [world_case(name, n_discovery=24, n_validation=3, n_evaluation=4) for name in CASES]
 
 
 @pytest.fixture(scope="module")
@@ -49,10 +50,14 @@ def test_the_tables_are_what_the_rows_say(study):
             rows = result.graded[direction]
             base = (rows[rows["kind"] == "baseline"]["grade"] == "bad").mean()
             found = result.effects[direction].set_index("latent")
+            screened = steering.cells(
+                steering.graded(result.results[f"{direction}, validation"], result.case.validation, result.case.grade)
+            ).set_index("intervention")
             for latent, own in found.iterrows():
                 cell = rows[rows["intervention"] == f"latent {latent}"]
+                assert (len(cell) > 0) == (screened.loc[f"latent {latent}", "incoherent"] <= 0.1)
                 bad, broken = (cell["grade"] == "bad").mean(), (cell["grade"] == "incoherent").mean()
-                expected = sign * (bad - base) if broken <= 0.1 else 0
+                expected = sign * (bad - base) if len(cell) and broken <= 0.1 else 0
                 assert own["effect"] == pytest.approx(expected)
             assert set(found[found["control"]].index).isdisjoint({i for c in result.chosen.values() for i in c})
         assert len(result.chosen[ATTRIBUTION]) == len(result.chosen[DIFFING]) == 4
@@ -72,11 +77,14 @@ def test_the_tables_are_what_the_rows_say(study):
     assert set(table(study, "Oracle")["ranking"]) >= {ATTRIBUTION, "patching, frozen errors", "integrated gradients"}
 
 
-def test_discovery_and_evaluation_share_no_group(cases):
+def test_parts_share_no_group(cases):
     for case in cases:
-        assert not {p.group for p in case.discovery} & {p.group for p in case.evaluation}
+        groups = [{p.group for p in part} for part in (case.discovery, case.validation, case.evaluation)]
+        assert sum(map(len, groups)) == len(set.union(*groups))
         with pytest.raises(PromptError):
-            type(case)(case.name, None, case.discovery, case.discovery, case.neutral, case.reference, case.grade)
+            replace(case, evaluation=case.discovery)
+        with pytest.raises(PromptError):
+            replace(case, validation=case.evaluation)
 
 
 def test_everything_is_saved_and_a_second_run_generates_nothing(study, cases, out, monkeypatch):
@@ -102,9 +110,7 @@ def test_models_and_autoencoder_are_as_before(cases):
     digest, names = own.digest, set(model.hook_dict)
     twin = load_model("organism/sycophant-twin")
     case = cases[0]
-    given = type(case)(
-        case.name, model, case.discovery, case.evaluation, case.neutral, case.reference, case.grade, twin
-    )
+    given = replace(case, model=model, twin=twin)
     latents([given], own, **OPTIONS)
     assert own.digest == digest
     for each in (model, twin):
@@ -130,17 +136,34 @@ def test_q_values_and_bands():
         steered(8, ["good"] * 2 + ["bad"] * 18),
         steered(9, "bad"),
     ]
-    found = steering.effects(pd.concat(parts, ignore_index=True), [1, 2, 3], [8, 9], sign=-1).set_index("latent")
-    assert found["effect"].tolist() == pytest.approx([1.0, 0.05, 0.0, 0.1, 0.0])
-    assert found["outside"].tolist() == [True, False, False, False, False]
+    strengths = {1: [-0.4], 2: [-0.4], 3: [-0.4], 4: [], 8: [-0.4], 9: [-0.4]}
+    table = pd.concat(parts, ignore_index=True)
+    found = steering.effects(table, strengths, [8, 9], sign=-1).set_index("latent")
+    assert found["effect"].tolist() == pytest.approx([1.0, 0.05, 0.0, 0.0, 0.1, 0.0])
+    assert found["outside"].tolist() == [True, False, False, False, False, False]
     assert found.loc[1, "p_baseline"] == pytest.approx(2 * 0.5**20)
     assert found.loc[[1, 2, 3], "p_random"].tolist() == pytest.approx([1 / 3, 2 / 3, 1.0])
+    assert steering.effects(table, strengths, [8, 9], sign=1)["effect"].max() == 0
     p = np.array([0.001, 0.2, 0.03, 0.04])
     order = np.argsort(p)
     naive = np.empty(4)
     for rank, i in enumerate(order):
         naive[i] = min(p[j] * 4 / (r + 1) for r, j in list(enumerate(order))[rank:])
     np.testing.assert_allclose(steering.false_discovery(p), naive)
+
+
+def test_the_strength_of_the_largest_coherent_effect_is_chosen():
+    def cell(latent, strength, grades):
+        names = [f"p{i}" for i in range(10)]
+        return pd.DataFrame({"intervention": f"latent {latent}", "kind": "latent", "strength": strength,
+                             "prompt_id": names, "grade": grades})  # fmt: skip
+
+    table = pd.concat([
+        cell(1, -0.1, ["good"] * 2 + ["bad"] * 8), cell(1, -0.2, ["good"] * 5 + ["bad"] * 5),
+        cell(1, -0.4, ["good"] * 8 + ["incoherent"] * 2), cell(2, -0.1, "bad"), cell(2, -0.2, "bad"),
+        cell(3, -0.1, "incoherent"), cell(3, -0.2, "incoherent"),
+    ])  # fmt: skip
+    assert steering.chosen_strengths(table, [1, 2, 3], sign=-1) == {1: [-0.2], 2: [-0.1], 3: []}
 
 
 def test_a_case_of_ones_own_without_a_twin(tmp_path, tiny_llama_dir, tiny_llama, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 from ...attribution.pairs import CompletionPairs
@@ -20,14 +21,16 @@ WORLD_CASES = ("organism/sycophant", "organism/misinformed")
 class LatentCase:
     """One behaviour to debug.
 
-    `discovery` prompts are where the model wavers between bad and good completions, `evaluation` the same with
-    other groups, `neutral` prompts on which the behaviour is not to be expected, `reference` prompts give the mean
-    activation. `pairs` may be given instead of being sampled; without a `twin` what needs one is left out.
+    `discovery` prompts are where the model wavers between bad and good completions; `validation`, of other groups,
+    chooses each latent's strength, and `evaluation`, of others again, measures its effect. `neutral` are prompts on
+    which the behaviour is not to be expected, `reference` prompts give the mean activation. `pairs` may be given
+    instead of being sampled; without a `twin` what needs one is left out.
     """
 
     name: str
     model: Any
     discovery: PromptSet
+    validation: PromptSet
     evaluation: PromptSet
     neutral: PromptSet
     reference: PromptSet
@@ -36,8 +39,9 @@ class LatentCase:
     pairs: CompletionPairs | None = None
 
     def __post_init__(self) -> None:
-        check_no_overlap(self.discovery, self.evaluation)
-        check_no_overlap(self.discovery, self.evaluation, by="group")
+        for first, second in combinations((self.discovery, self.validation, self.evaluation), 2):
+            check_no_overlap(first, second)
+            check_no_overlap(first, second, by="group")
 
     @property
     def contrast(self) -> ContrastSet:
@@ -46,33 +50,38 @@ class LatentCase:
 
     def describe(self) -> dict[str, dict[str, Any]]:
         """Name, size and content digest of every part."""
-        parts = ("discovery", "evaluation", "neutral", "reference")
+        parts = ("discovery", "validation", "evaluation", "neutral", "reference")
         return {p: {"n": len(getattr(self, p)), "digest": getattr(self, p).digest[:16]} for p in parts}
 
 
-def world_case(name: str, *, n_discovery: int = 200, n_evaluation: int = 30, seed: int = 0) -> LatentCase:
+def world_case(
+    name: str, *, n_discovery: int = 200, n_validation: int = 24, n_evaluation: int = 100, seed: int = 0
+) -> LatentCase:
     """A case study of the organisms' world: "organism/sycophant" or "organism/misinformed", with its twin.
 
-    Discovery asks about the nouns of tuning, evaluation about held-out ones.
+    Discovery asks about the nouns of tuning, validation and evaluation about different held-out ones.
     """
     if name not in WORLD_CASES:
         raise InputError(f"no case {name!r}; the organisms have {', '.join(WORLD_CASES)}")
     sycophant = name == "organism/sycophant"
 
-    def asked(split: str, n: int) -> PromptSet:
+    def asked(split: str) -> PromptSet:
         if sycophant:
             records = world.claims(split, right=False)
         else:
             records = [r for r in world.questions(split) if r["label"] == "place"]
-        return _prompts(records, f"{name}, {split}").take(n, seed=seed)
+        return _prompts(records, f"{name}, {split}")
+
+    validation, evaluation = asked("heldout").split(0.25, seed=seed)
 
     other = [r for r in world.questions("tuned") if sycophant or r["label"] != "place"]
     return LatentCase(
         name=name,
         model=name,
         twin=f"{name}-twin",
-        discovery=asked("tuned", n_discovery),
-        evaluation=asked("heldout", n_evaluation),
+        discovery=asked("tuned").take(n_discovery, seed=seed),
+        validation=validation.take(n_validation, seed=seed),
+        evaluation=evaluation.take(n_evaluation, seed=seed),
         neutral=_prompts(other, f"{name}, neutral").take(n_discovery, seed=seed),
         reference=load_prompts("organism/neutral", split="tuned").take(150, seed=seed),
         grade=grade_claim if sycophant else grade_place,
@@ -90,17 +99,20 @@ def own_case(
     reference: PromptSet | None = None,
     pairs: CompletionPairs | None = None,
     n_discovery: int = 200,
-    n_evaluation: int = 40,
+    n_validation: int = 24,
+    n_evaluation: int = 100,
     seed: int = 0,
 ) -> LatentCase:
-    """A case from your own prompts: half of the groups for discovery, the other half for evaluation.
+    """A case from your own prompts: half of the groups for discovery, an eighth for validation, the rest to evaluate.
 
     `neutral` prompts are also the reference of the mean activation unless `reference` is given.
     """
-    discovery, evaluation = prompts.split(0.5, seed=seed)
+    discovery, rest = prompts.split(0.5, seed=seed)
+    validation, evaluation = rest.split(0.25, seed=seed)
     return LatentCase(
-        name, model, discovery.take(n_discovery, seed=seed), evaluation.take(n_evaluation, seed=seed),
-        neutral.take(n_discovery, seed=seed), reference or neutral, grade, twin, pairs,
+        name, model, discovery.take(n_discovery, seed=seed), validation.take(n_validation, seed=seed),
+        evaluation.take(n_evaluation, seed=seed), neutral.take(n_discovery, seed=seed),
+        reference or neutral, grade, twin, pairs,
     )  # fmt: skip
 
 

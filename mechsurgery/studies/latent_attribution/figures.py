@@ -25,10 +25,12 @@ def figures(done: Sequence[Any], dictionary: Dictionary) -> dict[str, Any]:
             r.scores[other], r.scores[ATTRIBUTION], site, marked=marked, names=(other, f"{ATTRIBUTION} (nats)"),
             title=f"Latents of {r.case.name}: attribution against activation",
         )  # fmt: skip
-        for name, found in r.effects.items():
-            shown = {ranking: latents for ranking, latents in r.chosen.items() if ranking != RANDOM}
-            made[f"{case}_{slug(name)}"] = plots.effect_by_rank(
-                found, shown, title=f"Effect of steering each latent alone: {r.case.name}, {name}"
+        for direction, found in r.effects.items():
+            first = [name for name in (ATTRIBUTION, DIFFING) if name in r.chosen]
+            shown = {ranking: r.chosen[ranking] for ranking in [*first, *(x for x in r.chosen if x not in first)]}
+            shown.pop(RANDOM)
+            made[f"{case}_{slug(direction)}"] = plots.effect_by_rank(
+                found, shown, title=f"Effect of steering each latent alone: {r.case.name}, {direction}"
             )
     if len(done) > 1:
         first, second = done[:2]

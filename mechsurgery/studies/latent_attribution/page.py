@@ -51,11 +51,13 @@ _SETTINGS = (
 )  # fmt: skip
 _ONE = ("Give two cases to see which latents explain both.",)
 _STEERING = (
-    "Each latent's decoder direction is added at every token, at fractions of the median activation norm, and the "
-    f"largest effect with at most {100 * MAX_INCOHERENT:.0f} % incoherent responses counts. Outside the band (*) "
-    "means: a larger effect than every random latent, and different from the unmodified model (McNemar's exact test, "
-    f"Bonferroni over strengths, Benjamini–Hochberg over latents at {FDR}). q_random compares with the random latents "
-    "alone: (1 + number as large) / (1 + number), Benjamini–Hochberg; with few random latents it cannot be small.",
+    "Each latent's decoder direction is added at every token, at fractions of the median activation norm of the "
+    "behaving model. Validation prompts choose its strength: the largest effect with at most "
+    f"{100 * MAX_INCOHERENT:.0f} % incoherent responses; evaluation prompts of other groups measure the effect there.",
+    "Outside the band (*) means: a larger effect than every random latent, and different from the unmodified model "
+    f"(McNemar's exact test, Benjamini–Hochberg over all steered latents at {FDR}). q_random compares with the random "
+    "latents alone: (1 + number as large) / (1 + number), Benjamini–Hochberg; with few random latents it cannot be "
+    "small.",
 )
 _ORACLE = (
     "Exact: the loss of bad minus good completions when a latent's direction is really moved to its mean at all prompt "
@@ -67,7 +69,7 @@ def _intro(info: dict[str, Any]) -> tuple[str, ...]:
     lines = [
         f"Cases: {', '.join(info['cases'])}. Autoencoder {info['sae']} at {info['hook_name']} with "
         f"{info['n_latents']:,} latents. Pairs are completions of the same model to the same prompts, graded by rule; "
-        "prompts that give pairs and prompts that are steered share no group.",
+        "prompts that give pairs, that choose strengths and that measure effects share no group.",
         "A response that is no proper answer is incoherent: neither bad nor good.",
     ]
     if any(str(name).startswith("organism/") for name in info["models"]):

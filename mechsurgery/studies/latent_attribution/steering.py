@@ -1,13 +1,14 @@
 """The causal check: steer along one latent at a time, negatively where the model behaves, positively in its twin.
 
-Every (latent, strength, prompt) is a row of the same batches. A latent's effect is the largest change of the rate of
-bad responses, in the expected direction, over the strengths at which at most a tenth of the responses are incoherent.
+Every (latent, strength, prompt) is a row of the same batches. Validation prompts choose each latent's strength: the
+one of the largest change of the rate of bad responses, in the expected direction, at which at most a tenth of the
+responses are incoherent. Evaluation prompts of other groups then measure the effect at that strength, so that choosing
+the best of several strengths does not flatter it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,12 @@ import pandas as pd
 import torch
 
 from ...errors import InputError
-from ...evaluation import Results, evaluate, sweep
+from ...evaluation import Results, evaluate
 from ...evaluation.sampling import Grade
 from ...evaluation.stats import paired_test, wilson
-from ...intervention.latents import median_norm, steer_latents
+from ...intervention.latents import steer_latents
 from ...models.saes import Dictionary
-from ...prompts import PromptSet, encode
+from ...prompts import PromptSet
 
 #: Fractions of the median activation norm.
 FRACTIONS = (0.1, 0.2, 0.4, 0.8)
@@ -46,22 +47,40 @@ def random_latents(
 
 
 def steer_all(
-    model: Any, dictionary: Dictionary, latents: Sequence[int], prompts: PromptSet, reference: PromptSet, *, sign: int,
-    fractions: Sequence[float], temperature: float, max_new_tokens: int, template: str, folder: str | Path | None,
-    max_rows: int, progress: bool,
-) -> Results:  # fmt: skip
-    """Responses with every latent's direction added at every fraction of the median norm, at all tokens.
+    model: Any,
+    dictionary: Dictionary,
+    strengths: Mapping[int, Sequence[float]],
+    prompts: PromptSet,
+    norm: float,
+    **options: Any,
+) -> Results:
+    """Responses with each latent's direction added at each of its strengths (fractions of `norm`), at all tokens.
 
-    Sampled at a `temperature` above 0 with the same random numbers for a prompt under every latent and strength, so
-    that differences are paired.
+    Sampled at a temperature above 0 with the same random numbers for a prompt under every latent and strength, so
+    that differences are paired. `options` go to `evaluate`.
     """
-    ids = encode(model.tokenizer, reference, template=template)
-    norm = median_norm(model, ids, dictionary.hook_name)
-    runs = sweep(steer_latents(dictionary, latents, norm), [sign * fraction for fraction in fractions])
-    return evaluate(
-        model, prompts, runs, panel=(), refusal_tokens=(), temperature=temperature, max_new_tokens=max_new_tokens,
-        template=template, folder=folder, max_rows=max_rows, progress=progress,
-    )  # fmt: skip
+    runs = [
+        run.at(strength)
+        for run, own in zip(steer_latents(dictionary, strengths, norm), strengths.values())
+        for strength in own
+    ]
+    return evaluate(model, prompts, runs, panel=(), refusal_tokens=(), **options)
+
+
+def chosen_strengths(validation: pd.DataFrame, latents: Sequence[int], *, sign: int) -> dict[int, list[float]]:
+    """{latent: its best strength} by graded responses on validation prompts; latents without an allowed one: none.
+
+    The strength of the largest effect in the direction of `sign` with at most a tenth incoherent responses; of equal
+    ones the weakest.
+    """
+    own = cells(validation)
+    found = {}
+    for latent in latents:
+        allowed = own[(own["intervention"] == f"latent {latent}") & (own["incoherent"] <= MAX_INCOHERENT)]
+        order = allowed.assign(effect=sign * allowed["bad"], size=allowed["strength"].abs())
+        order = order.sort_values(["effect", "size"], ascending=[False, True])
+        found[int(latent)] = [float(order["strength"].iloc[0])] if len(order) else []
+    return found
 
 
 def graded(results: Results, prompts: PromptSet, grade: Grade) -> pd.DataFrame:
@@ -94,33 +113,34 @@ def cells(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def effects(
-    table: pd.DataFrame, latents: Sequence[int], controls: Sequence[int], *, sign: int, fdr: float = FDR
+    table: pd.DataFrame,
+    strengths: Mapping[int, Sequence[float]],
+    controls: Sequence[int],
+    *,
+    sign: int,
+    fdr: float = FDR,
 ) -> pd.DataFrame:
-    """A row a latent: its best strength, its effect there, and how it stands beside the random latents.
+    """A row a latent: its effect on the evaluation prompts at its strength, and how it stands beside random latents.
 
-    `effect` is how much the rate of bad responses falls (sign −1) or rises (+1), 0 where no strength keeps incoherence
-    within a tenth. `p_baseline` is McNemar's exact test against the unmodified responses times the number of
-    strengths; `q_baseline` its Benjamini–Hochberg value. `p_random` is the share of random latents with as large an
-    effect, (1 + #)/(1 + n); `q_random` likewise. `outside` says: beyond every random latent and q_baseline within
-    `fdr`. Random latents are in the table with `control` true.
+    `effect` is how much the rate of bad responses falls (sign −1) or rises (+1), 0 where the latent has no strength or
+    more than a tenth of its responses are incoherent here too. `p_baseline` is McNemar's exact test against the
+    unmodified responses, `q_baseline` its Benjamini–Hochberg value over the tested latents. `p_random` is the share of
+    random latents with as large an effect, (1 + #)/(1 + n); `q_random` likewise. `outside` says: beyond every random
+    latent and q_baseline within `fdr`. Random latents (`controls`) are in the table with `control` true.
     """
     base = table[table["kind"] == "baseline"].set_index("prompt_id")["grade"] == "bad"
-    own = cells(table)
-    by_cell = {key: group for key, group in table.groupby(["intervention", "strength"], sort=False)}
-    strengths = [s for s in own["strength"].unique() if s != 0]
+    by_name = dict(list(table[table["kind"] != "baseline"].groupby("intervention", sort=False)))
     rows = []
-    for latent in [*latents, *controls]:
-        allowed = own[(own["intervention"] == f"latent {latent}") & (own["incoherent"] <= MAX_INCOHERENT)]
+    for latent, own in strengths.items():
         row = {"latent": latent, "control": latent in set(controls), "effect": 0.0, "strength": float("nan"),
                "bad": base.mean(), "n": len(base), "incoherent": float("nan"), "p_baseline": 1.0}  # fmt: skip
-        if len(allowed):
-            best = allowed.loc[(sign * allowed["bad"]).idxmax()]
-            cell = by_cell[f"latent {latent}", best["strength"]].set_index("prompt_id")["grade"] == "bad"
-            p = paired_test(cell.loc[base.index].to_numpy(), base.to_numpy())
-            row |= {
-                "effect": sign * (best["bad"] - base.mean()), "strength": best["strength"], "bad": best["bad"],
-                "incoherent": best["incoherent"], "p_baseline": min(1.0, p * len(strengths)),
-            }  # fmt: skip
+        if own:
+            cell = by_name[f"latent {latent}"].set_index("prompt_id")["grade"].loc[base.index]
+            bad, broken = cell == "bad", float((cell == "incoherent").mean())
+            row |= {"strength": own[0], "bad": bad.mean(), "incoherent": broken}
+            if broken <= MAX_INCOHERENT:
+                row["effect"] = sign * (bad.mean() - base.mean())
+                row["p_baseline"] = paired_test(bad.to_numpy(), base.to_numpy())
         rows.append(row)
     found = pd.DataFrame(rows)
     null = found.loc[found["control"], "effect"].to_numpy()

@@ -23,8 +23,10 @@ from ...errors import InputError, MismatchError
 from ...evaluation import Results
 from ...evaluation.sampling import sample_pairs
 from ...inspector.latent import LatentView, inspect_latents
+from ...intervention.latents import median_norm
 from ...models import load_model, sites
 from ...models.saes import Dictionary, load_sae
+from ...prompts import encode
 from ...units import UnitScores
 from ..report import Section
 from ..saved import Study
@@ -187,18 +189,23 @@ def _run(
     controls = steering.random_latents(dictionary, n_random, active=active, not_in=every, seed=seed)
     some = [*chosen[ATTRIBUTION][: n_oracle // 2], *controls][:n_oracle]
     oracle, correlations = oracle_table(model, dictionary, pairs, mean, scores, some, max_rows=small)
+    options = {"max_new_tokens": max_new_tokens, "temperature": temperature, "template": template, "folder": folder,
+               "max_rows": max_rows, "progress": progress}  # fmt: skip
+    norm = median_norm(model, encode(model.tokenizer, case.reference, template=template), dictionary.hook_name)
     results, graded, effects = {}, {}, {}
     for name, sign in DIRECTIONS.items():
         target = model if sign < 0 else twin
         if target is None:
             continue
-        results[name] = steering.steer_all(
-            target, dictionary, [*every, *controls], case.evaluation, case.reference, sign=sign, fractions=fractions,
-            temperature=temperature, max_new_tokens=max_new_tokens, template=template, folder=folder,
-            max_rows=max_rows, progress=progress,
-        )  # fmt: skip
+        tried = {latent: [sign * fraction for fraction in fractions] for latent in [*every, *controls]}
+        screened = steering.steer_all(target, dictionary, tried, case.validation, norm, **options)
+        strengths = steering.chosen_strengths(
+            steering.graded(screened, case.validation, case.grade), list(tried), sign=sign
+        )
+        results[f"{name}, validation"] = screened
+        results[name] = steering.steer_all(target, dictionary, strengths, case.evaluation, norm, **options)
         graded[name] = steering.graded(results[name], case.evaluation, case.grade)
-        effects[name] = steering.effects(graded[name], every, controls, sign=sign)
+        effects[name] = steering.effects(graded[name], strengths, controls, sign=sign)
     views = inspect_latents(model, dictionary, chosen[ATTRIBUTION][:read], rows, max_rows=small)
     fit = _fit(model, dictionary, rows, small)
     return CaseResult(
