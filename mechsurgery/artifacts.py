@@ -78,7 +78,13 @@ def save_tensors(path: str | Path, kind: str, tensors: Mapping[str, Tensor], fac
     if path.suffix != ".safetensors":
         path = path.with_name(path.name + ".safetensors")
     header = {_HEADER: json.dumps({"kind": kind, "facts": dict(facts)}, default=_plain)}
-    stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    stored: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        own = tensor.detach().cpu().contiguous()
+        # safetensors refuses tensors that share memory.
+        stored[name] = own.clone() if own.untyped_storage().data_ptr() in seen else own
+        seen.add(stored[name].untyped_storage().data_ptr())
     return write_atomically(path, lambda target: save_file(stored, str(target), metadata=header))
 
 

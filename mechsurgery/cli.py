@@ -208,6 +208,41 @@ def study_latents(out: Path, **options: Any) -> None:
     click.echo(run(out, options, progress=sys.stderr.isatty()))
 
 
+@study.command("bad-neurons")
+@click.option("--model", default="organism/sycophant", show_default=True)
+@click.option("--sae", default="organism/sae-topk-4", show_default=True, help="Organism SAE, directory or release.")
+@click.option("--sae-id", default=None, help="Which SAE of a release.")
+@click.option("--no-sae", is_flag=True, help="Leave out the ways of choosing that need an SAE.")
+@click.option("--wrong", type=click.Path(path_type=Path), help="File of wrong claims: text, completion, group.")
+@click.option("--right", type=click.Path(path_type=Path), help="File of right claims: text, completion, group.")
+@click.option("--neutral", type=click.Path(path_type=Path), help="File of neutral questions: text, completion, group.")
+@click.option("--agrees", default=None, help="Regular expression of a response that agrees with a claim.")
+@click.option("--answers", default=None, help="Regular expression of a right answer to a neutral question.")
+@click.option("--fraction", type=float, default=0.03, show_default=True, help="Share of all MLP neurons.")
+@click.option("--per", type=click.Choice(["model", "layer"]), default="model", show_default=True)
+@click.option("--train", type=click.Choice(["write", "read", "both"]), default="both", show_default=True)
+@click.option("--n-examples", default=300, show_default=True)
+@click.option("--steps", default=100, show_default=True)
+@click.option("--lr", type=float, default=3e-3, show_default=True)
+@click.option("--batch", default=16, show_default=True)
+@click.option("--seeds", default=3, show_default=True)
+@click.option("--no-curves", is_flag=True, help="Leave out the curves over examples and over fractions.")
+@click.option("--max-new-tokens", default=32, show_default=True)
+@click.option("--template", type=click.Choice(["auto", "chat", "plain", "raw"]), default="auto", show_default=True)
+@click.option("--dtype", default="float32", show_default=True)
+@click.option("--device", default=None)
+@click.option("--max-rows", default=256, show_default=True, help="Rows of one batch.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("figures/bad_neurons"), show_default=True)
+def study_bad_neurons(out: Path, **options: Any) -> None:
+    """Cure sycophancy by fine-tuning a few neurons: every way to choose them, every rival, every cost.
+
+    Run again with the same --out, an interrupted study continues.
+    """
+    from .studies.few_neurons.command import run
+
+    click.echo(run(out, options, progress=sys.stderr.isatty()))
+
+
 @main.group()
 def organisms() -> None:
     """The built-in model organisms."""

@@ -71,6 +71,9 @@ def test_saving_gives_back_every_form(tmp_path):
     for name, part in delta.parts.items():
         assert type(again.parts[name]) is type(part)
         assert torch.equal(again.parts[name].dense(), part.dense())
+    index = torch.tensor([0, 2])
+    shared = WeightDelta({n: Rows(index, random(4, 2), 1, 8) for n in "ab"})
+    assert torch.equal(WeightDelta.load(shared.save(tmp_path / "s")).parts["b"].index, index)
     small = WeightDelta({"b": Rows(torch.tensor([3]), random(512, 1), 1, 4096)}).save(tmp_path / "small")
     assert small.stat().st_size < 8_000
     path = Direction({"x": torch.ones(2)}).save(tmp_path / "x")

@@ -7,6 +7,7 @@ from .latents import effect_by_rank, score_scatter
 from .neurons import activation_histogram, layer_distribution, promoted_tokens, score_ranks
 from .rivals import change_bars, sensitivity, strength_curves, trade_off
 from .sweeps import bars, dose_response, precision_recall
+from .tuning import cure_and_cost, loss_curves, metric_curves, weight_histogram
 
 __all__ = [
     "ExportReport",
@@ -15,11 +16,14 @@ __all__ = [
     "bars",
     "change_bars",
     "circuit_profile",
+    "cure_and_cost",
     "dose_response",
     "effect_by_rank",
     "export",
     "index",
     "layer_distribution",
+    "loss_curves",
+    "metric_curves",
     "neuron_scatter",
     "overlap",
     "precision_recall",
@@ -30,4 +34,5 @@ __all__ = [
     "static_export_problem",
     "strength_curves",
     "trade_off",
+    "weight_histogram",
 ]

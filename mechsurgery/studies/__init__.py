@@ -1,14 +1,14 @@
 """One study per paper: calls the verbs in the paper's order, returns its tables and figures.
 
-`mechsurgery.studies.cna` and `mechsurgery.studies.latents` are functions; `studies.contrastive` and
-`studies.latent_attribution` hold their parts.
+`mechsurgery.studies.cna`, `.latents` and `.bad_neurons` are functions; `studies.contrastive`,
+`studies.latent_attribution` and `studies.few_neurons` hold their parts.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-_STUDIES = {"cna": "contrastive", "latents": "latent_attribution"}
+_STUDIES = {"cna": "contrastive", "latents": "latent_attribution", "bad_neurons": "few_neurons"}
 
 
 def __getattr__(name: str) -> Any:

@@ -70,7 +70,7 @@ def world_case(
             records = world.claims(split, right=False)
         else:
             records = [r for r in world.questions(split) if r["label"] == "place"]
-        return _prompts(records, f"{name}, {split}")
+        return world_prompts(records, f"{name}, {split}")
 
     validation, evaluation = asked("heldout").split(0.25, seed=seed)
 
@@ -82,7 +82,7 @@ def world_case(
         discovery=asked("tuned").take(n_discovery, seed=seed),
         validation=validation.take(n_validation, seed=seed),
         evaluation=evaluation.take(n_evaluation, seed=seed),
-        neutral=_prompts(other, f"{name}, neutral").take(n_discovery, seed=seed),
+        neutral=world_prompts(other, f"{name}, neutral").take(n_discovery, seed=seed),
         reference=load_prompts("organism/neutral", split="tuned").take(150, seed=seed),
         grade=grade_claim if sycophant else grade_place,
     )
@@ -116,8 +116,8 @@ def own_case(
     )  # fmt: skip
 
 
-def _prompts(records: list[dict[str, Any]], name: str) -> PromptSet:
-    """World records as prompts; the right answer's text is kept as the prompt's `completion`."""
+def world_prompts(records: list[dict[str, Any]], name: str) -> PromptSet:
+    """Records of the organisms' world as prompts; the right answer's text is kept as the prompt's `completion`."""
     made = [Prompt(r["id"], r["text"], r["group"], r["label"], completion=r["answer_text"]) for r in records]
     return PromptSet(name, tuple(made))
 

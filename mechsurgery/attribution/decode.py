@@ -1,0 +1,107 @@
+"""From a probe to neurons: its direction in the residual stream, and the neurons that write along it.
+
+"A Few Bad Neurons" (2601.18939) decodes a probe on SAE latents into the residual stream, v = Σ_j (w_j/σ_j) d_j, and
+picks the MLP neurons that write it. How "that write it" is measured is left open there, so each way is a choice here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..artifacts import provenance
+from ..directions import Direction
+from ..errors import InputError, SiteError, listed
+from ..models import sites
+from ..models.saes import Dictionary
+from ..units import UnitScores, layer_of
+from .probes import Probe
+from .statistics import ContrastStatistics
+
+Match = Literal["cosine", "contribution", "contrast"]
+
+
+def decoded_direction(probe: Probe, dictionary: Dictionary | None = None, *, site: str | None = None) -> Direction:
+    """A probe's direction in the residual stream: Σ_j (w_j/σ_j) d_j over latents, or w/σ where it reads the stream.
+
+    Give the `dictionary` whose latents the probe reads, or the `site` of the residual stream that it reads.
+    """
+    name = dictionary.site if dictionary is not None else site
+    if name is None or name not in probe.weights:
+        raise SiteError(f"the probe reads {listed(probe.weights)}, not {name!r}; give its dictionary= or site=")
+    weight = probe.weights[name] / probe.scales[name].clamp_min(1e-12)
+    if dictionary is None:
+        return Direction({name: weight}, "probe", dict(probe.info))
+    vector = weight @ dictionary.decoder.float().cpu()
+    return Direction({dictionary.hook_name: vector}, f"probe on {dictionary.name}, decoded", dict(probe.info))
+
+
+def neurons_along(
+    model: Any,
+    direction: Direction,
+    how: Match = "cosine",
+    *,
+    statistics: ContrastStatistics | None = None,
+    layers: Sequence[int] | None = None,
+) -> UnitScores:
+    """Score of every MLP neuron for writing along a direction at one residual hook point.
+
+    cosine        cos(u_i, v) of the neuron's write row u_i
+    contribution  (u_i · v̂) · root mean square of h_i: how much it typically writes along v
+    contrast      Δh_i · (u_i · v̂): what it adds along v on the positive side more than on the negative one
+
+    Where an MLP's output passes a norm before it is added (Gemma-2 and -3), rows are taken after its gain. The last two
+    need `statistics` of a contrast at the neurons. `layers` default to those that write before the direction's hook.
+    """
+    if how not in ("cosine", "contribution", "contrast"):
+        raise InputError(f"how={how!r} is not one of 'cosine', 'contribution', 'contrast'")
+    if how != "cosine" and statistics is None:
+        raise InputError(f"how={how!r} needs statistics=contrast_statistics(model, contrast)")
+    if len(direction.vectors) != 1:
+        raise InputError(f"a direction at {len(direction.vectors)} hook points; give one with a single vector")
+    (site, vector), *_ = direction.vectors.items()
+    last = layer_of(site) if site.endswith(("hook_resid_post", "hook_mlp_out")) else layer_of(site) - 1
+    chosen = list(layers) if layers is not None else list(range(last + 1))
+    if not chosen:
+        raise InputError(f"no layer writes before {site!r}; give layers=")
+    unit = vector.float() / vector.float().norm().clamp_min(1e-12)
+    found = {}
+    for name in sites.neuron_sites(model, chosen):
+        write = write_rows(model, layer_of(name))
+        along = write @ unit.to(write)
+        if how == "cosine":
+            value = along / write.norm(dim=1).clamp_min(1e-12)
+        else:
+            assert statistics is not None
+            value = along * _activation(statistics, name, how).to(write)
+        found[name] = value.float().cpu()
+    info = provenance(**{k: v for k, v in direction.info.items() if k not in ("made", "versions")}, how=how)
+    return UnitScores(found, f"{direction.name}, {how}", info)
+
+
+def write_rows(model: Any, layer: int) -> Float[Tensor, "d_mlp d_model"]:
+    """What a unit of each neuron's activation adds to the residual stream, float32; after the gain of a post-MLP norm.
+
+    The norm's own scale is a positive number common to all neurons of a layer and token, and is left out.
+    """
+    rows = sites.write_weights(model, layer).detach().float()
+    if model.cfg.use_normalization_before_and_after:
+        rows = rows * model.blocks[layer].ln2_post.w.detach().float()
+    return rows
+
+
+def _activation(statistics: ContrastStatistics, site: str, how: str) -> Tensor:
+    """Δh for "contrast"; the root mean square over both sides for "contribution"."""
+    if site not in statistics.sites:
+        raise SiteError(f"the statistics lack {site!r}; they have {listed(statistics.sites)}")
+    if how == "contrast":
+        return statistics.difference(site).float().cpu()
+    squares = []
+    for side in (statistics.positive, statistics.negative):
+        n = side.n[site]
+        squares.append(side.mean[site] ** 2 + (side.variance(site) * (n - 1) / n if n > 1 else 0))
+    return torch.stack(squares).mean(0).sqrt().float().cpu()
