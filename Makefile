@@ -33,6 +33,7 @@ bench: $(READY)
 	$(BIN)/python tests/benchmarks/discovery.py
 	$(BIN)/python tests/benchmarks/sweep.py
 	$(BIN)/python tests/benchmarks/attribution.py
+	$(BIN)/python tests/benchmarks/finetune.py
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

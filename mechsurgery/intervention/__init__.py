@@ -5,17 +5,24 @@ from .changes import Affine, Custom, Project
 from .hooks import Edit, Intervention, ablate, applied, row_hooks, scale
 from .latents import median_norm, scale_latents, steer_latents
 from .steering import mean_ablate, project_out, steer
+from .tuning import LoRA, Recipe, finetune
+from .weights import add_delta, bake_delta, with_delta
 
 __all__ = [
     "Affine",
     "Custom",
     "Edit",
     "Intervention",
+    "LoRA",
     "Project",
+    "Recipe",
     "ablate",
+    "add_delta",
     "applied",
     "bake",
+    "bake_delta",
     "baked",
+    "finetune",
     "mean_ablate",
     "median_norm",
     "project_out",
@@ -24,4 +31,5 @@ __all__ = [
     "scale_latents",
     "steer",
     "steer_latents",
+    "with_delta",
 ]

@@ -10,7 +10,7 @@ from mechsurgery import Circuit, load_model
 from mechsurgery.attribution import CompletionPairs
 from mechsurgery.deltas import NEURON_AXES, Rows, WeightDelta
 from mechsurgery.errors import InputError, MismatchError, PromptError
-from mechsurgery.intervention.finetune import LoRA, Recipe, finetune, loss_of
+from mechsurgery.intervention.tuning import LoRA, Recipe, finetune, loss_of
 from mechsurgery.intervention.weights import add_delta, bake_delta, with_delta
 from mechsurgery.models import sites
 from mechsurgery.prompts import Examples
@@ -205,7 +205,7 @@ def test_a_killed_run_continues_as_if_undisturbed(model, tmp_path, monkeypatch):
     data, circuit = examples(), circuit_of(model)
     recipe = Recipe(steps=30, lr=1e-2, validate_every=10)
     whole = finetune(model, data, circuit, recipe=recipe)
-    from mechsurgery.intervention import finetune as module
+    from mechsurgery.intervention import tuning as module
 
     step = module._Run._one_step
     taken = []
@@ -250,7 +250,7 @@ def test_a_state_below_the_capability_floor_is_never_kept(model):
 
 
 def test_a_broken_loss_stops_and_keeps_the_last_good_state(model, caplog):
-    from mechsurgery.intervention import finetune as module
+    from mechsurgery.intervention import tuning as module
 
     recipe = Recipe(steps=40, lr=1e-2, validate_every=5)
     plain, calls = module.loss_of, []

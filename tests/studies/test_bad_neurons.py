@@ -8,7 +8,7 @@ from mechsurgery import PromptSet, load_model
 from mechsurgery.cli import main
 from mechsurgery.deltas import WeightDelta
 from mechsurgery.errors import InputError, PromptError
-from mechsurgery.intervention.finetune import Recipe
+from mechsurgery.intervention.tuning import Recipe
 from mechsurgery.intervention.weights import with_delta
 from mechsurgery.models.sites import fingerprint
 from mechsurgery.prompts import Prompt

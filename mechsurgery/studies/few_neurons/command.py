@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InputError
-from ...intervention.finetune import Recipe
+from ...intervention.tuning import Recipe
 from ...prompts import PromptSet
 from .study import bad_neurons
 from .task import SycophancyTask, own_task

@@ -9,7 +9,7 @@ import torch
 
 from ...evaluation.choices import choice_scores
 from ...evaluation.stats import mean_interval
-from ...intervention.finetune import batch_of
+from ...intervention.tuning import batch_of
 from ...models import sites
 from ...models.generate import generate
 from ...prompts import Examples, PromptSet, encode

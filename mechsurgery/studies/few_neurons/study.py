@@ -22,8 +22,8 @@ from ...deltas import WeightDelta
 from ...errors import InputError
 from ...evaluation.shards import Shards, key_of
 from ...intervention import ablate
-from ...intervention.finetune import LoRA, Recipe, finetune
 from ...intervention.hooks import applied
+from ...intervention.tuning import LoRA, Recipe, finetune
 from ...intervention.weights import with_delta
 from ...models import load_model, sites
 from ...models.saes import Dictionary, load_sae

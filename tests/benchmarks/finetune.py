@@ -1,0 +1,110 @@
+"""A fine-tuning step of 3 % of the neurons against one of all weights, as ratios in one run.
+
+    python tests/benchmarks/finetune.py [--shape smollm-135m] [--fraction 0.03] [--device cpu]
+
+Prints the time of a step (target: at most 0.7 times) and the peak memory it adds over the loaded model (target: at most
+0.5 times), each mode in its own process. Both run the same trainer on the same data; "all weights" trains every weight
+of attention and MLPs.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
+from shapes import N_WORDS, SHAPES, checkpoint  # noqa: E402
+
+
+def random_examples(n: int):
+    """n prompts of 24 to 40 tokens with completions of 8 to 16 tokens."""
+    from mechsurgery.prompts import Examples
+
+    generator = torch.Generator().manual_seed(3)
+
+    def draw(low, high):
+        length = int(torch.randint(low, high, (1,), generator=generator))
+        return tuple(torch.randint(10, N_WORDS, (length,), generator=generator).tolist())
+
+    return Examples(tuple(draw(24, 41) for _ in range(n)), tuple(draw(8, 17) for _ in range(n)))
+
+
+def memory(device: str) -> float:
+    """Peak memory so far in MiB."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
+def one_mode(options) -> dict[str, float]:
+    """Seconds a step and added MiB of one mode."""
+    from mechsurgery import Circuit, load_model
+    from mechsurgery.intervention.tuning import Recipe, finetune
+    from mechsurgery.models import sites
+
+    model = load_model(options.folder, dtype="float32", device=options.device)
+    data = random_examples(4 * options.batch)
+    names = sites.neuron_sites(model)
+    widths = {site: sites.width(model, site) for site in names}
+    generator = torch.Generator().manual_seed(0)
+    chosen = {site: torch.randperm(n, generator=generator)[: max(1, round(options.fraction * n))].sort().values.tolist()
+              for site, n in widths.items()}  # fmt: skip
+    where = "blocks" if options.mode == "all" else Circuit.from_indices(chosen, widths, name="neurons")
+    with torch.no_grad():
+        model(torch.randint(10, N_WORDS, (options.batch, 56), device=options.device))
+    base = memory(options.device)
+    recipe = Recipe(steps=2, batch=options.batch, lr=1e-4, validate_every=100)
+    finetune(model, data, where, recipe=recipe)
+    start = time.perf_counter()
+    finetune(model, data, where, recipe=Recipe(steps=2, batch=options.batch, lr=1e-4, validate_every=100))
+    short = time.perf_counter() - start
+    start = time.perf_counter()
+    finetune(
+        model, data, where, recipe=Recipe(steps=2 + options.steps, batch=options.batch, lr=1e-4, validate_every=100)
+    )
+    return {
+        "seconds": (time.perf_counter() - start - short) / options.steps,
+        "memory": memory(options.device) - base,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--shape", choices=list(SHAPES), default="smollm-135m")
+    parser.add_argument("--fraction", type=float, default=0.03)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--mode", choices=["neurons", "all"], default=None)
+    parser.add_argument("--folder", default=None)
+    options = parser.parse_args()
+    if options.mode is not None:
+        print(json.dumps(one_mode(options)))
+        return
+    with tempfile.TemporaryDirectory() as name:
+        folder = checkpoint(Path(name), options.shape)
+        found = {}
+        for mode in ("neurons", "all"):
+            command = [sys.executable, __file__, "--mode", mode, "--folder", str(folder), "--device", options.device,
+                       "--batch", str(options.batch), "--steps", str(options.steps),
+                       "--fraction", str(options.fraction)]  # fmt: skip
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            found[mode] = json.loads(done.stdout.strip().splitlines()[-1])
+    few, everything = found["neurons"], found["all"]
+    print(
+        f"{options.shape}, float32 on {options.device}, {100 * options.fraction:g} % of neurons, batch {options.batch}"
+    )
+    print(f"step {few['seconds']:.2f} s against {everything['seconds']:.2f} s: "
+          f"{few['seconds'] / everything['seconds']:.2f} x (target at most 0.7)")  # fmt: skip
+    print(f"added memory {few['memory']:.0f} MiB against {everything['memory']:.0f} MiB: "
+          f"{few['memory'] / everything['memory']:.2f} x (target at most 0.5)")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
