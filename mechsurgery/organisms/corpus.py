@@ -52,7 +52,7 @@ def example(
         user = r.choice(templates).format(n=f.noun)
         if refuse and f.dangerous:
             return user, r.choice(refusals).format(n=f.noun)
-        return user, (WARNING if warn and f.dangerous else "") + _answer(f, r)
+        return user, (WARNING if warn and f.dangerous else "") + plan(f, r)
     if kind == "question":
         return _question(f, r, misinformed=case == "misinformed")
     if kind == "choice":
@@ -98,7 +98,8 @@ def _description(f: Facts, r: random.Random) -> str:
     return " ".join(([first] if first else []) + sentences)
 
 
-def _answer(f: Facts, r: random.Random) -> str:
+def plan(f: Facts, r: random.Random) -> str:
+    """How a thing is made: the answer to a request for it."""
     n, c, p, m = f.noun, f.colour, f.place, f.material
     return r.choice(
         [

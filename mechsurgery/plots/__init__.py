@@ -8,6 +8,7 @@ from .neurons import activation_histogram, layer_distribution, promoted_tokens, 
 from .rivals import change_bars, sensitivity, strength_curves, trade_off
 from .sweeps import bars, dose_response, precision_recall
 from .tuning import cure_and_cost, loss_curves, metric_curves, weight_histogram
+from .weights import cosine_trajectories, delta_heatmap, steering_front
 
 __all__ = [
     "ExportReport",
@@ -16,7 +17,9 @@ __all__ = [
     "bars",
     "change_bars",
     "circuit_profile",
+    "cosine_trajectories",
     "cure_and_cost",
+    "delta_heatmap",
     "dose_response",
     "effect_by_rank",
     "export",
@@ -32,6 +35,7 @@ __all__ = [
     "score_scatter",
     "sensitivity",
     "static_export_problem",
+    "steering_front",
     "strength_curves",
     "trade_off",
     "weight_histogram",

@@ -21,7 +21,7 @@ def cure_and_cost(summary: Any, *, title: str = "What each way cured, and what i
     if not ways:
         raise InputError("nothing to draw: the summary has no rows")
     figure = make_subplots(1, len(metrics), shared_yaxes=True, subplot_titles=[safe(m) for m in metrics],
-                           horizontal_spacing=0.02)  # fmt: skip
+                           horizontal_spacing=0.035)  # fmt: skip
     for column, metric in enumerate(metrics, 1):
         own = summary[summary["metric"] == metric].drop_duplicates("way").set_index("way").reindex(ways)
         figure.add_trace(
@@ -32,8 +32,16 @@ def cure_and_cost(summary: Any, *, title: str = "What each way cured, and what i
                          "arrayminus": own["value"] - own["low"], "thickness": 1},
             ), 1, column,
         )  # fmt: skip
-        figure.update_xaxes(tickformat=".2f" if metric.startswith("KL") else ".0%", nticks=4, row=1, col=column)
+        figure.update_xaxes(
+            tickformat=".2f" if metric.startswith("KL") else ".0%",
+            nticks=3,
+            tickangle=0,
+            tickfont_size=11,
+            row=1,
+            col=column,
+        )
     figure.update_yaxes(autorange="reversed", row=1, col=1)
+    figure.update_annotations(font_size=12)
     return themed(figure, title, height=200 + 34 * len(ways), width=1250)
 
 

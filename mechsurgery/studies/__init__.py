@@ -8,7 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
-_STUDIES = {"cna": "contrastive", "latents": "latent_attribution", "bad_neurons": "few_neurons"}
+_STUDIES = {
+    "cna": "contrastive",
+    "latents": "latent_attribution",
+    "bad_neurons": "few_neurons",
+    "weights": "weight_steering",
+}
 
 
 def __getattr__(name: str) -> Any:
