@@ -243,6 +243,35 @@ def study_bad_neurons(out: Path, **options: Any) -> None:
     click.echo(run(out, options, progress=sys.stderr.isatty()))
 
 
+@study.command("weights")
+@click.option("--study", "studies", type=click.Choice(["steer", "repair", "watch"]), multiple=True)
+@click.option("--seeds", default=3, show_default=True)
+@click.option("-n", "n_evaluation", default=80, show_default=True, help="Evaluation prompts of each kind.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("figures/weights"), show_default=True)
+def study_weights(out: Path, **options: Any) -> None:
+    """Contrastive weight steering on the organisms: steer a behaviour, repair a drift, watch fine-tunes.
+
+    Run again with the same --out, an interrupted study continues.
+    """
+    from .studies.weight_steering.command import run
+
+    click.echo(run(out, options, progress=sys.stderr.isatty()))
+
+
+@main.command()
+@click.argument("start", type=click.Path(path_type=Path))
+@click.argument("checkpoints", type=click.Path(path_type=Path))
+@click.option("--direction", "directions", type=click.Path(path_type=Path), multiple=True, required=True,
+              help="A saved WeightDelta; repeat for several.")  # fmt: skip
+@click.option("--nulls", default=5, show_default=True, help="Random directions of the band of chance.")
+@click.option("--out", type=click.Path(path_type=Path), default=None, help="CSV of all rows.")
+def monitor(start: Path, checkpoints: Path, directions: tuple[Path, ...], nulls: int, out: Path | None) -> None:
+    """Watch a folder of CHECKPOINTS of a model that began as START for known behaviour directions."""
+    from .studies.weight_steering.command import monitor as run
+
+    click.echo(run(start, checkpoints, directions, out, nulls))
+
+
 @main.group()
 def organisms() -> None:
     """The built-in model organisms."""

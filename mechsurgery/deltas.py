@@ -19,7 +19,7 @@ from torch import Tensor
 
 from .artifacts import load_tensors, provenance, save_tensors
 from .errors import ActivationError, InputError, MismatchError, listed
-from .units import Circuit, layer_of
+from .units import Circuit, UnitScores, layer_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -272,6 +272,26 @@ class WeightDelta:
 
 #: Parameters of an MLP that belong to one neuron each, and the axis that counts neurons.
 NEURON_AXES = {"W_in": 1, "W_gate": 1, "b_in": 0, "W_out": 0}
+
+
+def neuron_norms(delta: WeightDelta, widths: Mapping[str, int]) -> UnitScores:
+    """How much a delta changes each MLP neuron: the norm over what it reads, gates and writes with.
+
+    `widths` is {`blocks.{l}.mlp.hook_post`: neurons}, as `UnitScores.widths` and `Circuit.widths` have it.
+    """
+    found = {}
+    for site, n in widths.items():
+        square = torch.zeros(n)
+        for leaf, axis in NEURON_AXES.items():
+            part = delta.parts.get(f"blocks.{layer_of(site)}.mlp.{leaf}")
+            if part is None:
+                continue
+            whole = part.dense().float().cpu()
+            if whole.shape[axis] != n:
+                raise MismatchError(f"{site!r} has {n} neurons, the delta {whole.shape[axis]}; it is another model's")
+            square += whole.pow(2).sum(1 - axis) if whole.ndim == 2 else whole.pow(2)
+        found[site] = square.sqrt()
+    return UnitScores(found, "norm of the weight difference", {"delta": delta.name})
 
 
 def mean_delta(deltas: Iterable[WeightDelta], *, name: str = "mean") -> WeightDelta:

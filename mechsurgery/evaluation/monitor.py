@@ -61,7 +61,7 @@ class Monitor:
 
     @property
     def table(self) -> pd.DataFrame:
-        """Columns step, direction, kind ("direction" or "null"), cosine, norm (of the update in the named weights)."""
+        """Columns step, direction, kind ("direction" or "random"), cosine, norm (of the update in the named weights)."""
         return pd.DataFrame(self._rows)
 
 
@@ -112,7 +112,7 @@ def null_band(table: pd.DataFrame, quantiles: tuple[float, float] = (0.025, 0.97
     rows = []
     for (step, label), group in table.groupby(["step", "direction"], sort=False):
         own = group[group["kind"] == "direction"]["cosine"]
-        null = group[group["kind"] == "null"]["cosine"]
+        null = group[group["kind"] == "random"]["cosine"]
         low, high = (float(null.quantile(q)) if len(null) else float("nan") for q in quantiles)
         value = float(own.iloc[0])
         rows.append({"step": step, "direction": label, "cosine": value, "null_low": low, "null_high": high,
@@ -123,7 +123,7 @@ def null_band(table: pd.DataFrame, quantiles: tuple[float, float] = (0.025, 0.97
 def _with_nulls(directions: Mapping[str, WeightDelta], nulls: int, seed: int) -> list[tuple[str, str, WeightDelta]]:
     found = [(label, "direction", own) for label, own in directions.items()]
     for number, (label, own) in enumerate(directions.items()):
-        found += [(label, "null", random_delta(own, seed=seed + 1000 * number + i)) for i in range(nulls)]
+        found += [(label, "random", random_delta(own, seed=seed + 1000 * number + i)) for i in range(nulls)]
     return found
 
 

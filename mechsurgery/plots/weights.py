@@ -54,7 +54,7 @@ def cosine_trajectories(rows: Any, *, direction: str, title: str | None = None) 
     own = rows[rows["direction"] == direction]
     if not len(own):
         raise InputError(f"no rows of direction {direction!r}")
-    null = own[own["kind"] == "null"].groupby("step")["cosine"]
+    null = own[own["kind"] == "random"].groupby("step")["cosine"]
     figure = go.Figure()
     if len(null):
         low, high = null.quantile(0.025), null.quantile(0.975)

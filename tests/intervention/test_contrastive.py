@@ -132,7 +132,7 @@ def test_the_monitor_is_a_callback_in_any_loop(model, sides):
             optimiser.step()
             monitor(step)
     cosines = monitor.table[monitor.table["kind"] == "direction"]["cosine"].tolist()
-    nulls = monitor.table[monitor.table["kind"] == "null"]["cosine"].abs().max()
+    nulls = monitor.table[monitor.table["kind"] == "random"]["cosine"].abs().max()
     assert cosines[-1] > 5 * nulls
 
 
@@ -144,4 +144,4 @@ def test_checkpoints_on_disk_give_what_the_model_gives(tiny_llama_dir, tmp_path,
     table = watch_checkpoints(tiny_llama_dir, folders, {"behaviour": w}, nulls=2)
     own = table[table["kind"] == "direction"]["cosine"].tolist()
     assert own == pytest.approx([other.cosine(w)] * 2, abs=1e-3)
-    assert len(table[table["kind"] == "null"]) == 4
+    assert len(table[table["kind"] == "random"]) == 4

@@ -26,7 +26,10 @@ from ..latent_attribution.cases import world_prompts
 
 #: Strengths at which w is subtracted.
 REPAIR = (0.25, 0.5, 1.0, 1.5)
-TASK_RECIPE = Recipe(steps=80, lr=2e-3, batch=16, validate_every=10)
+TASK_RECIPE = Recipe(steps=150, lr=2e-3, batch=16, validate_every=150)
+WATCH_RECIPE = Recipe(steps=60, lr=2e-3, batch=16, validate_every=4)
+#: Examples of a task: with fewer, the skill is learnt as a format without the facts.
+N_TASK = 600
 TASK_LORA = LoRA(rank=8)
 SKILL = "one-word answers"
 
@@ -126,7 +129,7 @@ def _measured(model: Any, measure: Any, skill: PromptSet) -> pd.DataFrame:
 
 def watch(
     model: Any, kind: Kind, directions: Mapping[str, WeightDelta], probes: Mapping[str, Any], *, n: int, seed: int,
-    nulls: int = 5, recipe: Recipe = TASK_RECIPE,
+    nulls: int = 5, recipe: Recipe = WATCH_RECIPE,
 ) -> pd.DataFrame:  # fmt: skip
     """One fine-tune, watched: rows of step, direction, kind, cosine, and the behaviour measured at the same steps.
 

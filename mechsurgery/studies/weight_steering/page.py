@@ -18,6 +18,7 @@ def sections(study: Any) -> list[Section]:
     def drawn(*endings: str) -> dict[str, Any]:
         return {n.replace("_", " "): f for n, f in study.figures.items() if n.endswith(endings)}
 
+    where = {n.replace("_", " "): f for n, f in study.figures.items() if n.startswith(("norms", "cosines_by"))}
     _, verdicts = named["Claims"]
     missed = verdicts[verdicts["verdict"].isin([FAILED, UNDECIDED, UNMEASURED])]
     return [
@@ -32,14 +33,14 @@ def sections(study: Any) -> list[Section]:
         Section("Steering", _STEER, some("Steering", "Grid"), drawn("steering", "new_template")),
         Section("Repair", _REPAIR, some("Repair"), drawn("repair")),
         Section("Watching", _WATCH, some("Watching", "Cosines"), drawn("cosines")),
-        Section("Where the directions are", (), {}, {n.replace("_", " "): f for n, f in study.figures.items()
-                                                     if n.startswith(("norms", "cosines_by"))}),
+        Section("Where the directions are", (), some("Neurons"), where),
         Section("How it was made", (), {"": settings_table(study.info, _SETTINGS)}),
     ]  # fmt: skip
 
 
 _SETTINGS = (
-    "studies", "models", "seeds", "n_examples", "n_evaluation", "grid", "nulls", "lora", "recipe", "task_recipe",
+    "studies", "models", "seeds", "n_examples", "n_evaluation", "grid", "nulls", "lora", "recipe", "n_task",
+    "task_recipe", "watch_recipe",
     "seconds", "made", "versions",
 )  # fmt: skip
 _INTRO = (
@@ -57,6 +58,6 @@ _REPAIR = (
     "is subtracted from the fine-tuned weights; joint training mixes good examples into the task's data instead.",
 )
 _WATCH = (
-    "Six kinds of fine-tunes, watched every ten steps: the cosine of their update with each behaviour's direction, "
+    "Six kinds of fine-tunes, watched every few steps: the cosine of their update with each behaviour's direction, "
     "beside random directions of the same norms, and the behaviour itself on 40 prompts.",
 )

@@ -30,7 +30,7 @@ RANDOM, SHUFFLED, SAME_SIDE = "random, same norms", "labels shuffled", "same sid
 ONE_LAYER, ALL_LAYERS = "activations, one layer", "activations, all layers"
 NULLS = (RANDOM, SHUFFLED, SAME_SIDE)
 #: Symmetric strengths; null directions are tried at ±1 only.
-GRID = (-2.0, -1.0, -0.5, 0.5, 1.0, 2.0)
+GRID = (-2.0, -1.0, -0.5, -0.25, 0.25, 0.5, 1.0, 2.0)
 LORA = LoRA(rank=32, alpha=16.0)
 RECIPE = Recipe(steps=60, lr=2e-3, batch=16, warmup=5, validate_every=20)
 

@@ -16,18 +16,21 @@ from typing import Any
 import pandas as pd
 
 from ...artifacts import provenance, write_atomically
-from ...deltas import WeightDelta
+from ...attribution import contrast_statistics, score
+from ...deltas import WeightDelta, neuron_norms
 from ...errors import InputError
 from ...evaluation.shards import Shards, key_of
 from ...intervention.contrastive import contrastive_finetunes, random_delta, shuffled
+from ...intervention.tuning import Recipe
 from ...models import load_model, sites
 from ...organisms import world
+from ...prompts import ContrastSet, load_prompts
 from ..latent_attribution.cases import world_prompts
 from ..report import Section
 from ..saved import Study
 from . import drift
 from .behaviours import Behaviour, refusal, sycophancy
-from .drift import KINDS
+from .drift import KINDS, Kind
 from .figures import figures
 from .page import sections
 from .steering import GRID, LORA, RECIPE, share_showing, steer_grid, train_directions
@@ -70,13 +73,20 @@ def weights(
     seeds: Sequence[int] = (0, 1, 2),
     n_examples: int = 200,
     n_evaluation: int = 80,
+    n_task: int = drift.N_TASK,
     grid: Sequence[float] = GRID,
     nulls: int = 5,
+    recipe: Recipe = RECIPE,
+    task_recipe: Recipe = drift.TASK_RECIPE,
+    watch_recipe: Recipe = drift.WATCH_RECIPE,
+    kinds: Sequence[Kind] = KINDS,
     progress: bool = False,
 ) -> WeightStudy:
     """Run the three studies on the organisms: "steer", "repair" and "watch".
 
-    With `out`, each part is kept as it is made, and an interrupted study continues. Raises what the parts raise.
+    `recipe` trains the directions, `task_recipe` the drifting tasks, `watch_recipe` the fine-tunes that are watched, of
+    which `kinds` says which. With `out`, each part is kept as it is made, and an interrupted study continues. Raises
+    what the parts raise.
     """
     from tqdm.auto import tqdm
 
@@ -86,25 +96,30 @@ def weights(
         raise InputError(f"studies={list(studies)} and seeds={list(seeds)}; choose from {STUDIES}, at least one seed")
     behaviours = {b.name: b for b in (sycophancy(n_evaluation=n_evaluation), refusal(n_evaluation=n_evaluation))}
     made = _Maker(out, {"n_examples": n_examples, "n_evaluation": n_evaluation, "nulls": nulls,
-                        "recipe": repr(RECIPE), "lora": repr(LORA), "task": repr(drift.TASK_RECIPE)})  # fmt: skip
+                        "n_task": n_task, "watch": repr(watch_recipe),
+                        "recipe": repr(recipe), "lora": repr(LORA), "task": repr(task_recipe)},
+                  recipe, task_recipe, watch_recipe)  # fmt: skip
     jobs: list[tuple[str, Callable[[], Any]]] = []
     if "steer" in studies:
         jobs += [("steer", lambda b=b, s=s: _steer(made, b, s, grid)) for b in behaviours.values() for s in seeds]
     if "repair" in studies:
         jobs += [("repair", lambda b=b, s=s: _repair(made, b, s)) for b in behaviours.values() for s in seeds]
     if "watch" in studies:
-        jobs += [("watch", lambda k=k, s=s: _watch(made, behaviours, k, s)) for k in KINDS for s in seeds]
+        jobs += [("watch", lambda k=k, s=s: _watch(made, behaviours, k, s)) for k in kinds for s in seeds]
     parts: dict[str, list[pd.DataFrame]] = {name: [] for name in studies}
     for name, job in tqdm(jobs, desc="weight steering", unit="part", disable=not progress):
         parts[name].append(job())
     rows = {name: pd.concat(found, ignore_index=True) for name, found in parts.items()}
     info = provenance(
         title="Contrastive weight steering on the organisms", studies=list(studies), seeds=list(seeds),
-        n_examples=n_examples, n_evaluation=n_evaluation, grid=list(grid), nulls=nulls, recipe=repr(RECIPE),
-        lora=repr(LORA), task_recipe=repr(drift.TASK_RECIPE), models=sorted(made.models),
+        n_examples=n_examples, n_evaluation=n_evaluation, n_task=n_task, grid=list(grid), nulls=nulls,
+        recipe=repr(recipe), lora=repr(LORA), task_recipe=repr(task_recipe), watch_recipe=repr(watch_recipe),
+        models=sorted(made.models),
         seconds=round(time.monotonic() - started),
     )  # fmt: skip
     found = tables(rows, behaviours)
+    if made.directions:
+        found["Neurons: overlap of the largest ‖w‖ with contrastive circuits"] = _overlaps(made, behaviours)
     study = WeightStudy(found, figures(rows, behaviours, made.directions), {}, dict(made.directions), info, rows)
     if out is not None:
         logger.info("%s", study.save(out))
@@ -114,7 +129,11 @@ def weights(
 class _Maker:
     """Models loaded once, directions trained once, and measured parts kept."""
 
-    def __init__(self, out: str | Path | None, settings: dict[str, Any]) -> None:
+    def __init__(
+        self, out: str | Path | None, settings: dict[str, Any], recipe: Recipe, task_recipe: Recipe,
+        watch_recipe: Recipe,
+    ) -> None:  # fmt: skip
+        self.recipe, self.task_recipe, self.watch_recipe = recipe, task_recipe, watch_recipe
         self.out = None if out is None else Path(out)
         self.shards = Shards(None if out is None else Path(out) / "measured")
         self.settings = settings
@@ -148,7 +167,7 @@ class _Maker:
             sides = behaviour.sides(model.tokenizer, self.settings["n_examples"], seed=seed)
             if kind == "shuffled":
                 sides = shuffled(*sides, seed=seed)
-            found = contrastive_finetunes(model, *sides, where=LORA, recipe=RECIPE, seed=seed).delta.named(name)
+            found = contrastive_finetunes(model, *sides, where=LORA, recipe=self.recipe, seed=seed).delta.named(name)
             if path is not None:
                 found.save(path)
         self.directions[name] = found
@@ -158,7 +177,7 @@ class _Maker:
 def _steer(made: _Maker, behaviour: Behaviour, seed: int, grid: Sequence[float]) -> pd.DataFrame:
     def make() -> pd.DataFrame:
         model = made.model(behaviour.start)
-        found = train_directions(model, behaviour, n=made.settings["n_examples"], seed=seed)
+        found = train_directions(model, behaviour, n=made.settings["n_examples"], seed=seed, recipe=made.recipe)
         rows = steer_grid(model, behaviour, found, behaviour.measure(model), grid=grid, seed=seed)
         return rows.assign(layer=found.layer)
 
@@ -169,41 +188,61 @@ def _steer(made: _Maker, behaviour: Behaviour, seed: int, grid: Sequence[float])
 def _repair(made: _Maker, behaviour: Behaviour, seed: int) -> pd.DataFrame:
     start, task = DRIFTS[behaviour.name]
     kind = next(k for k in KINDS if k.name == task)
+    w, mixed = (made.direction(start, behaviour, seed, which) for which in ("w", "shuffled"))
 
     def make() -> pd.DataFrame:
         model = made.model(start)
-        w = made.direction(start, behaviour, seed)
         sign = 1.0 if behaviour.down else -1.0
         # Refusal has been eroded: there the good direction is more of it.
         sign = -sign if behaviour.name == "refusal" else sign
         remedies = {
             "w": w * sign,
             "random, same norms": random_delta(w, seed=seed),
-            "labels shuffled": made.direction(start, behaviour, seed, "shuffled") * sign,
+            "labels shuffled": mixed * sign,
         }
         sides = behaviour.sides(model.tokenizer, made.settings["n_examples"], seed=seed)
         good = sides[1] if sign > 0 else sides[0]
-        n = made.settings["n_examples"]
+        n = made.settings["n_task"]
         return drift.repair(model, kind, remedies, behaviour.measure(model), _skill_prompts(), n=n, seed=seed,
-                            good=good.take(max(2, n // 4), seed=seed))  # fmt: skip
+                            good=good.take(max(2, n // 6), seed=seed), recipe=made.task_recipe)  # fmt: skip
 
     rows = made.kept({"study": "repair", "behaviour": behaviour.name, "seed": seed, "task": task}, start, make)
     return rows.assign(behaviour=behaviour.name)
 
 
 def _watch(made: _Maker, behaviours: dict[str, Behaviour], kind: drift.Kind, seed: int) -> pd.DataFrame:
+    directions = {name: made.direction(WATCHED, b, 0) for name, b in behaviours.items()}
+    directions |= {f"{name}, shuffled": made.direction(WATCHED, b, 0, "shuffled") for name, b in behaviours.items()}
+
     def make() -> pd.DataFrame:
         model = made.model(WATCHED)
-        directions = {name: made.direction(WATCHED, b, 0) for name, b in behaviours.items()}
-        directions |= {f"{name}, shuffled": made.direction(WATCHED, b, 0, "shuffled") for name, b in behaviours.items()}
         probes = {
             name: (lambda own, b=b: share_showing(own, b, b.validation.take(40))) for name, b in behaviours.items()
         }
-        return drift.watch(model, kind, directions, probes, n=made.settings["n_examples"], seed=seed,
-                           nulls=made.settings["nulls"])  # fmt: skip
+        return drift.watch(model, kind, directions, probes, n=made.settings["n_task"], seed=seed,
+                           nulls=made.settings["nulls"], recipe=made.watch_recipe)  # fmt: skip
 
     return made.kept({"study": "watch", "task": kind.name, "seed": seed}, WATCHED, make)
 
 
 def _skill_prompts() -> Any:
     return world_prompts(world.questions("heldout"), "questions").take(60)
+
+
+def _overlaps(made: _Maker, behaviours: dict[str, Behaviour], fraction: float = 0.03) -> pd.DataFrame:
+    """Neurons whose weights w changes most, beside those of contrastive attribution on the same model."""
+    rows = []
+    for name, delta in made.directions.items():
+        if not name.startswith("w of"):
+            continue
+        start = "organism/" + name.split(" from ")[1].split(",")[0]
+        behaviour = behaviours[name.removeprefix("w of ").split(" from ")[0]]
+        model = made.model(start)
+        benign = load_prompts("organism/benign", split="tuned").take(100)
+        contrast = ContrastSet(behaviour.name, behaviour.prompts.take(100), benign)
+        found = score(contrast_statistics(model, contrast), "difference").top(fraction=fraction)
+        largest = neuron_norms(delta, found.widths).top(fraction=fraction)
+        overlap = largest.overlap(found)
+        rows.append({"direction": name, "neurons": len(largest), "shared with CNA": overlap["shared"],
+                     "expected by chance": overlap["expected_shared"], "Jaccard": overlap["jaccard"]})  # fmt: skip
+    return pd.DataFrame(rows)

@@ -197,7 +197,7 @@ def last_cosines(rows: pd.DataFrame) -> pd.DataFrame:
     found = []
     for (task, direction), group in last.groupby(["task", "direction"], sort=False):
         own = group[group["kind"] == "direction"]["cosine"]
-        null = group[group["kind"] == "null"]["cosine"]
+        null = group[group["kind"] == "random"]["cosine"]
         low, high = (float(np.quantile(null, q)) for q in (0.025, 0.975)) if len(null) else (float("nan"),) * 2
         found.append({"fine-tune": task, "direction": direction, "cosine": own.mean(), "seed_low": own.min(),
                       "seed_high": own.max(), "null_low": low, "null_high": high, "seeds": len(own)})  # fmt: skip
