@@ -61,7 +61,7 @@ class Monitor:
 
     @property
     def table(self) -> pd.DataFrame:
-        """Columns step, direction, kind ("direction" or "random"), cosine, norm (of the update in the named weights)."""
+        """Columns step, direction, kind ("direction", "random"), cosine, norm (of the update in the named weights)."""
         return pd.DataFrame(self._rows)
 
 

@@ -90,7 +90,8 @@ def contrastive_delta(model: Any, positive: Examples, negative: Examples, **opti
 
 def random_delta(delta: WeightDelta, *, seed: int = 0) -> WeightDelta:
     """A random difference of the same parameters, forms and norms: what chance alone aligns with or does."""
-    generator = torch.Generator().manual_seed(seed)
+    # Far from the small seeds with which a delta may itself have been drawn.
+    generator = torch.Generator().manual_seed(1_000_003 * (seed + 1) + 7919)
 
     def like(tensor: torch.Tensor) -> torch.Tensor:
         return torch.randn(tensor.shape, generator=generator)
