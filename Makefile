@@ -34,6 +34,7 @@ bench: $(READY)
 	$(BIN)/python tests/benchmarks/sweep.py
 	$(BIN)/python tests/benchmarks/attribution.py
 	$(BIN)/python tests/benchmarks/finetune.py
+	$(BIN)/python tests/benchmarks/weights.py
 
 format: $(READY)
 	$(BIN)/ruff check --fix .
