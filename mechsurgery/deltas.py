@@ -324,10 +324,21 @@ def difference(
                 "of one kind"
             )
         if not torch.equal(new, old):
-            parts[key] = Dense((new.detach().float() - old.detach().float()).cpu())
+            parts[key] = Dense(exact_difference(new, old).cpu())
     if not parts:
         raise InputError("the two sets of weights are equal: there is no difference")
     return WeightDelta(parts, name, provenance(**info))
+
+
+def exact_difference(new: Tensor, old: Tensor) -> Tensor:
+    """New − old such that adding it back (in float64) gives `new` bit for bit: float32 where that suffices, else float64.
+
+    (Float64 suffices for float32 weights whose sizes differ by less than a factor of 2²⁹.)
+    """
+    change = new.detach().double() - old.detach().double()
+    short = change.float()
+    back = (old.detach().double() + short.double()).to(new.dtype)
+    return short if torch.equal(back, new.detach()) else change
 
 
 def inner(a: Part, b: Part) -> float:

@@ -7,6 +7,7 @@ from torch.testing import assert_close
 from mechsurgery import Circuit, Direction
 from mechsurgery.deltas import Dense, LowRank, Rows, WeightDelta, as_matrix, difference, from_matrix, inner, mean_delta
 from mechsurgery.errors import ActivationError, InputError, LoadError, MismatchError
+from mechsurgery.intervention.weights import AppliedDelta
 
 SITE = "blocks.0.mlp.hook_post"
 
@@ -111,6 +112,23 @@ def test_differences_of_checkpoints():
             difference(wrong, before)
     with pytest.raises(InputError, match="equal"):
         difference(before, before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_difference_added_back_is_exact(dtype):
+    before = (random(200, 50) * 10.0 ** torch.randint(-3, 2, (200, 50))).to(dtype)
+    after = (random(200, 50, seed=1) * 10.0 ** torch.randint(-3, 2, (200, 50))).to(dtype)
+    delta = difference({"w": after}, {"w": before})
+    module = torch.nn.Linear(50, 200, bias=False, dtype=dtype)
+    module.weight.data.copy_(before)
+    applied = AppliedDelta(module, WeightDelta({"weight": delta.parts["w"]}))
+    applied.set(1.0)
+    assert torch.equal(module.weight, after)
+    applied.set(0.0)
+    assert torch.equal(module.weight, before)
+    rounded = before.double() + (after.float() - before.float()).double()
+    if dtype == torch.float32:
+        assert not torch.equal(rounded.to(dtype), after)  # a float32 difference is not enough here
 
 
 def test_bad_deltas():

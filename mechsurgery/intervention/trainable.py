@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from ..deltas import NEURON_AXES, Dense, LowRank, Part, Rows, from_matrix
+from ..deltas import NEURON_AXES, Dense, LowRank, Part, Rows, exact_difference, from_matrix
 from ..errors import InputError, MismatchError
 from ..models import sites
 from ..units import Circuit, layer_of
@@ -149,9 +149,7 @@ class _Whole(Trainable):
         self.before = {name: p.detach().clone() for name, p in parameters.items()}
 
     def parts(self) -> dict[str, Part]:
-        return {
-            name: Dense((p.detach().float() - self.before[name].float()).cpu()) for name, p in self.parameters.items()
-        }
+        return {name: Dense(exact_difference(p, self.before[name]).cpu()) for name, p in self.parameters.items()}
 
     @contextmanager
     def off(self) -> Iterator[None]:

@@ -37,7 +37,8 @@ class AppliedDelta:
             own = self._parameters[name].data
             before = self._kept[name]
             where = part.values if isinstance(part, Rows) else part.dense()
-            changed = before if strength == 0 else (before.float() + strength * where.to(own.device).float()).to(own)
+            # In double precision, so that strength 1 of a difference gives the other weights bit for bit.
+            changed = before if strength == 0 else (before.double() + strength * where.to(own.device).double()).to(own)
             if isinstance(part, Rows):
                 own.index_copy_(part.axis, part.index.to(own.device), changed)
             else:
@@ -124,7 +125,7 @@ def bake_delta(
                     raise MismatchError(
                         f"{name} has shape {tuple(own.shape)} in {shard.name}, the delta {change.shape}"
                     )
-                tensors[name] = (own.float() + strength * change.float()).to(target or own.dtype).contiguous()
+                tensors[name] = (own.double() + strength * change.double()).to(target or own.dtype).contiguous()
             left -= set(tensors)
             if target is not None:
                 tensors = {name: t.to(target) if t.is_floating_point() else t for name, t in tensors.items()}

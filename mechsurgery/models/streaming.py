@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..deltas import exact_difference
 from ..errors import InputError, LoadError, MismatchError, UnsafeFileError, listed
 
 _NAMES = {
@@ -107,7 +108,9 @@ def _copy_rest(source: Path, folder: Path) -> None:
 
 
 def stream_difference(after: str | Path, before: str | Path, out: str | Path, *, progress: bool = False) -> Path:
-    """Write `out`: for every tensor of two checkpoints, after − before in float32, shard by shard as in `after`.
+    """Write `out`: for every tensor of two checkpoints, after − before, shard by shard as in `after`.
+
+    In float32 where adding it back gives `after` bit for bit, else in float64.
 
     Raises `MismatchError` where names, shapes or dtypes differ. A killed run leaves no directory at `out`.
     """
@@ -126,9 +129,9 @@ def stream_difference(after: str | Path, before: str | Path, out: str | Path, *,
     with _new_directory(out) as folder:
         for shard in _watched(new.shards, progress, "difference"):
             names = [name for name, where in new.where.items() if where == shard]
-            shapes = {name: (torch.float32, new.facts[name][1]) for name in names}
+            shapes = {name: (exact_difference(new(name), old(name)).dtype, new.facts[name][1]) for name in names}
             write_safetensors(
-                folder / shard.name, shapes, lambda name: new(name).float().sub_(old(name).float()),
+                folder / shard.name, shapes, lambda name: exact_difference(new(name), old(name)),
                 {"mechsurgery": json.dumps({"kind": "difference", "after": str(after), "before": str(before)})},
             )  # fmt: skip
         _copy_rest(new.directory, folder)
@@ -157,7 +160,7 @@ def stream_add(
         own = old(name)
         if name not in change.facts or not own.is_floating_point():
             return own
-        return own.float().add_(change(name).float(), alpha=strength).to(own.dtype)
+        return own.double().add_(change(name).double(), alpha=strength).to(own.dtype)
 
     with _new_directory(out) as folder:
         for shard in _watched(old.shards, progress, "adding"):
