@@ -331,7 +331,7 @@ def difference(
 
 
 def exact_difference(new: Tensor, old: Tensor) -> Tensor:
-    """New − old such that adding it back (in float64) gives `new` bit for bit: float32 where that suffices, else float64.
+    """New − old such that adding it back in float64 gives `new` bit for bit: float32 where that suffices, else float64.
 
     (Float64 suffices for float32 weights whose sizes differ by less than a factor of 2²⁹.)
     """
