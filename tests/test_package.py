@@ -104,11 +104,12 @@ def test_the_planted_circuit_is_found_and_proven_end_to_end():
     assert torch.is_tensor(study.circuits["recorded neurons"].units[next(iter(truth.units))][0])
 
 
-def test_the_quickstart_notebook_runs(tmp_path):
+@pytest.mark.parametrize(("name", "n_figures"), [("01_quickstart", 6), ("02_latents_and_cure", 4)])
+def test_the_notebooks_run(tmp_path, name, n_figures):
     import nbformat
     from nbclient import NotebookClient
 
-    notebook = nbformat.read(ROOT / "notebooks" / "01_quickstart.ipynb", as_version=4)
+    notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
     assert not any(cell.get("outputs") for cell in notebook.cells)
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
     figures = [
@@ -118,4 +119,4 @@ def test_the_quickstart_notebook_runs(tmp_path):
         for o in c.outputs
         if "application/vnd.plotly.v1+json" in o.get("data", {})
     ]
-    assert len(figures) >= 6
+    assert len(figures) >= n_figures
