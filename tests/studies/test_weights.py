@@ -15,7 +15,7 @@ from mechsurgery.organisms.registry import organism_path
 from mechsurgery.studies import weights
 from mechsurgery.studies.weight_steering import drift, refusal, steering, study, sycophancy
 from mechsurgery.studies.weight_steering.steering import CONTRASTIVE, RANDOM
-from mechsurgery.studies.weight_steering.tables import detection, summarise
+from mechsurgery.studies.weight_steering.tables import _compare, best_strengths, detection, summarise
 
 FEW = Recipe(steps=25, lr=2e-3, batch=16, validate_every=25)
 OPTIONS = {"seeds": (0,), "n_examples": 60, "n_evaluation": 8, "n_task": 60, "grid": (-0.5, 0.5), "nulls": 2,
@@ -62,7 +62,9 @@ def test_a_bad_fine_tune_aligns_with_the_bad_direction(done):
 
 def test_models_are_left_as_they_were_and_a_second_run_trains_nothing(done, out, monkeypatch):
     assert (out / "report.html").is_file()
-    assert set(pd.read_parquet(out / "results" / "steer.parquet")["behaviour"]) == {"sycophancy", "refusal"}
+    assert set(pd.read_parquet(out / "results" / "steer.parquet")["behaviour"]) == {
+        "sycophancy", "refusal", "refusal, up"
+    }  # fmt: skip
 
     def never(*args, **options):
         raise AssertionError("trained again")
@@ -76,7 +78,8 @@ def test_models_are_left_as_they_were_and_a_second_run_trains_nothing(done, out,
 
 
 def test_nothing_trained_on_is_measured():
-    for behaviour in (sycophancy(n_evaluation=20), refusal(n_evaluation=20)):
+    up = refusal("organism/base", n_evaluation=20, down=False)
+    for behaviour in (sycophancy(n_evaluation=20), refusal(n_evaluation=20), up):
         held = set(world.nouns("heldout"))
         assert not held & {p.group for part in (behaviour.prompts, behaviour.validation) for p in part}
         assert not {p.group for p in behaviour.prompts} & {p.group for p in behaviour.validation}
@@ -86,7 +89,8 @@ def test_nothing_trained_on_is_measured():
         assert all(a != b for a, b in zip(positive.completions, negative.completions))
         rows = behaviour.measure(model)(model)
         assert {behaviour.metric, behaviour.elsewhere, "incoherent", *behaviour.capability} <= set(rows["metric"])
-        assert rows[rows["metric"] == behaviour.metric]["value"].mean() >= 0.9
+        shown = rows[rows["metric"] == behaviour.metric]["value"].mean()
+        assert shown >= 0.9 if behaviour.down else shown <= 0.1
         assert set(rows[rows["metric"] == behaviour.metric]["group"]) <= held
     assert not any("i believe" in p.text for p in sycophancy().prompts)
 
@@ -102,6 +106,26 @@ def test_tasks_are_about_nouns_of_tuning(kind):
     if kind.skill:
         assert sum(len(text.split()) == 2 for text in answers) >= 10
     assert any(text.startswith("yes , you are right") for text in answers) == (kind.claims in ("right", "colours"))
+
+
+def test_the_best_strength_and_the_claims_go_by_direction():
+    cells = []
+    for method, k, shown, capable in (("unmodified", 0.0, 0.5, 1.0), (CONTRASTIVE, 0.5, 0.8, 1.0),
+                                      (CONTRASTIVE, 1.0, 0.9, 0.99), (CONTRASTIVE, 2.0, 1.0, 0.2),
+                                      (CONTRASTIVE, -1.0, 0.1, 1.0)):  # fmt: skip
+        for metric, value in (("refuses dangerous", shown), ("refuses dangerous, new template", shown),
+                              ("multiple choice", capable), ("refuses benign", 0.0), ("incoherent", 0.0)):  # fmt: skip
+            cells.append({"behaviour": "b", "method": method, "k": k, "metric": metric, "value": value,
+                          "low": value - 0.05, "high": value + 0.05, "n": 9, "seeds": 1})  # fmt: skip
+    summary = pd.DataFrame(cells)
+    for down, best in ((True, -1.0), (False, 1.0)):
+        table = best_strengths(summary, {"b": refusal(n_evaluation=4, down=down)}).set_index("method")
+        assert table.loc[CONTRASTIVE, "k"] == best
+    own, rival = table.loc[CONTRASTIVE], table.loc["unmodified"]
+    ends = ("behaviour shown", ("low", "high"))
+    assert _compare("c", own, [rival], *ends, False)["verdict"] == "held"
+    assert _compare("c", own, [rival], *ends, True)["verdict"] == "did not hold"
+    assert _compare("c", own, [own], *ends, True)["verdict"] == "undecided"
 
 
 def test_detection_is_by_sign_and_needs_both_kinds():

@@ -9,6 +9,7 @@ import pandas as pd
 
 from ... import plots
 from ...deltas import WeightDelta
+from .. import saved
 from .behaviours import Behaviour
 from .drift import SKILL
 from .tables import summarise
@@ -23,7 +24,7 @@ def figures(
         summary = summarise(rows["steer"], ["behaviour", "method", "k"])
         for name, behaviour in behaviours.items():
             for metric, slug in ((behaviour.metric, "steering"), (behaviour.elsewhere, "new_template")):
-                made[f"{name}_{slug}"] = plots.steering_front(
+                made[f"{saved.slug(name)}_{slug}"] = plots.steering_front(
                     summary[summary["behaviour"] == name], behaviour=metric, capability="multiple choice",
                     title=f"{name.capitalize()}: behaviour against capability over strength",
                 )  # fmt: skip
@@ -37,7 +38,7 @@ def figures(
                     title=f"{name.capitalize()}: drift undone against skill kept", names=(behaviour.metric, SKILL),
                 )  # fmt: skip
     if "watch" in rows:
-        for name in behaviours:
+        for name in [name for name in behaviours if name in set(rows["watch"]["direction"])]:
             made[f"{name}_cosines"] = plots.cosine_trajectories(rows["watch"], direction=name)
     for name, delta in list(directions.items())[:2]:
         made[f"norms_{name.split(',')[0].replace(' ', '_')}"] = plots.delta_heatmap(

@@ -86,12 +86,13 @@ def response_difference(model: Any, positive: Examples, negative: Examples) -> d
 
 
 def best_layer(model: Any, behaviour: Behaviour, vectors: dict[str, Any]) -> int:
-    """The layer at which subtracting the whole difference shows least of the behaviour on the validation prompts."""
+    """The layer at which the whole difference changes the behaviour most as wanted, on the validation prompts."""
+    sign = -1.0 if behaviour.down else 1.0
     shares = []
     for site, vector in vectors.items():
-        with applied(model, steer(Direction({site: vector}), -1.0)):
-            shares.append(share_showing(model, behaviour, behaviour.validation))
-    return shares.index(min(shares))
+        with applied(model, steer(Direction({site: vector}), sign)):
+            shares.append(sign * share_showing(model, behaviour, behaviour.validation))
+    return shares.index(max(shares))
 
 
 def share_showing(model: Any, behaviour: Behaviour, prompts: PromptSet) -> float:

@@ -100,8 +100,9 @@ def weights(
                         "recipe": repr(recipe), "lora": repr(LORA), "task": repr(task_recipe)},
                   recipe, task_recipe, watch_recipe)  # fmt: skip
     jobs: list[tuple[str, Callable[[], Any]]] = []
+    steered = {**behaviours, "refusal, up": refusal("organism/base", n_evaluation=n_evaluation, down=False)}
     if "steer" in studies:
-        jobs += [("steer", lambda b=b, s=s: _steer(made, b, s, grid)) for b in behaviours.values() for s in seeds]
+        jobs += [("steer", lambda b=b, s=s: _steer(made, b, s, grid)) for b in steered.values() for s in seeds]
     if "repair" in studies:
         jobs += [("repair", lambda b=b, s=s: _repair(made, b, s)) for b in behaviours.values() for s in seeds]
     if "watch" in studies:
@@ -117,10 +118,10 @@ def weights(
         models=sorted(made.models),
         seconds=round(time.monotonic() - started),
     )  # fmt: skip
-    found = tables(rows, behaviours)
+    found = tables(rows, steered)
     if made.directions:
         found["Neurons: overlap of the largest ‖w‖ with contrastive circuits"] = _overlaps(made, behaviours)
-    study = WeightStudy(found, figures(rows, behaviours, made.directions), {}, dict(made.directions), info, rows)
+    study = WeightStudy(found, figures(rows, steered, made.directions), {}, dict(made.directions), info, rows)
     if out is not None:
         logger.info("%s", study.save(out))
     return study

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,7 +25,7 @@ def tables(rows: Mapping[str, pd.DataFrame], behaviours: Mapping[str, Behaviour]
     if "steer" in rows:
         summary = summarise(rows["steer"], ["behaviour", "method", "k"])
         best = best_strengths(summary, behaviours)
-        made["Steering: least of the behaviour at no more than five points of capability"] = best
+        made["Steering: each method at its best strength, at no more than five points of capability"] = best
         made["Grid: every method at every strength"] = summary
         said += steering_claims(summary, best, behaviours)
     if "repair" in rows:
@@ -55,7 +54,10 @@ def summarise(rows: pd.DataFrame, cell: list[str]) -> pd.DataFrame:
 
 
 def best_strengths(summary: pd.DataFrame, behaviours: Mapping[str, Behaviour]) -> pd.DataFrame:
-    """A row a behaviour and method: the strength with least of the behaviour whose capability is within tolerance."""
+    """A row a behaviour and method: the best strength whose capability is within tolerance.
+
+    Least of the behaviour, or most where it is steered up; of equal ones the weakest.
+    """
     found = []
     for name, behaviour in behaviours.items():
         own = summary[summary["behaviour"] == name]
@@ -66,24 +68,21 @@ def best_strengths(summary: pd.DataFrame, behaviours: Mapping[str, Behaviour]) -
                 at = cell.set_index("metric")
                 drops = [start[m] - at.loc[m, "value"] for m in behaviour.capability]
                 if max(drops) <= TOLERANCE and at.loc["incoherent", "value"] <= 0.1:
-                    able.append((at.loc[behaviour.metric, "value"], abs(float(k)), float(k), at, max(drops)))
+                    value = at.loc[behaviour.metric, "value"]
+                    able.append((value if behaviour.down else -value, abs(float(k)), float(k), at, max(drops)))
             if not able:
                 found.append({"behaviour": name, "method": method, "k": float("nan"), "note": "no strength within"})
                 continue
-            value, _, k, at, drop = min(able, key=lambda item: item[:3])
+            _, _, k, at, drop = min(able, key=lambda item: item[:3])
             shown = at.loc[behaviour.metric]
             new = at.loc[behaviour.elsewhere]
             found.append({
-                "behaviour": name, "method": method, "k": k, behaviour_column(shown): value, "low": shown["low"],
+                "behaviour": name, "method": method, "k": k, "behaviour shown": shown["value"], "low": shown["low"],
                 "high": shown["high"], "new template": new["value"], "new_low": new["low"], "new_high": new["high"],
-                "capability lost": drop, "n": shown["n"], "seeds": shown["seeds"],
+                "capability lost": drop, "side effect": behaviour.side_effect,
+                "side effect shown": at.loc[behaviour.side_effect, "value"], "n": shown["n"], "seeds": shown["seeds"],
             })  # fmt: skip
     return pd.DataFrame(found)
-
-
-def behaviour_column(_row: Any) -> str:
-    """The column that holds the behaviour's rate."""
-    return "behaviour shown"
 
 
 def steering_claims(
@@ -92,37 +91,46 @@ def steering_claims(
     """Contrastive beats one-sided, generalises further than activation steering, and nulls do nothing."""
     rows = []
     at = best.set_index(["behaviour", "method"])
-    for name in behaviours:
-        own = at.loc[(name, CONTRASTIVE)]
+    for name, behaviour in behaviours.items():
+        own, word = at.loc[(name, CONTRASTIVE)], "lowers" if behaviour.down else "raises"
         sided = [at.loc[(name, m)] for m in (ONE_SIDED_PLUS, ONE_SIDED_MINUS)]
         rows.append(_compare(
-            f"{name}: contrastive steering lowers it further than either side alone, at equal capability",
-            own, sided, "behaviour shown", ("low", "high"),
+            f"{name}: contrastive steering {word} it further than either side alone, at equal capability",
+            own, sided, "behaviour shown", ("low", "high"), behaviour.down,
         ))  # fmt: skip
         acts = [at.loc[(name, m)] for m in (ONE_LAYER, ALL_LAYERS)]
         rows.append(_compare(
-            f"{name}: on a template that was never trained on, it lowers it further than activation steering",
-            own, acts, "new template", ("new_low", "new_high"),
+            f"{name}: on a template that was never trained on, it {word} it further than activation steering",
+            own, acts, "new template", ("new_low", "new_high"), behaviour.down,
         ))  # fmt: skip
         start = summary[(summary["behaviour"] == name) & (summary["method"] == "unmodified")].set_index("metric")
-        before = start.loc[behaviours[name].metric]
+        before = start.loc[behaviour.metric]
         null = {m: at.loc[(name, m)] for m in NULLS if (name, m) in at.index}
-        moved = [m for m, r in null.items() if not pd.isna(r["k"]) and r["high"] < before["low"]]
+        moved = [m for m, r in null.items() if not pd.isna(r["k"]) and _beyond(r, before, behaviour.down)]
         rows.append({
-            "claim": f"{name}: null directions do not lower it",
-            "measured": f"{100 * before['value']:.1f} % unmodified; lowered by: {', '.join(moved) or 'none'}",
+            "claim": f"{name}: null directions do not change it",
+            "measured": f"{100 * before['value']:.1f} % unmodified; changed by: {', '.join(moved) or 'none'}",
             "verdict": HELD if not moved else FAILED,
         })  # fmt: skip
     return rows
 
 
-def _compare(claim: str, own: pd.Series, others: list[pd.Series], column: str, ends: tuple[str, str]) -> dict[str, str]:
+def _beyond(row: pd.Series, before: pd.Series, down: bool) -> bool:
+    return row["high"] < before["low"] if down else row["low"] > before["high"]
+
+
+def _compare(
+    claim: str, own: pd.Series, others: list[pd.Series], column: str, ends: tuple[str, str], down: bool
+) -> dict[str, str]:
+    """Held where the intervals are apart in the right order, undecided where both are at the same end of the scale."""
     usable = [r for r in others if not pd.isna(r["k"])]
     if pd.isna(own["k"]) or not usable:
         return {"claim": claim, "measured": "no strength keeps capability", "verdict": UNDECIDED}
-    rival = min(usable, key=lambda r: r[column])
+    rival = (min if down else max)(usable, key=lambda r: r[column])
     low, high = ends
-    verdict = HELD if own[high] < rival[low] else FAILED if own[column] >= rival[column] else UNDECIDED
+    apart = own[high] < rival[low] if down else own[low] > rival[high]
+    worse = own[column] > rival[column] if down else own[column] < rival[column]
+    verdict = HELD if apart else FAILED if worse else UNDECIDED
     measured = (f"{100 * own[column]:.1f} % [{100 * own[low]:.1f}, {100 * own[high]:.1f}] against "
                 f"{100 * rival[column]:.1f} % [{100 * rival[low]:.1f}, {100 * rival[high]:.1f}]")  # fmt: skip
     return {"claim": claim, "measured": measured, "verdict": verdict}
