@@ -17,7 +17,7 @@ from mechsurgery.studies.weight_steering import drift, refusal, steering, study,
 from mechsurgery.studies.weight_steering.steering import CONTRASTIVE, RANDOM
 from mechsurgery.studies.weight_steering.tables import _compare, best_strengths, detection, summarise
 
-FEW = Recipe(steps=25, lr=2e-3, batch=16, validate_every=25)
+FEW = Recipe(steps=15, lr=2e-3, batch=16, validate_every=25)
 OPTIONS = {"seeds": (0,), "n_examples": 60, "n_evaluation": 8, "n_task": 60, "grid": (-0.5, 0.5), "nulls": 2,
            "recipe": FEW, "task_recipe": FEW, "kinds": drift.KINDS[2:5],
            "watch_recipe": Recipe(steps=8, lr=2e-3, batch=16, validate_every=4)}  # fmt: skip

@@ -51,8 +51,8 @@ _INTRO = (
 )
 _STEER = (
     "Each method at its best strength: least of the behaviour (most, where it is steered up) with no more than five "
-    "points of capability lost and at most a tenth incoherent responses. 'New template' asks in words no fine-tune saw. "
-    "The side effect is what goes wrong with too much of it; it is shown and does not choose the strength.",
+    "points of capability lost and at most a tenth incoherent responses. 'New template' asks in words that were never "
+    "trained on. The side effect is what goes wrong with too much of it; it is shown and does not choose the strength.",
 )
 _REPAIR = (
     "The task teaches one-word answers; in its data users are always right, or every request is answered. Each remedy "
