@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -175,14 +175,21 @@ class _Maker:
         return found
 
 
+#: A model that never shows a behaviour needs longer to learn it than one that does needs to lose it.
+STEPS_UP = 10 / 3
+
+
 def _steer(made: _Maker, behaviour: Behaviour, seed: int, grid: Sequence[float]) -> pd.DataFrame:
+    recipe = made.recipe if behaviour.down else replace(made.recipe, steps=round(STEPS_UP * made.recipe.steps))
+
     def make() -> pd.DataFrame:
         model = made.model(behaviour.start)
-        found = train_directions(model, behaviour, n=made.settings["n_examples"], seed=seed, recipe=made.recipe)
+        found = train_directions(model, behaviour, n=made.settings["n_examples"], seed=seed, recipe=recipe)
         rows = steer_grid(model, behaviour, found, behaviour.measure(model), grid=grid, seed=seed)
         return rows.assign(layer=found.layer)
 
     facts = {"study": "steer", "behaviour": behaviour.name, "seed": seed, "grid": list(grid)}
+    facts |= {} if behaviour.down else {"steps": recipe.steps}
     return made.kept(facts, behaviour.start, make)
 
 
