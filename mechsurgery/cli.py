@@ -170,7 +170,7 @@ def study_cna(instruct: tuple[str, ...], base: tuple[str, ...], out: Path, **opt
 
     Run again with the same --out, an interrupted study continues.
     """
-    from .studies.contrastive.command import run
+    from .studies.cna.command import run
 
     click.echo(run(list(instruct), list(base), out, options, progress=sys.stderr.isatty()))
 
@@ -203,7 +203,7 @@ def study_latents(out: Path, **options: Any) -> None:
 
     Run again with the same --out, an interrupted study continues.
     """
-    from .studies.latent_attribution.command import run
+    from .studies.latents.command import run
 
     click.echo(run(out, options, progress=sys.stderr.isatty()))
 
@@ -238,7 +238,7 @@ def study_bad_neurons(out: Path, **options: Any) -> None:
 
     Run again with the same --out, an interrupted study continues.
     """
-    from .studies.few_neurons.command import run
+    from .studies.bad_neurons.command import run
 
     click.echo(run(out, options, progress=sys.stderr.isatty()))
 
@@ -253,7 +253,7 @@ def study_weights(out: Path, **options: Any) -> None:
 
     Run again with the same --out, an interrupted study continues.
     """
-    from .studies.weight_steering.command import run
+    from .studies.weights.command import run
 
     click.echo(run(out, options, progress=sys.stderr.isatty()))
 
@@ -267,7 +267,7 @@ def study_weights(out: Path, **options: Any) -> None:
 @click.option("--out", type=click.Path(path_type=Path), default=None, help="CSV of all rows.")
 def monitor(start: Path, checkpoints: Path, directions: tuple[Path, ...], nulls: int, out: Path | None) -> None:
     """Watch a folder of CHECKPOINTS of a model that began as START for known behaviour directions."""
-    from .studies.weight_steering.command import monitor as run
+    from .studies.weights.command import monitor as run
 
     click.echo(run(start, checkpoints, directions, out, nulls))
 

@@ -2,10 +2,10 @@
 
 from .contrast import RULES, locate, mean_difference_direction, score
 from .controls import pair_bootstrap, random_circuits, recovery
+from .differences import completion_difference, model_difference, random_scores
 from .gradient import exact_removal, latent_attribution, mean_activation, mean_activations, neuron_attribution
 from .pairs import CompletionPairs
 from .probes import Probe, fit_probe, fit_probe_on
-from .rivals import completion_difference, model_difference, random_scores
 from .splice import latent_means, mean_latents, spliced_attribution
 from .statistics import ContrastStatistics, contrast_statistics, last_token_activations, unit_activations
 from .universal import universal_neurons

@@ -17,7 +17,7 @@ from ..artifacts import provenance
 from ..directions import Direction
 from ..errors import InputError, SiteError, listed
 from ..models import sites
-from ..models.saes import Dictionary
+from ..models.dictionaries import Dictionary
 from ..units import UnitScores, layer_of
 from .probes import Probe
 from .statistics import ContrastStatistics

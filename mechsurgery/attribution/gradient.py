@@ -30,7 +30,7 @@ from torch import Tensor
 from ..artifacts import provenance
 from ..errors import ActivationError, InputError
 from ..models import capture, sites, tokens
-from ..models.saes import Dictionary
+from ..models.dictionaries import Dictionary
 from ..prompts import PromptSet, encode
 from ..units import Circuit, UnitScores
 from .pairs import CompletionPairs
@@ -110,7 +110,7 @@ def latent_attribution(
 
     `mean` is the reference activation ā at the hook point (`mean_activation`). δ is averaged over the chosen
     positions of a row; `reduction` is how a completion's loss adds up. `side` gives δ of one completion alone.
-    With `models.saes.identity`, the units are the hook point's own channels: the gradient counterpart of CNA.
+    With `models.dictionaries.identity`, the units are the hook point's own channels: the gradient counterpart of CNA.
     Raises `MismatchError` or `SiteError` where the dictionary does not fit, `ActivationError` for NaN.
     """
     _check(dictionary, model, positions, reduction, mean)

@@ -20,7 +20,7 @@ from torch import Tensor
 from ..artifacts import provenance
 from ..errors import InputError
 from ..models import sites
-from ..models.saes import Dictionary
+from ..models.dictionaries import Dictionary
 from ..prompts import ContrastSet
 from ..units import UnitScores
 from .statistics import unit_activations

@@ -24,7 +24,7 @@ from torch import Tensor
 from ..artifacts import provenance
 from ..errors import InputError
 from ..models import capture, sites, tokens
-from ..models.saes import Dictionary
+from ..models.dictionaries import Dictionary
 from ..prompts import PromptSet, encode
 from ..units import UnitScores
 from .gradient import completion_loss, pair_batches

@@ -18,7 +18,7 @@ from torch import Tensor
 from ..artifacts import load_tensors, provenance, save_tensors
 from ..errors import InputError, PromptError
 from ..models import capture, sites
-from ..models.saes import Dictionary
+from ..models.dictionaries import Dictionary
 from ..prompts import ContrastSet, PromptSet
 from ..prompts.chat import encode
 

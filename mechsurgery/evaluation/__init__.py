@@ -1,10 +1,10 @@
 """Judging what a model says, with and without interventions: responses, choices, intervals, tests."""
 
+from ..grading.quality import is_degenerate, ngram_quality
+from ..grading.refusal import is_refusal
 from .evaluate import BASELINE, dose, evaluate, prove, sweep
-from .judges import is_refusal
-from .quality import is_degenerate, ngram_quality
 from .results import Results, pool_random, summarise
-from .stats import mean_interval, paired_test, wilson
+from .statistics import mean_interval, paired_test, wilson
 
 __all__ = [
     "BASELINE",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import pandas as pd
 
 from ..errors import InputError
-from .stats import mean_interval, wilson
+from .statistics import mean_interval, wilson
 
 CHANGES = ("same response", "content only", "behaviour changed", "became degenerate")
 

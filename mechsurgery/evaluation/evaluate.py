@@ -13,13 +13,13 @@ from typing import Any
 from ..artifacts import provenance
 from ..attribution import random_circuits
 from ..errors import InputError, PromptError, listed
+from ..grading.panel import PANEL, TextJudge, refusal_token_ids
+from ..grading.refusal import JUDGE_VERSION, is_refusal
 from ..intervention import Intervention, ablate
 from ..models import sites
 from ..prompts import ContrastSet, PromptSet, check_no_overlap
 from ..units import Circuit
-from .judges import JUDGE_VERSION, is_refusal
-from .measure import Job, Task, chunks, jobs, perform
-from .panel import PANEL, TextJudge, refusal_token_ids
+from .jobs import Job, Task, chunks, jobs, perform
 from .results import Results
 from .rows import assemble
 from .shards import Shards

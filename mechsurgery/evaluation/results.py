@@ -12,7 +12,7 @@ import pandas as pd
 
 from ..artifacts import load_json, save_json, write_atomically
 from ..errors import InputError, ModelNotFoundError, listed
-from .stats import mean_interval, paired_test, wilson
+from .statistics import mean_interval, paired_test, wilson
 
 # fmt: off
 COLUMNS = [

@@ -7,11 +7,11 @@ from typing import Any
 
 import pandas as pd
 
+from ..grading.panel import TextJudge
+from ..grading.quality import is_degenerate, ngram_quality
 from ..intervention import Intervention
 from ..prompts.chat import stop_texts
-from .measure import Job
-from .panel import TextJudge
-from .quality import is_degenerate, ngram_quality
+from .jobs import Job
 from .results import COLUMNS, token_lists
 from .shards import Shards
 

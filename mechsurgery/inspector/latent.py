@@ -13,7 +13,7 @@ import torch
 
 from ..errors import SiteError
 from ..models import sites, tokens
-from ..models.saes import Dictionary
+from ..models.dictionaries import Dictionary
 from ..plots import activation_histogram, promoted_tokens
 from ..plots.heatmaps import TokenHeatmaps
 from ..prompts import PromptSet, encode

@@ -5,7 +5,6 @@ from .changes import Affine, Custom, Project
 from .hooks import Edit, Intervention, ablate, applied, row_hooks, scale
 from .latents import median_norm, scale_latents, steer_latents
 from .steering import mean_ablate, project_out, steer
-from .tuning import LoRA, Recipe, finetune
 from .weights import add_delta, bake_delta, with_delta
 
 __all__ = [
@@ -13,16 +12,13 @@ __all__ = [
     "Custom",
     "Edit",
     "Intervention",
-    "LoRA",
     "Project",
-    "Recipe",
     "ablate",
     "add_delta",
     "applied",
     "bake",
     "bake_delta",
     "baked",
-    "finetune",
     "mean_ablate",
     "median_norm",
     "project_out",

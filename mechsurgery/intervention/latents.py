@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..directions import Direction
 from ..errors import InputError, SiteError, listed
-from ..models.saes import Dictionary
+from ..models.dictionaries import Dictionary
 from ..units import Circuit
 from .changes import Custom
 from .hooks import Edit, Intervention

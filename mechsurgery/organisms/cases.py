@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from .corpus import CASE_MIX
-from .measure import _multiple_choice, _rate, behaviour, respond
+from .record import _multiple_choice, _rate, behaviour, respond
 from .training import Recipe, dataset, fit, load, rounded, save
 from .world import claims, questions
 

@@ -5,7 +5,7 @@ from .export import ExportReport, export, index, static_export_problem
 from .heatmaps import TokenHeatmaps
 from .latents import effect_by_rank, score_scatter
 from .neurons import activation_histogram, layer_distribution, promoted_tokens, score_ranks
-from .rivals import change_bars, sensitivity, strength_curves, trade_off
+from .strength import change_bars, sensitivity, strength_curves, trade_off
 from .sweeps import bars, dose_response, precision_recall
 from .tuning import cure_and_cost, loss_curves, metric_curves, weight_histogram
 from .weights import cosine_trajectories, delta_heatmap, steering_front

@@ -21,7 +21,7 @@ from mechsurgery.attribution.gradient import (
 from mechsurgery.attribution.pairs import CompletionPairs
 from mechsurgery.attribution.splice import latent_means, mean_latents, spliced_attribution
 from mechsurgery.errors import ActivationError, InputError, MismatchError, PromptError, SiteError
-from mechsurgery.models.saes import Dictionary, identity
+from mechsurgery.models.dictionaries import Dictionary, identity
 
 SITE = "blocks.1.hook_resid_post"
 

@@ -37,7 +37,7 @@ def dictionary(site: str, width: int, n: int, device: str):
     from sae_lens import TopKSAE, TopKSAEConfig
     from sae_lens.saes.sae import SAEMetadata
 
-    from mechsurgery.models.saes import Dictionary
+    from mechsurgery.models.dictionaries import Dictionary
 
     sae = TopKSAE(TopKSAEConfig(d_in=width, d_sae=n, k=32, device=device, metadata=SAEMetadata(hook_name=site)))
     return Dictionary(sae.requires_grad_(False), site, "random")

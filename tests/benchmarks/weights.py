@@ -24,7 +24,7 @@ RANK, BATCH = 32, 8
 
 def ours(model, data, steps: int) -> float:
     """Seconds a step of our trainer."""
-    from mechsurgery.intervention.tuning import LoRA, Recipe, finetune
+    from mechsurgery.training.tuning import LoRA, Recipe, finetune
 
     def run(n):
         start = time.perf_counter()

@@ -6,7 +6,7 @@ from mechsurgery import PromptSet, load_model
 from mechsurgery.errors import InputError, PromptError
 from mechsurgery.evaluation.sampling import pattern_grade, sample_pairs
 from mechsurgery.prompts import Prompt, encode
-from mechsurgery.studies.latent_attribution.cases import grade_claim, grade_place, world_case
+from mechsurgery.studies.latents.cases import grade_claim, grade_place, world_case
 
 
 @pytest.fixture(scope="module")

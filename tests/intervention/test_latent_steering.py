@@ -8,7 +8,7 @@ from mechsurgery import Circuit, load_model
 from mechsurgery.errors import InputError, MismatchError, SiteError
 from mechsurgery.intervention import applied
 from mechsurgery.intervention.latents import median_norm, scale_latents, steer_latents
-from mechsurgery.models.saes import identity
+from mechsurgery.models.dictionaries import identity
 
 SITE = "blocks.1.hook_resid_post"
 IDS = torch.tensor([[5, 9, 11, 30, 7]])

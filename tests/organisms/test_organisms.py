@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import load_file
 
 from mechsurgery.errors import ModelNotFoundError
-from mechsurgery.organisms import measure, training, world
+from mechsurgery.organisms import record as measure
+from mechsurgery.organisms import training, world
 from mechsurgery.organisms.cases import CASES, case_behaviour
 from mechsurgery.organisms.corpus import example
 from mechsurgery.organisms.registry import ORGANISMS, manifest, organism_path, planted_units

@@ -8,16 +8,16 @@ from mechsurgery import PromptSet, load_model
 from mechsurgery.cli import main
 from mechsurgery.deltas import WeightDelta
 from mechsurgery.errors import InputError, PromptError
-from mechsurgery.intervention.tuning import Recipe
 from mechsurgery.intervention.weights import with_delta
 from mechsurgery.models.sites import fingerprint
 from mechsurgery.prompts import Prompt
-from mechsurgery.studies import bad_neurons
-from mechsurgery.studies.few_neurons import own_task, study, world_task
-from mechsurgery.studies.few_neurons.choosing import GRADIENT, PAPER, RANDOM, disputed_pairs
-from mechsurgery.studies.few_neurons.measure import METRICS, Yardstick, summarise_runs
-from mechsurgery.studies.few_neurons.task import grade_question, grade_right_claim
-from mechsurgery.studies.saved import slug
+from mechsurgery.studies.bad_neurons import own_task, study, world_task
+from mechsurgery.studies.bad_neurons.choosing import GRADIENT, PAPER, RANDOM, disputed_pairs
+from mechsurgery.studies.bad_neurons.measure import METRICS, Yardstick, summarise_runs
+from mechsurgery.studies.bad_neurons.study import bad_neurons
+from mechsurgery.studies.bad_neurons.task import grade_question, grade_right_claim
+from mechsurgery.studies.base import slug
+from mechsurgery.training.tuning import Recipe
 
 OPTIONS = {"n_examples": 60, "seeds": (0,), "sizes": (), "fractions": (0.01,),
            "recipe": Recipe(steps=25, lr=3e-3, batch=16), "max_new_tokens": 16}  # fmt: skip

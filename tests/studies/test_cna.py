@@ -8,11 +8,11 @@ import pytest
 from mechsurgery import ContrastSet, PromptSet, load_model
 from mechsurgery.errors import InputError, PromptError
 from mechsurgery.evaluation import wilson
-from mechsurgery.studies import cna
-from mechsurgery.studies.contrastive import StudyData, aggregate, methods, showing, study_data
-from mechsurgery.studies.contrastive.claims import FAILED, HELD, UNDECIDED, claims
-from mechsurgery.studies.contrastive.page import sections
-from mechsurgery.studies.contrastive.published import ANCHORS, anchor
+from mechsurgery.studies.cna import StudyData, aggregate, methods, showing, study_data
+from mechsurgery.studies.cna.claims import FAILED, HELD, UNDECIDED, claims
+from mechsurgery.studies.cna.page import sections
+from mechsurgery.studies.cna.published import ANCHORS, anchor
+from mechsurgery.studies.cna.study import cna
 
 OPTIONS = {"max_new_tokens": 8, "n_random": 2, "fraction": 0.003}
 
@@ -233,7 +233,6 @@ def test_the_command_takes_files_and_a_pattern(tmp_path, contrast):
 def test_an_unknown_study_is_named():
     import mechsurgery
 
-    assert mechsurgery.studies.cna is cna
     with pytest.raises(AttributeError, match="studies: cna"):
         _ = mechsurgery.studies.nothing
     assert isinstance(study_data(n_behaviour=2).discovery, ContrastSet)

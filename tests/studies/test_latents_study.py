@@ -13,11 +13,10 @@ from mechsurgery import PromptSet, load_model
 from mechsurgery.attribution.pairs import CompletionPairs
 from mechsurgery.cli import main
 from mechsurgery.errors import InputError, MismatchError, PromptError
-from mechsurgery.models.saes import load_sae
-from mechsurgery.studies import latents
-from mechsurgery.studies.latent_attribution import own_case, steering, world_case
-from mechsurgery.studies.latent_attribution.ranking import ATTRIBUTION, DIFFING
-from mechsurgery.studies.latent_attribution.study import DIRECTIONS
+from mechsurgery.models.dictionaries import load_sae
+from mechsurgery.studies.latents import own_case, steering, world_case
+from mechsurgery.studies.latents.ranking import ATTRIBUTION, DIFFING
+from mechsurgery.studies.latents.study import DIRECTIONS, latents
 
 OPTIONS = {"k": 4, "k_others": 2, "n_random": 3, "n_pairs": 5, "n_oracle": 6, "n_samples": 12, "read": 2,
            "fractions": (0.4,), "max_new_tokens": 14}  # fmt: skip
@@ -94,7 +93,7 @@ def test_everything_is_saved_and_a_second_run_generates_nothing(study, cases, ou
     assert "did not hold" in page.lower() or "Every claim" in page
     assert len(list((out / "tables").glob("*.csv"))) == len(study.tables)
     assert pd.read_parquet(out / "results" / "sampled_sycophant.parquet").equals(study.cases[0].sampled)
-    from mechsurgery.evaluation import measure
+    from mechsurgery.evaluation import jobs as measure
 
     def never(*args, **options):
         raise AssertionError("measured again")

@@ -8,14 +8,14 @@ from mechsurgery import load_model
 from mechsurgery.cli import main
 from mechsurgery.deltas import Dense, WeightDelta, neuron_norms
 from mechsurgery.errors import InputError, MismatchError
-from mechsurgery.intervention.tuning import Recipe
 from mechsurgery.intervention.weights import bake_delta
 from mechsurgery.organisms import world
 from mechsurgery.organisms.registry import organism_path
-from mechsurgery.studies import weights
-from mechsurgery.studies.weight_steering import drift, refusal, steering, study, sycophancy
-from mechsurgery.studies.weight_steering.steering import CONTRASTIVE, RANDOM
-from mechsurgery.studies.weight_steering.tables import _compare, best_strengths, detection, summarise
+from mechsurgery.studies.weights import drift, refusal, steering, study, sycophancy
+from mechsurgery.studies.weights.steering import CONTRASTIVE, RANDOM
+from mechsurgery.studies.weights.study import weights
+from mechsurgery.studies.weights.tables import _compare, best_strengths, detection, summarise
+from mechsurgery.training.tuning import Recipe
 
 FEW = Recipe(steps=15, lr=2e-3, batch=16, validate_every=25)
 OPTIONS = {"seeds": (0,), "n_examples": 60, "n_evaluation": 8, "n_task": 60, "grid": (-0.5, 0.5), "nulls": 2,

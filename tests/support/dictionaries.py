@@ -4,7 +4,7 @@ import torch
 from sae_lens import StandardSAE, StandardSAEConfig, TopKSAE, TopKSAEConfig
 from sae_lens.saes.sae import SAEMetadata
 
-from mechsurgery.models.saes import Dictionary
+from mechsurgery.models.dictionaries import Dictionary
 
 
 def random_sae(hook_name, width, n=48, *, seed=0, k=None, **weights):

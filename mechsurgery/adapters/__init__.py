@@ -1,0 +1,1 @@
+"""Other tools' ways in: lm-eval, SAELens, endpoints."""

@@ -1,0 +1,66 @@
+"""What latent attribution is held against: rankings of latents by how active they are, and by chance.
+
+Each returns `UnitScores` at the dictionary's latents, so every ranking gets the same budget and the same tests.
+The contrast on latents is `score(contrast_statistics(model, contrast, at=[dictionary]))`, the probe `fit_probe`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+
+from ..artifacts import provenance
+from ..errors import MismatchError
+from ..models import sites
+from ..models.dictionaries import Dictionary
+from ..units import UnitScores
+from .pairs import CompletionPairs
+from .splice import latent_means
+
+
+def model_difference(
+    model: Any,
+    other: Any,
+    dictionary: Dictionary,
+    pairs: CompletionPairs,
+    *,
+    side: Literal["bad", "good"] = "bad",
+    max_rows: int = 32,
+) -> UnitScores:
+    """Δ-activation between models: mean latent activation in `model` minus in the aligned `other`, same tokens.
+
+    Model diffing as in "Persona features control emergent misalignment" (2025): both read the prompts with the
+    completions of one side. Averaged over the tokens of a row, then over rows.
+    """
+    dictionary.check(model)
+    if sites.width(other, dictionary.hook_name) != dictionary.width:
+        raise MismatchError("the two models differ in width; model diffing needs a twin of the same shape")
+    rows = [[*p, *c] for p, c in zip(pairs.prompts, getattr(pairs, side))]
+    found = [latent_means(own, dictionary, rows, max_rows=max_rows) for own in (model, other)]
+    return _scores(model, dictionary, found[0] - found[1], "model difference", side=side, n_pairs=len(pairs))
+
+
+def completion_difference(
+    model: Any, dictionary: Dictionary, pairs: CompletionPairs, *, max_rows: int = 32
+) -> UnitScores:
+    """Δ-activation in one model: mean latent activation on bad completions minus on good ones, completion tokens."""
+    dictionary.check(model)
+    found = []
+    for side in (pairs.bad, pairs.good):
+        rows = [[*p, *c] for p, c in zip(pairs.prompts, side)]
+        found.append(latent_means(model, dictionary, rows, last=[len(c) for c in side], max_rows=max_rows))
+    return _scores(model, dictionary, found[0] - found[1], "completion difference", n_pairs=len(pairs))
+
+
+def random_scores(model: Any, dictionary: Dictionary, *, seed: int = 0) -> UnitScores:
+    """Random positive scores: a ranking by chance."""
+    values = torch.rand(dictionary.n_latents, generator=torch.Generator().manual_seed(seed))
+    return _scores(model, dictionary, values, "random", seed=seed)
+
+
+def _scores(model: Any, dictionary: Dictionary, values: torch.Tensor, rule: str, **facts: Any) -> UnitScores:
+    info = provenance(
+        model=str(model.cfg.model_name), fingerprint=sites.fingerprint(model), dictionary=dictionary.name, **facts
+    )
+    return UnitScores({dictionary.site: values.float().cpu()}, rule, info)

@@ -1,0 +1,1 @@
+"""What a response is: refusals, quality, rubrics, ratings, as named and versioned grades."""

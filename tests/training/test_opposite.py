@@ -1,0 +1,147 @@
+"""Contrastive weight steering and monitoring: arithmetic is exact, directions are seen, chance is not."""
+
+import pytest
+import torch
+from test_tuning import circuit_of, examples
+
+from mechsurgery import load_model
+from mechsurgery.deltas import Dense, LowRank, WeightDelta
+from mechsurgery.errors import InputError, MismatchError, PromptError
+from mechsurgery.intervention.weights import add_delta, bake_delta, with_delta
+from mechsurgery.prompts import Examples
+from mechsurgery.training.monitor import Monitor, null_band, watch_checkpoints
+from mechsurgery.training.opposite import (
+    BIAS_LR,
+    contrastive_delta,
+    contrastive_finetunes,
+    random_delta,
+    shuffled,
+)
+from mechsurgery.training.trainable import LoRA, trainable
+from mechsurgery.training.tuning import Recipe, finetune, loss_of
+
+RECIPE = Recipe(steps=12, lr=1e-2, batch=8, validate_every=6)
+
+
+@pytest.fixture
+def model(tiny_llama_dir):
+    return load_model(tiny_llama_dir)
+
+
+@pytest.fixture(scope="module")
+def sides():
+    data = examples(20)
+    positive = Examples(data.prompts, tuple((7, 8) for _ in data.prompts), data.groups)
+    return positive, Examples(data.prompts, tuple((9, 10) for _ in data.prompts), data.groups)
+
+
+@pytest.mark.parametrize("where", ["lora", "blocks", "bias", "neurons"])
+def test_the_direction_steers_both_ways_and_goes_back_exactly(model, sides, where):
+    own = {"lora": LoRA(4), "neurons": circuit_of(model)}.get(where, where)
+    rate = BIAS_LR if where == "bias" else 1e-2
+    recipe = Recipe(steps=12, lr=3 * rate, batch=8, validate_every=6)
+    made = contrastive_finetunes(model, *sides, where=own, recipe=recipe)
+    w = made.delta
+    if where == "lora":
+        assert all(isinstance(part, LowRank) for part in w.parts.values())
+    for name, part in w.parts.items():
+        expected = made.plus.parts[name].dense() - made.minus.parts[name].dense()
+        torch.testing.assert_close(part.dense(), expected, atol=1e-6, rtol=1e-5)
+
+    def margin():
+        with torch.no_grad():
+            return float(loss_of(model, sides[1]) - loss_of(model, sides[0]))
+
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    start = margin()
+    with with_delta(model, w) as applied:
+        up = margin()
+        applied.set(-1.0)
+        down = margin()
+        applied.set(0.0)
+        assert margin() == start
+    assert down < start < up
+    assert all(torch.equal(p, before[n]) for n, p in model.named_parameters())
+
+
+def test_low_rank_and_dense_forms_agree(model, sides):
+    made = contrastive_finetunes(model, *sides, where=LoRA(4), recipe=RECIPE)
+    dense = WeightDelta({name: Dense(part.dense()) for name, part in made.delta.parts.items()})
+    assert dense.norm() == pytest.approx(made.delta.norm(), rel=1e-5)
+    assert dense.cosine(made.plus) == pytest.approx(made.delta.cosine(made.plus), abs=1e-5)
+    assert made.delta.cosine(made.plus) > 0 > made.delta.cosine(made.minus)
+
+
+def test_the_same_start_and_different_starts(model, sides):
+    recipe = Recipe(steps=1, lr=1e-9, decay=False)
+    same = contrastive_finetunes(model, *sides, where=LoRA(4), recipe=recipe, validation=None)
+    other = contrastive_finetunes(model, *sides, where=LoRA(4), recipe=recipe, validation=None, same_start=False)
+    first = next(iter(same.plus.parts))
+    assert torch.allclose(same.plus.parts[first].left, same.minus.parts[first].left, atol=1e-6)
+    assert not torch.allclose(other.plus.parts[first].left, other.minus.parts[first].left, atol=1e-3)
+
+
+def test_random_directions_match_norms_and_nothing_else(model, sides):
+    w = contrastive_delta(model, *sides, where=LoRA(4), recipe=RECIPE)
+    chance = random_delta(w, seed=3)
+    for name, norm in w.norms().items():
+        assert chance.norms()[name] == pytest.approx(norm, rel=1e-4)
+    assert abs(chance.cosine(w)) < 0.2
+    assert random_delta(w, seed=3).cosine(chance) == pytest.approx(1, abs=1e-5)
+
+
+def test_shuffled_labels_swap_half_of_the_answers(sides):
+    a, b = shuffled(*sides, seed=1)
+    assert a.prompts == sides[0].prompts
+    assert a.completions.count((9, 10)) == b.completions.count((7, 8)) == 10
+    assert all({x, y} == {(7, 8), (9, 10)} for x, y in zip(a.completions, b.completions))
+
+
+def test_opposite_answers_need_the_same_questions(model, sides):
+    with pytest.raises(PromptError, match="same prompts"):
+        contrastive_delta(model, sides[0], examples(20, seed=9), recipe=RECIPE)
+    with pytest.raises(InputError, match="validation"):
+        contrastive_delta(model, *sides, recipe=RECIPE, validation=2.0)
+
+
+def test_the_monitor_sees_an_update_along_a_direction_and_not_chance(model, sides):
+    w = contrastive_delta(model, *sides, where="blocks", recipe=RECIPE)
+    monitor = Monitor(model, {"behaviour": w, "unrelated": random_delta(w, seed=99)}, nulls=4)
+    assert monitor(0) == {"behaviour": 0.0, "unrelated": 0.0}
+    add_delta(model, WeightDelta(w.parts, "w"), 0.3)
+    found = monitor(1)
+    assert found["behaviour"] == pytest.approx(1, abs=1e-3)
+    assert abs(found["unrelated"]) < 0.05
+    assert monitor.table[monitor.table["step"] == 1]["norm"].iloc[0] == pytest.approx(0.3 * w.norm(), rel=1e-3)
+    band = null_band(monitor.table).set_index(["step", "direction"])
+    assert band.loc[(1, "behaviour"), "outside"]
+    with pytest.raises(MismatchError, match="no parameter"):
+        Monitor(model, {"x": WeightDelta({"blocks.0.mlp.W_odd": w.parts["blocks.0.mlp.W_in"]})})
+    with pytest.raises(InputError, match="at least one"):
+        Monitor(model, {})
+
+
+def test_the_monitor_is_a_callback_in_any_loop(model, sides):
+    w = contrastive_delta(model, *sides, where="blocks", recipe=RECIPE)
+    monitor = Monitor(model, {"behaviour": w}, nulls=3)
+    with trainable(model, "blocks") as own, torch.enable_grad():
+        optimiser = torch.optim.SGD(own.parameters.values(), lr=0.3)
+        for step in range(6):
+            optimiser.zero_grad()
+            loss_of(model, sides[0]).backward()
+            optimiser.step()
+            monitor(step)
+    cosines = monitor.table[monitor.table["kind"] == "direction"]["cosine"].tolist()
+    nulls = monitor.table[monitor.table["kind"] == "random"]["cosine"].abs().max()
+    assert cosines[-1] > 5 * nulls
+
+
+def test_checkpoints_on_disk_give_what_the_model_gives(tiny_llama_dir, tmp_path, sides):
+    model = load_model(tiny_llama_dir)
+    w = contrastive_delta(model, *sides, where="blocks", recipe=RECIPE)
+    other = finetune(model, sides[0], "blocks", recipe=RECIPE)
+    folders = [bake_delta(tiny_llama_dir, other, tmp_path / f"c{k}", strength=k) for k in (0.5, 1.0)]
+    table = watch_checkpoints(tiny_llama_dir, folders, {"behaviour": w}, nulls=2)
+    own = table[table["kind"] == "direction"]["cosine"].tolist()
+    assert own == pytest.approx([other.cosine(w)] * 2, abs=1e-3)
+    assert len(table[table["kind"] == "random"]) == 4
