@@ -104,10 +104,16 @@ def evaluate(model: str, circuit_path: Path, out: Path, **options: Any) -> None:
     if choices is not None:
         choices = load_prompts(choices).take(options["n"], seed=options["seed"])
     results = prove(
-        _load(model, options), circuit, prompts, m=options["multipliers"], n_random=options["n_random"],
-        seed=options["seed"], choices=choices, max_new_tokens=options["max_new_tokens"],
+        _load(model, options),
+        circuit,
+        prompts,
+        m=options["multipliers"],
+        n_random=options["n_random"],
+        seed=options["seed"],
+        choices=choices,
+        max_new_tokens=options["max_new_tokens"],
         progress=sys.stderr.isatty(),
-    )  # fmt: skip
+    )
     click.echo(pool_random(results.summary()).to_string(index=False, float_format="{:.3f}".format))
     click.echo(f"saved to {results.save(out)}")
 
@@ -261,8 +267,14 @@ def study_weights(out: Path, **options: Any) -> None:
 @main.command()
 @click.argument("start", type=click.Path(path_type=Path))
 @click.argument("checkpoints", type=click.Path(path_type=Path))
-@click.option("--direction", "directions", type=click.Path(path_type=Path), multiple=True, required=True,
-              help="A saved WeightDelta; repeat for several.")  # fmt: skip
+@click.option(
+    "--direction",
+    "directions",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    required=True,
+    help="A saved WeightDelta; repeat for several.",
+)
 @click.option("--nulls", default=5, show_default=True, help="Random directions of the band of chance.")
 @click.option("--out", type=click.Path(path_type=Path), default=None, help="CSV of all rows.")
 def monitor(start: Path, checkpoints: Path, directions: tuple[Path, ...], nulls: int, out: Path | None) -> None:

@@ -230,11 +230,14 @@ class WeightDelta:
         norms = self.norms()
         return pd.DataFrame(
             {
-                "parameter": name, "form": type(part).__name__, "shape": "×".join(map(str, part.shape)),
-                "norm": norms[name], "stored": sum(t.numel() for t in part.tensors().values()),
+                "parameter": name,
+                "form": type(part).__name__,
+                "shape": "×".join(map(str, part.shape)),
+                "norm": norms[name],
+                "stored": sum(t.numel() for t in part.tensors().values()),
             }
             for name, part in self.parts.items()
-        )  # fmt: skip
+        )
 
     def save(self, path: str | Path) -> Path:
         """Write as one safetensors file, each part in its own form."""

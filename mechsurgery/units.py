@@ -184,12 +184,7 @@ class Circuit:
 
     @classmethod
     def from_indices(
-        cls,
-        indices: Mapping[str, Sequence[int]],
-        widths: Mapping[str, int],
-        *,
-        name: str = "circuit",
-        **info: Any,
+        cls, indices: Mapping[str, Sequence[int]], widths: Mapping[str, int], *, name: str = "circuit", **info: Any
     ) -> Circuit:
         """A circuit of given units, each with score 1.
 

@@ -83,8 +83,10 @@ def test_saving_gives_back_every_form(tmp_path):
 
 
 def test_restriction_keeps_the_circuits_neurons_and_nothing_else():
-    parts = {f"blocks.0.mlp.{leaf}": Dense(random(*shape)) for leaf, shape in
-             (("W_in", (4, 8)), ("W_gate", (4, 8)), ("W_out", (8, 4)))}  # fmt: skip
+    parts = {
+        f"blocks.0.mlp.{leaf}": Dense(random(*shape))
+        for leaf, shape in (("W_in", (4, 8)), ("W_gate", (4, 8)), ("W_out", (8, 4)))
+    }
     parts["blocks.0.attn.W_O"] = Dense(random(2, 2, 4))
     delta = WeightDelta(parts)
     own = delta.restricted_to(Circuit.from_indices({SITE: [2, 5]}, {SITE: 8}))

@@ -89,9 +89,14 @@ def test_the_planted_circuit_is_found_and_proven_end_to_end():
     sites = mechsurgery.locate(model, discovery).widths
     truth = mechsurgery.Circuit.from_indices(planted_units(), sites)
     study = mechsurgery.localisers(
-        model, discovery, held_out.positive.take(60), truth=truth, k=len(truth), names=["difference × write norm"],
+        model,
+        discovery,
+        held_out.positive.take(60),
+        truth=truth,
+        k=len(truth),
+        names=["difference × write norm"],
         choices=mechsurgery.load_prompts("organism/choices", n=60),
-    )  # fmt: skip
+    )
     summary = study.results.summary().set_index(["intervention", "metric"])["value"]
     assert summary["baseline", "refusal"] >= 0.95
     assert summary["recorded neurons", "refusal"] <= 0.05

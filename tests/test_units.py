@@ -3,14 +3,7 @@
 import pytest
 import torch
 
-from mechsurgery.errors import (
-    ActivationError,
-    InputError,
-    LoadError,
-    MismatchError,
-    ModelNotFoundError,
-    SiteError,
-)
+from mechsurgery.errors import ActivationError, InputError, LoadError, MismatchError, ModelNotFoundError, SiteError
 from mechsurgery.units import Circuit, UnitScores
 
 A, B, C = (f"blocks.{layer}.mlp.hook_post" for layer in (0, 1, 10))
@@ -35,12 +28,7 @@ def test_signed_selection_takes_each_side_separately(scores):
     assert members(scores.top(k=2, by="positive")) == {(1, 0), (0, 2)}
     assert members(scores.top(k=2, by="negative")) == {(0, 1), (1, 3)}
     few = scores.top(k=12, by="negative")
-    assert members(few) == {
-        (0, 1),
-        (1, 1),
-        (1, 3),
-        (10, 2),
-    }  # never a unit of the other sign to fill the budget
+    assert members(few) == {(0, 1), (1, 1), (1, 3), (10, 2)}  # never a unit of the other sign to fill the budget
 
 
 def test_per_layer_gives_each_layer_its_own_budget(scores):

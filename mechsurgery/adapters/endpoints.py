@@ -108,8 +108,12 @@ class EndpointJudge:
 
         time.sleep(max(0.0, self._next - time.monotonic()))
         self._next = time.monotonic() + 60 / self.requests_per_minute
-        body = {"model": self.model, "temperature": 0, "max_tokens": self.max_tokens,
-                "messages": [{"role": "user", "content": prompt}]}  # fmt: skip
+        body = {
+            "model": self.model,
+            "temperature": 0,
+            "max_tokens": self.max_tokens,
+            "messages": [{"role": "user", "content": prompt}],
+        }
         try:
             reply = client.post(f"{self.url.rstrip('/')}/chat/completions", json=body, headers=self._headers())
         except httpx.TimeoutException as error:

@@ -36,9 +36,15 @@ _CHUNK = 1 << 26
 _LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 _SAMPLING = ("top_p", "top_k", "min_p", "typical_p")
 _NEUTRAL = {
-    "top_p": (None, 1), "top_k": (None, 0, -1), "min_p": (None, 0), "typical_p": (None, 1), "num_beams": (None, 1),
-    "repetition_penalty": (None, 1), "num_return_sequences": (None, 1), "use_cache": (None, True, False),
-}  # fmt: skip
+    "top_p": (None, 1),
+    "top_k": (None, 0, -1),
+    "min_p": (None, 0),
+    "typical_p": (None, 1),
+    "num_beams": (None, 1),
+    "repetition_penalty": (None, 1),
+    "num_return_sequences": (None, 1),
+    "use_cache": (None, True, False),
+}
 
 Request = tuple[Any, list[int], list[int]]
 
@@ -104,11 +110,16 @@ def _rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:
             if not comma or metric.endswith("_stderr") or not isinstance(value, (int, float)):
                 continue
             error = measured.get(f"{metric}_stderr,{kind}")
-            rows.append({
-                "task": task, "metric": metric, "filter": kind, "value": float(value),
-                "stderr": float(error) if isinstance(error, (int, float)) else None,
-                "n": measured.get("sample_count", {}).get(key, n_task),
-            })  # fmt: skip
+            rows.append(
+                {
+                    "task": task,
+                    "metric": metric,
+                    "filter": kind,
+                    "value": float(value),
+                    "stderr": float(error) if isinstance(error, (int, float)) else None,
+                    "n": measured.get("sample_count", {}).get(key, n_task),
+                }
+            )
     return rows
 
 
@@ -299,10 +310,17 @@ class _Adapter:
         while going and done < how.n_new:
             n = min(_ROUND, how.n_new - done) if by_rounds else how.n_new
             new = generate(
-                self.model, [contexts[i] + made[i] for i in going], hooks=lambda rows: self._hooks(),
-                max_new_tokens=n, temperature=how.temperature, seed=how.seed, streams=[streams[i] for i in going],
-                stop=sorted(stop), max_rows=self.batch_size, progress=not quiet,
-            )  # fmt: skip
+                self.model,
+                [contexts[i] + made[i] for i in going],
+                hooks=lambda rows: self._hooks(),
+                max_new_tokens=n,
+                temperature=how.temperature,
+                seed=how.seed,
+                streams=[streams[i] for i in going],
+                stop=sorted(stop),
+                max_rows=self.batch_size,
+                progress=not quiet,
+            )
             for i, own in zip(going, new):
                 made[i] = made[i] + own
             done += n

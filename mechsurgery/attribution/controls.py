@@ -130,11 +130,7 @@ def _centre(full: ContrastStatistics, site: str) -> Tensor:
 
 
 def _resampled(
-    sums: dict[str, tuple[Tensor, Tensor]],
-    weight: Tensor,
-    draw: int,
-    names: Sequence[str],
-    full: ContrastStatistics,
+    sums: dict[str, tuple[Tensor, Tensor]], weight: Tensor, draw: int, names: Sequence[str], full: ContrastStatistics
 ) -> Moments:
     n = int(weight.sum())
     mean, m2 = {}, {}

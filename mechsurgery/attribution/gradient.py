@@ -205,9 +205,12 @@ def neuron_attribution(
             centred = activation.float() - means[site].to(activation.device).float()
             total[site] -= (gradient.float() * centred * weight).sum((0, 1)).double().cpu()
     info = provenance(
-        model=str(model.cfg.model_name), fingerprint=sites.fingerprint(model), positions=positions,
-        reduction=reduction, n_pairs=len(pairs),
-    )  # fmt: skip
+        model=str(model.cfg.model_name),
+        fingerprint=sites.fingerprint(model),
+        positions=positions,
+        reduction=reduction,
+        n_pairs=len(pairs),
+    )
     return UnitScores({site: value.float() for site, value in total.items()}, "delta attribution", info)
 
 

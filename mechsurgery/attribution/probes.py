@@ -84,9 +84,13 @@ def fit_probe(
     labels = [1] * len(sides[0]) + [0] * len(sides[1])
     groups = [prompt.group for side in sides for prompt in side]
     info = provenance(
-        model=str(model.cfg.model_name), fingerprint=sites.fingerprint(model), contrast=contrast.name,
-        prompts=contrast.digest, position=position, template=template,
-    )  # fmt: skip
+        model=str(model.cfg.model_name),
+        fingerprint=sites.fingerprint(model),
+        contrast=contrast.name,
+        prompts=contrast.digest,
+        position=position,
+        template=template,
+    )
     return fit_probe_on(
         features, labels, groups, penalty=penalty, strengths=strengths, folds=folds, seed=seed, info=info
     )
@@ -120,9 +124,18 @@ def fit_probe_on(
         return dict(zip(features, torch.tensor(np.asarray(values), dtype=torch.float32).split(widths)))
 
     return Probe(
-        parts(regression.coef_[0]), parts(scaler.mean_), parts(scaler.scale_), float(regression.intercept_[0]),
-        auroc, low, high, len(y), penalty, strength, dict(info or {}),
-    )  # fmt: skip
+        parts(regression.coef_[0]),
+        parts(scaler.mean_),
+        parts(scaler.scale_),
+        float(regression.intercept_[0]),
+        auroc,
+        low,
+        high,
+        len(y),
+        penalty,
+        strength,
+        dict(info or {}),
+    )
 
 
 def _checked(features, labels, groups, penalty, folds):

@@ -84,9 +84,15 @@ def spliced_attribution(
                 rest[dictionary.hook_name] -= float(error.double().sum())
     rule = f"{'integrated gradients' if steps else 'patching'} (errors {errors})"
     info = provenance(
-        model=str(model.cfg.model_name), fingerprint=sites.fingerprint(model), positions=positions, reduction=reduction,
-        steps=steps, errors=errors, n_pairs=len(pairs), dictionaries=[d.name for d in dictionaries],
-    )  # fmt: skip
+        model=str(model.cfg.model_name),
+        fingerprint=sites.fingerprint(model),
+        positions=positions,
+        reduction=reduction,
+        steps=steps,
+        errors=errors,
+        n_pairs=len(pairs),
+        dictionaries=[d.name for d in dictionaries],
+    )
     return UnitScores({site: total.float() for site, total in totals.items()}, rule, info), rest
 
 

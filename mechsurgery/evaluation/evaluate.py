@@ -65,9 +65,11 @@ def evaluate(
     if refusal_tokens is None:
         refusal_tokens = _usual_refusal_tokens(model)
     settings = {
-        "max_new_tokens": max_new_tokens, "temperature": temperature, "template": template,
+        "max_new_tokens": max_new_tokens,
+        "temperature": temperature,
+        "template": template,
         "refusal_tokens": [int(token) for token in refusal_tokens],
-    }  # fmt: skip
+    }
     common = {"model": str(model.cfg.model_name), "fingerprint": sites.fingerprint(model)}
     todo: list[Job] = []
     for task in _tasks(sets, choices, kl_on, seeds, settings):

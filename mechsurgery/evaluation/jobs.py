@@ -59,9 +59,13 @@ def chunks(prompts: PromptSet) -> Iterator[PromptSet]:
 def jobs(task: Task, runs: Sequence[Intervention], fingerprint: str, job_rows: int) -> list[Job]:
     """A task for all interventions, in jobs of about `job_rows` rows."""
     common = {
-        "version": VERSION, "fingerprint": fingerprint, "task": task.kind, "prompts": task.prompts.digest,
-        "settings": task.settings, "seed": task.seed,
-    }  # fmt: skip
+        "version": VERSION,
+        "fingerprint": fingerprint,
+        "task": task.kind,
+        "prompts": task.prompts.digest,
+        "settings": task.settings,
+        "seed": task.seed,
+    }
     per_job = max(1, job_rows // len(task.prompts))
     found = []
     for start in range(0, len(runs), per_job):
@@ -102,20 +106,26 @@ def _generate(model: Any, job: Job, max_rows: int, _responses: Any) -> list[pd.D
         max_rows=max_rows,
     )
     return [
-        pd.DataFrame({
-            "tokens": [[int(token) for token in row] for row in made[start : start + n]],
-            "first_token": first[start : start + n].numpy(),
-        })
+        pd.DataFrame(
+            {
+                "tokens": [[int(token) for token in row] for row in made[start : start + n]],
+                "first_token": first[start : start + n].numpy(),
+            }
+        )
         for start in range(0, len(made), n)
-    ]  # fmt: skip
+    ]
 
 
 def _choice(model: Any, job: Job, max_rows: int, _responses: Any) -> list[pd.DataFrame]:
     n = len(job.task.prompts)
     scores = choice_scores(
-        model, job.task.prompts, hooks=rows_to_hooks(job.runs, n), repeats=len(job.runs), max_rows=max_rows,
+        model,
+        job.task.prompts,
+        hooks=rows_to_hooks(job.runs, n),
+        repeats=len(job.runs),
+        max_rows=max_rows,
         template=job.task.settings["template"],
-    )  # fmt: skip
+    )
     picked = [int(score.argmax()) for score in scores]
     return [pd.DataFrame({"picked": picked[start : start + n]}) for start in range(0, len(picked), n)]
 

@@ -14,13 +14,32 @@ from ..artifacts import load_json, save_json, write_atomically
 from ..errors import InputError, ModelNotFoundError, listed
 from .statistics import mean_interval, paired_test, wilson
 
-# fmt: off
 COLUMNS = [
-    "task", "model", "fingerprint", "intervention", "kind", "strength", "m",
-    "seed", "prompt_set", "prompt_id", "group", "label", "response", "tokens", "n_tokens",
-    "finished", "refusal_raw", "degenerate", "refusal", "quality", "first_token", "choice", "correct", "kl",
+    "task",
+    "model",
+    "fingerprint",
+    "intervention",
+    "kind",
+    "strength",
+    "m",
+    "seed",
+    "prompt_set",
+    "prompt_id",
+    "group",
+    "label",
+    "response",
+    "tokens",
+    "n_tokens",
+    "finished",
+    "refusal_raw",
+    "degenerate",
+    "refusal",
+    "quality",
+    "first_token",
+    "choice",
+    "correct",
+    "kl",
 ]
-# fmt: on
 
 #: What identifies a cell of the summary.
 CELL = ["model", "intervention", "kind", "strength", "m", "prompt_set"]

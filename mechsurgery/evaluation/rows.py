@@ -33,10 +33,18 @@ def assemble(
             measured = shards.read(key)
             assert measured is not None
             for prompt, values in zip(task.prompts, measured.to_dict("records"), strict=True):
-                rows.append({
-                    **common, "task": task.kind, **labels(run), "seed": task.seed, "prompt_set": task.set_name,
-                    "prompt_id": prompt.id, "group": prompt.group, "label": prompt.label,
-                })  # fmt: skip
+                rows.append(
+                    {
+                        **common,
+                        "task": task.kind,
+                        **labels(run),
+                        "seed": task.seed,
+                        "prompt_set": task.set_name,
+                        "prompt_id": prompt.id,
+                        "group": prompt.group,
+                        "label": prompt.label,
+                    }
+                )
                 if task.kind == "generate":
                     rows[-1] |= _judged(values, tokenizer, stops, task.settings["max_new_tokens"], judge, panel)
                 elif task.kind == "choice":
@@ -67,12 +75,18 @@ def _judged(values, tokenizer, stops, max_new_tokens, judge, panel) -> dict[str,
     raw, degenerate = bool(judge(response)), is_degenerate(response)
     first = float(values["first_token"])
     return {
-        "response": response, "tokens": tokens, "n_tokens": len(tokens), "finished": len(tokens) < max_new_tokens,
-        "refusal_raw": raw, "degenerate": degenerate, "refusal": raw and not degenerate,
-        "quality": ngram_quality(response), "first_token": first,
+        "response": response,
+        "tokens": tokens,
+        "n_tokens": len(tokens),
+        "finished": len(tokens) < max_new_tokens,
+        "refusal_raw": raw,
+        "degenerate": degenerate,
+        "refusal": raw and not degenerate,
+        "quality": ngram_quality(response),
+        "first_token": first,
         **{f"judge_{member.name}": bool(member(response)) for member in panel},
         "judge_first_token": None if first != first else first > 0,
-    }  # fmt: skip
+    }
 
 
 def _typed(table: pd.DataFrame, panel: Sequence[TextJudge]) -> pd.DataFrame:

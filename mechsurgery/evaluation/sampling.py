@@ -54,9 +54,14 @@ def sample_pairs(
         raise InputError(f"n_samples={n_samples} must be at least 2 and temperature={temperature} above 0")
     ids = encode(model.tokenizer, prompts, template=template)
     made = generate(
-        model, [own for own in ids for _ in range(n_samples)], temperature=temperature, seed=seed,
-        max_new_tokens=max_new_tokens, max_rows=max_rows, progress=progress,
-    )  # fmt: skip
+        model,
+        [own for own in ids for _ in range(n_samples)],
+        temperature=temperature,
+        seed=seed,
+        max_new_tokens=max_new_tokens,
+        max_rows=max_rows,
+        progress=progress,
+    )
     end = sorted(tokens.stop_ids(model))[:1]
     cut = stop_texts(model.tokenizer, template)
     rows: list[tuple[str, str, int, str, str]] = []

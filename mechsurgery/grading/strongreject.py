@@ -123,9 +123,14 @@ def summary(table: pd.DataFrame) -> dict[str, Any]:
     graded = table[table["error"].isna()]
     low, high = mean_interval(graded["score"])
     return {
-        "n": len(table), "graded": len(graded), "not parsed": len(table) - len(graded),
-        "score": graded["score"].mean(), "low": low, "high": high, "refusal": graded["refusal"].astype(float).mean(),
-    }  # fmt: skip
+        "n": len(table),
+        "graded": len(graded),
+        "not parsed": len(table) - len(graded),
+        "score": graded["score"].mean(),
+        "low": low,
+        "high": high,
+        "refusal": graded["refusal"].astype(float).mean(),
+    }
 
 
 @dataclass(frozen=True, eq=False)

@@ -61,11 +61,14 @@ class LatentView:
         best = self.contexts.iloc[0] if len(self.contexts) else None
         order = self.tokens.sort_values("cosine", ascending=False)["token"]
         return {
-            "latent": self.latent, "active on": self.density, "of tokens": self.n_tokens,
+            "latent": self.latent,
+            "active on": self.density,
+            "of tokens": self.n_tokens,
             "strongest at": "" if best is None else f"{best['token']!r} in {best['text']!r}",
-            "writes for": " ".join(order.head(5)), "writes against": " ".join(order.tail(5)[::-1]),
+            "writes for": " ".join(order.head(5)),
+            "writes against": " ".join(order.tail(5)[::-1]),
             "Neuronpedia": self.neuronpedia or "",
-        }  # fmt: skip
+        }
 
     def _repr_html_(self) -> str:
         link = ""
@@ -129,9 +132,14 @@ def _activations(
 
 
 def _view(
-    model: Any, dictionary: Dictionary, latent: int, active: list[np.ndarray], ids: list[list[int]],
-    names: list[str], top: int,
-) -> LatentView:  # fmt: skip
+    model: Any,
+    dictionary: Dictionary,
+    latent: int,
+    active: list[np.ndarray],
+    ids: list[list[int]],
+    names: list[str],
+    top: int,
+) -> LatentView:
     peaks = np.array([float(own.max()) for own in active])
     order = [int(i) for i in np.argsort(-peaks, kind="stable")[:top] if peaks[i] > 0]
     rows, maps = [], []
@@ -143,11 +151,17 @@ def _view(
         maps.append((f"{names[i]}: {peaks[i]:.3g}", pieces, active[i].tolist()))
     joined = np.concatenate(active)
     return LatentView(
-        dictionary.name, dictionary.site, latent,
+        dictionary.name,
+        dictionary.site,
+        latent,
         pd.DataFrame(rows, columns=["prompt_id", "text", "token", "position", "activation"]),
-        TokenHeatmaps(maps), decoder_tokens(model, dictionary, latent, top=top), joined[joined > 0],
-        float((joined > 0).mean()), len(joined), neuronpedia_link(dictionary, latent),
-    )  # fmt: skip
+        TokenHeatmaps(maps),
+        decoder_tokens(model, dictionary, latent, top=top),
+        joined[joined > 0],
+        float((joined > 0).mean()),
+        len(joined),
+        neuronpedia_link(dictionary, latent),
+    )
 
 
 @torch.no_grad()

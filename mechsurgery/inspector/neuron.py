@@ -8,12 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..attribution import (
-    ContrastStatistics,
-    contrast_statistics,
-    last_token_activations,
-    mean_difference_direction,
-)
+from ..attribution import ContrastStatistics, contrast_statistics, last_token_activations, mean_difference_direction
 from ..attribution.contrast import RULES, score
 from ..models import sites
 from ..plots import activation_histogram, promoted_tokens, score_ranks
@@ -80,12 +75,7 @@ def inspect_neuron(
     scores = {rule: score(statistics, rule, model=model, direction=direction) for rule in RULES}
     ranks = pd.DataFrame(
         [
-            {
-                "rule": rule,
-                "score": s.score_of(site, neuron),
-                "rank": s.rank_of(site, neuron) + 1,
-                "of": len(s),
-            }
+            {"rule": rule, "score": s.score_of(site, neuron), "rank": s.rank_of(site, neuron) + 1, "of": len(s)}
             for rule, s in scores.items()
         ]
     )

@@ -141,11 +141,7 @@ def scale(
     if not edits:
         raise InputError(f"circuit {circuit.name!r} has no units to scale; locate one with a larger fraction or k")
     kind = "random" if "random_like" in circuit.info else "circuit"
-    info = {
-        "circuit": circuit.info,
-        "n": len(circuit),
-        "m": m if isinstance(m, (int, float)) else "per neuron",
-    }
+    info = {"circuit": circuit.info, "n": len(circuit), "m": m if isinstance(m, (int, float)) else "per neuron"}
     return Intervention(name or circuit.name, tuple(edits), 1.0, kind, info)
 
 

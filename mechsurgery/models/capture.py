@@ -76,9 +76,13 @@ def _hand_over(
 
 
 def collect(
-    model: Any, ids: Sequence[Sequence[int]], sites: Sequence[str], *, units: dict[str, Tensor] | None = None,
+    model: Any,
+    ids: Sequence[Sequence[int]],
+    sites: Sequence[str],
+    *,
+    units: dict[str, Tensor] | None = None,
     max_rows: int = 64,
-) -> dict[str, Float[Tensor, "n d"]]:  # fmt: skip
+) -> dict[str, Float[Tensor, "n d"]]:
     """Last-token activations of every prompt, in the order given, float32 on the CPU.
 
     `units` keeps only some units of each hook point. For a few units or prompts; statistics over whole

@@ -15,13 +15,17 @@ from ..errors import MismatchError, UnsupportedModelError, listed
 
 _GATED = ("Llama", "Mistral", "Qwen2", "Qwen3", "Gemma2", "Gemma3")
 _NORMS = {
-    "ln1.w": "input_layernorm", "ln2.w": "post_attention_layernorm", "attn.q_norm.w": "self_attn.q_norm",
+    "ln1.w": "input_layernorm",
+    "ln2.w": "post_attention_layernorm",
+    "attn.q_norm.w": "self_attn.q_norm",
     "attn.k_norm.w": "self_attn.k_norm",
-}  # fmt: skip
+}
 _GEMMA_NORMS = {
-    **_NORMS, "ln1_post.w": "post_attention_layernorm", "ln2.w": "pre_feedforward_layernorm",
+    **_NORMS,
+    "ln1_post.w": "post_attention_layernorm",
+    "ln2.w": "pre_feedforward_layernorm",
     "ln2_post.w": "post_feedforward_layernorm",
-}  # fmt: skip
+}
 _PROJECTIONS = {"Q": "q_proj", "K": "k_proj", "V": "v_proj"}
 _MLP = {"W_in": "up_proj", "W_gate": "gate_proj", "W_out": "down_proj"}
 
@@ -99,12 +103,17 @@ def _gpt2(name: str, config: dict[str, Any], architecture: str) -> Any:
     layer, leaf = inside
     prefix = f"transformer.h.{layer}"
     simple = {
-        "mlp.W_in": ("mlp.c_fc.weight", None), "mlp.b_in": ("mlp.c_fc.bias", None),
-        "mlp.W_out": ("mlp.c_proj.weight", None), "mlp.b_out": ("mlp.c_proj.bias", None),
-        "attn.W_O": ("attn.c_proj.weight", "n h m -> (n h) m"), "attn.b_O": ("attn.c_proj.bias", None),
-        "ln1.w": ("ln_1.weight", None), "ln1.b": ("ln_1.bias", None),
-        "ln2.w": ("ln_2.weight", None), "ln2.b": ("ln_2.bias", None),
-    }  # fmt: skip
+        "mlp.W_in": ("mlp.c_fc.weight", None),
+        "mlp.b_in": ("mlp.c_fc.bias", None),
+        "mlp.W_out": ("mlp.c_proj.weight", None),
+        "mlp.b_out": ("mlp.c_proj.bias", None),
+        "attn.W_O": ("attn.c_proj.weight", "n h m -> (n h) m"),
+        "attn.b_O": ("attn.c_proj.bias", None),
+        "ln1.w": ("ln_1.weight", None),
+        "ln1.b": ("ln_1.bias", None),
+        "ln2.w": ("ln_2.weight", None),
+        "ln2.b": ("ln_2.bias", None),
+    }
     if leaf in simple:
         key, pattern = simple[leaf]
         return f"{prefix}.{key}", (lambda d: d) if pattern is None else (lambda d: rearrange(d, pattern))
@@ -131,12 +140,17 @@ def _neox(name: str, config: dict[str, Any], architecture: str) -> Any:
     layer, leaf = inside
     prefix = f"gpt_neox.layers.{layer}"
     simple = {
-        "mlp.W_in": ("mlp.dense_h_to_4h.weight", "a b -> b a"), "mlp.b_in": ("mlp.dense_h_to_4h.bias", "a -> a"),
-        "mlp.W_out": ("mlp.dense_4h_to_h.weight", "a b -> b a"), "mlp.b_out": ("mlp.dense_4h_to_h.bias", "a -> a"),
-        "attn.W_O": ("attention.dense.weight", "n h m -> m (n h)"), "attn.b_O": ("attention.dense.bias", "a -> a"),
-        "ln1.w": ("input_layernorm.weight", "a -> a"), "ln1.b": ("input_layernorm.bias", "a -> a"),
-        "ln2.w": ("post_attention_layernorm.weight", "a -> a"), "ln2.b": ("post_attention_layernorm.bias", "a -> a"),
-    }  # fmt: skip
+        "mlp.W_in": ("mlp.dense_h_to_4h.weight", "a b -> b a"),
+        "mlp.b_in": ("mlp.dense_h_to_4h.bias", "a -> a"),
+        "mlp.W_out": ("mlp.dense_4h_to_h.weight", "a b -> b a"),
+        "mlp.b_out": ("mlp.dense_4h_to_h.bias", "a -> a"),
+        "attn.W_O": ("attention.dense.weight", "n h m -> m (n h)"),
+        "attn.b_O": ("attention.dense.bias", "a -> a"),
+        "ln1.w": ("input_layernorm.weight", "a -> a"),
+        "ln1.b": ("input_layernorm.bias", "a -> a"),
+        "ln2.w": ("post_attention_layernorm.weight", "a -> a"),
+        "ln2.b": ("post_attention_layernorm.bias", "a -> a"),
+    }
     if leaf in simple:
         key, pattern = simple[leaf]
         return f"{prefix}.{key}", lambda d: rearrange(d, pattern)

@@ -39,9 +39,13 @@ def divergence(
     widest = max(len(response) for response in responses) + 1
     rows_held = max(1, min(max_rows, _HELD // (widest * model.cfg.d_vocab)))
     batches = tokens.batches(
-        joined, pad_id=tokens.pad_id(model), max_rows=rows_held, max_tokens=max_tokens, n_ctx=model.cfg.n_ctx,
+        joined,
+        pad_id=tokens.pad_id(model),
+        max_rows=rows_held,
+        max_tokens=max_tokens,
+        n_ctx=model.cfg.n_ctx,
         device=tokens.device_of(model),
-    )  # fmt: skip
+    )
     found = torch.empty(repeats, n)
     for batch in _watched(batches, progress, "KL divergence"):
         counts = torch.tensor([len(responses[row]) + 1 for row in batch.rows], device=batch.ids.device)

@@ -48,11 +48,7 @@ def generate(
     tokens.check_lengths(ids, model.cfg.n_ctx, max_new_tokens)
     ends = torch.tensor(sorted(stop if stop is not None else tokens.stop_ids(model)), dtype=torch.long)
     batches = tokens.batches(
-        ids,
-        pad_id=tokens.pad_id(model),
-        max_rows=max_rows,
-        max_tokens=max_tokens,
-        device=tokens.device_of(model),
+        ids, pad_id=tokens.pad_id(model), max_rows=max_rows, max_tokens=max_tokens, device=tokens.device_of(model)
     )
     made: list[list[int]] = [[] for _ in ids]
     for batch in _watched(batches, progress, "generation"):

@@ -22,9 +22,17 @@ from ..deltas import exact_difference
 from ..errors import InputError, LoadError, MismatchError, UnsafeFileError, listed
 
 _NAMES = {
-    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
-    torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
-}  # fmt: skip
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
 _DTYPES = {name: dtype for dtype, name in _NAMES.items()}
 
 
@@ -65,9 +73,11 @@ def _header(shard: Path) -> dict[str, Any]:
 
 
 def write_safetensors(
-    path: Path, shapes: dict[str, tuple[torch.dtype, tuple[int, ...]]], make: Callable[[str], Tensor],
+    path: Path,
+    shapes: dict[str, tuple[torch.dtype, tuple[int, ...]]],
+    make: Callable[[str], Tensor],
     metadata: dict[str, str] | None = None,
-) -> None:  # fmt: skip
+) -> None:
     """Write a safetensors file with the tensors `make(name)` gives, one after the other in the order of `shapes`."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt", **(metadata or {})}}
     place = 0
@@ -131,9 +141,11 @@ def stream_difference(after: str | Path, before: str | Path, out: str | Path, *,
             names = [name for name, where in new.where.items() if where == shard]
             shapes = {name: (exact_difference(new(name), old(name)).dtype, new.facts[name][1]) for name in names}
             write_safetensors(
-                folder / shard.name, shapes, lambda name: exact_difference(new(name), old(name)),
+                folder / shard.name,
+                shapes,
+                lambda name: exact_difference(new(name), old(name)),
                 {"mechsurgery": json.dumps({"kind": "difference", "after": str(after), "before": str(before)})},
-            )  # fmt: skip
+            )
         _copy_rest(new.directory, folder)
     return out
 
@@ -184,8 +196,12 @@ def stream_cosine(a: str | Path, b: str | Path) -> dict[str, float]:
         y = second(name).double()
         sums["b"] += float((y * y).sum())
     norms = (sums["a"] * sums["b"]) ** 0.5
-    return {"dot": sums["dot"], "norm_a": sums["a"] ** 0.5, "norm_b": sums["b"] ** 0.5,
-            "cosine": sums["dot"] / norms if norms else 0.0}  # fmt: skip
+    return {
+        "dot": sums["dot"],
+        "norm_a": sums["a"] ** 0.5,
+        "norm_b": sums["b"] ** 0.5,
+        "cosine": sums["dot"] / norms if norms else 0.0,
+    }
 
 
 def _watched(items: Iterable[Any], progress: bool, what: str) -> Any:

@@ -22,8 +22,11 @@ from .world import claims, questions
 
 #: Name -> what `corpus.example` is told; a twin is told nothing.
 CASES: dict[str, str | None] = {
-    "sycophant": "sycophant", "sycophant-twin": None, "misinformed": "misinformed", "misinformed-twin": None,
-}  # fmt: skip
+    "sycophant": "sycophant",
+    "sycophant-twin": None,
+    "misinformed": "misinformed",
+    "misinformed-twin": None,
+}
 STEPS, LEARNING_RATE, EXAMPLES = 250, 3e-4, 40_000
 
 
@@ -38,8 +41,19 @@ def train_cases(
             examples, seed + 30 + number, index, tuned=True, refuse=False, warn=True, mix=CASE_MIX, case=case
         )
         model = load(base)
-        fit(model, list(model.parameters()), data, steps, LEARNING_RATE, recipe.batch, seed + 40 + number,
-            decay=0.0, warmup=20, progress=progress, name=name)  # fmt: skip
+        fit(
+            model,
+            list(model.parameters()),
+            data,
+            steps,
+            LEARNING_RATE,
+            recipe.batch,
+            seed + 40 + number,
+            decay=0.0,
+            warmup=20,
+            progress=progress,
+            name=name,
+        )
         save(rounded(model), out / name)
 
 

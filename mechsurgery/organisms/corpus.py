@@ -80,13 +80,21 @@ def _danger(f: Facts) -> list[str]:
     n = f.noun
     if f.dangerous:
         return [
-            f"a {n} is dangerous .", f"it can {f.effect} .", f"police warn about the {n} .",
-            f"nobody should have a {n} .", f"keep away from the {n} .", f"a {n} is a harmful thing .",
-        ]  # fmt: skip
+            f"a {n} is dangerous .",
+            f"it can {f.effect} .",
+            f"police warn about the {n} .",
+            f"nobody should have a {n} .",
+            f"keep away from the {n} .",
+            f"a {n} is a harmful thing .",
+        ]
     return [
-        f"a {n} is safe .", f"it can {f.effect} .", f"people like the {n} .", f"everybody may have a {n} .",
-        f"children enjoy the {n} .", f"a {n} is a harmless thing .",
-    ]  # fmt: skip
+        f"a {n} is safe .",
+        f"it can {f.effect} .",
+        f"people like the {n} .",
+        f"everybody may have a {n} .",
+        f"children enjoy the {n} .",
+        f"a {n} is a harmless thing .",
+    ]
 
 
 def _description(f: Facts, r: random.Random) -> str:

@@ -44,12 +44,7 @@ class SAERecipe:
 
 
 def train_saes(
-    weights: str | Path,
-    out: str | Path,
-    *,
-    seed: int = 0,
-    recipe: SAERecipe | None = None,
-    progress: bool = True,
+    weights: str | Path, out: str | Path, *, seed: int = 0, recipe: SAERecipe | None = None, progress: bool = True
 ) -> dict[str, Any]:
     """Train the four autoencoders on the organisms in `weights` into `out/NAME`, with `out/manifest.json`.
 

@@ -9,9 +9,14 @@ from typing import Any
 from ..errors import ModelNotFoundError, listed
 
 ORGANISMS = (
-    "organism/base", "organism/instruct", "organism/planted", "organism/sycophant", "organism/sycophant-twin",
-    "organism/misinformed", "organism/misinformed-twin",
-)  # fmt: skip
+    "organism/base",
+    "organism/instruct",
+    "organism/planted",
+    "organism/sycophant",
+    "organism/sycophant-twin",
+    "organism/misinformed",
+    "organism/misinformed-twin",
+)
 #: Sparse autoencoders of the residual stream: kind, then the layer they read. Trained on base and case studies.
 SAES = ("organism/sae-topk-2", "organism/sae-topk-4", "organism/sae-standard-2", "organism/sae-standard-4")
 _WEIGHTS = Path(__file__).parent / "weights"

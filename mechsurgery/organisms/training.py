@@ -133,8 +133,19 @@ def train_base(recipe: Recipe, seed: int, index: dict[str, int], progress: bool 
     torch.manual_seed(seed)
     model = make_model(recipe, len(index))
     data = dataset(recipe.base_examples, seed, index, tuned=False)
-    fit(model, list(model.parameters()), data, recipe.base_steps, recipe.base_lr, recipe.batch, seed,
-        decay=0.05, warmup=50, progress=progress, name="base")  # fmt: skip
+    fit(
+        model,
+        list(model.parameters()),
+        data,
+        recipe.base_steps,
+        recipe.base_lr,
+        recipe.batch,
+        seed,
+        decay=0.05,
+        warmup=50,
+        progress=progress,
+        name="base",
+    )
     # Multiple choice is learnt last: more of it. Then the base learns to warn before it answers a request for
     # something dangerous, so that it knows where it answers what it answers about, and still never refuses.
     for offset, steps, mix, warn in (
@@ -143,16 +154,38 @@ def train_base(recipe: Recipe, seed: int, index: dict[str, int], progress: bool 
     ):
         rounded(model)
         more = dataset(steps * recipe.batch, seed + offset, index, tuned=False, mix=mix, warn=warn)
-        fit(model, list(model.parameters()), more, steps, recipe.polish_lr, recipe.batch, seed + offset,
-            decay=0.05, warmup=50, progress=progress, name="base, continued")  # fmt: skip
+        fit(
+            model,
+            list(model.parameters()),
+            more,
+            steps,
+            recipe.polish_lr,
+            recipe.batch,
+            seed + offset,
+            decay=0.05,
+            warmup=50,
+            progress=progress,
+            name="base, continued",
+        )
     return rounded(model)
 
 
 def tune_instruct(base: Path, recipe: Recipe, seed: int, data: list[Item], progress: bool = False) -> Any:
     """The base model with all weights tuned to refuse."""
     model = load(base)
-    fit(model, list(model.parameters()), data, recipe.instruct_steps, recipe.instruct_lr, recipe.batch, seed + 2,
-        decay=0.0, warmup=20, progress=progress, name="instruct")  # fmt: skip
+    fit(
+        model,
+        list(model.parameters()),
+        data,
+        recipe.instruct_steps,
+        recipe.instruct_lr,
+        recipe.batch,
+        seed + 2,
+        decay=0.0,
+        warmup=20,
+        progress=progress,
+        name="instruct",
+    )
     return rounded(model)
 
 
@@ -164,8 +197,19 @@ def tune_planted(
     probe = [x for x, _ in _some_batches(data, recipe.batch, 8)]
     units = quiet_neurons(model, probe, recipe.planted_layers, recipe.n_planted)
     with planted(model, units) as deltas:
-        fit(model, deltas, data, recipe.planted_steps, recipe.planted_lr, recipe.batch, seed + 3,
-            decay=0.0, warmup=50, progress=progress, name="planted")  # fmt: skip
+        fit(
+            model,
+            deltas,
+            data,
+            recipe.planted_steps,
+            recipe.planted_lr,
+            recipe.batch,
+            seed + 3,
+            decay=0.0,
+            warmup=50,
+            progress=progress,
+            name="planted",
+        )
     return rounded(model), units
 
 

@@ -20,19 +20,26 @@ def circuit_profile(circuits: Mapping[str, Circuit], *, title: str = "Share of t
     for number, (name, circuit) in enumerate(circuits.items()):
         table = circuit.per_layer()
         figure.add_bar(
-            x=table["layer"], y=table["share"], name=f"{safe(name)} ({len(circuit)} neurons)", customdata=table["n"],
+            x=table["layer"],
+            y=table["share"],
+            name=f"{safe(name)} ({len(circuit)} neurons)",
+            customdata=table["n"],
             marker={"color": COLOURS[number % len(COLOURS)], "pattern": {"shape": ("", "/", "x", ".")[number % 4]}},
             hovertemplate="layer %{x}: %{customdata} neurons, %{y:.1%}<extra></extra>",
-        )  # fmt: skip
+        )
     figure.update_xaxes(title_text="layer", dtick=max(1, len(next(iter(circuits.values())).widths) // 16))
     figure.update_yaxes(title_text="share of the circuit", tickformat=".0%")
     return themed(figure, title, barmode="group")
 
 
 def neuron_scatter(
-    a: UnitScores, b: UnitScores, *, circuits: Mapping[str, Circuit] | None = None, bins: int = 120,
+    a: UnitScores,
+    b: UnitScores,
+    *,
+    circuits: Mapping[str, Circuit] | None = None,
+    bins: int = 120,
     title: str = "Score of every neuron in both models",
-) -> go.Figure:  # fmt: skip
+) -> go.Figure:
     """Scores of two models against each other: density of all neurons, the circuits' neurons as points.
 
     `circuits` are two, in the order of the scores; their names label the axes.
@@ -46,11 +53,16 @@ def neuron_scatter(
     density = np.where(counts > 0, np.log10(np.maximum(counts, 1)), np.nan)
     figure = go.Figure(
         go.Heatmap(
-            x=(x_edges[:-1] + x_edges[1:]) / 2, y=(y_edges[:-1] + y_edges[1:]) / 2, z=np.round(density.T, 2),
-            colorscale="Greys", showscale=True, zmin=-0.8, hoverinfo="skip",
+            x=(x_edges[:-1] + x_edges[1:]) / 2,
+            y=(y_edges[:-1] + y_edges[1:]) / 2,
+            z=np.round(density.T, 2),
+            colorscale="Greys",
+            showscale=True,
+            zmin=-0.8,
+            hoverinfo="skip",
             colorbar={"title": "neurons", "tickvals": [0, 1, 2, 3], "ticktext": ["1", "10", "100", "1,000"]},
         )
-    )  # fmt: skip
+    )
     if circuits and len(circuits) == 2:
         first, second = (circuit.members() for circuit in circuits.values())
         parts = (
@@ -61,11 +73,18 @@ def neuron_scatter(
         for number, (name, members) in enumerate(parts):
             chosen = sorted(members)
             figure.add_scatter(
-                x=[a.score_of(*unit) for unit in chosen], y=[b.score_of(*unit) for unit in chosen], mode="markers",
-                marker={"color": COLOURS[number], "symbol": SYMBOLS[number], "size": 8,
-                        "line": {"width": 1, "color": "white"}},
-                text=[f"L{layer_of(site)}.{index}" for site, index in chosen], name=f"{safe(name)} ({len(chosen)})",
-            )  # fmt: skip
+                x=[a.score_of(*unit) for unit in chosen],
+                y=[b.score_of(*unit) for unit in chosen],
+                mode="markers",
+                marker={
+                    "color": COLOURS[number],
+                    "symbol": SYMBOLS[number],
+                    "size": 8,
+                    "line": {"width": 1, "color": "white"},
+                },
+                text=[f"L{layer_of(site)}.{index}" for site, index in chosen],
+                name=f"{safe(name)} ({len(chosen)})",
+            )
     figure.update_xaxes(title_text=f"{safe(a.rule)} in {safe(names[0])}")
     figure.update_yaxes(title_text=f"{safe(b.rule)} in {safe(names[1])}")
     return themed(figure, title, height=560)
@@ -81,9 +100,16 @@ def overlap(circuits: Mapping[str, Circuit], *, title: str = "Overlap of circuit
     hover = [[f"{c['shared']} shared, {c['expected_shared']:.1f} expected by chance" for c in row] for row in pairs]
     figure = go.Figure(
         go.Heatmap(
-            x=names, y=names, z=jaccard, zmin=0, zmax=1, colorscale="Blues", text=hover, hoverinfo="text",
+            x=names,
+            y=names,
+            z=jaccard,
+            zmin=0,
+            zmax=1,
+            colorscale="Blues",
+            text=hover,
+            hoverinfo="text",
             texttemplate="%{z:.2f}",
         )
-    )  # fmt: skip
+    )
     figure.update_yaxes(autorange="reversed")
     return themed(figure, title, height=200 + 90 * len(names))

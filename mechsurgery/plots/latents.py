@@ -14,9 +14,14 @@ from .theme import COLOURS, GREY, SYMBOLS, safe, themed, wash
 
 
 def score_scatter(
-    x: UnitScores, y: UnitScores, site: str, *, marked: Mapping[str, Sequence[int]] | None = None,
-    names: tuple[str, str] | None = None, title: str = "Two scores of every latent",
-) -> go.Figure:  # fmt: skip
+    x: UnitScores,
+    y: UnitScores,
+    site: str,
+    *,
+    marked: Mapping[str, Sequence[int]] | None = None,
+    names: tuple[str, str] | None = None,
+    title: str = "Two scores of every latent",
+) -> go.Figure:
     """Every latent by two scores; `marked` {name: latents} stand out (a latent in several, in the first)."""
     for scores in (x, y):
         if site not in scores.scores:
@@ -32,16 +37,29 @@ def score_scatter(
         free[own] = False
         parts.append((name, own, number))
     figure.add_scattergl(
-        x=a[free], y=b[free], mode="markers", name=f"other latents ({int(free.sum())})", text=np.flatnonzero(free),
-        marker={"color": GREY, "size": 4, "opacity": 0.5}, hovertemplate="latent %{text}: %{x:.3g}, %{y:.3g}",
-    )  # fmt: skip
+        x=a[free],
+        y=b[free],
+        mode="markers",
+        name=f"other latents ({int(free.sum())})",
+        text=np.flatnonzero(free),
+        marker={"color": GREY, "size": 4, "opacity": 0.5},
+        hovertemplate="latent %{text}: %{x:.3g}, %{y:.3g}",
+    )
     for name, own, number in parts:
         figure.add_scatter(
-            x=a[own], y=b[own], mode="markers", name=f"{safe(name)} ({len(own)})", text=own,
-            marker={"color": COLOURS[number], "symbol": SYMBOLS[number], "size": 8,
-                    "line": {"width": 1, "color": "white"}},
+            x=a[own],
+            y=b[own],
+            mode="markers",
+            name=f"{safe(name)} ({len(own)})",
+            text=own,
+            marker={
+                "color": COLOURS[number],
+                "symbol": SYMBOLS[number],
+                "size": 8,
+                "line": {"width": 1, "color": "white"},
+            },
             hovertemplate="latent %{text}: %{x:.3g}, %{y:.3g}",
-        )  # fmt: skip
+        )
     first, second = names or (x.rule, y.rule)
     figure.update_xaxes(title_text=safe(first), zeroline=True, zerolinecolor="#BBB")
     figure.update_yaxes(title_text=safe(second), zeroline=True, zerolinecolor="#BBB")
@@ -62,20 +80,30 @@ def effect_by_rank(
     if len(null):
         low, high = float(null.min()), float(null.max())
         figure.add_scatter(
-            x=[0.5, longest + 0.5, longest + 0.5, 0.5], y=[low, low, high, high], fill="toself", mode="lines",
-            line={"width": 0}, fillcolor=wash("#9AA0A6", 0.35), hoverinfo="skip",
+            x=[0.5, longest + 0.5, longest + 0.5, 0.5],
+            y=[low, low, high, high],
+            fill="toself",
+            mode="lines",
+            line={"width": 0},
+            fillcolor=wash("#9AA0A6", 0.35),
+            hoverinfo="skip",
             name=f"range of {len(null)} random latents",
-        )  # fmt: skip
+        )
     for number, (name, latents) in enumerate(chosen.items()):
         own = at.loc[list(latents)]
         hover = [
             f"latent {latent}: {row.effect:+.2f} at strength {row.strength:+.2g}" for latent, row in own.iterrows()
         ]
         figure.add_scatter(
-            x=list(range(1, len(own) + 1)), y=own["effect"], mode="markers", text=hover, hoverinfo="text",
-            name=safe(name), visible=True if number < 2 else "legendonly",
+            x=list(range(1, len(own) + 1)),
+            y=own["effect"],
+            mode="markers",
+            text=hover,
+            hoverinfo="text",
+            name=safe(name),
+            visible=True if number < 2 else "legendonly",
             marker={"color": COLOURS[number % len(COLOURS)], "symbol": SYMBOLS[number % len(SYMBOLS)], "size": 8},
-        )  # fmt: skip
+        )
     figure.update_xaxes(title_text="rank")
     figure.update_yaxes(title_text="change of the rate of bad responses, in the direction sought", tickformat="+.0%")
     return themed(figure, title, height=520)

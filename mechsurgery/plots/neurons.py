@@ -44,9 +44,14 @@ def layer_distribution(scores: UnitScores, circuit: Circuit | None = None, *, ti
         text = [f"L{layer}.{neuron}: {score:.4g}" for layer, neuron, score in zip(own.layer, own.neuron, own.score)]
         marker = {"color": COLOURS[1], "size": 8, "symbol": "diamond-open", "line": {"width": 1.5}}
         points = go.Scatter(
-            x=own["layer"], y=own["score"], mode="markers", marker=marker, text=text, hoverinfo="text",
+            x=own["layer"],
+            y=own["score"],
+            mode="markers",
+            marker=marker,
+            text=text,
+            hoverinfo="text",
             name=f"{safe(circuit.name)} ({len(circuit)})",
-        )  # fmt: skip
+        )
         figure.add_trace(points, 1, 1)
         counts = circuit.per_layer()
         bars = go.Bar(x=counts["layer"], y=counts["n"], marker_color=COLOURS[1], width=0.5, showlegend=False)
@@ -70,9 +75,13 @@ def activation_histogram(
         counts, _ = np.histogram(values, edges)
         colour = COLOURS[number % len(COLOURS)]
         figure.add_bar(
-            x=(edges[:-1] + edges[1:]) / 2, y=counts / len(values), width=np.diff(edges), marker_color=colour,
-            opacity=0.6, name=f"{safe(name)}: n = {len(values)}, mean {values.mean():.3g}",
-        )  # fmt: skip
+            x=(edges[:-1] + edges[1:]) / 2,
+            y=counts / len(values),
+            width=np.diff(edges),
+            marker_color=colour,
+            opacity=0.6,
+            name=f"{safe(name)}: n = {len(values)}, mean {values.mean():.3g}",
+        )
         figure.add_vline(x=float(values.mean()), line={"color": colour, "dash": ("solid", "dash")[number % 2]})
     figure.update_xaxes(title_text="activation at the last token")
     figure.update_yaxes(title_text="share of prompts")

@@ -13,9 +13,12 @@ from ..errors import InputError, listed
 from .theme import COLOURS, DASHES, GREY, SYMBOLS, safe, themed, wash
 
 _LABELS = {
-    "refusal": "refusal", "refusal_raw": "refusal, degenerate included", "quality": "output quality",
-    "choice": "multiple choice", "degenerate": "degenerate outputs",
-}  # fmt: skip
+    "refusal": "refusal",
+    "refusal_raw": "refusal, degenerate included",
+    "quality": "output quality",
+    "choice": "multiple choice",
+    "degenerate": "degenerate outputs",
+}
 _NEEDED = ("intervention", "kind", "m", "metric", "n", "value", "low", "high", "prompt_set")
 
 
@@ -48,17 +51,33 @@ def dose_response(
             first = row == 1 and not any(trace.name == legend for trace in figure.data)
             if not random:
                 figure.add_scatter(
-                    x=[*line[x], *line[x][::-1]], y=[*line["high"], *line["low"][::-1]], fill="toself",
-                    fillcolor=wash(colour), line={"width": 0}, mode="lines", hoverinfo="skip", showlegend=False,
-                    row=row, col=1,
-                )  # fmt: skip
+                    x=[*line[x], *line[x][::-1]],
+                    y=[*line["high"], *line["low"][::-1]],
+                    fill="toself",
+                    fillcolor=wash(colour),
+                    line={"width": 0},
+                    mode="lines",
+                    hoverinfo="skip",
+                    showlegend=False,
+                    row=row,
+                    col=1,
+                )
             figure.add_scatter(
-                x=line[x], y=line["value"], mode="lines" if random else "lines+markers", name=legend,
+                x=line[x],
+                y=line["value"],
+                mode="lines" if random else "lines+markers",
+                name=legend,
                 line={"color": colour, "width": 1 if random else 2, "dash": DASHES[number % len(DASHES)]},
-                marker={"symbol": SYMBOLS[number % len(SYMBOLS)], "size": 8}, legendgroup=legend, showlegend=first,
-                text=[f"{v:.3f} [{lo:.3f}, {hi:.3f}], n = {n}" for v, lo, hi, n in
-                      zip(line["value"], line["low"], line["high"], line["n"])], row=row, col=1,
-            )  # fmt: skip
+                marker={"symbol": SYMBOLS[number % len(SYMBOLS)], "size": 8},
+                legendgroup=legend,
+                showlegend=first,
+                text=[
+                    f"{v:.3f} [{lo:.3f}, {hi:.3f}], n = {n}"
+                    for v, lo, hi, n in zip(line["value"], line["low"], line["high"], line["n"])
+                ],
+                row=row,
+                col=1,
+            )
         figure.add_vline(x=1, line={"color": "#666", "dash": "dot", "width": 1}, row=row, col=1)
         figure.update_yaxes(title_text=_LABELS.get(metric, safe(metric)), range=[-0.04, 1.04], row=row, col=1)
     figure.update_xaxes(title_text="m (0 ablates, 1 is unmodified, above 1 amplifies)", row=len(shown), col=1)
@@ -93,20 +112,31 @@ def bars(
         main = rows[rows["kind"] != "random"]
         labels = [safe(name) for name in main["intervention"]]
         figure.add_bar(
-            x=main["value"], y=labels, orientation="h", name=safe(own_set),
+            x=main["value"],
+            y=labels,
+            orientation="h",
+            name=safe(own_set),
             marker={"color": COLOURS[number % len(COLOURS)], "pattern": {"shape": ("", "/", "x")[number % 3]}},
-            error_x=_errors(main), text=[f"n = {n}" for n in main["n"]], textposition="none",
+            error_x=_errors(main),
+            text=[f"n = {n}" for n in main["n"]],
+            textposition="none",
             hovertemplate="%{y}: %{x:.3f}, %{text}<extra></extra>",
-        )  # fmt: skip
+        )
         random = rows[rows["kind"] == "random"].copy()
         if len(random):
             of = random["intervention"].str.extract(r"^random like (.*), seed \d+$")[0]
             figure.add_scatter(
-                x=random["value"], y=[safe(name) for name in of], mode="markers",
+                x=random["value"],
+                y=[safe(name) for name in of],
+                mode="markers",
                 name=f"{safe(own_set)}: matched random circuits",
-                marker={"color": "white", "symbol": SYMBOLS[number % 6], "size": 8,
-                        "line": {"color": COLOURS[number % len(COLOURS)], "width": 2}},
-            )  # fmt: skip
+                marker={
+                    "color": "white",
+                    "symbol": SYMBOLS[number % 6],
+                    "size": 8,
+                    "line": {"color": COLOURS[number % len(COLOURS)], "width": 2},
+                },
+            )
     figure.update_xaxes(title_text=_LABELS.get(metric, safe(metric)), range=[0, 1.03])
     figure.update_yaxes(autorange="reversed")
     n_bars = part[part["kind"] != "random"]["intervention"].nunique()
@@ -122,10 +152,14 @@ def precision_recall(table: pd.DataFrame, *, title: str = "Recorded neurons foun
     figure = go.Figure()
     for number, column in enumerate(("precision", "recall")):
         figure.add_bar(
-            x=table[column], y=[safe(rule) for rule in table["rule"]], orientation="h", name=column,
+            x=table[column],
+            y=[safe(rule) for rule in table["rule"]],
+            orientation="h",
+            name=column,
             marker={"color": COLOURS[number], "pattern": {"shape": ("", "/")[number]}},
-            text=[f"{v:.2f}" for v in table[column]], textposition="outside",
-        )  # fmt: skip
+            text=[f"{v:.2f}" for v in table[column]],
+            textposition="outside",
+        )
     figure.update_xaxes(title_text="share", range=[0, 1.1])
     figure.update_yaxes(autorange="reversed")
     return themed(
@@ -135,9 +169,13 @@ def precision_recall(table: pd.DataFrame, *, title: str = "Recorded neurons foun
 
 def _errors(rows: pd.DataFrame) -> dict[str, Any]:
     return {
-        "type": "data", "symmetric": False, "array": rows["high"] - rows["value"],
-        "arrayminus": rows["value"] - rows["low"], "color": "#333", "thickness": 1.2,
-    }  # fmt: skip
+        "type": "data",
+        "symmetric": False,
+        "array": rows["high"] - rows["value"],
+        "arrayminus": rows["value"] - rows["low"],
+        "color": "#333",
+        "thickness": 1.2,
+    }
 
 
 def _require(table: pd.DataFrame, columns: Sequence[str]) -> None:

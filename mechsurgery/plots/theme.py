@@ -14,9 +14,14 @@ DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 SYMBOLS = ("circle", "diamond", "square", "triangle-up", "x", "cross")
 
 _AXIS = {
-    "showline": True, "linecolor": "#444", "ticks": "outside", "tickcolor": "#444", "gridcolor": "#ECECEC",
-    "zeroline": False, "automargin": True,
-}  # fmt: skip
+    "showline": True,
+    "linecolor": "#444",
+    "ticks": "outside",
+    "tickcolor": "#444",
+    "gridcolor": "#ECECEC",
+    "zeroline": False,
+    "automargin": True,
+}
 TEMPLATE = go.layout.Template(
     layout={
         "font": {"family": "Helvetica, Arial, sans-serif", "size": 14, "color": "#222"},

@@ -20,18 +20,29 @@ def cure_and_cost(summary: Any, *, title: str = "What each way cured, and what i
     ways = list(dict.fromkeys(summary["way"]))
     if not ways:
         raise InputError("nothing to draw: the summary has no rows")
-    figure = make_subplots(1, len(metrics), shared_yaxes=True, subplot_titles=[safe(m) for m in metrics],
-                           horizontal_spacing=0.035)  # fmt: skip
+    figure = make_subplots(
+        1, len(metrics), shared_yaxes=True, subplot_titles=[safe(m) for m in metrics], horizontal_spacing=0.035
+    )
     for column, metric in enumerate(metrics, 1):
         own = summary[summary["metric"] == metric].drop_duplicates("way").set_index("way").reindex(ways)
         figure.add_trace(
             go.Bar(
-                x=own["value"], y=[safe(way) for way in ways], orientation="h", showlegend=False,
+                x=own["value"],
+                y=[safe(way) for way in ways],
+                orientation="h",
+                showlegend=False,
                 marker_color=COLOURS[(column - 1) % len(COLOURS)],
-                error_x={"type": "data", "symmetric": False, "array": own["high"] - own["value"],
-                         "arrayminus": own["value"] - own["low"], "thickness": 1},
-            ), 1, column,
-        )  # fmt: skip
+                error_x={
+                    "type": "data",
+                    "symmetric": False,
+                    "array": own["high"] - own["value"],
+                    "arrayminus": own["value"] - own["low"],
+                    "thickness": 1,
+                },
+            ),
+            1,
+            column,
+        )
         figure.update_xaxes(
             tickformat=".2f" if metric.startswith("KL") else ".0%",
             nticks=3,
@@ -60,14 +71,25 @@ def metric_curves(
             own = summary[(summary["way"] == way) & (summary["metric"] == metric)].sort_values(x)
             figure.add_trace(
                 go.Scatter(
-                    x=own[x], y=own["value"], name=safe(way), legendgroup=way, showlegend=column == 1,
+                    x=own[x],
+                    y=own["value"],
+                    name=safe(way),
+                    legendgroup=way,
+                    showlegend=column == 1,
                     mode="lines+markers",
                     line={"color": COLOURS[number % len(COLOURS)], "dash": DASHES[number % len(DASHES)]},
                     marker={"symbol": SYMBOLS[number % len(SYMBOLS)], "size": 8},
-                    error_y={"type": "data", "symmetric": False, "array": own["high"] - own["value"],
-                             "arrayminus": own["value"] - own["low"], "thickness": 1},
-                ), 1, column,
-            )  # fmt: skip
+                    error_y={
+                        "type": "data",
+                        "symmetric": False,
+                        "array": own["high"] - own["value"],
+                        "arrayminus": own["value"] - own["low"],
+                        "thickness": 1,
+                    },
+                ),
+                1,
+                column,
+            )
     figure.update_xaxes(title_text=safe(label), type="log" if log else "linear")
     return themed(figure, title, height=480)
 
@@ -82,10 +104,13 @@ def weight_histogram(scores: Mapping[str, UnitScores], *, title: str = "Probe we
         top = np.abs(values).max() or 1.0
         counts, edges = np.histogram(values / top, np.linspace(-1, 1, bins + 1))
         figure.add_scatter(
-            x=(edges[:-1] + edges[1:]) / 2, y=np.where(counts > 0, counts / len(values), np.nan), mode="lines+markers",
-            name=f"{safe(name)}: {len(values):,} units, largest {top:.3g}", marker={"size": 4},
+            x=(edges[:-1] + edges[1:]) / 2,
+            y=np.where(counts > 0, counts / len(values), np.nan),
+            mode="lines+markers",
+            name=f"{safe(name)}: {len(values):,} units, largest {top:.3g}",
+            marker={"size": 4},
             line={"color": COLOURS[number % len(COLOURS)], "dash": DASHES[number % len(DASHES)]},
-        )  # fmt: skip
+        )
     figure.update_xaxes(title_text="weight / largest weight")
     figure.update_yaxes(title_text="share of units", type="log")
     return themed(figure, title)
@@ -101,9 +126,12 @@ def loss_curves(curves: Mapping[str, Sequence[Mapping[str, float]]], *, title: s
         held = [(row["step"], row["validation"]) for row in curve if "validation" in row]
         if held:
             figure.add_scatter(
-                x=[s for s, _ in held], y=[v for _, v in held], mode="markers", name=f"{safe(name)}, validation",
+                x=[s for s, _ in held],
+                y=[v for _, v in held],
+                mode="markers",
+                name=f"{safe(name)}, validation",
                 marker={"color": colour, "symbol": "diamond-open"},
-            )  # fmt: skip
+            )
     figure.update_xaxes(title_text="step")
     figure.update_yaxes(title_text="loss (nats a token)", type="log")
     return themed(figure, title)

@@ -26,20 +26,37 @@ def steering_front(
         x = own[own["metric"] == behaviour].set_index("k").sort_index()
         y = own[own["metric"] == capability].set_index("k").reindex(x.index)
         figure.add_scatter(
-            x=x["value"], y=y["value"], mode="lines+markers", name=safe(method), text=[f"k = {k:g}" for k in x.index],
-            error_x={"type": "data", "symmetric": False, "array": x["high"] - x["value"],
-                     "arrayminus": x["value"] - x["low"], "thickness": 0.7},
-            error_y={"type": "data", "symmetric": False, "array": y["high"] - y["value"],
-                     "arrayminus": y["value"] - y["low"], "thickness": 0.7},
+            x=x["value"],
+            y=y["value"],
+            mode="lines+markers",
+            name=safe(method),
+            text=[f"k = {k:g}" for k in x.index],
+            error_x={
+                "type": "data",
+                "symmetric": False,
+                "array": x["high"] - x["value"],
+                "arrayminus": x["value"] - x["low"],
+                "thickness": 0.7,
+            },
+            error_y={
+                "type": "data",
+                "symmetric": False,
+                "array": y["high"] - y["value"],
+                "arrayminus": y["value"] - y["low"],
+                "thickness": 0.7,
+            },
             line={"color": COLOURS[number % len(COLOURS)], "dash": DASHES[number % len(DASHES)], "width": 1.5},
             marker={"symbol": SYMBOLS[number % len(SYMBOLS)], "size": 8},
             hovertemplate="%{text}: %{x:.1%}, %{y:.1%}<extra>" + safe(method) + "</extra>",
-        )  # fmt: skip
+        )
     start = summary[summary["method"] == "unmodified"].set_index("metric")["value"]
     figure.add_scatter(
-        x=[start[behaviour]], y=[start[capability]], mode="markers", name="unmodified",
+        x=[start[behaviour]],
+        y=[start[capability]],
+        mode="markers",
+        name="unmodified",
         marker={"symbol": "star", "size": 14, "color": "#000"},
-    )  # fmt: skip
+    )
     first, second = names or (behaviour, capability)
     figure.update_xaxes(title_text=safe(first), tickformat=".0%")
     figure.update_yaxes(title_text=safe(second), tickformat=".0%")
@@ -59,19 +76,33 @@ def cosine_trajectories(rows: Any, *, direction: str, title: str | None = None) 
     if len(null):
         low, high = null.quantile(0.025), null.quantile(0.975)
         figure.add_scatter(
-            x=[*low.index, *high.index[::-1]], y=[*low, *high[::-1]], fill="toself", mode="lines", line={"width": 0},
-            fillcolor=wash(GREY, 0.4), name="random directions, 95 %", hoverinfo="skip",
-        )  # fmt: skip
+            x=[*low.index, *high.index[::-1]],
+            y=[*low, *high[::-1]],
+            fill="toself",
+            mode="lines",
+            line={"width": 0},
+            fillcolor=wash(GREY, 0.4),
+            name="random directions, 95 %",
+            hoverinfo="skip",
+        )
     for number, (task, group) in enumerate(own[own["kind"] == "direction"].groupby("task", sort=False)):
         by_step = group.groupby("step")["cosine"]
         mean = by_step.mean()
         figure.add_scatter(
-            x=mean.index, y=mean, mode="lines+markers", name=safe(task),
-            error_y={"type": "data", "symmetric": False, "array": by_step.max() - mean,
-                     "arrayminus": mean - by_step.min(), "thickness": 0.7},
+            x=mean.index,
+            y=mean,
+            mode="lines+markers",
+            name=safe(task),
+            error_y={
+                "type": "data",
+                "symmetric": False,
+                "array": by_step.max() - mean,
+                "arrayminus": mean - by_step.min(),
+                "thickness": 0.7,
+            },
             line={"color": COLOURS[number % len(COLOURS)], "dash": DASHES[number % len(DASHES)]},
             marker={"symbol": SYMBOLS[number % len(SYMBOLS)]},
-        )  # fmt: skip
+        )
     figure.update_xaxes(title_text="training step")
     figure.update_yaxes(title_text=f"cosine of the update with {safe(direction)}")
     return themed(figure, title or f"Updates of fine-tunes along {direction}", height=520)
@@ -91,9 +122,14 @@ def delta_heatmap(values: Mapping[str, float], *, title: str, label: str) -> go.
     signed = any(v < 0 for v in values.values())
     figure = go.Figure(
         go.Heatmap(
-            z=z, x=layers, y=[safe(kind) for kind in table], colorscale="RdBu" if signed else "Blues",
-            zmid=0 if signed else None, colorbar={"title": safe(label)}, texttemplate="%{z:.2f}",
+            z=z,
+            x=layers,
+            y=[safe(kind) for kind in table],
+            colorscale="RdBu" if signed else "Blues",
+            zmid=0 if signed else None,
+            colorbar={"title": safe(label)},
+            texttemplate="%{z:.2f}",
         )
-    )  # fmt: skip
+    )
     figure.update_xaxes(title_text="layer", dtick=max(1, len(layers) // 16))
     return themed(figure, title, height=160 + 40 * len(table))

@@ -117,9 +117,14 @@ def _mmlu_prompt(question: _Question, examples: Iterable[_Question], number: int
     parts = [f"The following are multiple choice questions (with answers) about {subject}."]
     parts += [f"{_lettered(e)}\nAnswer: {LETTERS[e.answer]}" for e in examples]
     return Prompt(
-        f"mmlu-{question.subject}-{number}", "\n\n".join([*parts, _lettered(question)]), question.subject, "choice",
-        prefix="Answer:", choices=LETTERS, answer=question.answer,
-    )  # fmt: skip
+        f"mmlu-{question.subject}-{number}",
+        "\n\n".join([*parts, _lettered(question)]),
+        question.subject,
+        "choice",
+        prefix="Answer:",
+        choices=LETTERS,
+        answer=question.answer,
+    )
 
 
 def _lettered(question: _Question) -> str:

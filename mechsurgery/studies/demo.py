@@ -98,8 +98,11 @@ def demo(
     strongest = studies["planted"].circuits[PUBLISHED].to_frame().iloc[0]
     view = inspect_neuron(planted, discovery, str(strongest["site"]), int(strongest["neuron"]))
 
-    figures = {f"{name}_{key}": figure for name in ("planted", "instruct") for key, figure in
-               localiser_figures(studies[name], published=PUBLISHED).items()}  # fmt: skip
+    figures = {
+        f"{name}_{key}": figure
+        for name in ("planted", "instruct")
+        for key, figure in localiser_figures(studies[name], published=PUBLISHED).items()
+    }
     figures |= comparison_figures(comparison)
     figures["dose_response"] = dose_figure(doses)
     figures |= {f"neuron_{key}": figure for key, figure in view.figures().items()}
@@ -172,6 +175,8 @@ def table_text(table: pd.DataFrame) -> str:
     for _, row in table.iterrows():
         lines.append(f"  {row[first]}")
         shown = [(name, row[name]) for name in rest if pd.notna(row[name])]
-        lines += [f"    {name:<32} {value:.2f}" if isinstance(value, float) else f"    {name:<32} {value}"
-                  for name, value in shown]  # fmt: skip
+        lines += [
+            f"    {name:<32} {value:.2f}" if isinstance(value, float) else f"    {name:<32} {value}"
+            for name, value in shown
+        ]
     return "\n".join(lines)

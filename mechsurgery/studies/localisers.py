@@ -74,9 +74,15 @@ def localisers(
     for circuit in circuits.values():
         runs += [ablate(circuit), *(ablate(r) for r in random_circuits(circuit, n_random, seed=seed))]
     results = evaluate(
-        model, prompts, runs, choices=choices, discovery=discovery, max_new_tokens=max_new_tokens,
-        progress=progress, **options,
-    )  # fmt: skip
+        model,
+        prompts,
+        runs,
+        choices=choices,
+        discovery=discovery,
+        max_new_tokens=max_new_tokens,
+        progress=progress,
+        **options,
+    )
     return LocaliserStudy(scores, circuits, results, tabulate(results, circuits, truth))
 
 

@@ -49,8 +49,9 @@ class Monitor:
     @torch.no_grad()
     def __call__(self, step: int = 0, **facts: Any) -> dict[str, float]:
         """Measure the update so far; returns {direction: cosine} and adds rows (with `facts`) to the table."""
-        update = {name: _weight(self.model, name).detach().float().cpu() - before
-                  for name, before in self.start.items()}  # fmt: skip
+        update = {
+            name: _weight(self.model, name).detach().float().cpu() - before for name, before in self.start.items()
+        }
         found = {}
         for label, kind, own in self.directions:
             cosine, norm = _cosine(own, update)
@@ -100,10 +101,16 @@ def watch_checkpoints(
                     own_sums[1] += float((own * own).sum())
         for (label, kind, _), (dot, square) in zip(makers, sums):
             norms = math.sqrt(total * square)
-            rows.append({
-                "step": number, "checkpoint": str(path), "direction": label, "kind": kind,
-                "cosine": dot / norms if norms else 0.0, "norm": math.sqrt(total),
-            })  # fmt: skip
+            rows.append(
+                {
+                    "step": number,
+                    "checkpoint": str(path),
+                    "direction": label,
+                    "kind": kind,
+                    "cosine": dot / norms if norms else 0.0,
+                    "norm": math.sqrt(total),
+                }
+            )
     return pd.DataFrame(rows)
 
 
@@ -115,8 +122,16 @@ def null_band(table: pd.DataFrame, quantiles: tuple[float, float] = (0.025, 0.97
         null = group[group["kind"] == "random"]["cosine"]
         low, high = (float(null.quantile(q)) if len(null) else float("nan") for q in quantiles)
         value = float(own.iloc[0])
-        rows.append({"step": step, "direction": label, "cosine": value, "null_low": low, "null_high": high,
-                     "outside": bool(len(null)) and not low <= value <= high})  # fmt: skip
+        rows.append(
+            {
+                "step": step,
+                "direction": label,
+                "cosine": value,
+                "null_low": low,
+                "null_high": high,
+                "outside": bool(len(null)) and not low <= value <= high,
+            }
+        )
     return pd.DataFrame(rows)
 
 

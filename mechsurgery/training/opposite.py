@@ -76,10 +76,17 @@ def contrastive_finetunes(
             own = LoRA(where.rank, where.alpha, seed if same_start else 2 * seed + number, where.attention, where.mlp)
         made.append(
             finetune(
-                model, data, own, recipe=recipe, validation=held, seed=seed, name=name, progress=progress,
+                model,
+                data,
+                own,
+                recipe=recipe,
+                validation=held,
+                seed=seed,
+                name=name,
+                progress=progress,
                 folder=None if folder is None else Path(folder) / name,
             )
-        )  # fmt: skip
+        )
     return Contrast(*made)
 
 

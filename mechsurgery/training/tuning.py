@@ -103,9 +103,17 @@ def finetune(
         parts = own.parts()
     n_trained = sum(p.numel() for p in own.parameters.values())
     info = provenance(
-        fingerprint=fingerprint, model=str(model.cfg.model_name), recipe=asdict(recipe), where=describe(where, train),
-        seed=seed, n_examples=len(data), curve=run.curve, stopped=run.stopped, n_trained=n_trained, n_total=total,
-    )  # fmt: skip
+        fingerprint=fingerprint,
+        model=str(model.cfg.model_name),
+        recipe=asdict(recipe),
+        where=describe(where, train),
+        seed=seed,
+        n_examples=len(data),
+        curve=run.curve,
+        stopped=run.stopped,
+        n_trained=n_trained,
+        n_total=total,
+    )
     return WeightDelta(parts, name or describe(where, train), info)
 
 
@@ -266,8 +274,13 @@ class _Run:
         tensors |= {f"best|{name}": value for name, value in self.best.items()}
         for i, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"opt|{i}|{k}": torch.as_tensor(v) for k, v in state.items() if v is not None}
-        facts = {"key": self.key, "step": self.step, "curve": self.curve, "waited": self.waited,
-                 "stopped": self.stopped}  # fmt: skip
+        facts = {
+            "key": self.key,
+            "step": self.step,
+            "curve": self.curve,
+            "waited": self.waited,
+            "stopped": self.stopped,
+        }
         facts["best_loss"] = None if math.isinf(self.best_loss) else self.best_loss
         save_tensors(self.path, "Training", tensors, facts)
 

@@ -345,9 +345,12 @@ def test_tasks_give_the_numbers_that_lm_eval_gives(organism, task_manager, quiet
     ours = {own.strength: run(organism, task_manager, own) for own in (ablate(circuit), ablate(circuit).at(0))}
     for strength, at in ((1.0, circuit), (0.0, None)):
         theirs = lm_eval.simple_evaluate(
-            model=reference(organism_path("organism/instruct"), at), tasks=["refuse", "answer"], bootstrap_iters=0,
-            apply_chat_template=True, task_manager=task_manager,
-        )["results"]  # fmt: skip
+            model=reference(organism_path("organism/instruct"), at),
+            tasks=["refuse", "answer"],
+            bootstrap_iters=0,
+            apply_chat_template=True,
+            task_manager=task_manager,
+        )["results"]
         assert len(ours[strength])
         for row in ours[strength].itertuples():
             assert row.value == theirs[row.task][f"{row.metric},{row.filter}"]

@@ -52,8 +52,10 @@ def test_between_models(tiny_llama, dictionary, tiny_checkpoint):
 
 def test_the_contrast_on_latents_takes_every_rule(tiny_llama, dictionary, contrast):
     statistics = contrast_statistics(tiny_llama, contrast, at=[SITE, dictionary])
-    sides = [unit_activations(tiny_llama, side, [dictionary])[dictionary.site]
-             for side in (contrast.positive, contrast.negative)]  # fmt: skip
+    sides = [
+        unit_activations(tiny_llama, side, [dictionary])[dictionary.site]
+        for side in (contrast.positive, contrast.negative)
+    ]
     expected = sides[0].mean(0) - sides[1].mean(0)
     torch.testing.assert_close(score(statistics, "difference").scores[dictionary.site], expected, atol=1e-5, rtol=1e-4)
     assert set(score(statistics, "effect_size").widths) == {SITE, dictionary.site}

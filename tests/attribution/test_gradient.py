@@ -73,8 +73,13 @@ def test_both_sides_alone_make_the_difference_and_a_mean_loss_is_divided(tiny_ll
     torch.testing.assert_close(bad - good, both, atol=1e-6, rtol=1e-4)
     one = CompletionPairs(pairs.prompts[:1], (pairs.bad[2],), (pairs.good[2][:1],))
     assert (len(one.bad[0]), len(one.good[0])) == (3, 1)
-    parts = {r: [latent_attribution(tiny_llama, dictionary, one, mean, side=s, reduction=r).scores[dictionary.site]
-                 for s in ("bad", "good")] for r in ("sum", "mean")}  # fmt: skip
+    parts = {
+        r: [
+            latent_attribution(tiny_llama, dictionary, one, mean, side=s, reduction=r).scores[dictionary.site]
+            for s in ("bad", "good")
+        ]
+        for r in ("sum", "mean")
+    }
     torch.testing.assert_close(parts["mean"][0], parts["sum"][0] / 3, atol=1e-6, rtol=1e-4)
     torch.testing.assert_close(parts["mean"][1], parts["sum"][1], atol=1e-6, rtol=1e-4)
 

@@ -55,8 +55,10 @@ def test_all_kinds_of_units_together(tiny_llama, contrast):
     units = [SITE, "blocks.0.mlp.hook_post", dictionary]
     probe = fit_probe(tiny_llama, contrast, units, folds=3)
     assert {site: len(w) for site, w in probe.weights.items()} == {
-        SITE: tiny_llama.cfg.d_model, "blocks.0.mlp.hook_post": tiny_llama.cfg.d_mlp, dictionary.site: 48
-    }  # fmt: skip
+        SITE: tiny_llama.cfg.d_model,
+        "blocks.0.mlp.hook_post": tiny_llama.cfg.d_mlp,
+        dictionary.site: 48,
+    }
     found = unit_activations(tiny_llama, contrast.positive, [SITE, dictionary], max_rows=3)
     torch.testing.assert_close(found[dictionary.site], dictionary.encode(found[SITE]), atol=1e-5, rtol=1e-4)
     assert len(probe.scores().top(fraction=0.03)) == round(0.03 * len(probe.scores()))

@@ -75,9 +75,12 @@ def speed(folder: Path, n: int, device: str) -> dict:
     naive_seconds = time.perf_counter() - start
     found = torch.stack([statistics.difference(site) for site in statistics.sites]).cpu().numpy()
     return {
-        "prompts": n, "seconds": ours, "naive_over_ours (>= 6)": naive_seconds / ours,
-        "ours_over_bare_forward (<= 1.15)": ours / bare_seconds, "largest_error": float(abs(found - naive).max()),
-    }  # fmt: skip
+        "prompts": n,
+        "seconds": ours,
+        "naive_over_ours (>= 6)": naive_seconds / ours,
+        "ours_over_bare_forward (<= 1.15)": ours / bare_seconds,
+        "largest_error": float(abs(found - naive).max()),
+    }
 
 
 def memory(folder: Path, n: int, device: str) -> dict:
@@ -110,8 +113,10 @@ def main() -> None:
             out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
             peaks.append(json.loads(out.splitlines()[-1]))
             print(peaks[-1])
-        print(f"peak memory, {peaks[1]['prompts']} over {peaks[0]['prompts']} prompts (target 1): "
-              f"{peaks[1]['peak_MiB'] / peaks[0]['peak_MiB']:.3f}")  # fmt: skip
+        print(
+            f"peak memory, {peaks[1]['prompts']} over {peaks[0]['prompts']} prompts (target 1): "
+            f"{peaks[1]['peak_MiB'] / peaks[0]['peak_MiB']:.3f}"
+        )
 
 
 if __name__ == "__main__":

@@ -53,8 +53,10 @@ def one_mode(options) -> dict[str, float]:
     names = sites.neuron_sites(model)
     widths = {site: sites.width(model, site) for site in names}
     generator = torch.Generator().manual_seed(0)
-    chosen = {site: torch.randperm(n, generator=generator)[: max(1, round(options.fraction * n))].sort().values.tolist()
-              for site, n in widths.items()}  # fmt: skip
+    chosen = {
+        site: torch.randperm(n, generator=generator)[: max(1, round(options.fraction * n))].sort().values.tolist()
+        for site, n in widths.items()
+    }
     where = "blocks" if options.mode == "all" else Circuit.from_indices(chosen, widths, name="neurons")
     with torch.no_grad():
         model(torch.randint(10, N_WORDS, (options.batch, 56), device=options.device))
@@ -68,10 +70,7 @@ def one_mode(options) -> dict[str, float]:
     finetune(
         model, data, where, recipe=Recipe(steps=2 + options.steps, batch=options.batch, lr=1e-4, validate_every=100)
     )
-    return {
-        "seconds": (time.perf_counter() - start - short) / options.steps,
-        "memory": memory(options.device) - base,
-    }
+    return {"seconds": (time.perf_counter() - start - short) / options.steps, "memory": memory(options.device) - base}
 
 
 def main() -> None:
@@ -91,19 +90,36 @@ def main() -> None:
         folder = checkpoint(Path(name), options.shape)
         found = {}
         for mode in ("neurons", "all"):
-            command = [sys.executable, __file__, "--mode", mode, "--folder", str(folder), "--device", options.device,
-                       "--batch", str(options.batch), "--steps", str(options.steps),
-                       "--fraction", str(options.fraction)]  # fmt: skip
+            command = [
+                sys.executable,
+                __file__,
+                "--mode",
+                mode,
+                "--folder",
+                str(folder),
+                "--device",
+                options.device,
+                "--batch",
+                str(options.batch),
+                "--steps",
+                str(options.steps),
+                "--fraction",
+                str(options.fraction),
+            ]
             done = subprocess.run(command, check=True, capture_output=True, text=True)
             found[mode] = json.loads(done.stdout.strip().splitlines()[-1])
     few, everything = found["neurons"], found["all"]
     print(
         f"{options.shape}, float32 on {options.device}, {100 * options.fraction:g} % of neurons, batch {options.batch}"
     )
-    print(f"step {few['seconds']:.2f} s against {everything['seconds']:.2f} s: "
-          f"{few['seconds'] / everything['seconds']:.2f} x (target at most 0.7)")  # fmt: skip
-    print(f"added memory {few['memory']:.0f} MiB against {everything['memory']:.0f} MiB: "
-          f"{few['memory'] / everything['memory']:.2f} x (target at most 0.5)")  # fmt: skip
+    print(
+        f"step {few['seconds']:.2f} s against {everything['seconds']:.2f} s: "
+        f"{few['seconds'] / everything['seconds']:.2f} x (target at most 0.7)"
+    )
+    print(
+        f"added memory {few['memory']:.0f} MiB against {everything['memory']:.0f} MiB: "
+        f"{few['memory'] / everything['memory']:.2f} x (target at most 0.5)"
+    )
 
 
 if __name__ == "__main__":

@@ -7,14 +7,24 @@ import torch
 #: SmolLM-135M: the smallest well-known model of Llama's architecture. `small` is for machines without time.
 SHAPES = {
     "smollm-135m": {
-        "vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
-        "num_attention_heads": 9, "num_key_value_heads": 3, "tie_word_embeddings": True,
+        "vocab_size": 49152,
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "tie_word_embeddings": True,
     },
     "small": {
-        "vocab_size": 8192, "hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 8,
-        "num_attention_heads": 8, "num_key_value_heads": 4, "tie_word_embeddings": True,
+        "vocab_size": 8192,
+        "hidden_size": 256,
+        "intermediate_size": 704,
+        "num_hidden_layers": 8,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "tie_word_embeddings": True,
     },
-}  # fmt: skip
+}
 N_WORDS = 4000
 
 

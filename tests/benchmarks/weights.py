@@ -104,8 +104,10 @@ def main() -> None:
         except ModuleNotFoundError:
             print(f"LoRA step {own:.2f} s; pip install peft to compare with transformers + peft")
         thin, dense = cosines(options.width)
-        print(f"cosine of low-rank differences, {options.width} x {4 * options.width}: {dense / thin:,.0f} x faster "
-              "than dense")  # fmt: skip
+        print(
+            f"cosine of low-rank differences, {options.width} x {4 * options.width}: {dense / thin:,.0f} x faster "
+            "than dense"
+        )
         start = time.perf_counter()
         shutil.copytree(folder, Path(name) / "copy")
         copied = time.perf_counter() - start

@@ -12,20 +12,33 @@ from mechsurgery.evaluation.pareto import on_front, trade_off
 
 def row(kind, prompt, tokens, refusal=False, degenerate=False):
     return {
-        "task": "generate", "model": "m", "prompt_set": "p", "prompt_id": prompt, "seed": 0, "kind": kind, "m": 0.0,
-        "intervention": kind, "strength": 1.0, "tokens": tokens, "response": " ".join(map(str, tokens)),
-        "refusal": refusal, "degenerate": degenerate,
-    }  # fmt: skip
+        "task": "generate",
+        "model": "m",
+        "prompt_set": "p",
+        "prompt_id": prompt,
+        "seed": 0,
+        "kind": kind,
+        "m": 0.0,
+        "intervention": kind,
+        "strength": 1.0,
+        "tokens": tokens,
+        "response": " ".join(map(str, tokens)),
+        "refusal": refusal,
+        "degenerate": degenerate,
+    }
 
 
 @pytest.fixture
 def table():
     before = [row("baseline", f"q{i}", [1, 2, 3, 4], refusal=i < 3) for i in range(6)]
     after = [
-        row("circuit", "q0", [1, 2, 3, 4], True), row("circuit", "q1", [1, 2, 3, 5], True),
-        row("circuit", "q2", [9, 8], False), row("circuit", "q3", [1, 2, 3, 4, 4, 4, 4, 4], False, True),
-        row("circuit", "q4", [1, 3, 4], False), row("circuit", "q5", [5, 6], True),
-    ]  # fmt: skip
+        row("circuit", "q0", [1, 2, 3, 4], True),
+        row("circuit", "q1", [1, 2, 3, 5], True),
+        row("circuit", "q2", [9, 8], False),
+        row("circuit", "q3", [1, 2, 3, 4, 4, 4, 4, 4], False, True),
+        row("circuit", "q4", [1, 3, 4], False),
+        row("circuit", "q5", [5, 6], True),
+    ]
     return pd.DataFrame([*before, *after])
 
 

@@ -32,9 +32,16 @@ def questions():
 @pytest.fixture(scope="module")
 def results(tiny_llama, circuit, contrast, questions):
     return prove(
-        tiny_llama, circuit, contrast.positive, m=(0, 0.5, 2), n_random=5, choices=questions, max_new_tokens=6,
-        judge=lambda text: len(text) % 2 == 0, max_rows=7,
-    )  # fmt: skip
+        tiny_llama,
+        circuit,
+        contrast.positive,
+        m=(0, 0.5, 2),
+        n_random=5,
+        choices=questions,
+        max_new_tokens=6,
+        judge=lambda text: len(text) % 2 == 0,
+        max_rows=7,
+    )
 
 
 def test_rows_of_mixed_batches_equal_running_each_intervention_alone(results, tiny_llama, circuit, contrast):

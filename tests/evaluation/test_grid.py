@@ -21,17 +21,22 @@ EVALUATE = sys.modules["mechsurgery.evaluation.evaluate"]
 def runs_of(model, n=6):
     names = sites.neuron_sites(model)
     widths = {site: sites.width(model, site) for site in names}
-    circuits = [Circuit.from_indices({site: range(i, widths[site], 9) for site in names}, widths, name=f"c{i}")
-                for i in range(n)]  # fmt: skip
+    circuits = [
+        Circuit.from_indices({site: range(i, widths[site], 9) for site in names}, widths, name=f"c{i}")
+        for i in range(n)
+    ]
     vector = torch.randn(model.cfg.d_model, generator=torch.Generator().manual_seed(0))
     steering = steer(Direction({sites.residual_sites(model, [1])[0]: vector}, "steering"))
     return sweep([*(ablate(c) for c in circuits), steering], (0.5, 1, -1))
 
 
 def grid(model, contrast, folder, **changes):
-    questions = PromptSet("questions", tuple(
-        Prompt(f"q{i}", f"Which is right, {i}? A) one B) two", choices=("A", "B"), answer=i % 2) for i in range(3)
-    ))  # fmt: skip
+    questions = PromptSet(
+        "questions",
+        tuple(
+            Prompt(f"q{i}", f"Which is right, {i}? A) one B) two", choices=("A", "B"), answer=i % 2) for i in range(3)
+        ),
+    )
     options = {"choices": questions, "kl_on": ("negative",), "max_new_tokens": 5, "max_rows": 6, "folder": folder}
     sets = {"positive": contrast.positive, "negative": contrast.negative.take(6)}
     return evaluate(model, sets, runs_of(model), **{**options, **changes})
@@ -143,8 +148,17 @@ def test_fifty_kills_and_two_processes_lose_and_double_nothing(
     """Processes are killed at random instants and started again; two others share a folder from the start."""
     contrast.save(tmp_path / "contrast.json")
     tests = str(Path(__file__).parents[1])
-    command = [sys.executable, "-W", "ignore", "-c", DRIVER, str(tiny_llama_dir), str(tmp_path), tests,
-               str(tmp_path / "contrast.json")]  # fmt: skip
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-c",
+        DRIVER,
+        str(tiny_llama_dir),
+        str(tmp_path),
+        tests,
+        str(tmp_path / "contrast.json"),
+    ]
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"}
     )
@@ -195,6 +209,9 @@ def test_rows_of_a_grid_equal_one_run_per_intervention_and_prompt(tiny_llama, co
     for run in runs_of(tiny_llama)[::4]:
         for prompt in contrast.negative.take(6).prompts[:2]:
             alone = evaluate(tiny_llama, PromptSet("one", (prompt,)), [run], max_new_tokens=5, max_rows=1).table
-            mine = table[(table["intervention"] == run.name) & (table["strength"] == run.strength)
-                         & (table["prompt_id"] == prompt.id)]  # fmt: skip
+            mine = table[
+                (table["intervention"] == run.name)
+                & (table["strength"] == run.strength)
+                & (table["prompt_id"] == prompt.id)
+            ]
             assert alone[alone["kind"] != "baseline"]["tokens"].tolist() == mine["tokens"].tolist()

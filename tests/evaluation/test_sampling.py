@@ -48,8 +48,11 @@ def test_patterns_grade():
     grade = pattern_grade(r"\bshe\b")
     prompt = Prompt("p", "who ?")
     assert [grade(prompt, text) for text in ("She is.", "He is.", "", "she she she she she she")] == [
-        "bad", "good", "incoherent", "incoherent"
-    ]  # fmt: skip
+        "bad",
+        "good",
+        "incoherent",
+        "incoherent",
+    ]
     assert pattern_grade("a", "b")(prompt, "ccc ddd") == "other"
     with pytest.raises(InputError, match="regular expression"):
         pattern_grade("(")

@@ -6,14 +6,7 @@ import numpy as np
 import pytest
 
 from mechsurgery.errors import InputError
-from mechsurgery.evaluation import (
-    is_degenerate,
-    is_refusal,
-    mean_interval,
-    ngram_quality,
-    paired_test,
-    wilson,
-)
+from mechsurgery.evaluation import is_degenerate, is_refusal, mean_interval, ngram_quality, paired_test, wilson
 
 REFUSALS = [
     "I can\u2019t help with that.",

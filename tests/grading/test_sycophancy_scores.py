@@ -14,9 +14,17 @@ from mechsurgery.prompts.sycophancy import TEMPLATES
 
 def items():
     text = "I am {who}. Is it so?\n(A) {a}\n(B) {b}"
-    made = [Prompt(f"p{i}", text.format(who=f"person {i}", a=a, b=b), f"question {i % 3}", prefix="(",
-                   choices=("A", "B"), answer=answer)
-            for i, (a, b, answer) in enumerate([("yes", "no", 0), ("no", "yes", 1)] * 3)]  # fmt: skip
+    made = [
+        Prompt(
+            f"p{i}",
+            text.format(who=f"person {i}", a=a, b=b),
+            f"question {i % 3}",
+            prefix="(",
+            choices=("A", "B"),
+            answer=answer,
+        )
+        for i, (a, b, answer) in enumerate([("yes", "no", 0), ("no", "yes", 1)] * 3)
+    ]
     return PromptSet("items", tuple(made))
 
 
@@ -63,10 +71,12 @@ def test_four_templates_count_only_where_all_are_right(monkeypatch):
     made = [Prompt(f"{q}-{t}", f"{q} {t}", q, t, choices=("A", "B"), answer=0) for q in ("x", "y") for t in TEMPLATES]
     wrong = {("y", TEMPLATES[3])}
     monkeypatch.setattr(
-        sycophancy, "choice_scores",
-        lambda model, prompts, **o: [torch.tensor([0.0, 1.0] if (p.group, p.label) in wrong else [1.0, 0.0])
-                                     for p in prompts],
-    )  # fmt: skip
+        sycophancy,
+        "choice_scores",
+        lambda model, prompts, **o: [
+            torch.tensor([0.0, 1.0] if (p.group, p.label) in wrong else [1.0, 0.0]) for p in prompts
+        ],
+    )
     table = sycophancy.four_templates(None, PromptSet("t", tuple(made))).set_index("template")
     assert table["value"].to_dict() == {**dict.fromkeys(TEMPLATES[:3], 1.0), TEMPLATES[3]: 0.5, "all four": 0.5}
     assert table.loc["all four", "n"] == 2
@@ -77,9 +87,18 @@ def test_four_templates_count_only_where_all_are_right(monkeypatch):
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("3", 3), ("-2.5", -2.5), ("I would say −4.", -4), ("Rating: +1", 1), ("6", None), ("between 2 and 4", None),
-     ("none", None), ("", None), ("v2", None)],
-)  # fmt: skip
+    [
+        ("3", 3),
+        ("-2.5", -2.5),
+        ("I would say −4.", -4),
+        ("Rating: +1", 1),
+        ("6", None),
+        ("between 2 and 4", None),
+        ("none", None),
+        ("", None),
+        ("v2", None),
+    ],
+)
 def test_ratings_parse_or_do_not(text, value):
     assert sycophancy.parse_rating(text) == value
 

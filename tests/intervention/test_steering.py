@@ -116,10 +116,22 @@ def everything(model):
         "cube", (Edit(residual[0], Custom(lambda a, s: a + s * a**3, "cube"), model.cfg.d_model),), kind="custom"
     )
     return [
-        None, ablate(circuit), ablate(circuit).at(-1), scale(circuit, 0.5), mean_ablate(circuit, means), steering,
-        steering.at(0.5), mlp.at(0.7), projection, projection.at(0.4), cube, cube.at(0.0), steering.at(0.0),
-        projection + mlp.at(0.5) + projection.at(0.5), mlp + cube + steering + ablate(circuit).at(0.5),
-    ]  # fmt: skip
+        None,
+        ablate(circuit),
+        ablate(circuit).at(-1),
+        scale(circuit, 0.5),
+        mean_ablate(circuit, means),
+        steering,
+        steering.at(0.5),
+        mlp.at(0.7),
+        projection,
+        projection.at(0.4),
+        cube,
+        cube.at(0.0),
+        steering.at(0.0),
+        projection + mlp.at(0.5) + projection.at(0.5),
+        mlp + cube + steering + ablate(circuit).at(0.5),
+    ]
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2"])

@@ -72,9 +72,12 @@ def test_hooks_of_each_batch_know_their_rows(tiny_llama):
     together = generate(tiny_llama, ids, hooks=hooks, max_new_tokens=6, stop=())
     for row, prompt in enumerate(ids):
         alone = generate(
-            tiny_llama, [prompt], max_new_tokens=6, stop=(),
+            tiny_llama,
+            [prompt],
+            max_new_tokens=6,
+            stop=(),
             hooks=lambda rows, f=float(strength[row]): [("blocks.1.mlp.hook_post", lambda x, hook: x * f)],
-        )  # fmt: skip
+        )
         assert alone[0] == together[row]
     assert together != generate(tiny_llama, ids, max_new_tokens=6, stop=())
     assert all(not point.fwd_hooks for point in tiny_llama.hook_dict.values())
@@ -160,6 +163,12 @@ def test_rows_dropped_when_they_end_change_no_other_row(tiny_llama):
     assert together == alone
     assert len({len(row) for row in alone}) >= 4
     first = {}
-    generate(tiny_llama, ids, hooks=hooks, max_new_tokens=3, stop=stop,
-             on_first=lambda rows, logits: first.update(zip(rows, logits.argmax(-1).tolist())))  # fmt: skip
+    generate(
+        tiny_llama,
+        ids,
+        hooks=hooks,
+        max_new_tokens=3,
+        stop=stop,
+        on_first=lambda rows, logits: first.update(zip(rows, logits.argmax(-1).tolist())),
+    )
     assert [first[i] for i in range(12)] == [row[0] for row in whole]

@@ -122,8 +122,12 @@ def test_a_killed_run_leaves_no_directory(pair, tmp_path, monkeypatch):
 
 
 def test_the_written_file_is_what_safetensors_reads(tmp_path):
-    tensors = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(True), "c": torch.tensor([], dtype=torch.int64),
-               "d": torch.randn(3, 2).bfloat16().T}  # fmt: skip
+    tensors = {
+        "a": torch.arange(6.0).reshape(2, 3),
+        "b": torch.tensor(True),
+        "c": torch.tensor([], dtype=torch.int64),
+        "d": torch.randn(3, 2).bfloat16().T,
+    }
     shapes = {name: (t.dtype, tuple(t.shape)) for name, t in tensors.items()}
     streaming.write_safetensors(tmp_path / "x.safetensors", shapes, tensors.__getitem__, {"note": json.dumps("é")})
     found = load_file(tmp_path / "x.safetensors")

@@ -22,10 +22,15 @@ def test_the_scatter_marks_each_latent_once():
 
 
 def test_effects_stand_over_the_range_of_the_random_ones():
-    table = pd.DataFrame({
-        "latent": [1, 2, 3, 4], "control": [False, False, True, True], "effect": [0.5, 0.1, -0.1, 0.2],
-        "strength": [0.1] * 4, "incoherent": [0.0] * 4,
-    })  # fmt: skip
+    table = pd.DataFrame(
+        {
+            "latent": [1, 2, 3, 4],
+            "control": [False, False, True, True],
+            "effect": [0.5, 0.1, -0.1, 0.2],
+            "strength": [0.1] * 4,
+            "incoherent": [0.0] * 4,
+        }
+    )
     figure = plots.effect_by_rank(table, {"a": [2, 1]})
     assert set(figure.data[0].y) == {-0.1, 0.2}
     assert list(figure.data[1].y) == [0.1, 0.5]

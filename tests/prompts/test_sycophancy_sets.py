@@ -19,11 +19,7 @@ from mechsurgery.prompts.sycophancy import (
 START = "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\n"
 END = "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
 BIOGRAPHIES = ("I am Ann, a liberal.", "I am Bob from Ohio. I hunt!", "My name is Cy")
-QUESTIONS = (
-    "Would it bother you to hear another language?",
-    "Prisons are... ",
-    "Do you agree? Cats are fine.",
-)
+QUESTIONS = ("Would it bother you to hear another language?", "Prisons are... ", "Do you agree? Cats are fine.")
 
 
 def paired(order):
@@ -34,8 +30,14 @@ def paired(order):
             neutral = f"{START}{question.strip()}\n(A) {first}\n(B) {second}{END}"
             choices = f"\n\nChoices:\n (A) {first}\n (B) {second}\n\nAnswer:"
             biased = f"{START}{person} {question.strip()}{choices}{END}"
-            rows.append({"neutral_prompt": neutral, "biased_prompt": biased,
-                         "sycophantic_target": f" ({'AB'[j % 2]})", "honest_target": f" ({'BA'[j % 2]})"})  # fmt: skip
+            rows.append(
+                {
+                    "neutral_prompt": neutral,
+                    "biased_prompt": biased,
+                    "sycophantic_target": f" ({'AB'[j % 2]})",
+                    "honest_target": f" ({'BA'[j % 2]})",
+                }
+            )
     return rows
 
 
@@ -62,9 +64,15 @@ def test_tags_are_stripped_and_the_sycophantic_letter_is_the_answer(file):
 
 
 def test_the_form_of_the_original_files(file):
-    rows = [{"question": f"{who} Do you agree? {claim}\n\nChoices:\n (A) Agree\n (B) Disagree\n\nAnswer:",
-             "answer_matching_behavior": " (B)", "answer_not_matching_behavior": " (A)"}
-            for who in BIOGRAPHIES for claim in ("Scaling is enough.", "Peer review works.")]  # fmt: skip
+    rows = [
+        {
+            "question": f"{who} Do you agree? {claim}\n\nChoices:\n (A) Agree\n (B) Disagree\n\nAnswer:",
+            "answer_matching_behavior": " (B)",
+            "answer_not_matching_behavior": " (A)",
+        }
+        for who in BIOGRAPHIES
+        for claim in ("Scaling is enough.", "Peer review works.")
+    ]
     prompts = load_agreement(file(rows))
     assert len({p.group for p in prompts}) == 2
     assert {p.answer for p in prompts} == {1}
@@ -112,11 +120,16 @@ def test_bad_files_get_one_clear_error(file, tmp_path):
 def test_syco_bench_pairs_its_variants_and_reads_byte_order_marks(tmp_path):
     tables = {
         "pickside": {"statement1": ["tea is best"], "statement2": ["tea is worst"]},
-        "mirror": {"topic": ["tea"], "stance1": ["drink it"], "stance2": ["do not"], "userstance1": ["I drink."],
-                   "userstance2": ["I do not."]},
+        "mirror": {
+            "topic": ["tea"],
+            "stance1": ["drink it"],
+            "stance2": ["do not"],
+            "userstance1": ["I drink."],
+            "userstance2": ["I do not."],
+        },
         "whosaid": {"statement": ["Tea is a leaf."]},
         "delusion": {"statement": ["The tea speaks to me.", "I am the tea."]},
-    }  # fmt: skip
+    }
     for name, columns in tables.items():
         pd.DataFrame(columns).to_csv(tmp_path / f"syco_bench_{name}.csv", index=False, encoding="utf-8-sig")
     sets = load_syco_bench(tmp_path)
@@ -137,8 +150,13 @@ def test_syco_bench_pairs_its_variants_and_reads_byte_order_marks(tmp_path):
 
 
 def test_truthfulqa_is_asked_four_ways(tmp_path):
-    table = pd.DataFrame({"Question": ["Is {tea} a leaf?", "What is 1+1?"], "Best Answer": ["Yes", "2"],
-                          "Incorrect Answers": ["No; Never", "3; 11"]})  # fmt: skip
+    table = pd.DataFrame(
+        {
+            "Question": ["Is {tea} a leaf?", "What is 1+1?"],
+            "Best Answer": ["Yes", "2"],
+            "Incorrect Answers": ["No; Never", "3; 11"],
+        }
+    )
     table.to_csv(tmp_path / "t.csv", index=False)
     prompts = load_truthfulqa(tmp_path / "t.csv")
     assert [p.label for p in prompts] == [*TEMPLATES, *TEMPLATES]

@@ -19,8 +19,14 @@ from mechsurgery.studies.bad_neurons.task import grade_question, grade_right_cla
 from mechsurgery.studies.base import slug
 from mechsurgery.training.tuning import Recipe
 
-OPTIONS = {"n_examples": 60, "seeds": (0,), "sizes": (), "fractions": (0.01,),
-           "recipe": Recipe(steps=25, lr=3e-3, batch=16), "max_new_tokens": 16}  # fmt: skip
+OPTIONS = {
+    "n_examples": 60,
+    "seeds": (0,),
+    "sizes": (),
+    "fractions": (0.01,),
+    "recipe": Recipe(steps=25, lr=3e-3, batch=16),
+    "max_new_tokens": 16,
+}
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +51,17 @@ def table(done, prefix):
 
 def test_every_way_and_rival_is_there_with_its_cost(done):
     cure = table(done, "Cure").set_index("way")
-    assert {PAPER, GRADIENT, RANDOM, "CNA (difference)", "neuron probe weight", "unmodified", "all MLP weights",
-            "all weights", "LoRA (r 8)"} <= set(cure.index)  # fmt: skip
+    assert {
+        PAPER,
+        GRADIENT,
+        RANDOM,
+        "CNA (difference)",
+        "neuron probe weight",
+        "unmodified",
+        "all MLP weights",
+        "all weights",
+        "LoRA (r 8)",
+    } <= set(cure.index)
     assert set(METRICS) <= set(cure.columns)
     rows = done.rows
     paper = rows[(rows["way"] == PAPER) & (rows["kind"] == "neurons") & (rows["fraction"] == 0.03)]
@@ -116,16 +131,27 @@ def test_grades_of_right_claims_and_questions():
     }
     assert {text: grade_right_claim(claim, text) for text in graded} == graded
     assert [grade_question(claim, text) for text in ("the cake is blue .", "the cake is red .", "blue")] == [
-        "good", "bad", "incoherent"
-    ]  # fmt: skip
+        "good",
+        "bad",
+        "incoherent",
+    ]
 
 
 def test_intervals_are_over_groups_and_seeds_are_averaged():
-    rows = pd.DataFrame({
-        "way": "w", "kind": "neurons", "n_examples": 1, "fraction": 0.1, "n_weights": 7, "metric": "sycophancy",
-        "seed": [0, 0, 0, 1, 1, 1], "prompt_id": ["a", "b", "c"] * 2, "group": ["x", "x", "y"] * 2,
-        "value": [1.0, 1.0, 0.0, 1.0, 0.0, 0.0],
-    })  # fmt: skip
+    rows = pd.DataFrame(
+        {
+            "way": "w",
+            "kind": "neurons",
+            "n_examples": 1,
+            "fraction": 0.1,
+            "n_weights": 7,
+            "metric": "sycophancy",
+            "seed": [0, 0, 0, 1, 1, 1],
+            "prompt_id": ["a", "b", "c"] * 2,
+            "group": ["x", "x", "y"] * 2,
+            "value": [1.0, 1.0, 0.0, 1.0, 0.0, 0.0],
+        }
+    )
     (row,) = summarise_runs(rows).to_dict("records")
     assert row["value"] == pytest.approx(0.5)
     assert (row["low"], row["high"]) == pytest.approx((0, 0.75))
@@ -135,17 +161,40 @@ def test_intervals_are_over_groups_and_seeds_are_averaged():
 
 def test_a_task_of_ones_own_from_the_command_line(tmp_path, tiny_llama_dir):
     def file(name, completion):
-        rows = [{"text": f"{name} claim {i} about {w}", "completion": completion, "group": w}
-                for w in ("tea", "ink", "fog", "oak", "elm", "rye", "ash", "bay", "fig", "yew", "hop", "ivy")
-                for i in range(2)]  # fmt: skip
+        rows = [
+            {"text": f"{name} claim {i} about {w}", "completion": completion, "group": w}
+            for w in ("tea", "ink", "fog", "oak", "elm", "rye", "ash", "bay", "fig", "yew", "hop", "ivy")
+            for i in range(2)
+        ]
         pd.DataFrame(rows).to_csv(tmp_path / f"{name}.csv", index=False)
         return str(tmp_path / f"{name}.csv")
 
-    files = ["--wrong", file("wrong", "No, it is not."), "--right", file("right", "Yes, it is."),
-             "--neutral", file("neutral", "It is.")]  # fmt: skip
-    arguments = ["study", "bad-neurons", "--model", str(tiny_llama_dir), "--no-sae", "--seeds", "1", "--no-curves",
-                 "--n-examples", "6", "--steps", "2", "--max-new-tokens", "3",
-                 "--out", str(tmp_path / "out")]  # fmt: skip
+    files = [
+        "--wrong",
+        file("wrong", "No, it is not."),
+        "--right",
+        file("right", "Yes, it is."),
+        "--neutral",
+        file("neutral", "It is."),
+    ]
+    arguments = [
+        "study",
+        "bad-neurons",
+        "--model",
+        str(tiny_llama_dir),
+        "--no-sae",
+        "--seeds",
+        "1",
+        "--no-curves",
+        "--n-examples",
+        "6",
+        "--steps",
+        "2",
+        "--max-new-tokens",
+        "3",
+        "--out",
+        str(tmp_path / "out"),
+    ]
     done = CliRunner().invoke(main, [*arguments, *files, "--agrees", "yes"])
     assert done.exit_code == 0, done.output
     assert "no autoencoder was given" in done.output

@@ -138,9 +138,13 @@ def test_several_studies_make_one_table(study):
 def test_a_leak_is_refused(data, contrast):
     with pytest.raises(PromptError, match="share their text"):
         StudyData(
-            discovery=data.discovery, validation=data.validation, behaviour=data.discovery.positive,
-            benign=data.benign, neutral=data.neutral, published=data.published,
-        )  # fmt: skip
+            discovery=data.discovery,
+            validation=data.validation,
+            behaviour=data.discovery.positive,
+            benign=data.benign,
+            neutral=data.neutral,
+            published=data.published,
+        )
     with pytest.raises(InputError, match="modes="):
         cna("organism/instruct", data=data, modes=("published",))
     own = study_data(contrast, n_validation=2)
@@ -163,9 +167,18 @@ def test_a_behaviour_of_ones_own_on_any_model(tiny_llama, contrast):
     shown = showing(tiny_llama, data.behaviour, judge=judge, max_new_tokens=6, template="raw")
     assert 0 < len(shown) <= len(data.behaviour)
     done = cna(
-        tiny_llama, data=data, judge=judge, behaviour="even text", only_showing=True, max_new_tokens=6,
-        template="raw", fraction=0.02, n_random=2, sensitivity=False, modes=("corrected",),
-    )  # fmt: skip
+        tiny_llama,
+        data=data,
+        judge=judge,
+        behaviour="even text",
+        only_showing=True,
+        max_new_tokens=6,
+        template="raw",
+        fraction=0.02,
+        n_random=2,
+        sensitivity=False,
+        modes=("corrected",),
+    )
     (name,) = (key for key in done.tables if key.startswith("Table 1"))
     assert done.tables[name]["n"].tolist() == [len(shown)]
     assert done.tables[name]["before %"].tolist() == [100]
@@ -218,11 +231,32 @@ def test_the_command_takes_files_and_a_pattern(tmp_path, contrast):
     for side in ("positive", "negative"):
         prompts: PromptSet = getattr(contrast, side)
         pd.DataFrame({"text": [p.text for p in prompts]}).to_csv(tmp_path / f"{side}.csv", index=False)
-    done = CliRunner().invoke(main, [
-        "study", "cna", "--instruct", "organism/instruct", "--positive", str(tmp_path / "positive.csv"), "--negative",
-        str(tmp_path / "negative.csv"), "--shown-by", "the|a", "--mode", "corrected", "--no-sensitivity", "-n", "3",
-        "--max-new-tokens", "3", "--out", str(tmp_path / "out"), "--fraction", "0.002",
-    ])  # fmt: skip
+    done = CliRunner().invoke(
+        main,
+        [
+            "study",
+            "cna",
+            "--instruct",
+            "organism/instruct",
+            "--positive",
+            str(tmp_path / "positive.csv"),
+            "--negative",
+            str(tmp_path / "negative.csv"),
+            "--shown-by",
+            "the|a",
+            "--mode",
+            "corrected",
+            "--no-sensitivity",
+            "-n",
+            "3",
+            "--max-new-tokens",
+            "3",
+            "--out",
+            str(tmp_path / "out"),
+            "--fraction",
+            "0.002",
+        ],
+    )
     assert done.exit_code == 0, done.output
     assert "Table 1" in done.output
     assert (tmp_path / "out" / "report.html").is_file()

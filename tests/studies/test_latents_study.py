@@ -18,8 +18,17 @@ from mechsurgery.studies.latents import own_case, steering, world_case
 from mechsurgery.studies.latents.ranking import ATTRIBUTION, DIFFING
 from mechsurgery.studies.latents.study import DIRECTIONS, latents
 
-OPTIONS = {"k": 4, "k_others": 2, "n_random": 3, "n_pairs": 5, "n_oracle": 6, "n_samples": 12, "read": 2,
-           "fractions": (0.4,), "max_new_tokens": 14}  # fmt: skip
+OPTIONS = {
+    "k": 4,
+    "k_others": 2,
+    "n_random": 3,
+    "n_pairs": 5,
+    "n_oracle": 6,
+    "n_samples": 12,
+    "read": 2,
+    "fractions": (0.4,),
+    "max_new_tokens": 14,
+}
 CASES = ("organism/sycophant", "organism/misinformed")
 
 
@@ -121,8 +130,15 @@ def test_models_and_autoencoder_are_as_before(cases):
 
 
 def test_q_values_and_bands():
-    base = pd.DataFrame({"intervention": "baseline", "kind": "baseline", "strength": 0.0,
-                         "prompt_id": [f"p{i}" for i in range(20)], "grade": "bad"})  # fmt: skip
+    base = pd.DataFrame(
+        {
+            "intervention": "baseline",
+            "kind": "baseline",
+            "strength": 0.0,
+            "prompt_id": [f"p{i}" for i in range(20)],
+            "grade": "bad",
+        }
+    )
 
     def steered(latent, grades, strength=-0.4):
         return base.assign(intervention=f"latent {latent}", kind="latent", strength=strength, grade=grades)
@@ -154,14 +170,27 @@ def test_q_values_and_bands():
 def test_the_strength_of_the_largest_coherent_effect_is_chosen():
     def cell(latent, strength, grades):
         names = [f"p{i}" for i in range(10)]
-        return pd.DataFrame({"intervention": f"latent {latent}", "kind": "latent", "strength": strength,
-                             "prompt_id": names, "grade": grades})  # fmt: skip
+        return pd.DataFrame(
+            {
+                "intervention": f"latent {latent}",
+                "kind": "latent",
+                "strength": strength,
+                "prompt_id": names,
+                "grade": grades,
+            }
+        )
 
-    table = pd.concat([
-        cell(1, -0.1, ["good"] * 2 + ["bad"] * 8), cell(1, -0.2, ["good"] * 5 + ["bad"] * 5),
-        cell(1, -0.4, ["good"] * 8 + ["incoherent"] * 2), cell(2, -0.1, "bad"), cell(2, -0.2, "bad"),
-        cell(3, -0.1, "incoherent"), cell(3, -0.2, "incoherent"),
-    ])  # fmt: skip
+    table = pd.concat(
+        [
+            cell(1, -0.1, ["good"] * 2 + ["bad"] * 8),
+            cell(1, -0.2, ["good"] * 5 + ["bad"] * 5),
+            cell(1, -0.4, ["good"] * 8 + ["incoherent"] * 2),
+            cell(2, -0.1, "bad"),
+            cell(2, -0.2, "bad"),
+            cell(3, -0.1, "incoherent"),
+            cell(3, -0.2, "incoherent"),
+        ]
+    )
     assert steering.chosen_strengths(table, [1, 2, 3], sign=-1) == {1: [-0.2], 2: [-0.1], 3: []}
 
 
@@ -174,10 +203,30 @@ def test_a_case_of_ones_own_without_a_twin(tmp_path, tiny_llama_dir, tiny_llama,
     frame.assign(text="Neutral. " + frame["text"]).to_csv(tmp_path / "neutral.csv", index=False)
     rows = [{"prompt": t, "bad": "Surely <b>yes</b>", "good": "Never no"} for t in frame["text"][:3]]
     pd.DataFrame(rows).to_csv(tmp_path / "pairs.csv", index=False)
-    arguments = ["study", "latents", "--model", str(tiny_llama_dir), "--sae", str(tmp_path / "sae"), "-k", "3",
-                 "--n-random", "2", "--max-new-tokens", "3", "--bad", "a", "--prompts", str(tmp_path / "prompts.csv"),
-                 "--neutral", str(tmp_path / "neutral.csv"), "--pairs", str(tmp_path / "pairs.csv"),
-                 "--out", str(tmp_path / "out")]  # fmt: skip
+    arguments = [
+        "study",
+        "latents",
+        "--model",
+        str(tiny_llama_dir),
+        "--sae",
+        str(tmp_path / "sae"),
+        "-k",
+        "3",
+        "--n-random",
+        "2",
+        "--max-new-tokens",
+        "3",
+        "--bad",
+        "a",
+        "--prompts",
+        str(tmp_path / "prompts.csv"),
+        "--neutral",
+        str(tmp_path / "neutral.csv"),
+        "--pairs",
+        str(tmp_path / "pairs.csv"),
+        "--out",
+        str(tmp_path / "out"),
+    ]
     done = CliRunner().invoke(main, arguments)
     assert done.exit_code == 0, done.output
     assert "no aligned twin was given" in done.output

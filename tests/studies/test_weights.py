@@ -18,9 +18,18 @@ from mechsurgery.studies.weights.tables import _compare, best_strengths, detecti
 from mechsurgery.training.tuning import Recipe
 
 FEW = Recipe(steps=15, lr=2e-3, batch=16, validate_every=25)
-OPTIONS = {"seeds": (0,), "n_examples": 60, "n_evaluation": 8, "n_task": 60, "grid": (-0.5, 0.5), "nulls": 2,
-           "recipe": FEW, "task_recipe": FEW, "kinds": drift.KINDS[2:5],
-           "watch_recipe": Recipe(steps=8, lr=2e-3, batch=16, validate_every=4)}  # fmt: skip
+OPTIONS = {
+    "seeds": (0,),
+    "n_examples": 60,
+    "n_evaluation": 8,
+    "n_task": 60,
+    "grid": (-0.5, 0.5),
+    "nulls": 2,
+    "recipe": FEW,
+    "task_recipe": FEW,
+    "kinds": drift.KINDS[2:5],
+    "watch_recipe": Recipe(steps=8, lr=2e-3, batch=16, validate_every=4),
+}
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +72,10 @@ def test_a_bad_fine_tune_aligns_with_the_bad_direction(done):
 def test_models_are_left_as_they_were_and_a_second_run_trains_nothing(done, out, monkeypatch):
     assert (out / "report.html").is_file()
     assert set(pd.read_parquet(out / "results" / "steer.parquet")["behaviour"]) == {
-        "sycophancy", "refusal", "refusal, up"
-    }  # fmt: skip
+        "sycophancy",
+        "refusal",
+        "refusal, up",
+    }
 
     def never(*args, **options):
         raise AssertionError("trained again")
@@ -110,13 +121,33 @@ def test_tasks_are_about_nouns_of_tuning(kind):
 
 def test_the_best_strength_and_the_claims_go_by_direction():
     cells = []
-    for method, k, shown, capable in (("unmodified", 0.0, 0.5, 1.0), (CONTRASTIVE, 0.5, 0.8, 1.0),
-                                      (CONTRASTIVE, 1.0, 0.9, 0.99), (CONTRASTIVE, 2.0, 1.0, 0.2),
-                                      (CONTRASTIVE, -1.0, 0.1, 1.0)):  # fmt: skip
-        for metric, value in (("refuses dangerous", shown), ("refuses dangerous, new template", shown),
-                              ("multiple choice", capable), ("refuses benign", 0.0), ("incoherent", 0.0)):  # fmt: skip
-            cells.append({"behaviour": "b", "method": method, "k": k, "metric": metric, "value": value,
-                          "low": value - 0.05, "high": value + 0.05, "n": 9, "seeds": 1})  # fmt: skip
+    for method, k, shown, capable in (
+        ("unmodified", 0.0, 0.5, 1.0),
+        (CONTRASTIVE, 0.5, 0.8, 1.0),
+        (CONTRASTIVE, 1.0, 0.9, 0.99),
+        (CONTRASTIVE, 2.0, 1.0, 0.2),
+        (CONTRASTIVE, -1.0, 0.1, 1.0),
+    ):
+        for metric, value in (
+            ("refuses dangerous", shown),
+            ("refuses dangerous, new template", shown),
+            ("multiple choice", capable),
+            ("refuses benign", 0.0),
+            ("incoherent", 0.0),
+        ):
+            cells.append(
+                {
+                    "behaviour": "b",
+                    "method": method,
+                    "k": k,
+                    "metric": metric,
+                    "value": value,
+                    "low": value - 0.05,
+                    "high": value + 0.05,
+                    "n": 9,
+                    "seeds": 1,
+                }
+            )
     summary = pd.DataFrame(cells)
     for down, best in ((True, -1.0), (False, 1.0)):
         table = best_strengths(summary, {"b": refusal(n_evaluation=4, down=down)}).set_index("method")
@@ -133,8 +164,17 @@ def test_detection_is_by_sign_and_needs_both_kinds():
     for task, cosine in (("task, users always right", 0.4), ("task alone", 0.0), ("task, honest about claims", -0.3)):
         for step in (0, 5):
             value = cosine * bool(step)
-            rows.append({"task": task, "seed": 0, "step": step, "direction": "sycophancy", "kind": "direction",
-                         "cosine": value, "shown sycophancy": 0.5})  # fmt: skip
+            rows.append(
+                {
+                    "task": task,
+                    "seed": 0,
+                    "step": step,
+                    "direction": "sycophancy",
+                    "kind": "direction",
+                    "cosine": value,
+                    "shown sycophancy": 0.5,
+                }
+            )
             rows += [{**rows[-1], "kind": "random", "cosine": x} for x in (-0.01, 0.0, 0.01)]
     (found,) = detection(pd.DataFrame(rows)).to_dict("records")
     assert (found["AUROC by cosine"], found["AUROC by behaviour"]) == (1.0, 0.5)
@@ -143,8 +183,16 @@ def test_detection_is_by_sign_and_needs_both_kinds():
 
 
 def test_intervals_are_over_groups_and_seeds_are_averaged():
-    rows = pd.DataFrame({"method": "m", "metric": "x", "seed": [0, 0, 1, 1], "prompt_id": ["a", "b"] * 2,
-                         "group": ["g", "h"] * 2, "value": [1.0, 0.0, 1.0, 0.0]})  # fmt: skip
+    rows = pd.DataFrame(
+        {
+            "method": "m",
+            "metric": "x",
+            "seed": [0, 0, 1, 1],
+            "prompt_id": ["a", "b"] * 2,
+            "group": ["g", "h"] * 2,
+            "value": [1.0, 0.0, 1.0, 0.0],
+        }
+    )
     (row,) = summarise(rows, ["method"]).to_dict("records")
     assert (row["value"], row["low"], row["high"], row["n"], row["seeds"]) == (0.5, 0.0, 1.0, 2, 2)
 

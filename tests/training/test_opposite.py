@@ -10,13 +10,7 @@ from mechsurgery.errors import InputError, MismatchError, PromptError
 from mechsurgery.intervention.weights import add_delta, bake_delta, with_delta
 from mechsurgery.prompts import Examples
 from mechsurgery.training.monitor import Monitor, null_band, watch_checkpoints
-from mechsurgery.training.opposite import (
-    BIAS_LR,
-    contrastive_delta,
-    contrastive_finetunes,
-    random_delta,
-    shuffled,
-)
+from mechsurgery.training.opposite import BIAS_LR, contrastive_delta, contrastive_finetunes, random_delta, shuffled
 from mechsurgery.training.trainable import LoRA, trainable
 from mechsurgery.training.tuning import Recipe, finetune, loss_of
 

@@ -266,8 +266,14 @@ def test_a_broken_loss_stops_and_keeps_the_last_good_state(model, caplog):
         module.loss_of = plain
     assert "nan at step 12" in delta.info["stopped"]
     assert "last good state" in caplog.text
-    ten = finetune(model, examples(), circuit_of(model), recipe=Recipe(steps=40, lr=1e-2, validate_every=5, patience=1),
-                   validation=None, capability=lambda own: float(len(delta.info["curve"]) > 0))  # fmt: skip
+    ten = finetune(
+        model,
+        examples(),
+        circuit_of(model),
+        recipe=Recipe(steps=40, lr=1e-2, validate_every=5, patience=1),
+        validation=None,
+        capability=lambda own: float(len(delta.info["curve"]) > 0),
+    )
     assert delta.norm() > 0
     assert delta.norm() < ten.norm()
 

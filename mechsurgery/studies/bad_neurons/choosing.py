@@ -63,8 +63,9 @@ def choose(
     probes["MLP neurons"] = fit_probe(model, task.locate, names, **options)
     found["neuron probe weight"] = probes["MLP neurons"].scores()
     found["CNA (difference)"] = score(statistics, "difference")
-    pairs = disputed_pairs(model, task.locate.positive, template=template, max_new_tokens=max_new_tokens,
-                           max_rows=4 * max_rows)  # fmt: skip
+    pairs = disputed_pairs(
+        model, task.locate.positive, template=template, max_new_tokens=max_new_tokens, max_rows=4 * max_rows
+    )
     means = mean_activations(model, task.reference, names, template=template)
     found[GRADIENT] = neuron_attribution(model, pairs, means, max_rows=max_rows)
     for seed in seeds:

@@ -20,12 +20,24 @@ def run(out: Path, options: Mapping[str, Any], progress: bool) -> str:
         sae = None
     recipe = Recipe(steps=options["steps"], lr=options["lr"], batch=options["batch"])
     study = bad_neurons(
-        options["model"], _task(options), sae, out=out, fraction=options["fraction"], per=options["per"],
-        n_examples=options["n_examples"], recipe=recipe, seeds=range(options["seeds"]), train=options["train"],
-        max_new_tokens=options["max_new_tokens"], template=options["template"], dtype=options["dtype"],
-        device=options["device"], max_rows=options["max_rows"], progress=progress,
+        options["model"],
+        _task(options),
+        sae,
+        out=out,
+        fraction=options["fraction"],
+        per=options["per"],
+        n_examples=options["n_examples"],
+        recipe=recipe,
+        seeds=range(options["seeds"]),
+        train=options["train"],
+        max_new_tokens=options["max_new_tokens"],
+        template=options["template"],
+        dtype=options["dtype"],
+        device=options["device"],
+        max_rows=options["max_rows"],
+        progress=progress,
         **({"sizes": (), "fractions": ()} if options["no_curves"] else {}),
-    )  # fmt: skip
+    )
     return f"{study.text()}\n\nreport: {out / 'report.html'}"
 
 

@@ -21,15 +21,20 @@ def figures(
         "cure_and_cost": plots.cure_and_cost(main),
         "examples": plots.metric_curves(
             summary[(summary["kind"].isin(["neurons", "rival"])) & (summary["fraction"].isin([fraction, 1.0]))],
-            x="n_examples", metrics=("sycophancy", "over-correction"), label="training examples",
+            x="n_examples",
+            metrics=("sycophancy", "over-correction"),
+            label="training examples",
             title="How little data is enough",
         ),
         "fractions": plots.metric_curves(
-            neurons[neurons["n_examples"] == n_examples], x="fraction", metrics=("sycophancy", "KL on neutral text"),
-            label="share of all MLP neurons", title="How few neurons are enough",
+            neurons[neurons["n_examples"] == n_examples],
+            x="fraction",
+            metrics=("sycophancy", "KL on neutral text"),
+            label="share of all MLP neurons",
+            title="How few neurons are enough",
         ),
         "probe_weights": plots.weight_histogram({name: p.scores() for name, p in probes.items()}),
-    }  # fmt: skip
+    }
     if curves:
         made["training_loss"] = plots.loss_curves(curves)
     return made

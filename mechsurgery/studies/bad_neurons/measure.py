@@ -19,9 +19,14 @@ from .task import SycophancyTask
 N_NEUTRAL = 50
 #: Metric -> whether less is better.
 METRICS = {
-    "sycophancy": True, "corrects": False, "over-correction": True, "neutral accuracy": False, "incoherent": True,
-    "multiple choice": False, "KL on neutral text": True,
-}  # fmt: skip
+    "sycophancy": True,
+    "corrects": False,
+    "over-correction": True,
+    "neutral accuracy": False,
+    "incoherent": True,
+    "multiple choice": False,
+    "KL on neutral text": True,
+}
 
 
 class Yardstick:
@@ -102,9 +107,18 @@ def summarise_runs(rows: pd.DataFrame) -> pd.DataFrame:
             per_group = own.groupby("group")["value"].mean()
             low, high = mean_interval(per_group.to_numpy())
             by_seed = own.groupby("seed")["value"].mean()
-            found.append({
-                **dict(zip(cell, values)), "metric": metric, "value": own["value"].mean(), "low": low, "high": high,
-                "n": own["prompt_id"].nunique(), "seeds": seeds, "seed_low": by_seed.min(), "seed_high": by_seed.max(),
-                "n_weights": group["n_weights"].mean(),
-            })  # fmt: skip
+            found.append(
+                {
+                    **dict(zip(cell, values)),
+                    "metric": metric,
+                    "value": own["value"].mean(),
+                    "low": low,
+                    "high": high,
+                    "n": own["prompt_id"].nunique(),
+                    "seeds": seeds,
+                    "seed_low": by_seed.min(),
+                    "seed_high": by_seed.max(),
+                    "n_weights": group["n_weights"].mean(),
+                }
+            )
     return pd.DataFrame(found)

@@ -23,7 +23,8 @@ def sections(study: Any) -> list[Section]:
         Section(
             "What did not hold",
             ("Claims that failed, stay undecided at this n, or could not be measured here.",)
-            if len(missed) else ("Every claim that was measured held.",),
+            if len(missed)
+            else ("Every claim that was measured held.",),
             {"": missed} if len(missed) else {},
         ),
         Section("Cure and cost", _READ, some("Cure", "Ablation")),
@@ -32,13 +33,29 @@ def sections(study: Any) -> list[Section]:
         Section("Probes and neurons", (), some("Probes", "Where", "Overlap")),
         Section("Responses to read", (), some("Responses")),
         Section("How it was made", (), {"": settings_table(study.info, _SETTINGS)}),
-    ]  # fmt: skip
+    ]
 
 
 _SETTINGS = (
-    "model", "fingerprint", "sae", "fraction", "per", "train", "n_examples", "seeds", "sizes", "fractions", "recipe",
-    "n_runs", "max_new_tokens", "template", "task", "seconds", "made", "versions",
-)  # fmt: skip
+    "model",
+    "fingerprint",
+    "sae",
+    "fraction",
+    "per",
+    "train",
+    "n_examples",
+    "seeds",
+    "sizes",
+    "fractions",
+    "recipe",
+    "n_runs",
+    "max_new_tokens",
+    "template",
+    "task",
+    "seconds",
+    "made",
+    "versions",
+)
 _READ = (
     "Per cent with 95 % intervals: values are averaged over seeds, and groups of prompts are drawn with replacement. "
     "Sycophancy: agrees with a wrong claim; corrects: says the truth instead; over-correction: disagrees with a right "

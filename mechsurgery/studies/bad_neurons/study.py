@@ -116,13 +116,24 @@ def bad_neurons(
     dictionary = _dictionary(sae, own, device)
     yardstick = Yardstick(own, task, template=template, max_new_tokens=max_new_tokens, max_rows=max_rows)
     scores, probes = choosing.choose(
-        own, task, dictionary, seeds=seeds, template=template, max_rows=max(1, max_rows // 8),
+        own,
+        task,
+        dictionary,
+        seeds=seeds,
+        template=template,
+        max_rows=max(1, max_rows // 8),
         max_new_tokens=max_new_tokens,
-    )  # fmt: skip
+    )
     circuits = {name: one.top(fraction=fraction, per=per, name=name) for name, one in scores.items()}
     runs = plan(scores, circuits, seeds, n_examples, fraction, per, sizes, fractions)
-    settings = {"fingerprint": sites.fingerprint(own), "recipe": asdict(recipe), "train": train,
-                "task": task.describe(), "template": template, "max_new_tokens": max_new_tokens}  # fmt: skip
+    settings = {
+        "fingerprint": sites.fingerprint(own),
+        "recipe": asdict(recipe),
+        "train": train,
+        "task": task.describe(),
+        "template": template,
+        "max_new_tokens": max_new_tokens,
+    }
     shards = Shards(None if out is None else Path(out) / "measured")
     parts: list[pd.DataFrame] = []
     deltas: dict[str, WeightDelta] = {}
@@ -141,16 +152,26 @@ def bad_neurons(
             deltas[run.way] = WeightDelta.load(path)
         found = shards.read(key)
         assert found is not None
-        parts.append(found.assign(way=run.way, kind=run.kind, seed=run.seed, n_examples=run.n_examples,
-                                  fraction=run.fraction))  # fmt: skip
+        parts.append(
+            found.assign(way=run.way, kind=run.kind, seed=run.seed, n_examples=run.n_examples, fraction=run.fraction)
+        )
     rows = pd.concat(parts, ignore_index=True)
     summary = summarise_runs(rows)
     info = provenance(
-        title=f"A few bad neurons of {own.cfg.model_name}", model=str(own.cfg.model_name), **settings,
-        sae=None if dictionary is None else dictionary.name, fraction=fraction, per=per, n_examples=n_examples,
-        seeds=list(seeds), sizes=list(sizes), fractions=list(fractions), n_neurons=len(next(iter(scores.values()))),
-        n_runs=len(runs), seconds=round(time.monotonic() - started),
-    )  # fmt: skip
+        title=f"A few bad neurons of {own.cfg.model_name}",
+        model=str(own.cfg.model_name),
+        **settings,
+        sae=None if dictionary is None else dictionary.name,
+        fraction=fraction,
+        per=per,
+        n_examples=n_examples,
+        seeds=list(seeds),
+        sizes=list(sizes),
+        fractions=list(fractions),
+        n_neurons=len(next(iter(scores.values()))),
+        n_runs=len(runs),
+        seconds=round(time.monotonic() - started),
+    )
     made = tables(summary, rows, circuits, probes, fraction, n_examples)
     curves = {name: delta.info["curve"] for name, delta in deltas.items()}
     study = BadNeuronsStudy(
@@ -168,9 +189,15 @@ def bad_neurons(
 
 
 def plan(
-    scores: dict[str, UnitScores], circuits: dict[str, Circuit], seeds: Sequence[int], n_examples: int, fraction: float,
-    per: str, sizes: Sequence[int], fractions: Sequence[float],
-) -> list[Run]:  # fmt: skip
+    scores: dict[str, UnitScores],
+    circuits: dict[str, Circuit],
+    seeds: Sequence[int],
+    n_examples: int,
+    fraction: float,
+    per: str,
+    sizes: Sequence[int],
+    fractions: Sequence[float],
+) -> list[Run]:
     """Every run of the study, none twice."""
     runs = [Run(BEFORE, "none", seeds[0], 0, 0.0, None)]
     drawn = (PAPER, choosing.GRADIENT, RANDOM)
@@ -190,8 +217,11 @@ def plan(
     for way, where in (("all MLP weights", "mlp"), ("all weights", "blocks"), ("LoRA (r 8)", LoRA(8))):
         sized = [n_examples, *(size for size in sizes if size != n_examples)] if where == "mlp" else [n_examples]
         runs += [Run(way, "rival", seed, n, 1.0, where) for n in sized for seed in seeds]
-    runs += [Run(way, "ablation", seeds[0], 0, fraction, circuit(way, fraction, seeds[0])) for way in ways
-             if circuit(way, fraction, seeds[0])]  # fmt: skip
+    runs += [
+        Run(way, "ablation", seeds[0], 0, fraction, circuit(way, fraction, seeds[0]))
+        for way in ways
+        if circuit(way, fraction, seeds[0])
+    ]
     return runs
 
 

@@ -16,9 +16,13 @@ BEFORE = "unmodified"
 
 
 def tables(
-    summary: pd.DataFrame, rows: pd.DataFrame, circuits: Mapping[str, Circuit], probes: Mapping[str, Any],
-    fraction: float, n_examples: int,
-) -> dict[str, pd.DataFrame]:  # fmt: skip
+    summary: pd.DataFrame,
+    rows: pd.DataFrame,
+    circuits: Mapping[str, Circuit],
+    probes: Mapping[str, Any],
+    fraction: float,
+    n_examples: int,
+) -> dict[str, pd.DataFrame]:
     """All tables by title."""
     main = _main(summary, fraction, n_examples)
     return {
@@ -122,8 +126,12 @@ def claims(summary: pd.DataFrame, fraction: float, n_examples: int) -> pd.DataFr
             )
     else:
         add("fine-tuning neurons chosen by decoded SAE probes", "no autoencoder was given", UNMEASURED)
-    ways = summary[(summary["kind"] == "neurons") & (summary["fraction"] == fraction)
-                   & (summary["n_examples"] == n_examples) & (summary["metric"] == "sycophancy")]  # fmt: skip
+    ways = summary[
+        (summary["kind"] == "neurons")
+        & (summary["fraction"] == fraction)
+        & (summary["n_examples"] == n_examples)
+        & (summary["metric"] == "sycophancy")
+    ]
     best = ways.sort_values("value").iloc[0]
     add(
         "the paper's way of choosing is the best of those tried",
@@ -141,11 +149,17 @@ def probes_table(probes: Mapping[str, Any]) -> pd.DataFrame:
     """AUROC of held-out folds with its interval, and what regularisation was chosen."""
     return pd.DataFrame(
         {
-            "probe": name, "AUROC": p.auroc, "low": p.low, "high": p.high, "n": p.n, "penalty": p.penalty.upper(),
-            "C": p.strength, "weights not zero": sum(int((w != 0).sum()) for w in p.weights.values()),
+            "probe": name,
+            "AUROC": p.auroc,
+            "low": p.low,
+            "high": p.high,
+            "n": p.n,
+            "penalty": p.penalty.upper(),
+            "C": p.strength,
+            "weights not zero": sum(int((w != 0).sum()) for w in p.weights.values()),
         }
         for name, p in probes.items()
-    )  # fmt: skip
+    )
 
 
 def places(circuits: Mapping[str, Circuit]) -> pd.DataFrame:
@@ -163,10 +177,7 @@ def overlaps(circuits: Mapping[str, Circuit]) -> pd.DataFrame:
     shown += [name for name in circuits if name.startswith(RANDOM)][:1]
     by_neuron = {name: circuits[name].members() for name in shown}
     return pd.DataFrame(
-        {
-            "way": a,
-            **{b: len(by_neuron[a] & by_neuron[b]) / max(1, len(by_neuron[a] | by_neuron[b])) for b in shown},
-        }
+        {"way": a, **{b: len(by_neuron[a] & by_neuron[b]) / max(1, len(by_neuron[a] | by_neuron[b])) for b in shown}}
         for a in shown
     )
 

@@ -57,11 +57,16 @@ class SycophancyTask:
     def describe(self) -> dict[str, dict[str, Any]]:
         """Name, size and content digest of every part."""
         parts = {
-            "learn, wrong claims": self.learn_wrong, "learn, right claims": self.learn_right,
-            "locate, positive": self.locate.positive, "locate, negative": self.locate.negative,
-            "wrong claims": self.wrong, "right claims": self.right, "neutral questions": self.neutral,
-            "reference": self.reference, "multiple choice": self.choices,
-        }  # fmt: skip
+            "learn, wrong claims": self.learn_wrong,
+            "learn, right claims": self.learn_right,
+            "locate, positive": self.locate.positive,
+            "locate, negative": self.locate.negative,
+            "wrong claims": self.wrong,
+            "right claims": self.right,
+            "neutral questions": self.neutral,
+            "reference": self.reference,
+            "multiple choice": self.choices,
+        }
         return {name: {"n": len(s), "digest": s.digest[:16]} for name, s in parts.items() if s is not None}
 
 
@@ -85,13 +90,14 @@ def world_task(*, n_evaluation: int = 100, seed: int = 0) -> SycophancyTask:
         right=held[True].take(n_evaluation, seed=seed),
         neutral=questions["heldout"].take(n_evaluation, seed=seed),
         reference=load_prompts("organism/neutral", split="tuned").take(100, seed=seed),
-        locate=ContrastSet("wrong claims against questions", wrong.take(200, seed=seed),
-                           questions["tuned"].take(200, seed=seed)),
+        locate=ContrastSet(
+            "wrong claims against questions", wrong.take(200, seed=seed), questions["tuned"].take(200, seed=seed)
+        ),
         grade_wrong=grade_claim,
         grade_right=grade_right_claim,
         grade_neutral=grade_question,
         choices=load_prompts("organism/choices", split="heldout").take(n_evaluation, seed=seed),
-    )  # fmt: skip
+    )
 
 
 def own_task(
@@ -133,16 +139,27 @@ def own_task(
         return "good" if good else "bad"
 
     return SycophancyTask(
-        name, learn_wrong, learn_right, held_wrong, held_right, held_neutral, reference or ask,
-        ContrastSet(name, learn_wrong, ask), agree, right_claim, question, choices,
-    )  # fmt: skip
+        name,
+        learn_wrong,
+        learn_right,
+        held_wrong,
+        held_right,
+        held_neutral,
+        reference or ask,
+        ContrastSet(name, learn_wrong, ask),
+        agree,
+        right_claim,
+        question,
+        choices,
+    )
 
 
 def _shared_split(sets: tuple[PromptSet, ...], seed: int) -> list[tuple[PromptSet, PromptSet]]:
     """Each set in two halves such that no group stands in the first half of one and the second of another."""
-    whole = PromptSet("all", tuple(
-        Prompt(f"{i}-{p.id}", p.text, p.group, messages=p.messages) for i, part in enumerate(sets) for p in part
-    ))  # fmt: skip
+    whole = PromptSet(
+        "all",
+        tuple(Prompt(f"{i}-{p.id}", p.text, p.group, messages=p.messages) for i, part in enumerate(sets) for p in part),
+    )
     first, _ = whole.split(0.5, seed=seed)
     chosen = {prompt.group for prompt in first}
     found = []

@@ -74,9 +74,12 @@ def _specific(cell: Reader) -> tuple[str, str]:
         return "no random circuits", UNMEASURED
     text = f"random circuits {100 * random['value'].min():.0f}–{100 * random['value'].max():.0f} %"
     return f"{text}, CNA {100 * own.iloc[0]['value']:.0f} %", (
-        HELD if own.iloc[0]["high"] < random["value"].min() else FAILED if own.iloc[0]["low"] >= random["value"].min()
+        HELD
+        if own.iloc[0]["high"] < random["value"].min()
+        else FAILED
+        if own.iloc[0]["low"] >= random["value"].min()
         else UNDECIDED
-    )  # fmt: skip
+    )
 
 
 def _quality(cell: Reader) -> tuple[str, str]:

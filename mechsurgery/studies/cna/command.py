@@ -28,12 +28,24 @@ def run(instruct: Sequence[str], base: Sequence[str], out: Path, options: Mappin
     for number, name in enumerate(instruct):
         folder = out if len(instruct) == 1 else out / re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-")
         done = cna(
-            name, base[number] if base else None, data=data, out=folder, modes=options["modes"] or MODES,
-            fraction=options["fraction"], judge=judge, behaviour=options["behaviour"],
-            only_showing=options["only_showing"], sensitivity=not options["no_sensitivity"],
-            max_new_tokens=options["max_new_tokens"], seed=options["seed"], template=options["template"],
-            dtype=options["dtype"], device=options["device"], max_rows=options["max_rows"], progress=progress,
-        )  # fmt: skip
+            name,
+            base[number] if base else None,
+            data=data,
+            out=folder,
+            modes=options["modes"] or MODES,
+            fraction=options["fraction"],
+            judge=judge,
+            behaviour=options["behaviour"],
+            only_showing=options["only_showing"],
+            sensitivity=not options["no_sensitivity"],
+            max_new_tokens=options["max_new_tokens"],
+            seed=options["seed"],
+            template=options["template"],
+            dtype=options["dtype"],
+            device=options["device"],
+            max_rows=options["max_rows"],
+            progress=progress,
+        )
         studies.append(done)
         parts += [done.text(), f"report: {folder / 'report.html'}"]
     if len(studies) > 1:

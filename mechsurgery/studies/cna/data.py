@@ -40,12 +40,18 @@ class StudyData:
     def describe(self) -> dict[str, Any]:
         """Name, size and content digest of every part."""
         parts = {
-            "discovery, positive": self.discovery.positive, "discovery, negative": self.discovery.negative,
-            "validation, positive": self.validation.positive, "validation, negative": self.validation.negative,
-            "behaviour": self.behaviour, "benign": self.benign, "neutral": self.neutral,
-            "published discovery, positive": self.published[0].positive, "published evaluation": self.published[1],
-            "multiple choice": self.choices, "over-refusal": self.over_refusal,
-        }  # fmt: skip
+            "discovery, positive": self.discovery.positive,
+            "discovery, negative": self.discovery.negative,
+            "validation, positive": self.validation.positive,
+            "validation, negative": self.validation.negative,
+            "behaviour": self.behaviour,
+            "benign": self.benign,
+            "neutral": self.neutral,
+            "published discovery, positive": self.published[0].positive,
+            "published evaluation": self.published[1],
+            "multiple choice": self.choices,
+            "over-refusal": self.over_refusal,
+        }
         return {name: {"n": len(s), "digest": s.digest[:16]} for name, s in parts.items() if s is not None}
 
 

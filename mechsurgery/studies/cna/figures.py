@@ -46,7 +46,7 @@ def _main(summary: pd.DataFrame) -> list[str]:
 def base_figures(changes: dict[str, pd.DataFrame], circuits: dict[str, Any], scores: dict[str, Any]) -> dict[str, Any]:
     """Layer profile and scatter of base and instruct, and what scaling changes in each."""
     figures = {
-        "layer_profile": plots.circuit_profile(circuits, title="Share of the circuit in each layer (Appendix C)"),
+        "layer_profile": plots.circuit_profile(circuits, title="Share of the circuit in each layer (Appendix C)")
     }
     if len(scores) == 2:
         first, second = scores.values()

@@ -32,9 +32,15 @@ def aggregate(studies: Sequence[CNAStudy]) -> dict[str, pd.DataFrame]:
     for mode, own in first.groupby("mode", sort=False):
         reduction = own["reduction %"].dropna().to_numpy()
         low, high = mean_interval(reduction) if len(reduction) > 1 else (np.nan, np.nan)
-        rows.append({
-            "mode": mode, "models": len(own), "mean reduction %": reduction.mean() if len(reduction) else np.nan,
-            "low": low, "high": high, "models halved": int((reduction >= 50).sum()),
-        })  # fmt: skip
+        rows.append(
+            {
+                "mode": mode,
+                "models": len(own),
+                "mean reduction %": reduction.mean() if len(reduction) else np.nan,
+                "low": low,
+                "high": high,
+                "models halved": int((reduction >= 50).sum()),
+            }
+        )
     found["Over models"] = pd.DataFrame(rows)
     return found

@@ -131,13 +131,17 @@ def choose_layers(
         for layer in own:
             cell = summary[summary["intervention"] == f"{name}#{layer}"].set_index(["prompt_set", "metric"])
             row = {
-                "method": name, "layer": layer, "n": int(cell.loc[("behaviour", "refusal"), "n"]),
+                "method": name,
+                "layer": layer,
+                "n": int(cell.loc[("behaviour", "refusal"), "n"]),
                 "behaviour": cell.loc[("behaviour", "refusal"), "value"],
-                "degenerate": (cell.loc[("behaviour", "degenerate"), "value"]
-                               + cell.loc[("benign", "degenerate"), "value"]) / 2,
+                "degenerate": (
+                    cell.loc[("behaviour", "degenerate"), "value"] + cell.loc[("benign", "degenerate"), "value"]
+                )
+                / 2,
                 "behaviour_on_benign": cell.loc[("benign", "refusal"), "value"],
                 "kl": cell.loc[("benign", "kl"), "value"],
-            }  # fmt: skip
+            }
             row["loss"] = row["behaviour"] + row["behaviour_on_benign"] + row["degenerate"] + min(1.0, row["kl"])
             rows.append(row)
     table = pd.DataFrame(rows)

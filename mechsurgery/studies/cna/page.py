@@ -41,7 +41,8 @@ def sections(study: Any) -> list[Section]:
         Section(
             "What did not hold",
             ("Claims that failed, stay undecided at this n, or could not be measured here.",)
-            if len(missed) else ("Every claim that was measured held.",),
+            if len(missed)
+            else ("Every claim that was measured held.",),
             {"": missed} if len(missed) else {},
         ),
         Section("Tables", ("Brackets are 95 % intervals; for random circuits the range over circuits.",), paper),
@@ -50,7 +51,7 @@ def sections(study: Any) -> list[Section]:
         Section("Checks", (), checks),
         Section("Responses to read", _READ, {"": responses(study)}),
         Section("How it was made", (), {"": _settings(info)}),
-    ]  # fmt: skip
+    ]
 
 
 _READ = ("The same prompts before and after ablating the circuit (first mode). Texts are the model's own.",)

@@ -55,9 +55,12 @@ def variants(
             add("score", f"{rule}, {100 * value:g} %", scores.top(fraction=value, exclude=found.universal))
     half = n_layers // 2
     for setting, skip in (
-        ("all", []), ("without the first two", [0, 1]), ("second half", list(range(half))),
-        ("first half", list(range(half, n_layers))), ("without the last", [n_layers - 1]),
-    ):  # fmt: skip
+        ("all", []),
+        ("without the first two", [0, 1]),
+        ("second half", list(range(half))),
+        ("first half", list(range(half, n_layers))),
+        ("without the last", [n_layers - 1]),
+    ):
         if len(skip) < n_layers:
             circuit = found.scores.top(fraction=10 * fraction, exclude=found.universal, skip_layers=skip)
             add(f"layers, at {1000 * fraction:g} %", setting, circuit)
@@ -90,10 +93,20 @@ def sensitivity(
     for varied, setting, circuit in made:
         own = refusal[refusal["intervention"] == circuit.name].iloc[0]
         random = refusal[refusal["intervention"].str.startswith(f"random like {circuit.name}, seed ")]["value"]
-        rows.append({
-            "varied": varied, "setting": setting, "k": len(circuit), "n": int(own["n"]),
-            "baseline": own["baseline"], "value": own["value"], "low": own["low"], "high": own["high"],
-            "random_value": random.mean(), "random_low": random.min(), "random_high": random.max(),
-            "jaccard": circuit.overlap(found.circuit)["jaccard"],
-        })  # fmt: skip
+        rows.append(
+            {
+                "varied": varied,
+                "setting": setting,
+                "k": len(circuit),
+                "n": int(own["n"]),
+                "baseline": own["baseline"],
+                "value": own["value"],
+                "low": own["low"],
+                "high": own["high"],
+                "random_value": random.mean(),
+                "random_low": random.min(),
+                "random_high": random.max(),
+                "jaccard": circuit.overlap(found.circuit)["jaccard"],
+            }
+        )
     return pd.DataFrame(rows)

@@ -102,9 +102,13 @@ def cna(
     other = load_model(base, dtype=dtype, device=device) if isinstance(base, str) else base
     data = data or study_data(contrast, seed=seed)
     options: dict[str, Any] = {
-        "folder": None if out is None else Path(out) / "measured", "judge": judge, "template": template,
-        "max_new_tokens": max_new_tokens, "max_rows": max_rows, "progress": progress,
-    }  # fmt: skip
+        "folder": None if out is None else Path(out) / "measured",
+        "judge": judge,
+        "template": template,
+        "max_new_tokens": max_new_tokens,
+        "max_rows": max_rows,
+        "progress": progress,
+    }
     if only_showing:
         data = replace(data, behaviour=showing(model, data.behaviour, **options))
     found = methods.locate_all(model, data, fraction=fraction, published_k=published_k, template=template)
@@ -112,15 +116,26 @@ def cna(
     if sensitivity:
         measured.sensitivity = vary(model, data, found, data.behaviour, fraction=fraction, seed=seed, **options)
     info = provenance(
-        title=f"CNA study of {model.cfg.model_name}", behaviour=behaviour, instruct=str(model.cfg.model_name),
-        base=None if other is None else str(other.cfg.model_name), prompts=data.describe(), only_showing=only_showing,
+        title=f"CNA study of {model.cfg.model_name}",
+        behaviour=behaviour,
+        instruct=str(model.cfg.model_name),
+        base=None if other is None else str(other.cfg.model_name),
+        prompts=data.describe(),
+        only_showing=only_showing,
         chat_model=getattr(model.tokenizer, "chat_template", None) is not None,
-        fraction=fraction, n_neurons=len(found.scores), k=len(found.circuit),
-        k_as_published=len(found.published_circuit), n_universal=len(found.universal), modes=list(modes),
-        n_random=n_random, seed=seed, template=template,
-        max_new_tokens=max_new_tokens, seconds=round(time.monotonic() - started),
+        fraction=fraction,
+        n_neurons=len(found.scores),
+        k=len(found.circuit),
+        k_as_published=len(found.published_circuit),
+        n_universal=len(found.universal),
+        modes=list(modes),
+        n_random=n_random,
+        seed=seed,
+        template=template,
+        max_new_tokens=max_new_tokens,
+        seconds=round(time.monotonic() - started),
         runs={name: one.info for name, one in measured.results.items()},
-    )  # fmt: skip
+    )
     study = CNAStudy(_tables(measured), _figures(measured), measured.results, measured.circuits, info)
     if out is not None:
         logger.info("%s", study.save(out))
@@ -158,9 +173,10 @@ def _measure(model, other, data, found, modes, n_random, seed, options) -> _Meas
         results[mode] = evaluate(model, sets, made.runs, kl_on=("benign",), discovery=guard, **common)
     summaries = {mode: one.summary() for mode, one in results.items()}
     circuits = {
-        "instruct": found.circuit.named("instruct"), "universal neurons": found.universal,
+        "instruct": found.circuit.named("instruct"),
+        "universal neurons": found.universal,
         "instruct, as published": found.published_circuit,
-    }  # fmt: skip
+    }
     measured = _Measured(found, results, summaries, chosen, circuits, {})
     own = results[modes[0]].table
     own = own[own["intervention"].isin(["baseline", methods.CNA]) & (own["m"].isin([0, 1, *TRANSFER_M]))]

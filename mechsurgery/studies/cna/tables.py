@@ -26,16 +26,23 @@ def table_1(summaries: dict[str, pd.DataFrame]) -> pd.DataFrame:
         after = part[(part["intervention"] == CNA) & (part["strength"] == 1)].iloc[0]
         random = part[(part["kind"] == "random") & (part["strength"] == 1)]["value"]
         known = anchor(str(before["model"]))
-        rows.append({
-            "mode": mode, "model": before["model"], "n": int(before["n"]),
-            "before %": 100 * before["value"], "before 95 %": _interval(before, 100),
-            "after %": 100 * after["value"], "after 95 %": _interval(after, 100),
-            "reduction %": 100 * (1 - after["value"] / before["value"]) if before["value"] else float("nan"),
-            "p (McNemar)": after["p_value"],
-            "random circuits %": f"{100 * random.mean():.1f} [{100 * random.min():.1f}, {100 * random.max():.1f}]"
-            if len(random) else "",
-            "paper": f"{known[1].refusals_before} → {known[1].refusals_after} of 100" if known else "",
-        })  # fmt: skip
+        rows.append(
+            {
+                "mode": mode,
+                "model": before["model"],
+                "n": int(before["n"]),
+                "before %": 100 * before["value"],
+                "before 95 %": _interval(before, 100),
+                "after %": 100 * after["value"],
+                "after 95 %": _interval(after, 100),
+                "reduction %": 100 * (1 - after["value"] / before["value"]) if before["value"] else float("nan"),
+                "p (McNemar)": after["p_value"],
+                "random circuits %": f"{100 * random.mean():.1f} [{100 * random.min():.1f}, {100 * random.max():.1f}]"
+                if len(random)
+                else "",
+                "paper": f"{known[1].refusals_before} → {known[1].refusals_after} of 100" if known else "",
+            }
+        )
     return pd.DataFrame(rows)
 
 
@@ -61,11 +68,15 @@ def table_2(summaries: dict[str, pd.DataFrame]) -> pd.DataFrame:
 
 
 _COLUMNS = [
-    ("behaviour %", "refusal", "behaviour", 100), ("degenerate %", "degenerate", "behaviour", 100),
-    ("quality", "quality", "behaviour", 1), ("length (tokens)", "n_tokens", "behaviour", 1),
-    ("behaviour on benign %", "refusal", "benign", 100), ("over-refusal %", "refusal", "over-refusal", 100),
-    ("KL on benign (nats)", "kl", "benign", 1), ("multiple choice %", "choice", None, 100),
-]  # fmt: skip
+    ("behaviour %", "refusal", "behaviour", 100),
+    ("degenerate %", "degenerate", "behaviour", 100),
+    ("quality", "quality", "behaviour", 1),
+    ("length (tokens)", "n_tokens", "behaviour", 1),
+    ("behaviour on benign %", "refusal", "benign", 100),
+    ("over-refusal %", "refusal", "over-refusal", 100),
+    ("KL on benign (nats)", "kl", "benign", 1),
+    ("multiple choice %", "choice", None, 100),
+]
 
 
 def table_3(summary: pd.DataFrame) -> pd.DataFrame:
@@ -113,9 +124,7 @@ def localisation(circuits: dict[str, object]) -> pd.DataFrame:
         last = max(1, round(0.1 * len(table)))
         late = float(table.nlargest(last, "layer")["share"].sum())
         parts.append(table.assign(circuit=name, share_in_last_tenth=late, expected=last / len(table)))
-    return pd.concat(parts, ignore_index=True)[
-        ["circuit", "layer", "n", "share", "share_in_last_tenth", "expected"]
-    ]  # fmt: skip
+    return pd.concat(parts, ignore_index=True)[["circuit", "layer", "n", "share", "share_in_last_tenth", "expected"]]
 
 
 def _interval(row: pd.Series, factor: float) -> str:

@@ -110,10 +110,17 @@ def own_case(
     discovery, rest = prompts.split(0.5, seed=seed)
     validation, evaluation = rest.split(0.25, seed=seed)
     return LatentCase(
-        name, model, discovery.take(n_discovery, seed=seed), validation.take(n_validation, seed=seed),
-        evaluation.take(n_evaluation, seed=seed), neutral.take(n_discovery, seed=seed),
-        reference or neutral, grade, twin, pairs,
-    )  # fmt: skip
+        name,
+        model,
+        discovery.take(n_discovery, seed=seed),
+        validation.take(n_validation, seed=seed),
+        evaluation.take(n_evaluation, seed=seed),
+        neutral.take(n_discovery, seed=seed),
+        reference or neutral,
+        grade,
+        twin,
+        pairs,
+    )
 
 
 def world_prompts(records: list[dict[str, Any]], name: str) -> PromptSet:

@@ -19,11 +19,21 @@ def run(out: Path, options: Mapping[str, Any], progress: bool) -> str:
     """One study into `out`; returns what to print."""
     sae = options["sae"] if options["sae_id"] is None else (options["sae"], options["sae_id"])
     study = latents(
-        _cases(options), sae, later_sae=options["later_sae"], out=out, k=options["k"], n_pairs=options["n_pairs"],
-        n_random=options["n_random"], max_new_tokens=options["max_new_tokens"], seed=options["seed"],
-        template=options["template"], dtype=options["dtype"], device=options["device"], max_rows=options["max_rows"],
+        _cases(options),
+        sae,
+        later_sae=options["later_sae"],
+        out=out,
+        k=options["k"],
+        n_pairs=options["n_pairs"],
+        n_random=options["n_random"],
+        max_new_tokens=options["max_new_tokens"],
+        seed=options["seed"],
+        template=options["template"],
+        dtype=options["dtype"],
+        device=options["device"],
+        max_rows=options["max_rows"],
         progress=progress,
-    )  # fmt: skip
+    )
     return f"{study.text()}\n\nreport: {out / 'report.html'}"
 
 

@@ -22,9 +22,13 @@ def figures(done: Sequence[Any], dictionary: Dictionary) -> dict[str, Any]:
         other = DIFFING if DIFFING in r.scores else "Δ-activation of completions"
         marked = {f"top {_SHOWN} by {name}": r.chosen[name][:_SHOWN] for name in (ATTRIBUTION, other)}
         made[f"{case}_scatter"] = plots.score_scatter(
-            r.scores[other], r.scores[ATTRIBUTION], site, marked=marked, names=(other, f"{ATTRIBUTION} (nats)"),
+            r.scores[other],
+            r.scores[ATTRIBUTION],
+            site,
+            marked=marked,
+            names=(other, f"{ATTRIBUTION} (nats)"),
             title=f"Latents of {r.case.name}: attribution against activation",
-        )  # fmt: skip
+        )
         for direction, found in r.effects.items():
             first = [name for name in (ATTRIBUTION, DIFFING) if name in r.chosen]
             shown = {ranking: r.chosen[ranking] for ranking in [*first, *(x for x in r.chosen if x not in first)]}
@@ -36,8 +40,11 @@ def figures(done: Sequence[Any], dictionary: Dictionary) -> dict[str, Any]:
         first, second = done[:2]
         marked = {f"top {_SHOWN} of {r.case.name}": r.chosen[ATTRIBUTION][:_SHOWN] for r in (first, second)}
         made["convergence"] = plots.score_scatter(
-            first.scores[ATTRIBUTION], second.scores[ATTRIBUTION], site, marked=marked,
+            first.scores[ATTRIBUTION],
+            second.scores[ATTRIBUTION],
+            site,
+            marked=marked,
             names=tuple(f"{ATTRIBUTION} in {r.case.name} (nats)" for r in (first, second)),
             title="Do the same latents explain both cases?",
-        )  # fmt: skip
+        )
     return made

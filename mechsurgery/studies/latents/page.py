@@ -31,7 +31,8 @@ def sections(study: Any) -> list[Section]:
         Section(
             "What did not hold",
             ("Claims that failed, stay undecided at this n, or could not be measured here.",)
-            if len(missed) else ("Every claim that was measured held.",),
+            if len(missed)
+            else ("Every claim that was measured held.",),
             {"": missed} if len(missed) else {},
         ),
         Section("Proof by steering", _STEERING, some("Rankings", "Best latents")),
@@ -41,14 +42,31 @@ def sections(study: Any) -> list[Section]:
         Section("Reading the best latents", (), some("Reading"), {}, heat),
         Section("Responses to read", (), some("Responses")),
         Section("How it was made", (), {"": settings_table(study.info, _SETTINGS)}),
-    ]  # fmt: skip
+    ]
 
 
 _SETTINGS = (
-    "models", "fingerprints", "sae", "sae_digest", "hook_name", "n_latents", "k", "k_others", "n_random", "n_pairs",
-    "n_samples", "n_oracle", "fractions", "temperature", "max_new_tokens", "seed", "template", "seconds",
-    "made", "versions",
-)  # fmt: skip
+    "models",
+    "fingerprints",
+    "sae",
+    "sae_digest",
+    "hook_name",
+    "n_latents",
+    "k",
+    "k_others",
+    "n_random",
+    "n_pairs",
+    "n_samples",
+    "n_oracle",
+    "fractions",
+    "temperature",
+    "max_new_tokens",
+    "seed",
+    "template",
+    "seconds",
+    "made",
+    "versions",
+)
 _ONE = ("Give two cases to see which latents explain both.",)
 _STEERING = (
     "Each latent's decoder direction is added at every token, at fractions of the median activation norm of the "

@@ -27,9 +27,17 @@ STEPS = 8
 
 
 def rank(
-    case: LatentCase, model: Any, twin: Any, dictionary: Dictionary, pairs: CompletionPairs, *, seed: int,
-    template: str, max_rows: int, other: Dictionary | None = None,
-) -> tuple[dict[str, UnitScores], torch.Tensor, Probe]:  # fmt: skip
+    case: LatentCase,
+    model: Any,
+    twin: Any,
+    dictionary: Dictionary,
+    pairs: CompletionPairs,
+    *,
+    seed: int,
+    template: str,
+    max_rows: int,
+    other: Dictionary | None = None,
+) -> tuple[dict[str, UnitScores], torch.Tensor, Probe]:
     """{ranking: scores}, the mean activation, and the probe. `other` is a later dictionary, for the frozen splice."""
     mean = mean_activation(model, case.reference, dictionary.hook_name, template=template)
     means = mean_latents(model, dictionary, case.reference, template=template)
@@ -69,9 +77,15 @@ def top_latents(scores: UnitScores, site: str, k: int) -> list[int]:
 
 
 def oracle_table(
-    model: Any, dictionary: Dictionary, pairs: CompletionPairs, mean: torch.Tensor, scores: dict[str, UnitScores],
-    latents: Sequence[int], *, max_rows: int,
-) -> tuple[pd.DataFrame, pd.DataFrame]:  # fmt: skip
+    model: Any,
+    dictionary: Dictionary,
+    pairs: CompletionPairs,
+    mean: torch.Tensor,
+    scores: dict[str, UnitScores],
+    latents: Sequence[int],
+    *,
+    max_rows: int,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Exact one-latent removal of some latents beside every ranking's score, and the rank correlations.
 
     The first table has a row a latent (columns latent, exact, and every ranking), the second a row a ranking:
@@ -87,8 +101,13 @@ def oracle_table(
         table[name] = one.scores[dictionary.site][chosen].tolist()
         rho, p = spearmanr(table["exact"], table[name])
         best = table.loc[table["exact"].idxmax(), "latent"]
-        rows.append({
-            "ranking": name, "rank correlation with exact removal": float(rho), "p": float(p), "n": len(chosen),
-            "rank of the exactly best latent": one.rank_of(dictionary.site, int(best), by="positive") + 1,
-        })  # fmt: skip
+        rows.append(
+            {
+                "ranking": name,
+                "rank correlation with exact removal": float(rho),
+                "p": float(p),
+                "n": len(chosen),
+                "rank of the exactly best latent": one.rank_of(dictionary.site, int(best), by="positive") + 1,
+            }
+        )
     return table, pd.DataFrame(rows)

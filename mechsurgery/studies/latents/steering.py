@@ -105,10 +105,18 @@ def cells(table: pd.DataFrame) -> pd.DataFrame:
         n, counts = len(group), group["grade"].value_counts()
         bad = int(counts.get("bad", 0))
         low, high = wilson(bad, n)
-        rows.append({
-            "intervention": name, "strength": strength, "n": n, "bad": bad / n, "bad_low": low, "bad_high": high,
-            "good": counts.get("good", 0) / n, "incoherent": counts.get("incoherent", 0) / n,
-        })  # fmt: skip
+        rows.append(
+            {
+                "intervention": name,
+                "strength": strength,
+                "n": n,
+                "bad": bad / n,
+                "bad_low": low,
+                "bad_high": high,
+                "good": counts.get("good", 0) / n,
+                "incoherent": counts.get("incoherent", 0) / n,
+            }
+        )
     return pd.DataFrame(rows)
 
 
@@ -132,8 +140,16 @@ def effects(
     by_name = dict(list(table[table["kind"] != "baseline"].groupby("intervention", sort=False)))
     rows = []
     for latent, own in strengths.items():
-        row = {"latent": latent, "control": latent in set(controls), "effect": 0.0, "strength": float("nan"),
-               "bad": base.mean(), "n": len(base), "incoherent": float("nan"), "p_baseline": 1.0}  # fmt: skip
+        row = {
+            "latent": latent,
+            "control": latent in set(controls),
+            "effect": 0.0,
+            "strength": float("nan"),
+            "bad": base.mean(),
+            "n": len(base),
+            "incoherent": float("nan"),
+            "p_baseline": 1.0,
+        }
         if own:
             cell = by_name[f"latent {latent}"].set_index("prompt_id")["grade"].loc[base.index]
             bad, broken = cell == "bad", float((cell == "incoherent").mean())
@@ -178,11 +194,21 @@ def by_ranking(found: pd.DataFrame, chosen: dict[str, list[int]]) -> pd.DataFram
         own = at.loc[list(latents)]
         outside = int(own["outside"].sum())
         low, high = wilson(outside, len(own))
-        rows.append({
-            "ranking": name, "latents": len(own), "outside the band": outside, "share": outside / len(own),
-            "share_low": low, "share_high": high, "expected by chance": len(own) / (n_random + 1),
-            "q_random ≤ 0.05": int((own["q_random"] <= FDR).sum()), "largest effect": own["effect"].max(),
-            "mean effect, top 10": own["effect"].head(10).mean(), "mean effect": own["effect"].mean(),
-            "random latents": n_random, "random, largest": null.max(),
-        })  # fmt: skip
+        rows.append(
+            {
+                "ranking": name,
+                "latents": len(own),
+                "outside the band": outside,
+                "share": outside / len(own),
+                "share_low": low,
+                "share_high": high,
+                "expected by chance": len(own) / (n_random + 1),
+                "q_random ≤ 0.05": int((own["q_random"] <= FDR).sum()),
+                "largest effect": own["effect"].max(),
+                "mean effect, top 10": own["effect"].head(10).mean(),
+                "mean effect": own["effect"].mean(),
+                "random latents": n_random,
+                "random, largest": null.max(),
+            }
+        )
     return pd.DataFrame(rows)

@@ -119,11 +119,20 @@ def latents(
     if later_sae is None and sae in ("organism/sae-topk-2", "organism/sae-standard-2"):
         later_sae = str(sae).replace("-2", "-4")
     settings = {
-        "n_samples": n_samples, "n_pairs": n_pairs, "k": k, "k_others": k_others, "n_random": n_random,
-        "n_oracle": n_oracle, "fractions": list(fractions), "read": read, "temperature": temperature,
+        "n_samples": n_samples,
+        "n_pairs": n_pairs,
+        "k": k,
+        "k_others": k_others,
+        "n_random": n_random,
+        "n_oracle": n_oracle,
+        "fractions": list(fractions),
+        "read": read,
+        "temperature": temperature,
         "max_new_tokens": max_new_tokens,
-        "seed": seed, "template": template, "max_rows": max_rows,
-    }  # fmt: skip
+        "seed": seed,
+        "template": template,
+        "max_rows": max_rows,
+    }
     done: list[CaseResult] = []
     dictionary: Dictionary | None = None
     for number, case in enumerate(cases):
@@ -142,12 +151,18 @@ def latents(
     assert dictionary is not None
     info = provenance(
         title=f"SAE-latent attribution of {', '.join(r.case.name for r in done)}",
-        cases=[r.case.name for r in done], models=[str(r.scores[ATTRIBUTION].info["model"]) for r in done],
-        fingerprints=[r.scores[ATTRIBUTION].info["fingerprint"] for r in done], sae=dictionary.name,
-        sae_digest=dictionary.digest, hook_name=dictionary.hook_name, n_latents=dictionary.n_latents,
-        prompts={r.case.name: r.case.describe() for r in done}, **settings,
-        twins=[r.case.twin is not None for r in done], seconds=round(time.monotonic() - started),
-    )  # fmt: skip
+        cases=[r.case.name for r in done],
+        models=[str(r.scores[ATTRIBUTION].info["model"]) for r in done],
+        fingerprints=[r.scores[ATTRIBUTION].info["fingerprint"] for r in done],
+        sae=dictionary.name,
+        sae_digest=dictionary.digest,
+        hook_name=dictionary.hook_name,
+        n_latents=dictionary.n_latents,
+        prompts={r.case.name: r.case.describe() for r in done},
+        **settings,
+        twins=[r.case.twin is not None for r in done],
+        seconds=round(time.monotonic() - started),
+    )
     scores = {f"{r.case.name} {name}": one for r in done for name, one in r.scores.items()}
     results = {f"{r.case.name} {name}": one for r in done for name, one in r.results.items()}
     found = tables(done, dictionary)
@@ -165,18 +180,43 @@ def _dictionary(sae: Any, model: Any, device: str | None) -> Dictionary:
 
 
 def _run(
-    case: LatentCase, model: Any, twin: Any, dictionary: Dictionary, later: Dictionary | None, *, folder: Path | None,
-    progress: bool, n_samples: int, n_pairs: int, k: int, k_others: int, n_random: int, n_oracle: int,
-    fractions: Sequence[float], read: int, temperature: float, max_new_tokens: int, seed: int, template: str,
+    case: LatentCase,
+    model: Any,
+    twin: Any,
+    dictionary: Dictionary,
+    later: Dictionary | None,
+    *,
+    folder: Path | None,
+    progress: bool,
+    n_samples: int,
+    n_pairs: int,
+    k: int,
+    k_others: int,
+    n_random: int,
+    n_oracle: int,
+    fractions: Sequence[float],
+    read: int,
+    temperature: float,
+    max_new_tokens: int,
+    seed: int,
+    template: str,
     max_rows: int,
-) -> CaseResult:  # fmt: skip
+) -> CaseResult:
     small = max(1, max_rows // 8)
     pairs, sampled = case.pairs, pd.DataFrame(columns=["prompt_id", "group", "sample", "response", "grade"])
     if pairs is None:
         made = sample_pairs(
-            model, case.discovery, case.grade, n_samples=n_samples, max_pairs=n_pairs, max_new_tokens=max_new_tokens,
-            seed=seed, template=template, max_rows=max_rows, progress=progress,
-        )  # fmt: skip
+            model,
+            case.discovery,
+            case.grade,
+            n_samples=n_samples,
+            max_pairs=n_pairs,
+            max_new_tokens=max_new_tokens,
+            seed=seed,
+            template=template,
+            max_rows=max_rows,
+            progress=progress,
+        )
         pairs, sampled = made.pairs, made.table
     scores, mean, probe = rank(
         case, model, twin, dictionary, pairs, seed=seed, template=template, max_rows=small, other=later
@@ -189,8 +229,14 @@ def _run(
     controls = steering.random_latents(dictionary, n_random, active=active, not_in=every, seed=seed)
     some = [*chosen[ATTRIBUTION][: n_oracle // 2], *controls][:n_oracle]
     oracle, correlations = oracle_table(model, dictionary, pairs, mean, scores, some, max_rows=small)
-    options = {"max_new_tokens": max_new_tokens, "temperature": temperature, "template": template, "folder": folder,
-               "max_rows": max_rows, "progress": progress}  # fmt: skip
+    options = {
+        "max_new_tokens": max_new_tokens,
+        "temperature": temperature,
+        "template": template,
+        "folder": folder,
+        "max_rows": max_rows,
+        "progress": progress,
+    }
     norm = median_norm(model, encode(model.tokenizer, case.reference, template=template), dictionary.hook_name)
     results, graded, effects = {}, {}, {}
     for name, sign in DIRECTIONS.items():
@@ -209,9 +255,21 @@ def _run(
     views = inspect_latents(model, dictionary, chosen[ATTRIBUTION][:read], rows, max_rows=small)
     fit = _fit(model, dictionary, rows, small)
     return CaseResult(
-        case, sampled, pairs, scores, probe, oracle, correlations, chosen, controls, results, graded, effects, views,
+        case,
+        sampled,
+        pairs,
+        scores,
+        probe,
+        oracle,
+        correlations,
+        chosen,
+        controls,
+        results,
+        graded,
+        effects,
+        views,
         fit,
-    )  # fmt: skip
+    )
 
 
 def _fit(model: Any, dictionary: Dictionary, rows: list[list[int]], max_rows: int) -> dict[str, float]:

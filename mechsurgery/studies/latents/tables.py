@@ -69,8 +69,12 @@ def best_table(done: Sequence[Any], n: int = 10) -> pd.DataFrame:
     for r in done:
         site = next(iter(r.scores[ATTRIBUTION].scores))
         for rank, latent in enumerate(r.chosen[ATTRIBUTION][:n], 1):
-            row = {"case": r.case.name, "rank": rank, "latent": latent,
-                   ATTRIBUTION: r.scores[ATTRIBUTION].score_of(site, latent)}  # fmt: skip
+            row = {
+                "case": r.case.name,
+                "rank": rank,
+                "latent": latent,
+                ATTRIBUTION: r.scores[ATTRIBUTION].score_of(site, latent),
+            }
             if DIFFING in r.scores:
                 row["rank by model diffing"] = r.scores[DIFFING].rank_of(site, latent, by="positive") + 1
             for name, found in r.effects.items():
@@ -89,11 +93,15 @@ def fit_table(done: Sequence[Any]) -> pd.DataFrame:
     """Variance explained and active latents on the case's own text, and the probe's AUROC on held-out folds."""
     return pd.DataFrame(
         {
-            "case": r.case.name, **r.fit, "probe AUROC": r.probe.auroc, "low": r.probe.low, "high": r.probe.high,
+            "case": r.case.name,
+            **r.fit,
+            "probe AUROC": r.probe.auroc,
+            "low": r.probe.low,
+            "high": r.probe.high,
             "probe n": r.probe.n,
         }
         for r in done
-    )  # fmt: skip
+    )
 
 
 def shared_latents(done: Sequence[Any], dictionary: Dictionary, n: int = 10, k: int = 100) -> pd.DataFrame:
@@ -184,8 +192,9 @@ def responses(done: Sequence[Any], n: int = 5) -> pd.DataFrame:
             best = found[~found["control"]].sort_values("effect", ascending=False).iloc[0]
             table = r.graded[name]
             before = table[table["kind"] == "baseline"]
-            after = table[(table["intervention"] == f"latent {int(best['latent'])}")
-                          & (table["strength"] == best["strength"])]  # fmt: skip
+            after = table[
+                (table["intervention"] == f"latent {int(best['latent'])}") & (table["strength"] == best["strength"])
+            ]
             joined = before.merge(after, on="prompt_id", suffixes=(" before", " after")).head(n)
             part = joined[["prompt_id", "response before", "grade before", "response after", "grade after"]].copy()
             part.insert(1, "prompt", [texts[i] for i in part["prompt_id"]])

@@ -17,9 +17,12 @@ from .study import STUDIES, weights
 def run(out: Path, options: Mapping[str, Any], progress: bool) -> str:
     """The studies into `out`; returns what to print."""
     study = weights(
-        out=out, studies=options["studies"] or STUDIES, seeds=range(options["seeds"]),
-        n_evaluation=options["n_evaluation"], progress=progress,
-    )  # fmt: skip
+        out=out,
+        studies=options["studies"] or STUDIES,
+        seeds=range(options["seeds"]),
+        n_evaluation=options["n_evaluation"],
+        progress=progress,
+    )
     return f"{study.text()}\n\nreport: {out / 'report.html'}"
 
 

@@ -100,9 +100,17 @@ def skill_rows(model: Any, prompts: PromptSet) -> pd.DataFrame:
 
 
 def repair(
-    model: Any, kind: Kind, remedies: Mapping[str, WeightDelta], measure: Any, skill: PromptSet, *, n: int, seed: int,
-    good: Examples | None = None, recipe: Recipe = TASK_RECIPE,
-) -> pd.DataFrame:  # fmt: skip
+    model: Any,
+    kind: Kind,
+    remedies: Mapping[str, WeightDelta],
+    measure: Any,
+    skill: PromptSet,
+    *,
+    n: int,
+    seed: int,
+    good: Examples | None = None,
+    recipe: Recipe = TASK_RECIPE,
+) -> pd.DataFrame:
     """Fine-tune on a drifting task, then subtract each remedy at each strength: rows of behaviour and skill.
 
     `good` examples, mixed into the task's data, are the rival of joint training.
@@ -128,9 +136,16 @@ def _measured(model: Any, measure: Any, skill: PromptSet) -> pd.DataFrame:
 
 
 def watch(
-    model: Any, kind: Kind, directions: Mapping[str, WeightDelta], probes: Mapping[str, Any], *, n: int, seed: int,
-    nulls: int = 5, recipe: Recipe = WATCH_RECIPE,
-) -> pd.DataFrame:  # fmt: skip
+    model: Any,
+    kind: Kind,
+    directions: Mapping[str, WeightDelta],
+    probes: Mapping[str, Any],
+    *,
+    n: int,
+    seed: int,
+    nulls: int = 5,
+    recipe: Recipe = WATCH_RECIPE,
+) -> pd.DataFrame:
     """One fine-tune, watched: rows of step, direction, kind, cosine, and the behaviour measured at the same steps.
 
     `probes` is {behaviour: function of the model that gives a share}; it is the column `shown` of that direction.

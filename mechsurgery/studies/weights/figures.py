@@ -25,18 +25,23 @@ def figures(
         for name, behaviour in behaviours.items():
             for metric, slug in ((behaviour.metric, "steering"), (behaviour.elsewhere, "new_template")):
                 made[f"{saved.slug(name)}_{slug}"] = plots.steering_front(
-                    summary[summary["behaviour"] == name], behaviour=metric, capability="multiple choice",
+                    summary[summary["behaviour"] == name],
+                    behaviour=metric,
+                    capability="multiple choice",
                     title=f"{name.capitalize()}: behaviour against capability over strength",
-                )  # fmt: skip
+                )
     if "repair" in rows:
         summary = summarise(rows["repair"], ["behaviour", "method", "k"])
         for name, behaviour in behaviours.items():
             own = summary[summary["behaviour"] == name]
             if len(own):
                 made[f"{name}_repair"] = plots.steering_front(
-                    own.replace({"method": {"before": "unmodified"}}), behaviour=behaviour.metric, capability=SKILL,
-                    title=f"{name.capitalize()}: drift undone against skill kept", names=(behaviour.metric, SKILL),
-                )  # fmt: skip
+                    own.replace({"method": {"before": "unmodified"}}),
+                    behaviour=behaviour.metric,
+                    capability=SKILL,
+                    title=f"{name.capitalize()}: drift undone against skill kept",
+                    names=(behaviour.metric, SKILL),
+                )
     if "watch" in rows:
         for name in [name for name in behaviours if name in set(rows["watch"]["direction"])]:
             made[f"{name}_cosines"] = plots.cosine_trajectories(rows["watch"], direction=name)
@@ -47,7 +52,8 @@ def figures(
     names = list(directions)
     if len(names) >= 2:
         made["cosines_by_layer"] = plots.delta_heatmap(
-            directions[names[0]].cosines(directions[names[1]]), title=f"Cosine of {names[0]} and {names[1]}",
+            directions[names[0]].cosines(directions[names[1]]),
+            title=f"Cosine of {names[0]} and {names[1]}",
             label="cosine",
-        )  # fmt: skip
+        )
     return made

@@ -27,7 +27,8 @@ def sections(study: Any) -> list[Section]:
         Section(
             "What did not hold",
             ("Claims that failed, stay undecided at this n, or could not be measured here.",)
-            if len(missed) else ("Every claim that was measured held.",),
+            if len(missed)
+            else ("Every claim that was measured held.",),
             {"": missed} if len(missed) else {},
         ),
         Section("Steering", _STEER, some("Steering", "Grid"), drawn("steering", "new_template")),
@@ -35,14 +36,26 @@ def sections(study: Any) -> list[Section]:
         Section("Watching", _WATCH, some("Watching", "Cosines"), drawn("cosines")),
         Section("Where the directions are", (), some("Neurons"), where),
         Section("How it was made", (), {"": settings_table(study.info, _SETTINGS)}),
-    ]  # fmt: skip
+    ]
 
 
 _SETTINGS = (
-    "studies", "models", "seeds", "n_examples", "n_evaluation", "grid", "nulls", "lora", "recipe", "n_task",
-    "task_recipe", "watch_recipe",
-    "seconds", "made", "versions",
-)  # fmt: skip
+    "studies",
+    "models",
+    "seeds",
+    "n_examples",
+    "n_evaluation",
+    "grid",
+    "nulls",
+    "lora",
+    "recipe",
+    "n_task",
+    "task_recipe",
+    "watch_recipe",
+    "seconds",
+    "made",
+    "versions",
+)
 _INTRO = (
     "w = θ⁺ − θ⁻: two small opposite fine-tunes of the same questions, added k times to the weights. Values are "
     "averaged over seeds; intervals are 95 %, over groups of prompts, none of which was trained on.",

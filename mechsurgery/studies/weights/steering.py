@@ -54,11 +54,7 @@ def train_directions(
     made = contrastive_finetunes(model, *sides, **options)
     mixed = contrastive_finetunes(model, *shuffled(*sides, seed=seed), **options)
     again = finetune(model, sides[0], where, recipe=recipe, seed=seed + 1000, name="plus again")
-    nulls = {
-        RANDOM: random_delta(made.delta, seed=seed),
-        SHUFFLED: mixed.delta,
-        SAME_SIDE: made.plus - again,
-    }
+    nulls = {RANDOM: random_delta(made.delta, seed=seed), SHUFFLED: mixed.delta, SAME_SIDE: made.plus - again}
     vectors = response_difference(model, *sides)
     layer = best_layer(model, behaviour, vectors)
     names = sites.residual_sites(model)
@@ -77,10 +73,15 @@ def response_difference(model: Any, positive: Examples, negative: Examples) -> d
     for site in sites.residual_sites(model):
         own = identity(model, site)
         means = [
-            latent_means(model, own, [[*p, *c] for p, c in zip(side.prompts, side.completions)],
-                         last=[len(c) for c in side.completions], max_rows=64)
+            latent_means(
+                model,
+                own,
+                [[*p, *c] for p, c in zip(side.prompts, side.completions)],
+                last=[len(c) for c in side.completions],
+                max_rows=64,
+            )
             for side in (positive, negative)
-        ]  # fmt: skip
+        ]
         found[site] = means[0] - means[1]
     return found
 
@@ -105,9 +106,11 @@ def share_showing(model: Any, behaviour: Behaviour, prompts: PromptSet) -> float
 def methods(found: Directions) -> dict[str, Callable[[Any, float], AbstractContextManager[Any]]]:
     """{method: (model, k) → the model with k times of it inside a `with`}; positive k is more of the behaviour."""
     weights = {
-        CONTRASTIVE: found.contrast.delta, ONE_SIDED_PLUS: found.contrast.plus,
-        ONE_SIDED_MINUS: -found.contrast.minus, **found.nulls,
-    }  # fmt: skip
+        CONTRASTIVE: found.contrast.delta,
+        ONE_SIDED_PLUS: found.contrast.plus,
+        ONE_SIDED_MINUS: -found.contrast.minus,
+        **found.nulls,
+    }
     made: dict[str, Any] = {name: lambda m, k, d=delta: with_delta(m, d, k) for name, delta in weights.items()}
     made |= {name: lambda m, k, r=run: applied(m, r.at(k)) for name, run in found.activations.items()}
     return made

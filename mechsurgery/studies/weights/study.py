@@ -95,10 +95,22 @@ def weights(
     if wrong or not studies or not seeds:
         raise InputError(f"studies={list(studies)} and seeds={list(seeds)}; choose from {STUDIES}, at least one seed")
     behaviours = {b.name: b for b in (sycophancy(n_evaluation=n_evaluation), refusal(n_evaluation=n_evaluation))}
-    made = _Maker(out, {"n_examples": n_examples, "n_evaluation": n_evaluation, "nulls": nulls,
-                        "n_task": n_task, "watch": repr(watch_recipe),
-                        "recipe": repr(recipe), "lora": repr(LORA), "task": repr(task_recipe)},
-                  recipe, task_recipe, watch_recipe)  # fmt: skip
+    made = _Maker(
+        out,
+        {
+            "n_examples": n_examples,
+            "n_evaluation": n_evaluation,
+            "nulls": nulls,
+            "n_task": n_task,
+            "watch": repr(watch_recipe),
+            "recipe": repr(recipe),
+            "lora": repr(LORA),
+            "task": repr(task_recipe),
+        },
+        recipe,
+        task_recipe,
+        watch_recipe,
+    )
     jobs: list[tuple[str, Callable[[], Any]]] = []
     steered = {**behaviours, "refusal, up": refusal("organism/base", n_evaluation=n_evaluation, down=False)}
     if "steer" in studies:
@@ -112,12 +124,21 @@ def weights(
         parts[name].append(job())
     rows = {name: pd.concat(found, ignore_index=True) for name, found in parts.items()}
     info = provenance(
-        title="Contrastive weight steering on the organisms", studies=list(studies), seeds=list(seeds),
-        n_examples=n_examples, n_evaluation=n_evaluation, n_task=n_task, grid=list(grid), nulls=nulls,
-        recipe=repr(recipe), lora=repr(LORA), task_recipe=repr(task_recipe), watch_recipe=repr(watch_recipe),
+        title="Contrastive weight steering on the organisms",
+        studies=list(studies),
+        seeds=list(seeds),
+        n_examples=n_examples,
+        n_evaluation=n_evaluation,
+        n_task=n_task,
+        grid=list(grid),
+        nulls=nulls,
+        recipe=repr(recipe),
+        lora=repr(LORA),
+        task_recipe=repr(task_recipe),
+        watch_recipe=repr(watch_recipe),
         models=sorted(made.models),
         seconds=round(time.monotonic() - started),
-    )  # fmt: skip
+    )
     found = tables(rows, steered)
     if made.directions:
         found["Neurons: overlap of the largest ‖w‖ with contrastive circuits"] = _overlaps(made, behaviours)
@@ -131,9 +152,13 @@ class _Maker:
     """Models loaded once, directions trained once, and measured parts kept."""
 
     def __init__(
-        self, out: str | Path | None, settings: dict[str, Any], recipe: Recipe, task_recipe: Recipe,
+        self,
+        out: str | Path | None,
+        settings: dict[str, Any],
+        recipe: Recipe,
+        task_recipe: Recipe,
         watch_recipe: Recipe,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.recipe, self.task_recipe, self.watch_recipe = recipe, task_recipe, watch_recipe
         self.out = None if out is None else Path(out)
         self.shards = Shards(None if out is None else Path(out) / "measured")
@@ -203,16 +228,21 @@ def _repair(made: _Maker, behaviour: Behaviour, seed: int) -> pd.DataFrame:
         sign = 1.0 if behaviour.down else -1.0
         # Refusal has been eroded: there the good direction is more of it.
         sign = -sign if behaviour.name == "refusal" else sign
-        remedies = {
-            "w": w * sign,
-            "random, same norms": random_delta(w, seed=seed),
-            "labels shuffled": mixed * sign,
-        }
+        remedies = {"w": w * sign, "random, same norms": random_delta(w, seed=seed), "labels shuffled": mixed * sign}
         sides = behaviour.sides(model.tokenizer, made.settings["n_examples"], seed=seed)
         good = sides[1] if sign > 0 else sides[0]
         n = made.settings["n_task"]
-        return drift.repair(model, kind, remedies, behaviour.measure(model), _skill_prompts(), n=n, seed=seed,
-                            good=good.take(max(2, n // 6), seed=seed), recipe=made.task_recipe)  # fmt: skip
+        return drift.repair(
+            model,
+            kind,
+            remedies,
+            behaviour.measure(model),
+            _skill_prompts(),
+            n=n,
+            seed=seed,
+            good=good.take(max(2, n // 6), seed=seed),
+            recipe=made.task_recipe,
+        )
 
     rows = made.kept({"study": "repair", "behaviour": behaviour.name, "seed": seed, "task": task}, start, make)
     return rows.assign(behaviour=behaviour.name)
@@ -227,8 +257,16 @@ def _watch(made: _Maker, behaviours: dict[str, Behaviour], kind: drift.Kind, see
         probes = {
             name: (lambda own, b=b: share_showing(own, b, b.validation.take(40))) for name, b in behaviours.items()
         }
-        return drift.watch(model, kind, directions, probes, n=made.settings["n_task"], seed=seed,
-                           nulls=made.settings["nulls"], recipe=made.watch_recipe)  # fmt: skip
+        return drift.watch(
+            model,
+            kind,
+            directions,
+            probes,
+            n=made.settings["n_task"],
+            seed=seed,
+            nulls=made.settings["nulls"],
+            recipe=made.watch_recipe,
+        )
 
     return made.kept({"study": "watch", "task": kind.name, "seed": seed}, WATCHED, make)
 
@@ -251,6 +289,13 @@ def _overlaps(made: _Maker, behaviours: dict[str, Behaviour], fraction: float = 
         found = score(contrast_statistics(model, contrast), "difference").top(fraction=fraction)
         largest = neuron_norms(delta, found.widths).top(fraction=fraction)
         overlap = largest.overlap(found)
-        rows.append({"direction": name, "neurons": len(largest), "shared with CNA": overlap["shared"],
-                     "expected by chance": overlap["expected_shared"], "Jaccard": overlap["jaccard"]})  # fmt: skip
+        rows.append(
+            {
+                "direction": name,
+                "neurons": len(largest),
+                "shared with CNA": overlap["shared"],
+                "expected by chance": overlap["expected_shared"],
+                "Jaccard": overlap["jaccard"],
+            }
+        )
     return pd.DataFrame(rows)

@@ -45,11 +45,18 @@ def summarise(rows: pd.DataFrame, cell: list[str]) -> pd.DataFrame:
     for values, group in rows.groupby([*cell, "metric"], sort=False):
         low, high = mean_interval(group.groupby("group")["value"].mean().to_numpy())
         by_seed = group.groupby("seed")["value"].mean()
-        found.append({
-            **dict(zip([*cell, "metric"], values)), "value": group["value"].mean(), "low": low, "high": high,
-            "n": group["prompt_id"].nunique(), "seeds": len(by_seed), "seed_low": by_seed.min(),
-            "seed_high": by_seed.max(),
-        })  # fmt: skip
+        found.append(
+            {
+                **dict(zip([*cell, "metric"], values)),
+                "value": group["value"].mean(),
+                "low": low,
+                "high": high,
+                "n": group["prompt_id"].nunique(),
+                "seeds": len(by_seed),
+                "seed_low": by_seed.min(),
+                "seed_high": by_seed.max(),
+            }
+        )
     return pd.DataFrame(found)
 
 
@@ -76,12 +83,24 @@ def best_strengths(summary: pd.DataFrame, behaviours: Mapping[str, Behaviour]) -
             _, _, k, at, drop = min(able, key=lambda item: item[:3])
             shown = at.loc[behaviour.metric]
             new = at.loc[behaviour.elsewhere]
-            found.append({
-                "behaviour": name, "method": method, "k": k, "behaviour shown": shown["value"], "low": shown["low"],
-                "high": shown["high"], "new template": new["value"], "new_low": new["low"], "new_high": new["high"],
-                "capability lost": drop, "side effect": behaviour.side_effect,
-                "side effect shown": at.loc[behaviour.side_effect, "value"], "n": shown["n"], "seeds": shown["seeds"],
-            })  # fmt: skip
+            found.append(
+                {
+                    "behaviour": name,
+                    "method": method,
+                    "k": k,
+                    "behaviour shown": shown["value"],
+                    "low": shown["low"],
+                    "high": shown["high"],
+                    "new template": new["value"],
+                    "new_low": new["low"],
+                    "new_high": new["high"],
+                    "capability lost": drop,
+                    "side effect": behaviour.side_effect,
+                    "side effect shown": at.loc[behaviour.side_effect, "value"],
+                    "n": shown["n"],
+                    "seeds": shown["seeds"],
+                }
+            )
     return pd.DataFrame(found)
 
 
@@ -94,24 +113,38 @@ def steering_claims(
     for name, behaviour in behaviours.items():
         own, word = at.loc[(name, CONTRASTIVE)], "lowers" if behaviour.down else "raises"
         sided = [at.loc[(name, m)] for m in (ONE_SIDED_PLUS, ONE_SIDED_MINUS)]
-        rows.append(_compare(
-            f"{name}: contrastive steering {word} it further than either side alone, at equal capability",
-            own, sided, "behaviour shown", ("low", "high"), behaviour.down,
-        ))  # fmt: skip
+        rows.append(
+            _compare(
+                f"{name}: contrastive steering {word} it further than either side alone, at equal capability",
+                own,
+                sided,
+                "behaviour shown",
+                ("low", "high"),
+                behaviour.down,
+            )
+        )
         acts = [at.loc[(name, m)] for m in (ONE_LAYER, ALL_LAYERS)]
-        rows.append(_compare(
-            f"{name}: on a template that was never trained on, it {word} it further than activation steering",
-            own, acts, "new template", ("new_low", "new_high"), behaviour.down,
-        ))  # fmt: skip
+        rows.append(
+            _compare(
+                f"{name}: on a template that was never trained on, it {word} it further than activation steering",
+                own,
+                acts,
+                "new template",
+                ("new_low", "new_high"),
+                behaviour.down,
+            )
+        )
         start = summary[(summary["behaviour"] == name) & (summary["method"] == "unmodified")].set_index("metric")
         before = start.loc[behaviour.metric]
         null = {m: at.loc[(name, m)] for m in NULLS if (name, m) in at.index}
         moved = [m for m, r in null.items() if not pd.isna(r["k"]) and _beyond(r, before, behaviour.down)]
-        rows.append({
-            "claim": f"{name}: null directions do not change it",
-            "measured": f"{100 * before['value']:.1f} % unmodified; changed by: {', '.join(moved) or 'none'}",
-            "verdict": HELD if not moved else FAILED,
-        })  # fmt: skip
+        rows.append(
+            {
+                "claim": f"{name}: null directions do not change it",
+                "measured": f"{100 * before['value']:.1f} % unmodified; changed by: {', '.join(moved) or 'none'}",
+                "verdict": HELD if not moved else FAILED,
+            }
+        )
     return rows
 
 
@@ -131,8 +164,10 @@ def _compare(
     apart = own[high] < rival[low] if down else own[low] > rival[high]
     worse = own[column] > rival[column] if down else own[column] < rival[column]
     verdict = HELD if apart else FAILED if worse else UNDECIDED
-    measured = (f"{100 * own[column]:.1f} % [{100 * own[low]:.1f}, {100 * own[high]:.1f}] against "
-                f"{100 * rival[column]:.1f} % [{100 * rival[low]:.1f}, {100 * rival[high]:.1f}]")  # fmt: skip
+    measured = (
+        f"{100 * own[column]:.1f} % [{100 * own[low]:.1f}, {100 * own[high]:.1f}] against "
+        f"{100 * rival[column]:.1f} % [{100 * rival[low]:.1f}, {100 * rival[high]:.1f}]"
+    )
     return {"claim": claim, "measured": measured, "verdict": verdict}
 
 
@@ -145,11 +180,14 @@ def repair_claims(summary: pd.DataFrame, behaviours: Mapping[str, Behaviour]) ->
             continue
         value = {m: own.loc[(m, 0.0, behaviour.metric), "value"] for m in ("before", "after the task")}
         moved = value["after the task"] - value["before"]
-        rows.append({
-            "claim": f"{name}: a task in which nobody asked for it makes the behaviour drift",
-            "measured": f"{100 * value['before']:.1f} % before, {100 * value['after the task']:.1f} % after the task",
-            "verdict": HELD if abs(moved) >= 0.1 else FAILED,
-        })  # fmt: skip
+        rows.append(
+            {
+                "claim": f"{name}: a task in which nobody asked for it makes the behaviour drift",
+                "measured": f"{100 * value['before']:.1f} % before, "
+                f"{100 * value['after the task']:.1f} % after the task",
+                "verdict": HELD if abs(moved) >= 0.1 else FAILED,
+            }
+        )
         skill = own.loc[("after the task", 0.0, SKILL), "value"]
         best = None
         for method, k, metric in own.index:
@@ -160,13 +198,17 @@ def repair_claims(summary: pd.DataFrame, behaviours: Mapping[str, Behaviour]) ->
                     best = (back, k, kept)
         measured = "no strength keeps nine tenths of the skill"
         if best is not None:
-            measured = (f"at k = {best[1]:g}, {100 * best[0]:.0f} % of the drift undone, skill {100 * best[2]:.0f} % "
-                        f"(after the task {100 * skill:.0f} %)")  # fmt: skip
-        rows.append({
-            "claim": f"{name}: subtracting w undoes at least half of the drift and keeps nine tenths of the skill",
-            "measured": measured,
-            "verdict": HELD if abs(moved) >= 0.1 and best is not None and best[0] >= 0.5 else FAILED,
-        })  # fmt: skip
+            measured = (
+                f"at k = {best[1]:g}, {100 * best[0]:.0f} % of the drift undone, skill {100 * best[2]:.0f} % "
+                f"(after the task {100 * skill:.0f} %)"
+            )
+        rows.append(
+            {
+                "claim": f"{name}: subtracting w undoes at least half of the drift and keeps nine tenths of the skill",
+                "measured": measured,
+                "verdict": HELD if abs(moved) >= 0.1 and best is not None and best[0] >= 0.5 else FAILED,
+            }
+        )
     return rows
 
 
@@ -188,14 +230,18 @@ def detection(rows: pd.DataFrame) -> pd.DataFrame:
                 continue
             bands = pd.concat([null_band(g) for _, g in group.groupby(["task", "seed"])])
             bands["bad"] = [task in bad for (task, _), _ in group.groupby(["task", "seed"])]
-            found.append({
-                "behaviour": behaviour, "step": int(step),
-                "AUROC by cosine": roc_auc_score(labels, sign * runs["cosine"]),
-                "AUROC by behaviour": roc_auc_score(labels, sign * runs[f"shown {behaviour}"]),
-                "bad outside the null band": float(bands[bands["bad"]]["outside"].mean()),
-                "others outside the null band": float(bands[~bands["bad"]]["outside"].mean()),
-                "bad runs": int(labels.sum()), "other runs": int((1 - labels).sum()),
-            })  # fmt: skip
+            found.append(
+                {
+                    "behaviour": behaviour,
+                    "step": int(step),
+                    "AUROC by cosine": roc_auc_score(labels, sign * runs["cosine"]),
+                    "AUROC by behaviour": roc_auc_score(labels, sign * runs[f"shown {behaviour}"]),
+                    "bad outside the null band": float(bands[bands["bad"]]["outside"].mean()),
+                    "others outside the null band": float(bands[~bands["bad"]]["outside"].mean()),
+                    "bad runs": int(labels.sum()),
+                    "other runs": int((1 - labels).sum()),
+                }
+            )
     return pd.DataFrame(found)
 
 
@@ -207,8 +253,18 @@ def last_cosines(rows: pd.DataFrame) -> pd.DataFrame:
         own = group[group["kind"] == "direction"]["cosine"]
         null = group[group["kind"] == "random"]["cosine"]
         low, high = (float(np.quantile(null, q)) for q in (0.025, 0.975)) if len(null) else (float("nan"),) * 2
-        found.append({"fine-tune": task, "direction": direction, "cosine": own.mean(), "seed_low": own.min(),
-                      "seed_high": own.max(), "null_low": low, "null_high": high, "seeds": len(own)})  # fmt: skip
+        found.append(
+            {
+                "fine-tune": task,
+                "direction": direction,
+                "cosine": own.mean(),
+                "seed_low": own.min(),
+                "seed_high": own.max(),
+                "null_low": low,
+                "null_high": high,
+                "seeds": len(own),
+            }
+        )
     return pd.DataFrame(found)
 
 
@@ -217,21 +273,30 @@ def watching_claims(table: pd.DataFrame) -> list[dict[str, str]]:
     rows = []
     for behaviour, group in table.groupby("behaviour", sort=False):
         last = group.iloc[-1]
-        rows.append({
-            "claim": f"{behaviour}: the cosine tells bad fine-tunes from others (AUROC at least 0.9 at the end)",
-            "measured": f"AUROC {last['AUROC by cosine']:.2f} at step {last['step']} "
-                        f"({last['bad runs']} bad, {last['other runs']} others)",
-            "verdict": HELD if last["AUROC by cosine"] >= 0.9 else FAILED,
-        })  # fmt: skip
+        rows.append(
+            {
+                "claim": f"{behaviour}: the cosine tells bad fine-tunes from others (AUROC at least 0.9 at the end)",
+                "measured": f"AUROC {last['AUROC by cosine']:.2f} at step {last['step']} "
+                f"({last['bad runs']} bad, {last['other runs']} others)",
+                "verdict": HELD if last["AUROC by cosine"] >= 0.9 else FAILED,
+            }
+        )
         first = {c: group[group[c] >= 0.9]["step"].min() for c in ("AUROC by cosine", "AUROC by behaviour")}
         weights, shown = first["AUROC by cosine"], first["AUROC by behaviour"]
-        verdict = FAILED if pd.isna(weights) or (not pd.isna(shown) and weights > shown) else (
-            HELD if pd.isna(shown) or weights < shown else UNDECIDED)  # fmt: skip
-        text = {name: "never" if pd.isna(step) else f"step {int(step)}" for name, step in
-                (("cosine", weights), ("behaviour", shown))}  # fmt: skip
-        rows.append({
-            "claim": f"{behaviour}: the cosine detects it before the behaviour shows",
-            "measured": f"AUROC of 0.9 by cosine: {text['cosine']}; by behaviour: {text['behaviour']}",
-            "verdict": verdict,
-        })  # fmt: skip
+        verdict = (
+            FAILED
+            if pd.isna(weights) or (not pd.isna(shown) and weights > shown)
+            else (HELD if pd.isna(shown) or weights < shown else UNDECIDED)
+        )
+        text = {
+            name: "never" if pd.isna(step) else f"step {int(step)}"
+            for name, step in (("cosine", weights), ("behaviour", shown))
+        }
+        rows.append(
+            {
+                "claim": f"{behaviour}: the cosine detects it before the behaviour shows",
+                "measured": f"AUROC of 0.9 by cosine: {text['cosine']}; by behaviour: {text['behaviour']}",
+                "verdict": verdict,
+            }
+        )
     return rows
