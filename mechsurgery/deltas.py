@@ -6,6 +6,7 @@ A part is kept in the smallest form it has: some rows of a matrix (fine-tuned ne
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -45,6 +46,10 @@ class Dense:
         """What is stored."""
         return {"value": self.value}
 
+    def random_like(self, generator: torch.Generator) -> Dense:
+        """Normal random numbers of the same shape."""
+        return Dense(torch.randn(self.value.shape, generator=generator))
+
 
 @dataclass(frozen=True, eq=False)
 class Rows:
@@ -78,6 +83,10 @@ class Rows:
         """What is stored."""
         return {"index": self.index, "values": self.values}
 
+    def random_like(self, generator: torch.Generator) -> Rows:
+        """Normal random numbers in the same rows."""
+        return replace(self, values=torch.randn(self.values.shape, generator=generator))
+
 
 @dataclass(frozen=True, eq=False)
 class LowRank:
@@ -99,6 +108,11 @@ class LowRank:
     def tensors(self) -> dict[str, Tensor]:
         """What is stored."""
         return {"left": self.left, "right": self.right}
+
+    def random_like(self, generator: torch.Generator) -> LowRank:
+        """Normal random factors of the same shapes."""
+        left, right = (torch.randn(t.shape, generator=generator) for t in (self.left, self.right))
+        return replace(self, left=left, right=right)
 
 
 Part = Dense | Rows | LowRank
@@ -195,6 +209,29 @@ class WeightDelta:
                 lengths = mine[name] * theirs[name]
                 found[name] = inner(self.parts[name], other.parts[name]) / lengths if lengths else 0.0
         return found
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the differences and of the model they belong to; the name does not enter."""
+        digest = hashlib.sha256(str(self.info.get("fingerprint")).encode())
+        for name, part in sorted(self.parts.items()):
+            for key, tensor in part.tensors().items():
+                facts = (name, type(part).__name__, part.shape, key, str(tensor.dtype), tuple(tensor.shape))
+                digest.update(repr(facts).encode())
+                digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+    def random_like(self, seed: int = 0) -> WeightDelta:
+        """A random difference of the same parameters, forms and norms: what chance alone aligns with or does."""
+        # Far from the small seeds with which a delta may itself have been drawn.
+        generator = torch.Generator().manual_seed(1_000_003 * (seed + 1) + 7919)
+        norms = self.norms()
+        parts: dict[str, Part] = {}
+        for name, part in self.parts.items():
+            drawn = part.random_like(generator)
+            length = WeightDelta({name: drawn}).norm()
+            parts[name] = drawn.scaled(norms[name] / length if length else 0.0)
+        return WeightDelta(parts, f"random like {self.name}", {**self.info, "random_seed": seed})
 
     def n_changed(self) -> int:
         """How many single weights really differ."""

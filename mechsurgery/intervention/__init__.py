@@ -1,31 +1,29 @@
-"""Changing a running model: hook functions with a strength, and scalings baked into weights."""
+"""Changing a running model: hook functions and weight differences with one strength, and baking them in."""
 
-from .bake import bake, baked
 from .changes import Affine, Custom, Project
-from .hooks import Edit, Intervention, ablate, applied, row_hooks, scale
+from .intervention import BASELINE, Edit, Intervention, applied, row_hooks, with_controls
 from .latents import median_norm, scale_latents, steer_latents
-from .steering import mean_ablate, project_out, steer
-from .weights import add_delta, bake_delta, with_delta
+from .scaling import ablate, mean_ablate, scale
+from .shift import shift_weights
+from .steering import project_out, steer
 
 __all__ = [
+    "BASELINE",
     "Affine",
     "Custom",
     "Edit",
     "Intervention",
     "Project",
     "ablate",
-    "add_delta",
     "applied",
-    "bake",
-    "bake_delta",
-    "baked",
     "mean_ablate",
     "median_norm",
     "project_out",
     "row_hooks",
     "scale",
     "scale_latents",
+    "shift_weights",
     "steer",
     "steer_latents",
-    "with_delta",
+    "with_controls",
 ]

@@ -14,7 +14,7 @@ from ..errors import InputError, SiteError, listed
 from ..models.dictionaries import Dictionary
 from ..units import Circuit
 from .changes import Custom
-from .hooks import Edit, Intervention
+from .intervention import Edit, Intervention
 from .steering import steer
 
 
@@ -30,9 +30,15 @@ def scale_latents(circuit: Circuit, dictionary: Dictionary, m: float = 0.0, *, n
     indices = circuit.units[dictionary.site][0]
     key = f"scale latents {dictionary.digest} {indices.tolist()} {m!r}"
     change = Custom(partial(_scaled, dictionary=dictionary, indices=indices, m=m), key)
-    kind = "random" if "random_like" in circuit.info else "circuit"
-    info = {"circuit": circuit.info, "n": len(circuit), "m": m, "dictionary": dictionary.name}
-    return Intervention(name or circuit.name, (Edit(dictionary.hook_name, change, dictionary.width),), 1.0, kind, info)
+    return Intervention(
+        name or circuit.name,
+        (Edit(dictionary.hook_name, change, dictionary.width),),
+        kind="latents",
+        pushes=0 if m == 1 else -1 if m < 1 else 1,
+        full_m=m,
+        info={"circuit": circuit.info, "n": len(circuit), "m": m, "dictionary": dictionary.name},
+        draw=lambda seed: scale_latents(circuit.random_like(seed), dictionary, m),
+    )
 
 
 def _scaled(activation: Tensor, strength: Tensor, *, dictionary: Dictionary, indices: Tensor, m: float) -> Tensor:
@@ -43,23 +49,22 @@ def _scaled(activation: Tensor, strength: Tensor, *, dictionary: Dictionary, ind
     return activation + (dictionary.decode(changed) - dictionary.decode(z)).to(activation)
 
 
-def steer_latents(
-    dictionary: Dictionary, latents: Iterable[int], norm: float, *, kind: str = "latent"
-) -> list[Intervention]:
-    """One intervention a latent: at strength s, s·norm·d_i is added at every token (d_i of length 1).
+def steer_latents(dictionary: Dictionary, latents: Iterable[int], norm: float) -> list[Intervention]:
+    """One intervention for each latent: at strength s, s·norm·d_i is added at every token (d_i of length 1).
 
-    `norm` is the median length of the activation at the hook point, so a strength is a fraction of it.
+    `norm` is the median length of the activation at the hook point (`median_norm`), so a strength is a fraction of
+    it. Raises `InputError` for a norm that is not above 0, `SiteError` for a latent that is none.
     """
     if not norm > 0:
         raise InputError(f"norm={norm} must be above 0; median_norm measures it")
     unit = dictionary.unit_decoder().cpu()
-    made = []
+    steered = []
     for i in latents:
         if not 0 <= i < dictionary.n_latents:
             raise SiteError(f"no latent {i} at {dictionary.site!r}; it has latents 0 to {dictionary.n_latents - 1}")
         direction = Direction({dictionary.hook_name: unit[i]}, f"latent {i}", {"dictionary": dictionary.name})
-        made.append(steer(direction, norm, name=f"latent {i}").named(f"latent {i}", kind))
-    return made
+        steered.append(steer(direction, norm).named(f"latent {i}", "latents"))
+    return steered
 
 
 @torch.no_grad()

@@ -1,0 +1,224 @@
+"""`Intervention`: what is done to a running model, with one strength.
+
+It carries edits of activations (hook functions at named hook points), a difference of weights, or both. Strength 0 is
+the unmodified model, bit for bit. What was made from a positive and a negative side (a direction, a latent, a weight
+difference) moves *toward* the positive side at positive strength and against it at negative strength. What removes
+something (scaling neurons, projecting a direction out, replacing by a mean) has its full effect at strength 1, which
+pushes *against* the behaviour. `toward` is the strength on that one axis, whatever the kind of intervention.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, overload
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..deltas import WeightDelta
+from ..errors import InputError, MismatchError
+from ..models import sites
+from .changes import Change, HookFn, digest, merged
+from .weights import check_delta, shifted_weights
+
+
+@dataclass(frozen=True, eq=False)
+class Edit:
+    """One change at one hook point of `width` units; `gain` multiplies the strength."""
+
+    site: str
+    change: Change
+    width: int
+    gain: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Intervention:
+    """Edits of activations, a weight difference, or both, with one strength; `a + b` does both.
+
+    `kind` says what is done ("scaling", "steering", "weights", …). `pushes` is +1 where positive strength moves toward
+    the behaviour, −1 where it moves against it, 0 where that is not known. `full_m` is the multiplier of scaled units
+    at strength 1, where there is one. `control_of` names the intervention that this one is a matched random control
+    of; `draw(seed)` makes such a control.
+    """
+
+    name: str
+    edits: tuple[Edit, ...] = ()
+    delta: WeightDelta | None = None
+    strength: float = 1.0
+    kind: str = "scaling"
+    pushes: int = 0
+    full_m: float | None = None
+    control_of: str | None = None
+    info: dict[str, Any] = field(default_factory=dict)
+    draw: Callable[[int], Intervention] | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if not torch.isfinite(torch.tensor(self.strength)):
+            raise InputError(f"strength={self.strength} of {self.name!r} is not finite; 0 is the unmodified model")
+
+    @overload
+    def at(self, strength: float) -> Intervention: ...
+    @overload
+    def at(self, strength: Iterable[float]) -> list[Intervention]: ...
+    @overload
+    def at(self, *, m: float) -> Intervention: ...
+    @overload
+    def at(self, *, m: Iterable[float]) -> list[Intervention]: ...
+
+    def at(self, strength: Any = None, *, m: Any = None) -> Any:
+        """The same intervention at another strength, or at each of several (a sweep).
+
+        For scaled units the multiplier `m` may be given instead: 0 ablates, 1 changes nothing, 2 doubles.
+
+        >>> [run.strength for run in ablate(circuit).at(m=[0, 0.5, 2])]  # doctest: +SKIP
+        [1.0, 0.5, -1.0]
+        """
+        if (strength is None) == (m is None):
+            raise InputError("give at(strength) or at(m=…), a number or several")
+        value = strength if m is None else m
+        if isinstance(value, Iterable):
+            return [self.at(one) if m is None else self.at(m=one) for one in value]
+        return replace(self, strength=float(value) if m is None else self._strength_of(float(value)))
+
+    def _strength_of(self, m: float) -> float:
+        if self.full_m is None or self.full_m == 1:
+            raise InputError(f"{self.name!r} ({self.kind}) has no multiplier m; give a strength")
+        return (1 - m) / (1 - self.full_m)
+
+    @property
+    def m(self) -> float | None:
+        """The multiplier of the scaled units at this strength; None where there is not one number."""
+        return None if self.full_m is None else 1 - self.strength * (1 - self.full_m)
+
+    @property
+    def toward(self) -> float | None:
+        """The strength on the behaviour's axis: positive pushes toward it, negative against; None where unknown."""
+        return self.pushes * self.strength if self.pushes or not self.strength else None
+
+    def named(self, name: str, kind: str | None = None) -> Intervention:
+        """The same intervention under another name (and kind)."""
+        return replace(self, name=name, kind=kind or self.kind)
+
+    def random_like(self, seed: int) -> Intervention:
+        """A matched random control at the same strength: as many units in each layer, or as long a random vector.
+
+        Raises `InputError` where there is no such control.
+        """
+        if self.draw is None:
+            raise InputError(f"{self.name!r} ({self.kind}) has no matched random control")
+        name = f"random like {self.name}, seed {seed}"
+        return replace(self.draw(seed), name=name, strength=self.strength, control_of=self.name)
+
+    def __add__(self, other: Intervention) -> Intervention:
+        both = (self, other)
+        edits = [replace(edit, gain=edit.gain * part.strength) for part in both for edit in part.edits]
+        deltas = [part.delta * part.strength for part in both if part.delta is not None and part.strength]
+        drawn = (lambda seed: self.random_like(seed) + other.random_like(seed)) if self.draw and other.draw else None
+        return Intervention(
+            f"{self.name} + {other.name}",
+            tuple(edits),
+            None if not deltas else deltas[0] if len(deltas) == 1 else deltas[0] + deltas[1],
+            kind=self.kind if self.kind == other.kind else f"{self.kind} + {other.kind}",
+            pushes=_sign(self) if _sign(self) == _sign(other) else 0,
+            info={"parts": [part.info | {"name": part.name, "strength": part.strength} for part in both]},
+            draw=drawn,
+        )
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what is done at strength 1; names and strength do not enter."""
+        parts = [f"{edit.site} {edit.width} {edit.gain!r} {digest(edit.change)}" for edit in self.edits]
+        parts.append("" if self.delta is None else self.delta.digest)
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    @property
+    def weights_key(self) -> tuple[str, float] | None:
+        """What stands for the state of the weights: None where they stay as they are."""
+        return None if self.delta is None or not self.strength else (self.delta.digest, self.strength)
+
+    def check(self, model: Any) -> None:
+        """Raise `SiteError` or `MismatchError` where this intervention does not fit the model."""
+        sites.check_sites(model, [edit.site for edit in self.edits])
+        for edit in self.edits:
+            width = sites.width(model, edit.site)
+            if width != edit.width:
+                raise MismatchError(
+                    f"intervention {self.name!r} was made for {edit.width} units at {edit.site!r}, this model has "
+                    f"{width}; locate the circuit again on this model"
+                )
+        if self.delta is not None:
+            check_delta(model, self.delta)
+
+    def hooks(self, strength: Float[Tensor, " batch"] | float | None = None) -> list[tuple[str, HookFn]]:
+        """(hook name, hook function) pairs of the edits; `strength` may give every row of the batch its own."""
+        amount = torch.as_tensor(self.strength if strength is None else strength, dtype=torch.float32)
+        if amount.ndim == 0:
+            return _merged_hooks([(self, float(amount))], None)
+        return row_hooks([self] * len(amount), amount.tolist())
+
+
+def _sign(part: Intervention) -> int:
+    return part.pushes if part.strength >= 0 else -part.pushes
+
+
+#: The unmodified model.
+BASELINE = Intervention("baseline", strength=0.0, kind="baseline", full_m=1.0)
+
+
+def with_controls(interventions: Sequence[Intervention], n: int, *, seed: int = 0) -> list[Intervention]:
+    """Every intervention, each followed by `n` matched random controls at its strength, where it has any."""
+    return [
+        run
+        for each in interventions
+        for run in (each, *(each.random_like(seed + i) for i in range(n if each.draw is not None else 0)))
+    ]
+
+
+def row_hooks(interventions: Sequence[Intervention | None], strengths: Sequence[float]) -> list[tuple[str, HookFn]]:
+    """Hooks for a batch whose every row has its own intervention and strength (None: none).
+
+    There is one hook function at each hook point, whatever the number of interventions.
+    """
+    plans: dict[tuple[int, float], int] = {}
+    distinct: list[tuple[Intervention | None, float]] = []
+    index = []
+    for item, strength in zip(interventions, strengths, strict=True):
+        key = (id(item.edits), float(strength)) if item is not None else (0, 0.0)
+        if key not in plans:
+            plans[key] = len(distinct)
+            distinct.append((item, float(strength)))
+        index.append(plans[key])
+    return _merged_hooks(distinct, torch.tensor(index))
+
+
+def _merged_hooks(distinct: list[tuple[Intervention | None, float]], index: Tensor | None) -> list[tuple[str, HookFn]]:
+    widths = {edit.site: edit.width for item, _ in distinct if item is not None for edit in item.edits}
+    hooks = []
+    for site, width in widths.items():
+        plans = [
+            [] if item is None else [(e.change, strength * e.gain) for e in item.edits if e.site == site]
+            for item, strength in distinct
+        ]
+        hooks.append((site, merged(plans, index, width)))
+    return hooks
+
+
+@contextmanager
+def applied(model: Any, intervention: Intervention) -> Iterator[Any]:
+    """Run the body with an intervention on the model; afterwards, also after an exception, everything is as before.
+
+    >>> with applied(model, ablate(circuit)):  # doctest: +SKIP
+    ...     logits = model(ids, attention_mask=mask)
+    """
+    intervention.check(model)
+    with ExitStack() as stack:
+        if intervention.delta is not None:
+            stack.enter_context(shifted_weights(model, intervention.delta, intervention.strength))
+        if intervention.edits:
+            stack.enter_context(model.hooks(fwd_hooks=intervention.hooks()))
+        yield model
