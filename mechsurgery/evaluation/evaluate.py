@@ -18,7 +18,7 @@ from ..grading.refusal import REFUSAL_GRADES
 from ..intervention import BASELINE, Intervention, with_controls
 from ..models import sites
 from ..prompts import ContrastSet, PromptSet, check_no_overlap
-from ..prompts.chat import Template, rendered_example
+from ..prompts.chat import as_template, rendered_example
 from .assembly import assemble
 from .jobs import Generation, measure, tasks_of
 from .results import Results
@@ -128,7 +128,7 @@ def _manifest(
             {"name": run.name, "strength": run.strength, "control_of": run.control_of, "digest": run.digest, **run.info}
             for run in runs
         ],
-        generation=asdict(settings) | {"template": Template.of(settings.template).facts()},
+        generation=asdict(settings) | {"template": as_template(settings.template).facts()},
         grades={name: grade.version for name, grade in every.items()},
         labels={name: list(grade.labels) for name, grade in every.items() if grade.labels},
     )

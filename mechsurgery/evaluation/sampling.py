@@ -12,7 +12,7 @@ from ..grading.grade import Grade
 from ..models import tokens
 from ..models.generate import generate
 from ..prompts import CompletionPairs, Prompt, PromptSet, encode
-from ..prompts.chat import own_turn
+from ..prompts.chat import response_text, turn_tokens
 from .jobs import Generation
 
 SAMPLING = Generation(temperature=1.0)
@@ -61,7 +61,8 @@ def sample_pairs(
         first: dict[str, list[int]] = {}
         for sample in range(n_samples):
             whole = new[number * n_samples + sample]
-            turn, text = own_turn(model.tokenizer, whole, generation.template)
+            turn = turn_tokens(model.tokenizer, whole, generation.template)
+            text = response_text(model.tokenizer, whole, generation.template)
             label = "incoherent" if text is None else str(grade(prompt, text))
             rows.append((prompt.id, prompt.group, sample, text or "", label))
             if turn:
