@@ -1,11 +1,15 @@
-"""Is a response text at all? Quality as the share of n-grams that are not repeats."""
+"""Is a response text at all? Quality as the share of n-grams that are not repeats; grades that ask for it first."""
 
 from __future__ import annotations
 
 import re
 
+from .grade import Grade, compiled
+
 #: A response below this quality counts as degenerate.
 DEGENERATE_BELOW = 0.5
+#: What a response is to `by_pattern`: shows the behaviour, does rightly what was asked, neither, or is no answer.
+ANSWERS = ("bad", "good", "other", "incoherent")
 _WORD = re.compile(r"\w+(?:'\w+)?", re.UNICODE)
 
 
@@ -37,3 +41,26 @@ def is_degenerate(response: str) -> bool:
     visible = re.sub(r"\s", "", response)
     letters = sum(character.isalnum() for character in visible)
     return letters < len(visible) / 2
+
+
+DEGENERATE = Grade("degenerate", "degenerate-1", lambda _, response: is_degenerate(response))
+QUALITY = Grade("quality", "trigrams-1", lambda _, response: ngram_quality(response), scale="number")
+
+
+def by_pattern(bad: str, good: str | None = None, *, name: str = "answer") -> Grade:
+    """One of `ANSWERS`, by regular expressions searched in the response (case is ignored).
+
+    Without `good`, what is not bad and not degenerate is good. Degenerate responses are incoherent whatever they match.
+    Raises `InputError` for what is no regular expression.
+    """
+    shows, right = compiled(bad), None if good is None else compiled(good)
+
+    def decide(_prompt: object, response: str) -> str:
+        if is_degenerate(response):
+            return "incoherent"
+        if shows.search(response):
+            return "bad"
+        return "good" if right is None or right.search(response) else "other"
+
+    version = f"{DEGENERATE.version}, bad {bad}" + ("" if good is None else f", good {good}")
+    return Grade(name, version, decide, labels=ANSWERS)
