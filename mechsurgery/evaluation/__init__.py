@@ -1,24 +1,9 @@
-"""Judging what a model says, with and without interventions: responses, choices, intervals, tests."""
+"""Evaluating interventions: one runner, one table, one summary, and claims asked of it."""
 
-from ..grading.quality import is_degenerate, ngram_quality
-from ..grading.refusal import is_refusal
-from .evaluate import BASELINE, dose, evaluate, prove, sweep
-from .results import Results, pool_random, summarise
-from .statistics import mean_interval, paired_test, wilson
+from .evaluate import evaluate
+from .jobs import Generation
+from .results import Results
+from .summary import pool_controls, summarise
+from .trade_off import trade_off
 
-__all__ = [
-    "BASELINE",
-    "Results",
-    "dose",
-    "evaluate",
-    "is_degenerate",
-    "is_refusal",
-    "mean_interval",
-    "ngram_quality",
-    "paired_test",
-    "pool_random",
-    "prove",
-    "summarise",
-    "sweep",
-    "wilson",
-]
+__all__ = ["Generation", "Results", "evaluate", "pool_controls", "summarise", "trade_off"]

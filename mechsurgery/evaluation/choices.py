@@ -2,57 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Float
 
-from ..errors import PromptError, listed
+from ..errors import PromptError
 from ..models import capture
-from ..prompts import PromptSet
-from ..prompts.chat import encode
+from ..prompts import Prompt
 
 
 def choice_scores(
     model: Any,
-    prompts: PromptSet,
+    ids: Sequence[Sequence[int]],
+    letters: Sequence[Sequence[Sequence[int]]],
     *,
     hooks: Callable[[list[int]], list[tuple[str, Any]]] | None = None,
-    template: str = "auto",
     max_rows: int = 64,
-    repeats: int = 1,
-    progress: bool = False,
 ) -> list[Float[torch.Tensor, " choices"]]:
-    """Log-probability of each prompt's choices as the next token.
+    """Log-probability of each row's choices as the next token (nats).
 
-    A letter counts with and without a space before it (their probabilities are added). With `repeats`, the
-    whole set is run that many times and `hooks` sees rows 0 … repeats·n − 1, so that one call can carry
-    several interventions. Returns one vector per row.
+    `letters` gives for every row and choice the tokens that stand for it (`choice_tokens`); their probabilities are
+    added.
     """
-    unanswerable = [p.id for p in prompts if len(p.choices) < 2 or p.answer is None]
-    if unanswerable:
-        raise PromptError(f"prompts {listed(unanswerable)} have no choices or no answer; give choices= and answer=")
-    ids = encode(model.tokenizer, prompts, template=template) * repeats
-    logits = capture.next_token_logits(model, ids, hooks=hooks, max_rows=max_rows, progress=progress)
-    log_probs = logits.log_softmax(-1)
-    tokens = {choice: _tokens_of(model.tokenizer, choice) for p in prompts for choice in p.choices}
-    scores = []
-    for row in range(len(ids)):
-        prompt = prompts[row % len(prompts)]
-        scores.append(torch.stack([log_probs[row, tokens[choice]].logsumexp(0) for choice in prompt.choices]))
-    return scores
+    log_probs = capture.next_token_logits(model, ids, hooks=hooks, max_rows=max_rows).log_softmax(-1)
+    return [
+        torch.stack([log_probs[row, list(own)].logsumexp(0) for own in choices]) for row, choices in enumerate(letters)
+    ]
+
+
+def choice_tokens(tokenizer: Any, prompt: Prompt) -> list[list[int]]:
+    """For each choice of a prompt the single tokens that stand for it, with and without a leading space.
+
+    Raises `PromptError` where the prompt has no choices or no answer, or a choice is not one token.
+    """
+    if len(prompt.choices) < 2 or prompt.answer is None:
+        raise PromptError(f"prompt {prompt.id!r} has no choices or no answer; give choices= and answer=")
+    return [_tokens_of(tokenizer, choice) for choice in prompt.choices]
 
 
 def _tokens_of(tokenizer: Any, choice: str) -> list[int]:
-    """The single tokens that stand for a choice, with and without a leading space."""
-    found = {
+    single = {
         ids[0]
         for text in (choice, f" {choice}")
         if len(ids := tokenizer.encode(text, add_special_tokens=False)) == 1 and ids[0] != tokenizer.unk_token_id
     }
-    if not found:
+    if not single:
         raise PromptError(
             f"choice {choice!r} is not one token of this model's tokenizer; use letters such as 'A', 'B', 'C', 'D'"
         )
-    return sorted(found)
+    return sorted(int(token) for token in single)

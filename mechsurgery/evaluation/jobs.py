@@ -1,155 +1,270 @@
-"""What a model under interventions does on some prompts, measured in jobs of many rows and kept in shards.
+"""What is to be measured, cut into jobs of about one batch, and how a job is measured.
 
-A job is some consecutive interventions on the same prompts: their rows share batches. Jobs depend on what was
-asked only, never on what is already there, so a resumed run measures in the same batches as an undisturbed one
-and gets the same numbers.
+A job is some interventions that leave the weights in one state, on the same prompts: their rows share batches. Jobs
+depend on what was asked only, never on what is already there, so a resumed run measures in the same batches as an
+undisturbed one and gets the same numbers. The key of a job's rows holds the token ids that go into the model, so a
+template that writes today's date never finds yesterday's rows.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from itertools import groupby
+from typing import Any, Literal
 
 import pandas as pd
 import torch
 
-from ..grading.panel import first_token_score
+from ..errors import InputError
+from ..grading.refusal import first_token_score, refusal_token_ids
 from ..intervention import Intervention, row_hooks
-from ..models import generate as generation
+from ..models import generate as generation_loop
+from ..models import tokens
 from ..models.divergence import divergence
-from ..prompts import PromptSet
-from ..prompts.chat import encode
-from .choices import choice_scores
+from ..prompts import Prompt, PromptSet
+from ..prompts.chat import Template, encode
+from .choices import choice_scores, choice_tokens
 from .shards import Shards, key_of
 
-#: Part of every shard's key: a change of what is measured makes old shards stale.
-VERSION = 1
-#: Prompts of a set that are measured together.
-CHUNK = 256
+#: Part of every key: a change of what is measured makes old rows stale.
+VERSION = 2
+Kind = Literal["generate", "choice", "kl"]
+Off = Callable[[], AbstractContextManager[None]]
+
+
+@dataclass(frozen=True)
+class Generation:
+    """How responses are made: greedy at temperature 0, else a sample for every seed.
+
+    `refusal_tokens` are the first tokens that open a refusal, for the metric "first_token" (default: those that usual
+    refusals open with). `max_rows` is the most rows of a batch.
+    """
+
+    max_new_tokens: int = 32
+    temperature: float = 0.0
+    seeds: tuple[int, ...] = (0,)
+    template: str | Template = "auto"
+    refusal_tokens: tuple[int, ...] | None = None
+    max_rows: int = 256
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seeds", tuple(self.seeds))
+        if not self.seeds:
+            raise InputError("no seed: give at least one, such as seeds=(0,)")
+        if self.temperature == 0 and len(self.seeds) > 1:
+            raise InputError(
+                f"greedy decoding is the same for every seed; give one seed or a temperature, not {self.seeds}"
+            )
+
+    def opening_tokens(self, tokenizer: Any) -> list[int]:
+        """The refusal tokens, or none where this tokenizer has none of the usual ones."""
+        if self.refusal_tokens is not None:
+            return [int(token) for token in self.refusal_tokens]
+        try:
+            return refusal_token_ids(tokenizer)
+        except InputError:
+            return []
 
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """Some prompts of a set, to be answered (`generate`), chosen from (`choice`) or compared on (`kl`)."""
+    """Some prompts of a set: to be answered, to be chosen from, or to compare next-token distributions on.
 
-    kind: str
+    `places` are the prompts' places in the set, `ids` the token ids that go in, `facts` what else the rows depend on.
+    """
+
+    kind: Kind
     set_name: str
-    prompts: PromptSet
+    prompts: tuple[Prompt, ...]
+    places: tuple[int, ...]
+    ids: list[list[int]]
     seed: int
-    settings: dict[str, Any]
+    facts: dict[str, Any]
+
+    def key(self, run: Intervention) -> str:
+        """What names the rows of an intervention on these prompts."""
+        return key_of({**self.facts, "ids": self.ids, "intervention": run.digest, "strength": run.strength})
 
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """Interventions measured in the same batches on a task's prompts, and the key of each one's rows."""
+    """Interventions that are measured in the same batches on a task's prompts."""
 
     task: Task
-    runs: list[Intervention]
-    keys: list[str]
+    runs: tuple[Intervention, ...]
 
 
-def chunks(prompts: PromptSet) -> Iterator[PromptSet]:
-    """A prompt set in parts of at most `CHUNK` prompts."""
-    for start in range(0, len(prompts), CHUNK):
-        yield PromptSet(prompts.name, prompts.prompts[start : start + CHUNK])
+def tasks_of(model: Any, sets: Mapping[str, PromptSet], settings: Generation, kl_on: Sequence[str]) -> list[Task]:
+    """Every task: prompts with choices are answered by letter, all others in words."""
+    tasks: list[Task] = []
+    stops = list(tokens.stop_ids(model))
+    for name, prompts in sets.items():
+        ids = encode(model.tokenizer, prompts, template=settings.template)
+        by_letter = any(prompt.choices for prompt in prompts)
+        for places in _chunks(ids, settings.max_rows):
+            own = tuple(prompts.prompts[i] for i in places), places, [ids[i] for i in places]
+            if by_letter:
+                letters = [choice_tokens(model.tokenizer, prompt) for prompt in own[0]]
+                tasks.append(Task("choice", name, *own, settings.seeds[0], _facts("choice", letters=letters)))
+                continue
+            spoken = {"stops": stops, "max_new_tokens": settings.max_new_tokens, "temperature": settings.temperature}
+            opening = settings.opening_tokens(model.tokenizer)
+            for seed in settings.seeds:
+                drawn = (
+                    {"seed": seed, "streams": [_stream(prompt) for prompt in own[0]]} if settings.temperature else {}
+                )
+                facts = _facts("generate", **spoken, **drawn, opening=opening)
+                tasks.append(Task("generate", name, *own, seed, facts))
+            if name in kl_on:
+                tasks.append(Task("kl", name, *own, settings.seeds[0], _facts("kl", **spoken, **drawn)))
+    return tasks
 
 
-def jobs(task: Task, runs: Sequence[Intervention], fingerprint: str, job_rows: int) -> list[Job]:
-    """A task for all interventions, in jobs of about `job_rows` rows."""
-    common = {
-        "version": VERSION,
-        "fingerprint": fingerprint,
-        "task": task.kind,
-        "prompts": task.prompts.digest,
-        "settings": task.settings,
-        "seed": task.seed,
-    }
-    per_job = max(1, job_rows // len(task.prompts))
-    found = []
-    for start in range(0, len(runs), per_job):
-        own = list(runs[start : start + per_job])
-        keys = [key_of({**common, "intervention": run.digest, "strength": run.strength}) for run in own]
-        found.append(Job(task, own, keys))
-    return found
+def _facts(kind: Kind, **facts: Any) -> dict[str, Any]:
+    return {"version": VERSION, "task": kind, **facts}
 
 
-def perform(model: Any, job: Job, shards: Shards, *, max_rows: int, responses: list[list[int]] | None = None) -> None:
-    """Measure a job and keep the rows of every intervention that has none yet."""
-    measure = {"generate": _generate, "choice": _choice, "kl": _kl}[job.task.kind]
-    tables = measure(model, job, max_rows, responses)
-    for key, table in zip(job.keys, tables):
-        if key not in shards:
-            shards.write(key, table)
+def _chunks(ids: Sequence[Sequence[int]], size: int) -> list[tuple[int, ...]]:
+    """Places of the prompts in parts of at most `size`, prompts of like length together."""
+    order = sorted(range(len(ids)), key=lambda place: (len(ids[place]), place))
+    return [tuple(order[start : start + size]) for start in range(0, len(order), size)]
 
 
-def _generate(model: Any, job: Job, max_rows: int, _responses: Any) -> list[pd.DataFrame]:
-    task, n = job.task, len(job.task.prompts)
-    settings = task.settings
-    first = torch.full((n * len(job.runs),), float("nan"))
-    refusing = torch.tensor(settings["refusal_tokens"], dtype=torch.long)
+def jobs_of(tasks: Sequence[Task], runs: Sequence[Intervention], max_rows: int) -> list[Job]:
+    """Every task for all interventions of one state of the weights, in jobs of at most `max_rows` rows (or one run)."""
+    jobs = []
+    for task in tasks:
+        step = max(1, max_rows // len(task.prompts))
+        jobs += [Job(task, tuple(runs[start : start + step])) for start in range(0, len(runs), step)]
+    return jobs
+
+
+def by_weights(runs: Sequence[Intervention]) -> list[list[Intervention]]:
+    """The interventions grouped by the state in which they put the weights; the unmodified weights come first."""
+    order = {key: place for place, key in enumerate(dict.fromkeys([None, *(run.weights_key for run in runs)]))}
+    ranked = sorted(runs, key=lambda run: order[run.weights_key])
+    return [list(same) for _, same in groupby(ranked, key=lambda run: order[run.weights_key])]
+
+
+def perform(
+    model: Any, job: Job, settings: Generation, *, off: Off, responses: Sequence[Sequence[int]] | None = None
+) -> list[pd.DataFrame]:
+    """Measure a job: the rows of each of its interventions, in the order of the task's prompts.
+
+    The job's weights are in the model; `off` gives the original ones for a moment. `responses` are those of the
+    unmodified model, on which KL divergence is measured.
+    """
+    n = len(job.task.prompts)
+    hooks = rows_to_hooks(job.runs, n)
+    if job.task.kind == "generate":
+        rows = _generate(model, job, settings, hooks)
+    elif job.task.kind == "choice":
+        scores = choice_scores(
+            model,
+            job.task.ids * len(job.runs),
+            job.task.facts["letters"] * len(job.runs),
+            hooks=hooks,
+            max_rows=settings.max_rows,
+        )
+        rows = pd.DataFrame({"scores": [score.tolist() for score in scores]})
+    else:
+        assert responses is not None
+        kl = divergence(
+            model,
+            job.task.ids,
+            responses,
+            hooks=hooks,
+            repeats=len(job.runs),
+            unmodified=off,
+            max_rows=settings.max_rows,
+        )
+        rows = pd.DataFrame({"kl": kl.flatten().tolist()})
+    return [rows.iloc[start : start + n].reset_index(drop=True) for start in range(0, len(rows), n)]
+
+
+def _generate(model: Any, job: Job, settings: Generation, hooks: Callable[[list[int]], Any]) -> pd.DataFrame:
+    task, times = job.task, len(job.runs)
+    opening = task.facts["opening"]
+    first = torch.full((len(task.ids) * times,), float("nan"))
 
     def on_first(rows: list[int], logits: torch.Tensor) -> None:
-        if len(refusing):
-            first[rows] = first_token_score(logits, refusing.tolist()).cpu()
+        if opening:
+            first[rows] = first_token_score(logits, opening).cpu()
 
-    made = generation.generate(
+    new = generation_loop.generate(
         model,
-        encode(model.tokenizer, task.prompts, template=settings["template"]) * len(job.runs),
-        hooks=rows_to_hooks(job.runs, n),
-        max_new_tokens=settings["max_new_tokens"],
-        temperature=settings["temperature"],
+        task.ids * times,
+        hooks=hooks,
+        max_new_tokens=settings.max_new_tokens,
+        temperature=settings.temperature,
         seed=task.seed,
-        streams=[_stream(prompt) for prompt in task.prompts] * len(job.runs),
+        streams=[_stream(prompt) for prompt in task.prompts] * times,
         on_first=on_first,
-        max_rows=max_rows,
+        max_rows=settings.max_rows,
     )
-    return [
-        pd.DataFrame(
-            {
-                "tokens": [[int(token) for token in row] for row in made[start : start + n]],
-                "first_token": first[start : start + n].numpy(),
-            }
-        )
-        for start in range(0, len(made), n)
-    ]
-
-
-def _choice(model: Any, job: Job, max_rows: int, _responses: Any) -> list[pd.DataFrame]:
-    n = len(job.task.prompts)
-    scores = choice_scores(
-        model,
-        job.task.prompts,
-        hooks=rows_to_hooks(job.runs, n),
-        repeats=len(job.runs),
-        max_rows=max_rows,
-        template=job.task.settings["template"],
-    )
-    picked = [int(score.argmax()) for score in scores]
-    return [pd.DataFrame({"picked": picked[start : start + n]}) for start in range(0, len(picked), n)]
-
-
-def _kl(model: Any, job: Job, max_rows: int, responses: list[list[int]] | None) -> list[pd.DataFrame]:
-    n = len(job.task.prompts)
-    ids = encode(model.tokenizer, job.task.prompts, template=job.task.settings["template"])
-    assert responses is not None
-    found = divergence(
-        model, ids, responses, hooks=rows_to_hooks(job.runs, n), repeats=len(job.runs), max_rows=max_rows
-    )
-    return [pd.DataFrame({"kl": row.numpy()}) for row in found]
+    return pd.DataFrame({"tokens": [[int(token) for token in row] for row in new], "first_token": first.tolist()})
 
 
 def rows_to_hooks(runs: Sequence[Intervention], n: int) -> Callable[[list[int]], list[tuple[str, Any]]]:
     """Row r belongs to intervention r // n: the hooks of a batch, with a strength for every row."""
 
     def hooks(rows: list[int]) -> list[tuple[str, Any]]:
-        own = [runs[row // n] for row in rows]
-        return row_hooks([run if run.edits else None for run in own], [run.strength for run in own])
+        of_row = [runs[row // n] for row in rows]
+        return row_hooks([run if run.edits else None for run in of_row], [run.strength for run in of_row])
 
     return hooks
 
 
-def _stream(prompt: Any) -> int:
+def measure(
+    model: Any,
+    tasks: Sequence[Task],
+    runs: Sequence[Intervention],
+    settings: Generation,
+    shards: Shards,
+    *,
+    fingerprint: str,
+    progress: bool = False,
+) -> None:
+    """Measure what `shards` lack, one state of the weights after the other, with one progress bar in rows."""
+    from contextlib import ExitStack, nullcontext
+
+    from tqdm.auto import tqdm
+
+    from ..intervention.weights import shifted_weights
+
+    shards = shards.of(fingerprint)
+    total = len(runs) * sum(len(task.prompts) for task in tasks)
+    with tqdm(total=total, unit="row", disable=not progress) as bar:
+        for same in by_weights(runs):
+            jobs = jobs_of(tasks, same, settings.max_rows)
+            lacking = [job for job in jobs if not all(job.task.key(run) in shards for run in job.runs)]
+            with ExitStack() as stack:
+                off: Off = nullcontext
+                if lacking and same[0].weights_key is not None:
+                    off = stack.enter_context(shifted_weights(model, same[0].delta, same[0].strength)).off
+                for job in jobs:
+                    bar.set_description(f"{job.task.set_name}: {_SAID[job.task.kind]}")
+                    if job in lacking:
+                        answers = _answers(job.task, tasks, runs[0], shards)
+                        for run, rows in zip(job.runs, perform(model, job, settings, off=off, responses=answers)):
+                            shards.write(job.task.key(run), rows)
+                    bar.update(len(job.runs) * len(job.task.prompts))
+
+
+_SAID = {"generate": "responses", "choice": "choices", "kl": "KL divergence"}
+
+
+def _answers(task: Task, tasks: Sequence[Task], baseline: Intervention, shards: Shards) -> list[list[int]] | None:
+    """What the unmodified model answered to a KL task's prompts: measured before, in the first state of the weights."""
+    if task.kind != "kl":
+        return None
+    same = next(t for t in tasks if (t.kind, t.set_name, t.places) == ("generate", task.set_name, task.places))
+    return [[int(token) for token in row] for row in shards.read(same.key(baseline))["tokens"]]
+
+
+def _stream(prompt: Prompt) -> int:
     """A prompt's own stream of random numbers: the same in every set and under every intervention."""
     return int(hashlib.sha256(repr((prompt.text, prompt.messages)).encode()).hexdigest()[:12], 16)

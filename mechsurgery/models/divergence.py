@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ def divergence(
     *,
     hooks: RowHooks,
     repeats: int = 1,
+    unmodified: Callable[[], AbstractContextManager[None]] = nullcontext,
     max_rows: int = 64,
     max_tokens: int = 16384,
     progress: bool = False,
@@ -32,7 +34,8 @@ def divergence(
     """KL(unmodified ‖ changed) in nats, averaged over the positions that predict each prompt's response.
 
     `responses` are the unmodified model's own (an empty one leaves the first position). Row r of `hooks(rows)`
-    is prompt r mod n in repetition r // n, so one call carries many interventions.
+    is prompt r mod n in repetition r // n, so one call carries many interventions. `unmodified()` is a context in
+    which the weights are the original ones, where the changed model has others.
     """
     n = len(ids)
     joined = [[*prompt, *response] for prompt, response in zip(ids, responses, strict=True)]
@@ -51,7 +54,8 @@ def divergence(
         counts = torch.tensor([len(responses[row]) + 1 for row in batch.rows], device=batch.ids.device)
         wide = int(counts.max())
         counted = torch.arange(wide, device=batch.ids.device) >= wide - counts[:, None]
-        base = _log_probs(model, batch.ids, batch.mask, wide, [])
+        with unmodified():
+            base = _log_probs(model, batch.ids, batch.mask, wide, [])
         at_once = max(1, rows_held // len(batch.rows))
         for start in range(0, repeats, at_once):
             runs = range(start, min(repeats, start + at_once))

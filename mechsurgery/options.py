@@ -1,0 +1,88 @@
+"""Command-line options made from a settings dataclass: name, type, default and help come from its fields."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+import click
+
+
+def options_of(module: str, settings: str) -> Callable[[Any], Any]:
+    """A decorator that gives a command one option for every field of a settings class.
+
+    The class is imported when the command is used, so that `--help` of the whole program loads nothing heavy. The
+    command gets one argument, the settings.
+    """
+
+    def decorate(command: Callable[..., Any]) -> click.Command:
+        return _Lazy(command.__name__.replace("_", "-"), command, module, settings)
+
+    return decorate
+
+
+class _Lazy(click.Command):
+    """A command whose options are read from its settings class when they are first needed."""
+
+    def __init__(self, name: str, run: Callable[..., Any], module: str, settings: str) -> None:
+        out = click.Option(
+            ["--out"],
+            type=click.Path(path_type=Path),
+            help="Folder that everything is written to.",
+            default=Path("figures") / name,
+            show_default=True,
+        )
+        super().__init__(name, callback=run, help=run.__doc__, params=[out])
+        self._where = (module, settings)
+
+    def _class(self) -> type:
+        from importlib import import_module
+
+        return getattr(import_module(self._where[0], __package__), self._where[1])
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """The options of the settings, then those of every command."""
+        if len(self.params) == 1:
+            self.params = [*click_options(self._class()), *self.params]
+        return super().get_params(ctx)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Call the command with the settings and the folder."""
+        out = ctx.params.pop("out")
+        given = {name: tuple(v) if isinstance(v, (list, tuple)) else v for name, v in ctx.params.items()}
+        assert self.callback is not None
+        return ctx.invoke(self.callback, self._class()(**given), out)
+
+
+def click_options(settings: type) -> list[click.Parameter]:
+    """A click option for every field of a settings class that has a help text."""
+    hints = get_type_hints(settings)
+    found: list[click.Parameter] = []
+    for one in fields(settings):
+        if "help" not in one.metadata:
+            continue
+        kind, several = _kind(hints[one.name])
+        names = [f"--{one.metadata.get('flag', one.name).replace('_', '-')}", one.name]
+        default = None if one.default is MISSING else one.default
+        options: dict[str, Any] = {"help": one.metadata["help"], "default": default, "multiple": several}
+        if kind is bool:
+            names[0] = f"{names[0]}/--no-{names[0][2:]}" if default else names[0]
+            options |= {"is_flag": True}
+        else:
+            options["type"] = click.Choice(one.metadata["choices"]) if "choices" in one.metadata else kind
+            options["show_default"] = default not in (None, (), "")
+        options["required"] = one.default is MISSING and one.default_factory is MISSING
+        found.append(click.Option(names, **options))
+    return found
+
+
+def _kind(hint: Any) -> tuple[Any, bool]:
+    """What click makes of a type: the type of one value, and whether the option may be repeated."""
+    if get_origin(hint) in (Union, types.UnionType):
+        hint = next(one for one in get_args(hint) if one is not type(None))
+    if get_origin(hint) is tuple:
+        return _kind(get_args(hint)[0])[0], True
+    return (click.Path(path_type=Path) if hint is Path else hint), False

@@ -1,0 +1,53 @@
+"""Settings of studies: each option is written once, as a field with its help, and the command line is made from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from ..prompts.chat import Template
+
+
+def setting(default: Any, help: str, **how: Any) -> Any:
+    """A field of a settings class; `how` may hold `choices`, `flag` (another name on the command line) or `kind`."""
+    return field(default=default, metadata={"help": help, **how})
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudySettings:
+    """What every study can be told: how prompts are rendered, how responses are made, and where it runs."""
+
+    template: str = setting("auto", "How prompts are rendered.", choices=("auto", "chat", "plain", "raw"))
+    system: str | None = setting(None, "System prompt.")
+    thinking: bool = setting(False, "Let a thinking model think; what follows the thought is graded.")
+    template_argument: tuple[str, ...] = setting((), "NAME=VALUE for the chat template; repeatable.")
+    max_new_tokens: int = setting(32, "New tokens of a response at most.")
+    seed: int = setting(0, "Seed of every random choice.")
+    dtype: str = setting("auto", "Number format of the weights; auto is the checkpoint's own.")
+    device: str | None = setting(None, "Where the model runs; default: a GPU where there is one.")
+    max_rows: int = setting(256, "Rows of one batch.")
+
+    def chat_template(self) -> Template:
+        """How prompts are rendered, as one object."""
+        pairs = [text.partition("=") for text in self.template_argument]
+        wrong = [name for name, sign, _ in pairs if not sign]
+        if wrong:
+            raise InputError(f"--template-argument {wrong[0]!r} has no '='; give NAME=VALUE")
+        arguments = {name: value for name, _, value in pairs}
+        return Template(self.template, self.system, self.thinking, arguments)  # type: ignore[arg-type]
+
+    def facts(self) -> dict[str, Any]:
+        """The settings as plain values, for a manifest."""
+        return {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (Path, date)):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    return [_plain(one) for one in value] if isinstance(value, (tuple, list)) else value
