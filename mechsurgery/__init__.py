@@ -24,7 +24,7 @@ _PUBLIC = {
     "Examples": "prompts",
     "RULES": "attribution",
     "contrast_statistics": "attribution",
-    "CompletionPairs": "attribution",
+    "CompletionPairs": "prompts",
     "decoded_direction": "attribution.decode",
     "fit_probe": "attribution",
     "latent_attribution": "attribution",

@@ -4,7 +4,6 @@ from .contrast import RULES, locate, mean_difference_direction, score
 from .controls import pair_bootstrap, random_circuits, recovery
 from .differences import completion_difference, model_difference, random_scores
 from .gradient import exact_removal, latent_attribution, mean_activation, mean_activations, neuron_attribution
-from .pairs import CompletionPairs
 from .probes import Probe, fit_probe, fit_probe_on
 from .splice import latent_means, mean_latents, spliced_attribution
 from .statistics import ContrastStatistics, contrast_statistics, last_token_activations, unit_activations
@@ -12,7 +11,6 @@ from .universal import universal_neurons
 
 __all__ = [
     "RULES",
-    "CompletionPairs",
     "ContrastStatistics",
     "Probe",
     "completion_difference",

@@ -14,8 +14,8 @@ from ..artifacts import provenance
 from ..errors import MismatchError
 from ..models import sites
 from ..models.dictionaries import Dictionary
+from ..prompts.pairs import CompletionPairs
 from ..units import UnitScores
-from .pairs import CompletionPairs
 from .splice import latent_means
 
 

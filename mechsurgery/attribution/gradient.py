@@ -32,8 +32,8 @@ from ..errors import ActivationError, InputError
 from ..models import capture, sites, tokens
 from ..models.dictionaries import Dictionary
 from ..prompts import PromptSet, encode
+from ..prompts.pairs import CompletionPairs
 from ..units import Circuit, UnitScores
-from .pairs import CompletionPairs
 
 Positions = Literal["prompt", "completion", "all"]
 _POSITIONS, _REDUCTIONS = ("prompt", "completion", "all"), ("sum", "mean")

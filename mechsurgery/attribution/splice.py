@@ -26,9 +26,9 @@ from ..errors import InputError
 from ..models import capture, sites, tokens
 from ..models.dictionaries import Dictionary
 from ..prompts import PromptSet, encode
+from ..prompts.pairs import CompletionPairs
 from ..units import UnitScores
 from .gradient import completion_loss, pair_batches
-from .pairs import CompletionPairs
 
 
 def spliced_attribution(

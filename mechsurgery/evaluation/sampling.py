@@ -9,13 +9,13 @@ from typing import Any
 
 import pandas as pd
 
-from ..attribution.pairs import CompletionPairs
 from ..errors import InputError, PromptError
 from ..grading.quality import is_degenerate
 from ..models import tokens
 from ..models.generate import generate
 from ..prompts import Prompt, PromptSet, encode
 from ..prompts.chat import stop_texts
+from ..prompts.pairs import CompletionPairs
 
 GRADES = ("bad", "good", "other", "incoherent")
 #: What a response to a prompt is: shows the behaviour, does rightly what was asked, neither, or is no answer at all.

@@ -1,17 +1,22 @@
-"""Prompts: sets, contrasts, sources and chat formatting."""
+"""Prompts: sets, contrasts, pairs, sources and chat formatting."""
 
 from .benchmarks import load_jbb, load_mmlu, load_xstest
-from .chat import encode, render, stop_texts
+from .chat import Template, encode, render, rendered_example, response_text, stop_texts, turn_tokens
+from .contrasts import ContrastSet
 from .examples import Examples
-from .sets import ContrastSet, Prompt, PromptSet, check_no_overlap
+from .pairs import CompletionPairs
+from .sets import Prompt, PromptSet, check_distinct, check_no_overlap, without_duplicates
 from .sources import load_contrast, load_prompts, read_table, register_contrast
 from .sycophancy import load_agreement, load_syco_bench, load_truthfulqa
 
 __all__ = [
+    "CompletionPairs",
     "ContrastSet",
     "Examples",
     "Prompt",
     "PromptSet",
+    "Template",
+    "check_distinct",
     "check_no_overlap",
     "encode",
     "load_agreement",
@@ -25,5 +30,9 @@ __all__ = [
     "read_table",
     "register_contrast",
     "render",
+    "rendered_example",
+    "response_text",
     "stop_texts",
+    "turn_tokens",
+    "without_duplicates",
 ]

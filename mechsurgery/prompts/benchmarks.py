@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import PromptError, listed
-from .sets import ContrastSet, Prompt, PromptSet
-from .sources import _hub_table, load_contrast, read_table, without_duplicates
+from .contrasts import ContrastSet
+from .sets import Prompt, PromptSet, without_duplicates
+from .sources import hub_table, load_contrast, read_table
 
 LETTERS = ("A", "B", "C", "D")
 MMLU_HUB = "cais/mmlu"
@@ -85,7 +86,7 @@ def load_xstest(source: str | Path = XSTEST_HUB) -> dict[str, PromptSet]:
     """
     hub = str(source) == XSTEST_HUB
     if hub:
-        rows = [(0, row) for row in _hub_table(XSTEST_HUB, None, "test").astype(str).to_dict("records")]
+        rows = [(0, row) for row in hub_table(XSTEST_HUB, None, "test").astype(str).to_dict("records")]
     else:
         rows = _records(source)
     _need(rows, ("prompt", "type"), str(source))
@@ -135,7 +136,7 @@ def _lettered(question: _Question) -> str:
 def _questions(source: str | Path, split: str) -> list[_Question]:
     path = Path(source).expanduser()
     if str(source) == MMLU_HUB:
-        table = _hub_table(MMLU_HUB, "all", split).to_dict("records")
+        table = hub_table(MMLU_HUB, "all", split).to_dict("records")
         return [_question(row, f"{MMLU_HUB}, row {i}") for i, row in enumerate(table)]
     if path.is_dir():
         files = sorted(path.glob(f"*_{split}.csv"))

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..errors import InputError, PromptError, listed
-from .chat import encode, render
-from .sets import Prompt, PromptSet
+from .chat import Template, render, tokenise
+from .sets import Prompt, PromptSet, check_text
 
 
 @dataclass(frozen=True)
@@ -23,16 +23,7 @@ class Examples:
     groups: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("prompts", "completions"):
-            object.__setattr__(self, name, tuple(tuple(int(t) for t in own) for own in getattr(self, name)))
-        n = len(self.prompts)
-        if not n or len(self.completions) != n:
-            raise PromptError(f"{n} prompts and {len(self.completions)} completions; give one of each, at least one")
-        object.__setattr__(self, "groups", tuple(self.groups) or tuple(str(i) for i in range(n)))
-        for name in ("prompts", "completions"):
-            empty = [i for i, own in enumerate(getattr(self, name)) if not own]
-            if empty:
-                raise PromptError(f"examples {listed(empty)} have an empty {name[:-1]}; each needs at least one token")
+        settle_rows(self, ("prompts", "completions"))
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -44,8 +35,8 @@ class Examples:
 
     def rows(self, index: Sequence[int]) -> Examples:
         """Some of them, in the order given."""
-        parts = (self.prompts, self.completions, self.groups)
-        return Examples(*(tuple(part[i] for i in index) for part in parts))
+        prompts, completions = (tuple(part[i] for i in index) for part in (self.prompts, self.completions))
+        return Examples(prompts, completions, tuple(self.groups[i] for i in index))
 
     def take(self, n: int, *, seed: int = 0) -> Examples:
         """At most `n` of them, drawn at random."""
@@ -76,7 +67,7 @@ class Examples:
         prompts: PromptSet | Sequence[Prompt | str],
         completions: Sequence[str] | None = None,
         *,
-        template: str = "auto",
+        template: str | Template = "auto",
         end: bool = True,
     ) -> Examples:
         """Tokenise completions after their prompts (default: each prompt's own `completion`).
@@ -84,39 +75,71 @@ class Examples:
         With `end`, the tokenizer's end token closes the completion, so that the end of a turn is learnt too. Raises
         `PromptError` for a prompt without a completion or where its first token merges with the prompt's last.
         """
-        items = [item if isinstance(item, Prompt) else Prompt(str(i), item) for i, item in enumerate(prompts)]
+        items = as_prompts(prompts)
         if completions is None:
             lacking = [item.id for item in items if not item.completion]
             if lacking:
                 raise PromptError(f"prompts {listed(lacking)} have no completion; give completions=")
             completions = [str(item.completion) for item in items]
-        if len(completions) != len(items):
-            raise PromptError(f"{len(items)} prompts and {len(completions)} completions; give one of each")
-        ids = encode(tokenizer, items, template=template)
-        close = [tokenizer.eos_token_id] if end and tokenizer.eos_token_id is not None else []
-        made = [
-            [*completion_ids(tokenizer, item, own, text, template), *close]
-            for item, own, text in zip(items, ids, completions)
-        ]
-        return cls(tuple(map(tuple, ids)), tuple(map(tuple, made)), tuple(item.group for item in items))
+        ids, answers = tokenise_pairs(tokenizer, items, completions, template=template)
+        close = (tokenizer.eos_token_id,) if end and tokenizer.eos_token_id is not None else ()
+        return cls(ids, tuple((*answer, *close) for answer in answers), tuple(item.group for item in items))
 
 
-def completion_ids(tokenizer: Any, prompt: Prompt, ids: list[int], text: str, template: str) -> list[int]:
-    """The tokens of a completion after a prompt whose own tokens are `ids`.
+Rows = tuple[tuple[int, ...], ...]
 
-    Raises `PromptError` where it is empty or its first token merges with the prompt's last.
+
+def settle_rows(data: Any, names: Sequence[str]) -> None:
+    """Make the named fields of a frozen dataclass tuples of token ids and fill in its `groups`.
+
+    Raises `PromptError` where they differ in number or one is empty.
     """
-    if not text.strip():
+    for name in names:
+        object.__setattr__(data, name, tuple(tuple(int(token) for token in row) for row in getattr(data, name)))
+    numbers = {name: len(getattr(data, name)) for name in names}
+    n = numbers["prompts"]
+    if not n or set(numbers.values()) != {n}:
+        given = ", ".join(f"{count} {name}" for name, count in numbers.items())
+        raise PromptError(f"{given}; give one of each, at least one")
+    object.__setattr__(data, "groups", tuple(data.groups) or tuple(str(i) for i in range(n)))
+    for name in names:
+        empty = [i for i, row in enumerate(getattr(data, name)) if not row]
+        if empty:
+            part = name.removesuffix("s")
+            raise PromptError(f"items {listed(empty)} have an empty {part}; every part needs at least one token")
+
+
+def as_prompts(items: Iterable[Prompt | str]) -> list[Prompt]:
+    """Prompts as they are; texts with their number as id."""
+    return [item if isinstance(item, Prompt) else Prompt(str(i), item) for i, item in enumerate(items)]
+
+
+def tokenise_pairs(
+    tokenizer: Any, prompts: Sequence[Prompt], completions: Sequence[str], *, template: str | Template = "auto"
+) -> tuple[Rows, Rows]:
+    """Token ids of prompts, and of the completion after each.
+
+    Raises `PromptError` where a completion is empty, or its first token merges with the prompt's last: there the
+    prompt's own tokens would be others.
+    """
+    if len(completions) != len(prompts):
+        raise PromptError(f"{len(prompts)} prompts and {len(completions)} completions; give one of each")
+    both = [_pair(tokenizer, *pair, template) for pair in zip(prompts, completions)]
+    return tuple(start for start, _ in both), tuple(answer for _, answer in both)
+
+
+def _pair(
+    tokenizer: Any, prompt: Prompt, completion: str, template: str | Template
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    check_text(completion, f"the completion of prompt {prompt.id!r}")
+    if not completion.strip():
         raise PromptError(f"the completion of prompt {prompt.id!r} is empty; give it a text")
     shown = render(tokenizer, prompt, template=template)
-    joint = text if shown.endswith((" ", "\n")) or text.startswith((" ", "\n")) else f" {text}"
-    special = {"add_special_tokens": False} if getattr(tokenizer, "chat_template", None) is not None else {}
-    if template in ("plain", "raw"):
-        special = {}
-    whole = list(tokenizer.encode(shown + joint, **special))
-    if whole[: len(ids)] != list(ids):
+    joint = completion if shown.endswith((" ", "\n")) or completion.startswith((" ", "\n")) else f" {completion}"
+    start, whole = (tokenise(tokenizer, text, template) for text in (shown, shown + joint))
+    if whole[: len(start)] != start:
         raise PromptError(
-            f"the completion {text[:40]!r} merges with the last token of prompt {prompt.id!r}; begin it with a space "
-            "or a new word, or pass token ids"
+            f"the completion {completion[:40]!r} merges with the last token of prompt {prompt.id!r}; begin it with a "
+            "space or a new word, or pass token ids"
         )
-    return whole[len(ids) :]
+    return tuple(start), tuple(whole[len(start) :])

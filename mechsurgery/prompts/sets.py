@@ -1,4 +1,4 @@
-"""`PromptSet` and `ContrastSet`: prompts with ids, groups and labels, and splits that never share an item.
+"""`PromptSet`: prompts with ids, groups and labels, and splits that never share an item.
 
 A group is what must not be split: the noun of a request, the behaviour of a benchmark item, a question that
 was asked in several ways. Nothing here needs a model.
@@ -9,15 +9,18 @@ from __future__ import annotations
 import hashlib
 import html
 import json
+import logging
 import random
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from ..artifacts import load_json, save_json
 from ..errors import InputError, LoadError, PromptError, listed
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,9 @@ class Prompt:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "group", self.group or self.id)
+        turns = (text for _, text in self.messages)
+        for text in (self.text, self.prefix, self.system, self.completion, *turns):
+            check_text(text or "", f"prompt {self.id!r}")
         if not self.text.strip() and not self.messages:
             raise PromptError(f"prompt {self.id!r} is empty; give it a text")
         if self.answer is not None and not 0 <= self.answer < len(self.choices):
@@ -95,7 +101,7 @@ class PromptSet:
 
     def split(self, fraction: float = 0.5, *, seed: int = 0) -> tuple[PromptSet, PromptSet]:
         """Two sets that share no group; the first has about `fraction` of the groups. Depends on no order."""
-        first = _first_groups(self.groups, fraction, seed)
+        first = first_groups(self.groups, fraction, seed)
         return self.where(lambda p: p.group in first), self.where(lambda p: p.group not in first)
 
     def take(self, n: int, *, seed: int = 0) -> PromptSet:
@@ -174,10 +180,14 @@ class PromptSet:
 
     @classmethod
     def from_file(cls, path: str | Path, *, text: str = "text", name: str | None = None, **columns: Any) -> PromptSet:
-        """Prompts from a CSV, TSV, JSON, JSONL or Parquet file; `columns` as in `from_frame`."""
+        """Prompts from a CSV, TSV, JSON, JSONL or Parquet file; `columns` as in `from_frame`.
+
+        Texts that stand twice are dropped with a warning.
+        """
         from .sources import read_table
 
-        return cls.from_frame(read_table(path), text=text, name=name or Path(path).stem, **columns)
+        frame = read_table(path)
+        return without_duplicates(cls.from_frame(frame, text=text, name=name or Path(path).stem, **columns))
 
     def to_frame(self) -> Any:
         """A pandas table, a row per prompt."""
@@ -206,99 +216,24 @@ class PromptSet:
         return f"<p>PromptSet {html.escape(self.name)}: {len(self)} prompts</p><table>{rows}</table>"
 
 
-@dataclass(frozen=True)
-class ContrastSet:
-    """Prompts where a behaviour is expected (`positive`) against prompts where it is not (`negative`).
-
-    Raises `PromptError` where a side is empty or a text stands on both.
-    """
-
-    name: str
-    positive: PromptSet
-    negative: PromptSet
-
-    def __post_init__(self) -> None:
-        for side, prompts in (("positive", self.positive), ("negative", self.negative)):
-            if not len(prompts):
-                raise PromptError(f"the {side} side of contrast {self.name!r} is empty; give both sides prompts")
-        check_no_overlap(self.positive, self.negative, by="text")
-
-    @classmethod
-    def from_lists(cls, positive: Iterable[str], negative: Iterable[str], *, name: str = "contrast") -> ContrastSet:
-        """A contrast of two lists of texts."""
-        return cls(
-            name,
-            PromptSet.from_texts(positive, name="positive", label="positive"),
-            PromptSet.from_texts(negative, name="negative", label="negative"),
-        )
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of both sides' content."""
-        return hashlib.sha256((self.positive.digest + self.negative.digest).encode()).hexdigest()
-
-    def split(self, fraction: float = 0.5, *, seed: int = 0) -> tuple[ContrastSet, ContrastSet]:
-        """Two contrasts that share no group, e.g. discovery and evaluation; a group on both sides stays together."""
-        shared = set(self.positive.groups) & set(self.negative.groups)
-        first = _first_groups(sorted(shared), fraction, seed) if shared else set()
-        for side in (self.positive, self.negative):
-            own = [group for group in side.groups if group not in shared]
-            first |= _first_groups(own, fraction, seed) if own else set()
-        parts = []
-        for inside in (True, False):
-            sides = [s.where(lambda p, i=inside: (p.group in first) == i) for s in (self.positive, self.negative)]
-            parts.append(ContrastSet(self.name, *sides))
-        return parts[0], parts[1]
-
-    def take(self, n: int, *, seed: int = 0) -> ContrastSet:
-        """At most `n` prompts in all, half from each side."""
-        return replace(
-            self,
-            positive=self.positive.take(max(1, n // 2), seed=seed),
-            negative=self.negative.take(max(1, n // 2), seed=seed),
-        )
-
-    def to_frame(self) -> Any:
-        """A pandas table of both sides, with a column `side`."""
-        import pandas as pd
-
-        sides = (("positive", self.positive), ("negative", self.negative))
-        return pd.concat([s.to_frame().assign(side=name) for name, s in sides], ignore_index=True)
-
-    def save(self, path: str | Path) -> Path:
-        """Write as JSON."""
-        sides = {k: [asdict(p) for p in s] for k, s in (("positive", self.positive), ("negative", self.negative))}
-        names = {"name": self.name, "sides": [self.positive.name, self.negative.name]}
-        return save_json(path, {**names, **sides})
-
-    @classmethod
-    def load(cls, path: str | Path) -> ContrastSet:
-        """Read what `save` wrote."""
-        content = load_json(path)
-        if not isinstance(content, dict) or "sides" not in content:
-            raise LoadError(f"{str(path)!r} holds no contrast; give a file written by ContrastSet.save")
-        positive, negative = content["sides"]
-        return cls(
-            content["name"],
-            PromptSet.from_records(content["positive"], positive),
-            PromptSet.from_records(content["negative"], negative),
-        )
-
-    def _repr_html_(self) -> str:
-        return f"<p>ContrastSet {html.escape(self.name)}</p>{self.positive._repr_html_()}{self.negative._repr_html_()}"
-
-
 def normalised(text: str) -> str:
     """What two texts are compared by: case folded, white space collapsed."""
     return re.sub(r"\s+", " ", text).strip().casefold()
 
 
+def check_text(text: str, what: str) -> None:
+    """Raise `PromptError` where a text holds half of a character, which no tokenizer can read."""
+    half = re.search(r"[\ud800-\udfff]", text)
+    if half is not None:
+        raise PromptError(
+            f"{what} has a lone surrogate ({half.group()!r}, half of a character) at place {half.start()}; remove it, "
+            "or read the file with its right encoding"
+        )
+
+
 def check_no_overlap(a: PromptSet, b: PromptSet, *, by: Literal["text", "group"] = "text") -> None:
     """Raise `PromptError` naming the prompts of `b` whose text (or group) also stands in `a`."""
-
-    def key(prompt: Prompt) -> str:
-        return prompt.group if by == "group" else normalised(prompt.text) + "\0" + repr(prompt.messages)
-
+    key = _content if by == "text" else lambda prompt: prompt.group
     known = {key(prompt) for prompt in a}
     shared = [prompt.id for prompt in b if key(prompt) in known]
     if shared:
@@ -308,11 +243,37 @@ def check_no_overlap(a: PromptSet, b: PromptSet, *, by: Literal["text", "group"]
         )
 
 
+def check_distinct(sets: Mapping[str, PromptSet]) -> None:
+    """Raise `PromptError` where two sets have the same content, as a copy of PHIL once had NLP's."""
+    seen: dict[tuple[str, ...], str] = {}
+    for name, prompts in sets.items():
+        key = tuple(sorted(map(_content, prompts)))
+        if key in seen:
+            raise PromptError(f"{seen[key]!r} and {name!r} are the same {len(prompts)} prompts; load one of them anew")
+        seen[key] = name
+
+
+def without_duplicates(prompts: PromptSet) -> PromptSet:
+    """The first of every text; which prompts were dropped is logged as a warning."""
+    first: dict[str, Prompt] = {}
+    dropped = [p.id for p in prompts if first.setdefault(_content(p) + repr(p.choices), p) is not p]
+    if not dropped:
+        return prompts
+    logger.warning("dropped %d repeated texts of %r: %s", len(dropped), prompts.name, listed(dropped, 5))
+    return replace(prompts, prompts=tuple(first.values()))
+
+
+def _content(prompt: Prompt) -> str:
+    """What two prompts are compared by."""
+    return normalised(prompt.text) + "\0" + repr(prompt.messages)
+
+
 def _pairs(messages: Iterable[Sequence[str]]) -> tuple[tuple[str, str], ...]:
     return tuple((str(role), str(text)) for role, text in messages)
 
 
-def _first_groups(groups: Iterable[str], fraction: float, seed: int) -> set[str]:
+def first_groups(groups: Iterable[str], fraction: float, seed: int) -> set[str]:
+    """About `fraction` of the different groups, drawn at random; depends on no order."""
     groups = sorted(set(groups))
     if not 0 < fraction < 1:
         raise InputError(f"fraction={fraction} is outside (0, 1); 0.5 halves the groups")

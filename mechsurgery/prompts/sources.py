@@ -6,15 +6,13 @@ one, such as "jbb"); a path never does.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..errors import PromptError, listed
-from .sets import ContrastSet, Prompt, PromptSet, normalised
-
-logger = logging.getLogger(__name__)
+from .contrasts import ContrastSet
+from .sets import PromptSet, without_duplicates
 
 _READERS = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
 _ORGANISM_SETS = ("organism/dangerous", "organism/benign", "organism/choices", "organism/neutral")
@@ -62,7 +60,7 @@ def load_prompts(
     elif Path(source).suffix in _READERS or Path(source).exists():
         found = PromptSet.from_frame(read_table(source), text=text, name=Path(source).stem, **columns)
     elif name.count("/") == 1 and not name.startswith((".", "/", "~", "organism/")):
-        frame = _hub_table(name, config, split or "train")
+        frame = hub_table(name, config, split or "train")
         found = PromptSet.from_frame(frame, text=text, name=name, **columns)
     else:
         raise PromptError(
@@ -95,21 +93,8 @@ def read_table(path: str | Path) -> Any:
         raise PromptError(f"cannot read {str(path)!r}: {error}") from error
 
 
-def without_duplicates(prompts: PromptSet) -> PromptSet:
-    """The first of every text; how many were dropped is logged as a warning."""
-    seen: set[str] = set()
-    kept: list[Prompt] = []
-    for prompt in prompts:
-        key = normalised(prompt.text) + repr(prompt.messages) + repr(prompt.choices)
-        if key not in seen:
-            seen.add(key)
-            kept.append(prompt)
-    if len(kept) < len(prompts):
-        logger.warning("dropped %d repeated texts of %r", len(prompts) - len(kept), prompts.name)
-    return PromptSet(prompts.name, tuple(kept))
-
-
-def _hub_table(name: str, config: str | None, split: str) -> Any:
+def hub_table(name: str, config: str | None, split: str) -> Any:
+    """A split of a Hugging Face dataset as a pandas table."""
     import datasets
 
     try:
@@ -144,13 +129,13 @@ def _jbb(*, files: Mapping[str, str | Path] | None = None) -> ContrastSet:
     sides = []
     for side, split in (("positive", "harmful"), ("negative", "benign")):
         if files is None:
-            frame = _hub_table(JBB["hub"], JBB["config"], split)
+            frame = hub_table(JBB["hub"], JBB["config"], split)
         elif side in files:
             frame = read_table(files[side])
         else:
             raise PromptError(f"files= needs 'positive' and 'negative', it has {listed(files)}")
         named = PromptSet.from_frame(frame, text=JBB["text"], group=JBB["group"], name=f"jbb-{split}")
-        sides.append(without_duplicates(named))
+        sides.append(named)
     return ContrastSet("jbb", *sides)
 
 

@@ -112,16 +112,6 @@ def swapped(prompts: PromptSet) -> PromptSet:
     return PromptSet(f"{prompts.name}, swapped", tuple(found))
 
 
-def check_distinct(sets: Mapping[str, PromptSet]) -> None:
-    """Raise `PromptError` where two sets have the same content, as a copy of PHIL once had NLP's."""
-    seen: dict[tuple[str, ...], str] = {}
-    for name, prompts in sets.items():
-        key = tuple(sorted(normalised(p.text) for p in prompts))
-        if key in seen:
-            raise PromptError(f"{seen[key]!r} and {name!r} are the same {len(prompts)} prompts; load one of them anew")
-        seen[key] = name
-
-
 def load_syco_bench(source: str | Path | Mapping[str, str | Path]) -> dict[str, PromptSet]:
     """Syco-Bench (Duffy 2025, syco-bench.com): {"pick side", "mirror", "who said", "delusion": prompts}.
 

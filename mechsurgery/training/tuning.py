@@ -23,11 +23,11 @@ from torch import Tensor
 
 from ..artifacts import load_tensors, provenance, save_tensors
 from ..attribution.gradient import PairBatch, completion_loss
-from ..attribution.pairs import CompletionPairs
 from ..deltas import WeightDelta
 from ..errors import InputError
 from ..models import sites, tokens
 from ..prompts.examples import Examples
+from ..prompts.pairs import CompletionPairs
 from ..units import Circuit
 from .trainable import LoRA, Train, Trainable, Where, trainable
 

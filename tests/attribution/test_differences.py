@@ -6,9 +6,9 @@ from support.dictionaries import random_dictionary
 
 from mechsurgery import load_model, score
 from mechsurgery.attribution.differences import completion_difference, model_difference, random_scores
-from mechsurgery.attribution.pairs import CompletionPairs
 from mechsurgery.attribution.statistics import contrast_statistics, unit_activations
 from mechsurgery.errors import MismatchError
+from mechsurgery.prompts.pairs import CompletionPairs
 
 SITE = "blocks.1.hook_resid_post"
 PAIRS = CompletionPairs(((5, 6, 7), (8, 9)), ((11, 12), (13,)), ((14,), (15, 16, 17)))

@@ -18,10 +18,10 @@ from mechsurgery.attribution.gradient import (
     neuron_attribution,
     pair_batches,
 )
-from mechsurgery.attribution.pairs import CompletionPairs
 from mechsurgery.attribution.splice import latent_means, mean_latents, spliced_attribution
 from mechsurgery.errors import ActivationError, InputError, MismatchError, PromptError, SiteError
 from mechsurgery.models.dictionaries import Dictionary, identity
+from mechsurgery.prompts.pairs import CompletionPairs
 
 SITE = "blocks.1.hook_resid_post"
 

@@ -20,7 +20,7 @@ from shapes import N_WORDS, SHAPES, checkpoint  # noqa: E402
 
 def random_pairs(n: int):
     """n prompts of 12 to 40 tokens with two completions of 8 to 24 tokens."""
-    from mechsurgery.attribution.pairs import CompletionPairs
+    from mechsurgery.prompts.pairs import CompletionPairs
 
     generator = torch.Generator().manual_seed(2)
 

@@ -4,7 +4,7 @@ import pytest
 from support.checkpoints import tokenizer
 
 from mechsurgery.errors import InputError
-from mechsurgery.prompts import Prompt, encode, render, stop_texts
+from mechsurgery.prompts import Prompt, Template, encode, render, stop_texts
 
 GEMMA = (
     "{{ bos_token }}{% for m in messages %}"
@@ -51,7 +51,7 @@ def test_raw_text_stays_as_it_is():
 def test_system_text_prefix_and_whole_chats():
     own = tokenizer()
     prompt = Prompt("1", "b", messages=(("user", "a"), ("assistant", "x"), ("user", "b")), prefix="Sure")
-    assert render(own, prompt, system="be kind") == (
+    assert render(own, prompt, template=Template(system="be kind")) == (
         "<s><|system|>be kind</s><|user|>a</s><|assistant|>x</s><|user|>b</s><|assistant|>Sure"
     )
 
@@ -59,4 +59,4 @@ def test_system_text_prefix_and_whole_chats():
 def test_a_template_that_refuses_system_turns_gets_their_text_in_the_first_user_turn():
     own = tokenizer()
     own.chat_template = GEMMA
-    assert render(own, "hello", system="be kind") == "<s>user: be kind\n\nhello\nmodel: "
+    assert render(own, "hello", template=Template(system="be kind")) == "<s>user: be kind\n\nhello\nmodel: "

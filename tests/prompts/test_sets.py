@@ -157,7 +157,7 @@ def test_unreadable_sources_are_one_clear_error(tmp_path):
 def test_only_hub_ids_reach_the_network(monkeypatch):
     asked = []
     monkeypatch.setattr(
-        sources, "_hub_table", lambda *a: asked.append(a) or pd.DataFrame({"Goal": ["a " + a[2]], "Behavior": ["x"]})
+        sources, "hub_table", lambda *a: asked.append(a) or pd.DataFrame({"Goal": ["a " + a[2]], "Behavior": ["x"]})
     )
     contrast = load_contrast("jbb")
     assert [a[0] for a in asked] == ["JailbreakBench/JBB-Behaviors"] * 2

@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 
 from mechsurgery.errors import PromptError
+from mechsurgery.prompts import check_distinct
 from mechsurgery.prompts.sycophancy import (
     TEMPLATES,
-    check_distinct,
     load_agreement,
     load_syco_bench,
     load_truthfulqa,

@@ -7,12 +7,11 @@ import torch
 from reference.masked_gradient import finetune_with_masked_gradients
 
 from mechsurgery import Circuit, load_model
-from mechsurgery.attribution import CompletionPairs
 from mechsurgery.deltas import NEURON_AXES, Rows, WeightDelta
 from mechsurgery.errors import InputError, MismatchError, PromptError
 from mechsurgery.intervention.weights import add_delta, bake_delta, with_delta
 from mechsurgery.models import sites
-from mechsurgery.prompts import Examples
+from mechsurgery.prompts import CompletionPairs, Examples
 from mechsurgery.training.tuning import LoRA, Recipe, finetune, loss_of
 
 STEPS = 50

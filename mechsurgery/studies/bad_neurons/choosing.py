@@ -10,7 +10,6 @@ import torch
 from ...attribution.contrast import score
 from ...attribution.decode import decoded_direction, neurons_along
 from ...attribution.gradient import mean_activations, neuron_attribution
-from ...attribution.pairs import CompletionPairs
 from ...attribution.probes import Probe, fit_probe
 from ...attribution.statistics import contrast_statistics
 from ...errors import PromptError
@@ -18,6 +17,7 @@ from ...models import sites
 from ...models.dictionaries import Dictionary
 from ...models.generate import generate
 from ...prompts import Examples, PromptSet, encode
+from ...prompts.pairs import CompletionPairs
 from ...units import UnitScores
 from .task import SycophancyTask
 

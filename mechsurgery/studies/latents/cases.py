@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from ...attribution.pairs import CompletionPairs
 from ...errors import InputError
 from ...evaluation.sampling import Grade
 from ...grading.quality import is_degenerate
 from ...organisms import world
 from ...prompts import ContrastSet, Prompt, PromptSet, check_no_overlap, load_prompts
+from ...prompts.pairs import CompletionPairs
 
 WORLD_CASES = ("organism/sycophant", "organism/misinformed")
 

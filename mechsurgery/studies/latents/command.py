@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ...attribution.pairs import CompletionPairs
 from ...errors import InputError
 from ...evaluation.sampling import pattern_grade
 from ...models import load_model
 from ...prompts import PromptSet
+from ...prompts.pairs import CompletionPairs
 from .cases import WORLD_CASES, LatentCase, own_case
 from .study import latents
 

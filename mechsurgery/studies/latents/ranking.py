@@ -11,11 +11,11 @@ import torch
 from ...attribution.contrast import score
 from ...attribution.differences import completion_difference, model_difference, random_scores
 from ...attribution.gradient import exact_removal, latent_attribution, mean_activation
-from ...attribution.pairs import CompletionPairs
 from ...attribution.probes import Probe, fit_probe
 from ...attribution.splice import mean_latents, spliced_attribution
 from ...attribution.statistics import contrast_statistics
 from ...models.dictionaries import Dictionary
+from ...prompts.pairs import CompletionPairs
 from ...units import UnitScores
 from .cases import LatentCase
 

@@ -16,7 +16,6 @@ from typing import Any
 import pandas as pd
 
 from ...artifacts import provenance, write_atomically
-from ...attribution.pairs import CompletionPairs
 from ...attribution.probes import Probe
 from ...attribution.splice import latent_means
 from ...errors import InputError, MismatchError
@@ -27,6 +26,7 @@ from ...intervention.latents import median_norm
 from ...models import load_model, sites
 from ...models.dictionaries import Dictionary, load_sae
 from ...prompts import encode
+from ...prompts.pairs import CompletionPairs
 from ...units import UnitScores
 from ..base import Study
 from ..report import Section

@@ -1,0 +1,98 @@
+"""`ContrastSet`: prompts with a behaviour against prompts without it."""
+
+from __future__ import annotations
+
+import hashlib
+import html
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..artifacts import load_json, save_json
+from ..errors import LoadError, PromptError
+from .sets import Prompt, PromptSet, check_no_overlap, first_groups, without_duplicates
+
+
+@dataclass(frozen=True)
+class ContrastSet:
+    """Prompts where a behaviour is expected (`positive`) against prompts where it is not (`negative`).
+
+    A text that stands twice on a side is dropped with a warning. Raises `PromptError` where a side is empty or a text
+    stands on both.
+    """
+
+    name: str
+    positive: PromptSet
+    negative: PromptSet
+
+    def __post_init__(self) -> None:
+        for side, prompts in (("positive", self.positive), ("negative", self.negative)):
+            if not len(prompts):
+                raise PromptError(f"the {side} side of contrast {self.name!r} is empty; give both sides prompts")
+            object.__setattr__(self, side, without_duplicates(prompts))
+        check_no_overlap(self.positive, self.negative, by="text")
+
+    @classmethod
+    def from_lists(cls, positive: Iterable[str], negative: Iterable[str], *, name: str = "contrast") -> ContrastSet:
+        """A contrast of two lists of texts."""
+        return cls(
+            name,
+            PromptSet.from_texts(positive, name="positive", label="positive"),
+            PromptSet.from_texts(negative, name="negative", label="negative"),
+        )
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of both sides' content."""
+        return hashlib.sha256((self.positive.digest + self.negative.digest).encode()).hexdigest()
+
+    def split(self, fraction: float = 0.5, *, seed: int = 0) -> tuple[ContrastSet, ContrastSet]:
+        """Two contrasts that share no group, e.g. discovery and evaluation; a group on both sides stays together."""
+        shared = set(self.positive.groups) & set(self.negative.groups)
+        first = first_groups(sorted(shared), fraction, seed) if shared else set()
+        for side in (self.positive, self.negative):
+            own = [group for group in side.groups if group not in shared]
+            first |= first_groups(own, fraction, seed) if own else set()
+
+        def part(keep: Callable[[Prompt], bool]) -> ContrastSet:
+            return replace(self, positive=self.positive.where(keep), negative=self.negative.where(keep))
+
+        return part(lambda p: p.group in first), part(lambda p: p.group not in first)
+
+    def take(self, n: int, *, seed: int = 0) -> ContrastSet:
+        """At most `n` prompts in all, half from each side."""
+        return replace(
+            self,
+            positive=self.positive.take(max(1, n // 2), seed=seed),
+            negative=self.negative.take(max(1, n // 2), seed=seed),
+        )
+
+    def to_frame(self) -> Any:
+        """A pandas table of both sides, with a column `side`."""
+        import pandas as pd
+
+        sides = (("positive", self.positive), ("negative", self.negative))
+        return pd.concat([s.to_frame().assign(side=name) for name, s in sides], ignore_index=True)
+
+    def save(self, path: str | Path) -> Path:
+        """Write as JSON."""
+        sides = {k: [asdict(p) for p in s] for k, s in (("positive", self.positive), ("negative", self.negative))}
+        names = {"name": self.name, "sides": [self.positive.name, self.negative.name]}
+        return save_json(path, {**names, **sides})
+
+    @classmethod
+    def load(cls, path: str | Path) -> ContrastSet:
+        """Read what `save` wrote."""
+        content = load_json(path)
+        if not isinstance(content, dict) or "sides" not in content:
+            raise LoadError(f"{str(path)!r} holds no contrast; give a file written by ContrastSet.save")
+        positive, negative = content["sides"]
+        return cls(
+            content["name"],
+            PromptSet.from_records(content["positive"], positive),
+            PromptSet.from_records(content["negative"], negative),
+        )
+
+    def _repr_html_(self) -> str:
+        return f"<p>ContrastSet {html.escape(self.name)}</p>{self.positive._repr_html_()}{self.negative._repr_html_()}"
