@@ -62,38 +62,21 @@ def clustered_interval(values: Any, groups: Groups = None, *, scale: Scale = "ra
 def difference_interval(
     values: Any, baseline: Any, groups: Groups = None, *, scale: Scale = "rate"
 ) -> tuple[float, float]:
-    """95 % interval of the mean difference of paired values; (nan, nan) for no pairs.
+    """95 % interval of the mean difference of paired values that come in groups; (nan, nan) for no pairs.
 
-    For rates Tango's score interval (1998) at the effective number of pairs: it leaves out 0 where McNemar's
-    (asymptotic) test rejects, and where no pair differs it is ±z²/(n + z²), never of width zero. For numbers the
-    bootstrap of `clustered_interval`.
+    For rates Agresti and Min's interval (2005), with half an answer added to each of the four cells, at the effective
+    number of pairs: never of width zero. For numbers the bootstrap of `clustered_interval`.
     """
     array, codes = _grouped(_difference(values, baseline), groups)
     if not len(array):
         return NOTHING
     if scale == "number":
         return _bootstrap(array, codes)
-    n = effective_size((1 + array) / 2, codes)
-    return _tango(float((array > 0).mean()) * n, float((array < 0).mean()) * n, n)
-
-
-def _tango(up: float, down: float, n: float) -> tuple[float, float]:
-    """Where the score statistic of a paired difference reaches ±z: `up` and `down` of n pairs differ."""
-    from scipy.optimize import brentq
-
-    def score(difference: float) -> float:
-        """Tango (1998), equation 5, with the variance at the constrained maximum-likelihood estimate."""
-        b = -up - down + (2 * n - up + down) * difference
-        c = -down * difference * (1 - difference)
-        q = (np.sqrt(max(0.0, b * b - 8 * n * c)) - b) / (4 * n)
-        variance = n * (2 * q + difference * (1 - difference))
-        gap = up - down - n * difference
-        return gap / np.sqrt(variance) if variance > 0 else np.sign(gap) * np.inf
-
-    middle = (up - down) / n
-    low = -1.0 if middle == -1 else brentq(lambda x: np.clip(score(x), -9, 9) - Z, -1, middle, xtol=1e-7)
-    high = 1.0 if middle == 1 else brentq(lambda x: np.clip(score(x), -9, 9) + Z, middle, 1, xtol=1e-7)
-    return float(low), float(high)
+    n = effective_size(array, codes, extremes=(-1.0, 1.0))
+    up, down = float((array > 0).mean()) * n + 0.5, float((array < 0).mean()) * n + 0.5
+    middle = (up - down) / (n + 2)
+    half = Z * np.sqrt(up + down - (up - down) ** 2 / (n + 2)) / (n + 2)
+    return float(max(-1.0, middle - half)), float(min(1.0, middle + half))
 
 
 def _bootstrap(values: np.ndarray, codes: np.ndarray) -> tuple[float, float]:
@@ -105,28 +88,32 @@ def _bootstrap(values: np.ndarray, codes: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def effective_size(rates: Float[np.ndarray, " n"], groups: Int[np.ndarray, " n"]) -> float:
-    """How many independent yes-or-no answers those in groups (numbered from 0) are worth: 1 to n.
+def effective_size(
+    values: Float[np.ndarray, " n"], groups: Int[np.ndarray, " n"], *, extremes: tuple[float, float] = (0.0, 1.0)
+) -> float:
+    """How many independent answers those in groups (numbered from 0) are worth: 1 to n.
 
     n / deff · (t₍ₙ₋₁₎ / t₍G₋₁₎)² as in Korn and Graubard (1998), with t the 97.5 % quantile for n answers and for G
     groups, and deff ≥ 1 the cluster-robust variance of the mean over that of independent answers. Among intervals for
     clustered proportions Wilson's does well with it (Dean and Pagano 2015; Franco et al. 2019), but near 0 and 1, where
     few groups say anything about deff, all cover too little (90 % instead of 95 % in our simulations). Therefore deff
-    is estimated with a quarter of a group more in which all answers are yes and as much in which all are no; where all
-    answers are alike, deff is then the size of a group, as if its answers were copies of one, and groups are counted.
+    is estimated with a quarter of a group more at each of the `extremes`; where all answers are alike and extreme, deff
+    is then the size of a group, as if its answers were copies of one, and groups are counted.
     """
     from scipy.special import stdtrit
 
-    n, sizes = len(rates), np.bincount(groups)
+    n, sizes = len(values), np.bincount(groups)
     n_groups = len(sizes)
     if n_groups in (1, n):
         return float(n_groups)
-    mean_size, totals = n / n_groups, np.bincount(groups, rates)
-    added = 0.25 * mean_size
-    p = (totals.sum() + added) / (n + 2 * added)
-    residuals = totals - p * sizes
-    squares = residuals @ residuals + added * mean_size * (p**2 + (1 - p) ** 2)
-    deff = squares / ((n + 2 * added) * p * (1 - p)) * n_groups / (n_groups - 1) * (n - 1) / n
+    mean_size, ends = n / n_groups, np.array(extremes)
+    added = mean_size / 4
+    total, totals = n + 2 * added, np.bincount(groups, values)
+    mean = (totals.sum() + added * ends.sum()) / total
+    variance = (values @ values + added * ends @ ends) / total - mean**2
+    residuals = totals - mean * sizes
+    squares = residuals @ residuals + added * mean_size * ((ends - mean) ** 2).sum()
+    deff = squares / (total * variance) * n_groups / (n_groups - 1) * (n - 1) / n
     return max(1.0, n / max(1.0, deff) * (stdtrit(n - 1, 0.975) / stdtrit(n_groups - 1, 0.975)) ** 2)
 
 
