@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "load_model": "models",
-    "load_sae": "models.dictionaries",
+    "load_sae": "adapters.saelens",
     "PromptSet": "prompts",
     "ContrastSet": "prompts",
     "load_prompts": "prompts",

@@ -10,10 +10,10 @@ import torch
 from click.testing import CliRunner
 
 from mechsurgery import PromptSet, load_model
+from mechsurgery.adapters.saelens import load_sae
 from mechsurgery.attribution.pairs import CompletionPairs
 from mechsurgery.cli import main
 from mechsurgery.errors import InputError, MismatchError, PromptError
-from mechsurgery.models.dictionaries import load_sae
 from mechsurgery.studies.latents import own_case, steering, world_case
 from mechsurgery.studies.latents.ranking import ATTRIBUTION, DIFFING
 from mechsurgery.studies.latents.study import DIRECTIONS, latents
