@@ -21,8 +21,8 @@ from ..errors import InputError, MissingExtraError, PromptError, listed
 from ..intervention import Intervention
 from ..intervention.changes import Custom
 from ..models import sites, tokens
-from ..models.capture import _watched
 from ..models.generate import generate
+from ..models.progress import with_progress
 from ..prompts import Prompt
 from ..prompts.chat import render, stop_texts
 
@@ -228,7 +228,7 @@ class _Adapter:
         inputs = list(members)
         pad = tokens.pad_id(self.model)
         batches = tokens.batches(inputs, pad_id=pad, max_rows=self.batch_size, device=self._device)
-        for batch in _watched(batches, not disable_tqdm, "log-likelihoods"):
+        for batch in with_progress(batches, "reading log-likelihoods", shown=not disable_tqdm):
             owners = [(row, i) for row, place in enumerate(batch.rows) for i in members[inputs[place]]]
             scores = self._scores(batch, [(row, requests[i][2]) for row, i in owners])
             for (_, i), score in zip(owners, scores):
