@@ -20,10 +20,11 @@ from ..evaluation import Results, dose, evaluate, summarise
 from ..inspector import inspect_neuron
 from ..models import load_model, sites
 from ..organisms.registry import planted_units
+from ..plots import export_all
 from ..prompts import PromptSet, load_contrast, load_prompts
 from ..units import Circuit
 from .compare import compare
-from .figures import comparison_figures, dose_figure, export_all, localiser_figures
+from .figures import comparison_figures, dose_figure, localiser_figures
 from .localisers import LocaliserStudy, localisers
 
 #: Multipliers of the dose–response figure: ablated … baseline … doubled.
@@ -107,7 +108,7 @@ def demo(
     figures["dose_response"] = dose_figure(doses)
     figures |= {f"neuron_{key}": figure for key, figure in view.figures().items()}
     results = Results.concatenate([*(study.results for study in studies.values()), doses])
-    written = export_all(figures, out, captions=_CAPTIONS)
+    written = export_all(figures, out, _CAPTIONS, title="The demo")
     tables = _tables(studies, comparison.table, doses)
     _save(out, tables, results, seed, n_prompts)
     notes = _notes(studies, stable, prompts, choices)
