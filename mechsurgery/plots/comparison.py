@@ -109,6 +109,8 @@ def overlap(circuits: Mapping[str, Circuit], *, title: str = "Overlap of circuit
             colorbar=colorbar(),
         )
     )
-    figure.update_xaxes(tickangle=0 if sum(map(len, names)) < 24 else 90)
+    upright = sum(map(len, names)) > 24  # longer names stand upright and need height of their own
+    figure.update_xaxes(tickangle=90 if upright else 0)
     figure.update_yaxes(autorange="reversed")
-    return themed(figure, title, height=60 + 36 * len(names), width=SINGLE if len(names) < 5 else DOUBLE)
+    height = 20 + 44 * len(names) + upright * 6 * max(map(len, names))
+    return themed(figure, title, height=height, width=SINGLE if len(names) < 5 else DOUBLE)
