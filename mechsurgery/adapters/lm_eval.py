@@ -22,8 +22,10 @@ from ..errors import InputError, MissingExtraError, PromptError, listed
 from ..evaluation.assembly import labels_of, typed
 from ..intervention import BASELINE, Custom, Intervention, applied
 from ..models import sites, tokens
-from ..models.capture import _watched
+from ..models.capture import final_residual
+from ..models.fingerprint import fingerprint
 from ..models.generate import generate
+from ..models.progress import with_progress
 from ..prompts import Prompt
 from ..prompts.chat import Template, as_template, render, stop_texts
 
@@ -34,18 +36,8 @@ WHOLE_TASK = "all"
 
 _ROUND = 32
 _CHUNK = 1 << 26
-_LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 _SAMPLING = ("top_p", "top_k", "min_p", "typical_p")
-_NEUTRAL = {
-    "top_p": (None, 1),
-    "top_k": (None, 0, -1),
-    "min_p": (None, 0),
-    "typical_p": (None, 1),
-    "num_beams": (None, 1),
-    "repetition_penalty": (None, 1),
-    "num_return_sequences": (None, 1),
-    "use_cache": (None, True, False),
-}
+_NEUTRAL = {"top_k": (0, -1), "min_p": (0,), "use_cache": (True, False)}
 
 Request = tuple[Any, list[int], list[int]]
 
@@ -90,7 +82,7 @@ def lm_eval_results(
     runs = [BASELINE, *interventions]
     adapters = [lm(model, run, batch_size=batch_size, max_length=max_length, template=template) for run in runs]
     tasks = [tasks] if isinstance(tasks, (str, Mapping)) else list(tasks)
-    facts = {"model": str(model.cfg.model_name), "fingerprint": sites.fingerprint(model), "seed": 0}
+    facts = {"model": str(model.cfg.model_name), "fingerprint": fingerprint(model), "seed": 0}
     parts = [
         pd.DataFrame(_rows(_run(adapter, tasks, options))).assign(**labels_of(adapter.intervention), **facts)
         for adapter in adapters
@@ -169,7 +161,6 @@ class _Adapter:
         intervention.check(model)
         self.model, self.intervention, self.tokenizer = model, intervention, model.tokenizer
         self.batch_size, self.max_length, self.template = batch_size, max_length, template
-        self._device = tokens.device_of(model)
 
     @property
     def eot_token_id(self) -> int:
@@ -192,7 +183,7 @@ class _Adapter:
         """16 hexadecimal digits for all that an answer to a request depends on."""
         run = self.intervention
         done = (run.digest, run.strength) if run.strength else None
-        return _digest((sites.fingerprint(self.model), done, self.max_length))
+        return _digest((fingerprint(self.model), done, self.max_length))
 
     def chat_template(self, chat_template: bool | str = False) -> str | None:
         """The template's text (None where none is applied); it is chosen in `lm`, not by name here."""
@@ -239,10 +230,9 @@ class _Adapter:
             return []
         answers: list[Any] = [None] * len(requests)
         inputs = list(members)
-        pad = tokens.pad_id(self.model)
-        batches = tokens.batches(inputs, pad_id=pad, max_rows=self.batch_size, device=self._device)
+        batches = tokens.batches_for(self.model, inputs, max_rows=self.batch_size)
         with applied(self.model, self.intervention):
-            for batch in _watched(batches, not disable_tqdm, "log-likelihoods"):
+            for batch in with_progress(batches, "reading log-likelihoods", shown=not disable_tqdm):
                 asked = [(row, i) for row, place in enumerate(batch.rows) for i in members[inputs[place]]]
                 scores = self._scores(batch, [(row, requests[i][2]) for row, i in asked])
                 for (_, i), score in zip(asked, scores):
@@ -260,7 +250,7 @@ class _Adapter:
         targets = torch.tensor([token for _, end in ends for token in end], device=device)
         step = max(1, _CHUNK // self.model.cfg.d_vocab)
         logs, greedy = [], []
-        residual = self.model(batch.ids, attention_mask=batch.mask, stop_at_layer=self.model.cfg.n_layers)
+        residual = final_residual(self.model, batch.ids, batch.mask)
         for part in torch.arange(len(rows), device=device).split(step):
             logits = sites.unembed(self.model, residual[rows[part], places[part]]).float()
             logs.append(logits.gather(-1, targets[part, None])[:, 0] - logits.logsumexp(-1))
@@ -359,15 +349,13 @@ class _Decoding:
 
 def _decoding(arguments: Mapping[str, Any], max_length: int) -> _Decoding:
     """From lm_eval's generation arguments, or `InputError` for what `generate` does not do."""
-    given = dict(arguments)
-    until = given.pop("until", None) or ()
-    until = (until,) if isinstance(until, str) else tuple(dict.fromkeys(text for text in until if text))
-    lengths = [given.pop(name, None) for name in _LENGTHS]
-    n_new = next((int(length) for length in lengths if length is not None), MAX_GEN_TOKS)
-    temperature, sampled = given.pop("temperature", None), given.pop("do_sample", None)
-    if sampled is None:
-        sampled = bool(temperature)
-    temperature = (1.0 if temperature is None else float(temperature)) if sampled else 0.0
+    from lm_eval.models.utils import normalize_gen_kwargs
+
+    given = {name: value for name, value in arguments.items() if value is not None}
+    temperature, seed = float(given.get("temperature", 1.0)), int(given.pop("seed", 0))
+    given = dict(normalize_gen_kwargs(given, MAX_GEN_TOKS))
+    given.pop("temperature", None)
+    sampled, n_new, until = (given.pop(name) for name in ("do_sample", "max_gen_toks", "until"))
     if sampled and temperature <= 0:
         raise InputError(f"do_sample=True with temperature={temperature:g}; give one above 0, or no do_sample")
     if not 0 < n_new < max_length:
@@ -375,15 +363,14 @@ def _decoding(arguments: Mapping[str, Any], max_length: int) -> _Decoding:
             f"max_gen_toks={n_new} leaves no room for a prompt in a context of {max_length}; give 1 to "
             f"{max_length - 1}, e.g. gen_kwargs={{'max_gen_toks': {max(1, max_length // 2)}}}"
         )
-    seed = int(given.pop("seed", None) or 0)
     idle = () if sampled else _SAMPLING
-    wrong = [name for name, value in given.items() if name not in idle and value not in _NEUTRAL.get(name, ())]
+    wrong = [name for name, value in given.items() if name not in idle and value not in _NEUTRAL.get(name, (1,))]
     if wrong:
         raise InputError(
             f"generation arguments {listed(wrong)} are not supported; use until, max_gen_toks, do_sample, "
             "temperature and seed"
         )
-    return _Decoding(until, n_new, temperature, seed)
+    return _Decoding(tuple(dict.fromkeys(text for text in until if text)), n_new, temperature * bool(sampled), seed)
 
 
 def _digest(facts: Any) -> str:

@@ -2,7 +2,7 @@
 
 from .changes import Affine, Custom, Project
 from .intervention import BASELINE, Edit, Intervention, applied, row_hooks, with_controls
-from .latents import median_norm, scale_latents, steer_latents
+from .latents import scale_latents, steer_latents
 from .scaling import ablate, mean_ablate, scale
 from .shift import shift_weights
 from .steering import project_out, steer
@@ -17,7 +17,6 @@ __all__ = [
     "ablate",
     "applied",
     "mean_ablate",
-    "median_norm",
     "project_out",
     "row_hooks",
     "scale",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from einops import rearrange
 from torch import Tensor
 
-from ..deltas import WeightDelta
+from ..deltas import Part, WeightDelta
 from ..errors import MismatchError, UnsupportedModelError, listed
 
 _GATED = ("Llama", "Mistral", "Qwen2", "Qwen3", "Gemma2", "Gemma3")
@@ -45,15 +46,21 @@ def checkpoint_difference(config: dict[str, Any], delta: WeightDelta) -> dict[st
         place = _gated
     else:
         raise UnsupportedModelError(f"deltas cannot be written into {architecture}; supported: {listed(_GATED)}, …")
-    found: dict[str, Callable[[], Tensor]] = {}
+    changes: dict[str, Callable[[], Tensor]] = {}
     for name, part in delta.parts.items():
         where = place(name, config, architecture)
         if where is None:
             raise MismatchError(f"parameter {name!r} has no tensor of its own in a checkpoint of {architecture}")
         key, change = where
-        before = found.get(key)
-        found[key] = lambda p=part, c=change, b=before: c(p.dense()) + (0 if b is None else b())
-    return found
+        before = changes.get(key)
+        changes[key] = partial(_summed, part, change, before)
+    return changes
+
+
+def _summed(part: Part, layout: Callable[[Tensor], Tensor], before: Callable[[], Tensor] | None) -> Tensor:
+    """The part in the checkpoint's layout, added to what other parts change in the same tensor."""
+    difference = layout(part.dense())
+    return difference if before is None else difference + before()
 
 
 def _split(name: str) -> tuple[int, str] | None:

@@ -10,7 +10,7 @@ import json
 import shutil
 import struct
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..deltas import exact_difference
 from ..errors import InputError, LoadError, MismatchError, UnsafeFileError, listed
+from .progress import with_progress
 
 _NAMES = {
     torch.float64: "F64",
@@ -50,26 +51,25 @@ class Checkpoint:
         self.where: dict[str, Path] = {}
         self.facts: dict[str, tuple[str, tuple[int, ...]]] = {}
         for shard in self.shards:
-            for name, own in _header(shard).items():
-                self.where[name] = shard
-                self.facts[name] = (own["dtype"], tuple(own["shape"]))
+            with _opened(shard) as file:
+                for name in file.keys():  # noqa: SIM118 (no dictionary, and not iterable)
+                    part = file.get_slice(name)
+                    self.where[name] = shard
+                    self.facts[name] = (part.get_dtype(), tuple(part.get_shape()))
 
     def __call__(self, name: str) -> Tensor:
         """One tensor."""
-        from safetensors import safe_open
-
-        with safe_open(str(self.where[name]), framework="pt") as file:
+        with _opened(self.where[name]) as file:
             return file.get_tensor(name)
 
 
-def _header(shard: Path) -> dict[str, Any]:
-    with open(shard, "rb") as file:
-        (size,) = struct.unpack("<Q", file.read(8))
-        if size > 100_000_000:
-            raise LoadError(f"{str(shard)!r} is no safetensors file: its header says {size} bytes")
-        found = json.loads(file.read(size))
-    found.pop("__metadata__", None)
-    return found
+def _opened(shard: Path) -> Any:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        return safe_open(str(shard), framework="pt")
+    except SafetensorError as error:
+        raise LoadError(f"{str(shard)!r} is no safetensors file: {error}") from error
 
 
 def write_safetensors(
@@ -105,7 +105,7 @@ def _new_directory(out: Path) -> Iterator[Path]:
         raise InputError(f"{str(out)!r} exists; give a directory that does not, so that nothing is overwritten")
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as temporary:
-        folder = Path(temporary) / "made"
+        folder = Path(temporary) / "checkpoint"
         folder.mkdir()
         yield folder
         folder.rename(out)
@@ -137,7 +137,7 @@ def stream_difference(after: str | Path, before: str | Path, out: str | Path, *,
         )
     out = Path(out)
     with _new_directory(out) as folder:
-        for shard in _watched(new.shards, progress, "difference"):
+        for shard in with_progress(new.shards, "subtracting", shown=progress, unit="shard"):
             names = [name for name, where in new.where.items() if where == shard]
             shapes = {name: (exact_difference(new(name), old(name)).dtype, new.facts[name][1]) for name in names}
             write_safetensors(
@@ -168,17 +168,17 @@ def stream_add(
         )
     out = Path(out)
 
-    def made(name: str) -> Tensor:
-        own = old(name)
-        if name not in change.facts or not own.is_floating_point():
-            return own
-        return own.double().add_(change(name).double(), alpha=strength).to(own.dtype)
+    def changed(name: str) -> Tensor:
+        tensor = old(name)
+        if name not in change.facts or not tensor.is_floating_point():
+            return tensor
+        return tensor.double().add_(change(name).double(), alpha=strength).to(tensor.dtype)
 
     with _new_directory(out) as folder:
-        for shard in _watched(old.shards, progress, "adding"):
+        for shard in with_progress(old.shards, "adding", shown=progress, unit="shard"):
             names = [name for name, where in old.where.items() if where == shard]
             shapes = {name: (_DTYPES[old.facts[name][0]], old.facts[name][1]) for name in names}
-            write_safetensors(folder / shard.name, shapes, made)
+            write_safetensors(folder / shard.name, shapes, changed)
         _copy_rest(old.directory, folder)
     return out
 
@@ -202,9 +202,3 @@ def stream_cosine(a: str | Path, b: str | Path) -> dict[str, float]:
         "norm_b": sums["b"] ** 0.5,
         "cosine": sums["dot"] / norms if norms else 0.0,
     }
-
-
-def _watched(items: Iterable[Any], progress: bool, what: str) -> Any:
-    from tqdm.auto import tqdm
-
-    return tqdm(items, desc=what, unit="shard", disable=not progress, leave=False)

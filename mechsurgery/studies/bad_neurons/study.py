@@ -16,6 +16,7 @@ from typing import Any
 
 import pandas as pd
 
+from ...adapters.saelens import load_sae
 from ...artifacts import provenance, write_atomically
 from ...attribution.probes import Probe
 from ...deltas import WeightDelta
@@ -25,7 +26,7 @@ from ...intervention import ablate
 from ...intervention.hooks import applied
 from ...intervention.weights import with_delta
 from ...models import load_model, sites
-from ...models.dictionaries import Dictionary, load_sae
+from ...models.dictionaries import Dictionary
 from ...training.tuning import LoRA, Recipe, finetune
 from ...units import Circuit, UnitScores
 from ..base import Study
