@@ -7,7 +7,6 @@ same for every method, so selecting, set algebra, controls, saving and plotting 
 from __future__ import annotations
 
 import html
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,18 +18,9 @@ from torch import Tensor
 
 from .artifacts import load_tensors, save_tensors
 from .errors import ActivationError, InputError, MismatchError, SiteError, listed
+from .names import layer_of
 
 Sign = Literal["abs", "positive", "negative"]
-
-
-def layer_of(site: str) -> int:
-    """The layer a hook point belongs to, or -1 where it belongs to none.
-
-    >>> layer_of("blocks.12.mlp.hook_post")
-    12
-    """
-    match = re.match(r"blocks\.(\d+)\.", site)
-    return int(match.group(1)) if match else -1
 
 
 @dataclass(frozen=True, eq=False)
@@ -331,7 +321,7 @@ class Circuit:
 def _frame(units: Mapping[str, tuple[Tensor, Tensor]]) -> Any:
     import pandas as pd
 
-    rows = {"site": [], "layer": [], "neuron": [], "score": []}
+    rows: dict[str, list[Any]] = {"site": [], "layer": [], "neuron": [], "score": []}
     for site, (indices, scores) in units.items():
         rows["site"] += [site] * len(indices)
         rows["layer"] += [layer_of(site)] * len(indices)
@@ -341,12 +331,12 @@ def _frame(units: Mapping[str, tuple[Tensor, Tensor]]) -> Any:
 
 
 def _budget(fraction: float | None, k: int | None, total: int) -> int:
-    if (fraction is None) == (k is None):
-        raise InputError(f"give either fraction or k, not both or neither (fraction={fraction}, k={k})")
-    if fraction is not None:
+    if fraction is not None and k is None:
         if not 0 < fraction <= 1:
             raise InputError(f"fraction={fraction} is outside (0, 1]; 0.001 chooses 0.1 % of the units")
         return max(1, round(fraction * total))
+    if k is None or fraction is not None:
+        raise InputError(f"give either fraction or k, not both or neither (fraction={fraction}, k={k})")
     if k < 1 or k > total:
         raise InputError(f"k={k} is outside 1 … {total}, the number of units; give a number within")
     return k

@@ -1,4 +1,4 @@
-"""A judge behind any OpenAI-compatible HTTP endpoint, with retries, a rate limit and kept answers.
+"""Judges by name, and one behind any OpenAI-compatible HTTP endpoint, with retries, a rate limit and kept answers.
 
 The key is read from the environment when a request is made; it is in no file, message or repr.
 """
@@ -16,8 +16,27 @@ from typing import Any
 
 from ..artifacts import load_json, save_json
 from ..errors import InputError, LoadError, MissingExtraError
+from ..grading.judges import Judge, LocalJudge, RecordedJudge
 
 logger = logging.getLogger(__name__)
+
+
+def judge_from(text: str, **options: Any) -> Judge:
+    """The judge that a command line names; `options` are those of the judge's class.
+
+    "recorded:FILE.json" is a `RecordedJudge`, "https://host/v1#model" an `EndpointJudge`, anything else a model to
+    load for a `LocalJudge`.
+    """
+    if text.startswith("recorded:"):
+        return RecordedJudge.load(text.removeprefix("recorded:"))
+    if text.startswith(("http://", "https://")):
+        url, _, model = text.partition("#")
+        if not model:
+            raise InputError(f"judge {text!r} names no model; write it after a #, as in {url}#some-model")
+        return EndpointJudge(url, model, **options)
+    from ..models import load_model
+
+    return LocalJudge(load_model(text), **options)
 
 
 class _Again(Exception):
@@ -73,15 +92,15 @@ class EndpointJudge:
             import httpx
         except ImportError as error:
             raise MissingExtraError("an endpoint judge needs httpx: pip install 'mechsurgery[judge]'") from error
-        found = []
+        answers = []
         with httpx.Client(timeout=self.timeout) as client:
             for prompt in tqdm(prompts, desc=f"judge {self.model}", disable=not self.progress):
                 kept = self._kept(prompt)
                 if kept is None:
                     kept = self._ask(client, prompt)
                     self._keep(prompt, kept)
-                found.append(kept)
-        return found
+                answers.append(kept)
+        return answers
 
     def _ask(self, client: Any, prompt: str) -> str:
         from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential

@@ -5,7 +5,7 @@ from .controls import pair_bootstrap, random_circuits, recovery
 from .differences import completion_difference, model_difference, random_scores
 from .gradient import exact_removal, latent_attribution, mean_activation, mean_activations, neuron_attribution
 from .probes import Probe, fit_probe, fit_probe_on
-from .splice import latent_means, mean_latents, spliced_attribution
+from .splice import mean_latents, spliced_attribution
 from .statistics import ContrastStatistics, contrast_statistics, last_token_activations, unit_activations
 from .universal import universal_neurons
 
@@ -20,7 +20,6 @@ __all__ = [
     "fit_probe_on",
     "last_token_activations",
     "latent_attribution",
-    "latent_means",
     "locate",
     "mean_activation",
     "mean_activations",

@@ -26,11 +26,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from .. import names
 from ..directions import Direction
 from ..errors import InputError, MismatchError, listed
 from ..models import sites
+from ..models.protocol import Model
+from ..names import layer_of
 from ..prompts import ContrastSet, PromptSet
-from ..units import Circuit, UnitScores, layer_of
+from ..units import Circuit, UnitScores
 from .statistics import ContrastStatistics, contrast_statistics
 from .universal import universal_neurons
 
@@ -43,7 +46,7 @@ def score(
     statistics: ContrastStatistics,
     rule: str = "difference",
     *,
-    model: Any = None,
+    model: Model | None = None,
     direction: Direction | Float[Tensor, " d_model"] | None = None,
 ) -> UnitScores:
     """Score every measured unit by a `rule` (see the module's docstring).
@@ -59,13 +62,13 @@ def score(
         raise InputError(f"rule={rule!r} weighs what neurons write; pass model=, the model of these statistics")
     if rule == "difference_alignment" and direction is None:
         raise InputError("rule='difference_alignment' needs direction=; mean_difference_direction makes one")
-    found = {}
+    scores = {}
     for site in statistics.sites:
         value = _statistic(statistics, site, rule)
-        if rule.startswith("difference_"):
+        if rule.startswith("difference_") and model is not None:
             value = value * _write_factor(model, site, value, direction if rule == "difference_alignment" else None)
-        found[site] = value.float().cpu()
-    return UnitScores(found, rule, dict(statistics.info))
+        scores[site] = value.float().cpu()
+    return UnitScores(scores, rule, dict(statistics.info))
 
 
 def _statistic(statistics: ContrastStatistics, site: str, rule: str) -> Float[Tensor, " d"]:
@@ -87,8 +90,8 @@ def _statistic(statistics: ContrastStatistics, site: str, rule: str) -> Float[Te
     return torch.special.ndtr(ratio) - 0.5 if rule == "auroc" else ratio
 
 
-def _write_factor(model: Any, site: str, value: Tensor, direction: Direction | Tensor | None) -> Tensor:
-    write = sites.write_weights(model, layer_of(site))
+def _write_factor(model: Model, site: str, value: Tensor, direction: Direction | Tensor | None) -> Tensor:
+    write = sites.write_weights(model, layer_of(site)).detach()
     if write.shape[0] != value.numel():
         raise MismatchError(
             f"the statistics have {value.numel()} units at {site!r}, the model writes {write.shape[0]}; "
@@ -97,15 +100,13 @@ def _write_factor(model: Any, site: str, value: Tensor, direction: Direction | T
     write = write.to(value)
     if direction is None:
         return write.norm(dim=1)
-    vector = direction
-    if isinstance(direction, Direction):
-        vector = direction.at(sites.residual_sites(model, [layer_of(site)])[0])
+    vector = direction.at(names.residual(layer_of(site))) if isinstance(direction, Direction) else direction
     vector = vector.to(value)
     return write @ (vector / vector.norm().clamp_min(_TINY))
 
 
 def mean_difference_direction(
-    model: Any, contrast: ContrastSet, *, layers: list[int] | None = None, template: str = "auto"
+    model: Model, contrast: ContrastSet, *, layers: list[int] | None = None, template: str = "auto"
 ) -> Direction:
     """Mean last-token difference of the residual stream after each layer: the CAA vector.
 
@@ -118,7 +119,7 @@ def mean_difference_direction(
 
 
 def locate(
-    model: Any,
+    model: Model,
     contrast: ContrastSet,
     *,
     rule: str = "difference",

@@ -11,7 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import InputError
-from ..models import capture, sites
+from ..models import capture, sites, tokens
+from ..models.protocol import Model
 from ..prompts import ContrastSet
 from ..prompts.chat import encode
 from ..units import Circuit
@@ -36,7 +37,7 @@ def recovery(found: Circuit, truth: Circuit) -> dict[str, float | int]:
 
 
 def pair_bootstrap(
-    model: Any,
+    model: Model,
     contrast: ContrastSet,
     *,
     rule: str = "difference",
@@ -69,14 +70,15 @@ def pair_bootstrap(
         _weighted_sums(model, side, names, weight, full, template, max_rows)
         for side, weight in zip((contrast.positive, contrast.negative), weights)
     ]
-    own, jaccards = circuit.members(), []
-    hits = dict.fromkeys(own, 0)
+    chosen: set[tuple[str, int]] = circuit.members()
+    jaccards: list[float] = []
+    hits = dict.fromkeys(chosen, 0)
     for draw in range(resamples):
-        sides = [_resampled(side, weight[draw], draw, names, full) for side, weight in zip(sums, weights)]
-        again = score(ContrastStatistics(*sides, full.info), rule, model=model, direction=direction).top(**top)
-        members = again.members()
-        jaccards.append(len(own & members) / len(own | members))
-        for unit in own & members:
+        positive, negative = (_resampled(side, weight[draw], draw, names, full) for side, weight in zip(sums, weights))
+        resampled = ContrastStatistics(positive, negative, full.info)
+        drawn = score(resampled, rule, model=model, direction=direction).top(**top).members()
+        jaccards.append(len(chosen & drawn) / len(chosen | drawn))
+        for unit in chosen & drawn:
             hits[unit] += 1
     stability = circuit.to_frame()
     stability["share"] = [hits[site, i] / resamples for site, i in zip(stability["site"], stability["neuron"])]
@@ -100,7 +102,7 @@ def _draw_weights(contrast: ContrastSet, resamples: int, seed: int) -> list[Floa
 
 
 def _weighted_sums(
-    model: Any,
+    model: Model,
     prompts: Any,
     names: Sequence[str],
     weights: Float[Tensor, "resamples n"],
@@ -121,7 +123,8 @@ def _weighted_sums(
         else:
             sums[site] = [total, square]
 
-    capture.stream(model, encode(model.tokenizer, prompts, template=template), names, update, max_rows=max_rows)
+    ids = encode(tokens.tokenizer_of(model), prompts, template=template)
+    capture.stream(model, ids, names, update, max_rows=max_rows)
     return {site: (total, square) for site, (total, square) in sums.items()}
 
 

@@ -7,18 +7,20 @@ picks the MLP neurons that write it. How "that write it" is measured is left ope
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
+from .. import names
 from ..artifacts import provenance
 from ..directions import Direction
 from ..errors import InputError, SiteError, listed
 from ..models import sites
 from ..models.dictionaries import Dictionary
-from ..units import UnitScores, layer_of
+from ..models.protocol import Model
+from ..names import layer_of
+from ..units import UnitScores
 from .probes import Probe
 from .statistics import ContrastStatistics
 
@@ -41,7 +43,7 @@ def decoded_direction(probe: Probe, dictionary: Dictionary | None = None, *, sit
 
 
 def neurons_along(
-    model: Any,
+    model: Model,
     direction: Direction,
     how: Match = "cosine",
     *,
@@ -64,38 +66,27 @@ def neurons_along(
     if len(direction.vectors) != 1:
         raise InputError(f"a direction at {len(direction.vectors)} hook points; give one with a single vector")
     (site, vector), *_ = direction.vectors.items()
-    last = layer_of(site) if site.endswith(("hook_resid_post", "hook_mlp_out")) else layer_of(site) - 1
+    last = layer_of(site) if names.is_written_by_own_layer(site) else layer_of(site) - 1
     chosen = list(layers) if layers is not None else list(range(last + 1))
     if not chosen:
         raise InputError(f"no layer writes before {site!r}; give layers=")
     unit = vector.float() / vector.float().norm().clamp_min(1e-12)
-    found = {}
+    scores = {}
     for name in sites.neuron_sites(model, chosen):
-        write = write_rows(model, layer_of(name))
+        write = sites.write_rows(model, layer_of(name))
         along = write @ unit.to(write)
         if how == "cosine":
             value = along / write.norm(dim=1).clamp_min(1e-12)
         else:
-            assert statistics is not None
             value = along * _activation(statistics, name, how).to(write)
-        found[name] = value.float().cpu()
+        scores[name] = value.float().cpu()
     info = provenance(**{k: v for k, v in direction.info.items() if k not in ("made", "versions")}, how=how)
-    return UnitScores(found, f"{direction.name}, {how}", info)
+    return UnitScores(scores, f"{direction.name}, {how}", info)
 
 
-def write_rows(model: Any, layer: int) -> Float[Tensor, "d_mlp d_model"]:
-    """What a unit of each neuron's activation adds to the residual stream, float32; after the gain of a post-MLP norm.
-
-    The norm's own scale is a positive number common to all neurons of a layer and token, and is left out.
-    """
-    rows = sites.write_weights(model, layer).detach().float()
-    if model.cfg.use_normalization_before_and_after:
-        rows = rows * model.blocks[layer].ln2_post.w.detach().float()
-    return rows
-
-
-def _activation(statistics: ContrastStatistics, site: str, how: str) -> Tensor:
+def _activation(statistics: ContrastStatistics | None, site: str, how: str) -> Tensor:
     """Δh for "contrast"; the root mean square over both sides for "contribution"."""
+    assert statistics is not None
     if site not in statistics.sites:
         raise SiteError(f"the statistics lack {site!r}; they have {listed(statistics.sites)}")
     if how == "contrast":

@@ -10,18 +10,17 @@ from typing import Any, Literal
 
 import torch
 
-from ..artifacts import provenance
 from ..errors import MismatchError
 from ..models import sites
-from ..models.dictionaries import Dictionary
+from ..models.dictionaries import Dictionary, latent_means
+from ..models.protocol import Model
 from ..prompts.pairs import CompletionPairs
 from ..units import UnitScores
-from .splice import latent_means
 
 
 def model_difference(
-    model: Any,
-    other: Any,
+    model: Model,
+    other: Model,
     dictionary: Dictionary,
     pairs: CompletionPairs,
     *,
@@ -37,30 +36,34 @@ def model_difference(
     if sites.width(other, dictionary.hook_name) != dictionary.width:
         raise MismatchError("the two models differ in width; model diffing needs a twin of the same shape")
     rows = [[*p, *c] for p, c in zip(pairs.prompts, getattr(pairs, side))]
-    found = [latent_means(own, dictionary, rows, max_rows=max_rows) for own in (model, other)]
-    return _scores(model, dictionary, found[0] - found[1], "model difference", side=side, n_pairs=len(pairs))
+    here, there = (latent_means(one, dictionary, rows, max_rows=max_rows) for one in (model, other))
+    return _scores(model, dictionary, here - there, "model difference", side=side, n_pairs=len(pairs))
 
 
 def completion_difference(
-    model: Any, dictionary: Dictionary, pairs: CompletionPairs, *, max_rows: int = 32
+    model: Model, dictionary: Dictionary, pairs: CompletionPairs, *, max_rows: int = 32
 ) -> UnitScores:
     """Δ-activation in one model: mean latent activation on bad completions minus on good ones, completion tokens."""
     dictionary.check(model)
-    found = []
-    for side in (pairs.bad, pairs.good):
-        rows = [[*p, *c] for p, c in zip(pairs.prompts, side)]
-        found.append(latent_means(model, dictionary, rows, last=[len(c) for c in side], max_rows=max_rows))
-    return _scores(model, dictionary, found[0] - found[1], "completion difference", n_pairs=len(pairs))
+    bad, good = (
+        latent_means(
+            model,
+            dictionary,
+            [[*p, *c] for p, c in zip(pairs.prompts, side)],
+            n_completion=[len(c) for c in side],
+            max_rows=max_rows,
+        )
+        for side in (pairs.bad, pairs.good)
+    )
+    return _scores(model, dictionary, bad - good, "completion difference", n_pairs=len(pairs))
 
 
-def random_scores(model: Any, dictionary: Dictionary, *, seed: int = 0) -> UnitScores:
+def random_scores(model: Model, dictionary: Dictionary, *, seed: int = 0) -> UnitScores:
     """Random positive scores: a ranking by chance."""
     values = torch.rand(dictionary.n_latents, generator=torch.Generator().manual_seed(seed))
     return _scores(model, dictionary, values, "random", seed=seed)
 
 
-def _scores(model: Any, dictionary: Dictionary, values: torch.Tensor, rule: str, **facts: Any) -> UnitScores:
-    info = provenance(
-        model=str(model.cfg.model_name), fingerprint=sites.fingerprint(model), dictionary=dictionary.name, **facts
-    )
+def _scores(model: Model, dictionary: Dictionary, values: torch.Tensor, rule: str, **facts: Any) -> UnitScores:
+    info = sites.provenance_of(model, dictionary=dictionary.name, **facts)
     return UnitScores({dictionary.site: values.float().cpu()}, rule, info)

@@ -27,10 +27,11 @@ from einops import einsum
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..artifacts import provenance
 from ..errors import ActivationError, InputError
 from ..models import capture, sites, tokens
 from ..models.dictionaries import Dictionary
+from ..models.progress import with_progress
+from ..models.protocol import Model
 from ..prompts import PromptSet, encode
 from ..prompts.pairs import CompletionPairs
 from ..units import Circuit, UnitScores
@@ -61,27 +62,25 @@ class PairBatch:
         return chosen.float()
 
 
-def pair_batches(model: Any, pairs: CompletionPairs, max_rows: int) -> Iterator[PairBatch]:
+def pair_batches(model: Model, pairs: CompletionPairs, max_rows: int) -> Iterator[PairBatch]:
     """Both completions of every pair in batches of like length."""
     joined = [[*p, *c] for side in (pairs.bad, pairs.good) for p, c in zip(pairs.prompts, side)]
     n, device = len(pairs), tokens.device_of(model)
-    for batch in tokens.batches(
-        joined, pad_id=tokens.pad_id(model), max_rows=max_rows, n_ctx=model.cfg.n_ctx, device=device
-    ):
-        own = [row % n for row in batch.rows]
+    for batch in tokens.batches_for(model, joined, max_rows=max_rows):
+        chosen = [row % n for row in batch.rows]
         sides = [pairs.bad if row < n else pairs.good for row in batch.rows]
         yield PairBatch(
-            own,
+            chosen,
             torch.tensor([1.0 if row < n else -1.0 for row in batch.rows], device=device),
             batch.ids,
             batch.mask,
-            torch.tensor([len(side[i]) for side, i in zip(sides, own)], device=device),
-            torch.tensor([len(pairs.prompts[i]) for i in own], device=device),
+            torch.tensor([len(side[i]) for side, i in zip(sides, chosen)], device=device),
+            torch.tensor([len(pairs.prompts[i]) for i in chosen], device=device),
         )
 
 
 def completion_loss(
-    model: Any, batch: PairBatch, residual: Float[Tensor, "rows pos d_model"], reduction: str
+    model: Model, batch: PairBatch, residual: Float[Tensor, "rows pos d_model"], reduction: str
 ) -> Float[Tensor, " rows"]:
     """Cross-entropy of each row's completion (nats), summed or averaged over its tokens."""
     wide = int(batch.n_completion.max())
@@ -95,7 +94,7 @@ def completion_loss(
 
 
 def latent_attribution(
-    model: Any,
+    model: Model,
     dictionary: Dictionary,
     pairs: CompletionPairs,
     mean: Float[Tensor, " d"],
@@ -128,20 +127,18 @@ def latent_attribution(
         else:
             matrix += einsum(gradient[0].float(), centred, "b p i, b p j -> i j").double().cpu()
     if diagonal:
-        found = -matrix.float()
+        scores = -matrix.float()
     else:
         parts = dictionary.unit_decoder().cpu().split(_CHUNK)
-        found = torch.cat([-einsum(part, matrix.float(), part, "n i, i j, n j -> n") for part in parts])
+        scores = torch.cat([-einsum(part, matrix.float(), part, "n i, i j, n j -> n") for part in parts])
     facts = {"positions": positions, "reduction": reduction, "side": side, "n_pairs": len(pairs)}
-    info = provenance(
-        model=str(model.cfg.model_name), fingerprint=sites.fingerprint(model), dictionary=dictionary.name, **facts
-    )
+    info = sites.provenance_of(model, dictionary=dictionary.name, **facts)
     site = dictionary.hook_name if diagonal else dictionary.site
-    return UnitScores({site: found}, f"attribution ({side})" if side != "difference" else "delta attribution", info)
+    return UnitScores({site: scores}, f"attribution ({side})" if side != "difference" else "delta attribution", info)
 
 
 def gradients(
-    model: Any,
+    model: Model,
     names: Sequence[str],
     pairs: CompletionPairs,
     *,
@@ -157,16 +154,16 @@ def gradients(
     sites.check_sites(model, names)
     bad, good = {"difference": (1.0, -1.0), "bad": (1.0, 0.0), "good": (0.0, 1.0)}[side]
     order = sorted(names, key=sites.layer_of)
-    for batch in capture._watched(list(pair_batches(model, pairs, max_rows)), progress, "attribution"):
+    for batch in with_progress(list(pair_batches(model, pairs, max_rows)), "attributing", shown=progress):
         seen: dict[str, Tensor] = {}
 
         def take(activation: Tensor, hook: Any = None, *, name: str, seen: dict[str, Tensor] = seen) -> Tensor:
-            leaf = activation if activation.requires_grad else activation.detach().requires_grad_(True)
-            seen[name] = leaf
-            return leaf
+            # Where parameters require grad, the first activation has a history; the graph is to begin here.
+            seen[name] = activation if seen else activation.detach().requires_grad_(True)
+            return seen[name]
 
         with torch.enable_grad(), model.hooks(fwd_hooks=[(name, partial(take, name=name)) for name in order]):
-            residual = model(batch.ids, attention_mask=batch.mask, stop_at_layer=model.cfg.n_layers)
+            residual = capture.final_residual(model, batch.ids, batch.mask)
             loss = completion_loss(model, batch, residual, reduction)
             weight = torch.where(batch.sign > 0, bad, good)
             grads = torch.autograd.grad((loss * weight).sum(), [seen[name] for name in names])
@@ -177,7 +174,7 @@ def gradients(
 
 
 def neuron_attribution(
-    model: Any,
+    model: Model,
     pairs: CompletionPairs,
     means: Mapping[str, Float[Tensor, " d"]],
     *,
@@ -204,18 +201,12 @@ def neuron_attribution(
         for site, activation, gradient in zip(means, activations, grads):
             centred = activation.float() - means[site].to(activation.device).float()
             total[site] -= (gradient.float() * centred * weight).sum((0, 1)).double().cpu()
-    info = provenance(
-        model=str(model.cfg.model_name),
-        fingerprint=sites.fingerprint(model),
-        positions=positions,
-        reduction=reduction,
-        n_pairs=len(pairs),
-    )
+    info = sites.provenance_of(model, positions=positions, reduction=reduction, n_pairs=len(pairs))
     return UnitScores({site: value.float() for site, value in total.items()}, "delta attribution", info)
 
 
 def mean_activation(
-    model: Any, prompts: PromptSet, hook_name: str, *, template: str = "auto", max_rows: int = 64
+    model: Model, prompts: PromptSet, hook_name: str, *, template: str = "auto", max_rows: int = 64
 ) -> Float[Tensor, " d"]:
     """ā: the mean activation over all tokens of reference prompts at a hook point, float32 on the CPU."""
     return mean_activations(model, prompts, [hook_name], template=template, max_rows=max_rows)[hook_name]
@@ -223,24 +214,24 @@ def mean_activation(
 
 @torch.no_grad()
 def mean_activations(
-    model: Any, prompts: PromptSet, names: Sequence[str], *, template: str = "auto", max_rows: int = 64
+    model: Model, prompts: PromptSet, names: Sequence[str], *, template: str = "auto", max_rows: int = 64
 ) -> dict[str, Float[Tensor, " d"]]:
     """{hook name: mean activation over all tokens of reference prompts}, in one streamed pass."""
-    ids = encode(model.tokenizer, prompts, template=template)
+    ids = encode(tokens.tokenizer_of(model), prompts, template=template)
     total = {name: torch.zeros(sites.width(model, name), dtype=torch.float64) for name in names}
 
     def update(site: str, activation: Float[Tensor, "batch d"], rows: list[int]) -> None:
         lengths = torch.tensor([len(ids[row]) for row in rows], dtype=torch.float64)
         total[site].add_((activation.double().cpu() * lengths[:, None]).sum(0))
 
-    capture.stream(model, ids, list(names), update, position="mean", max_rows=max_rows)
-    n = sum(len(own) for own in ids)
+    capture.stream(model, ids, list(names), update, positions="mean", max_rows=max_rows)
+    n = sum(len(row) for row in ids)
     return {name: (value / n).float() for name, value in total.items()}
 
 
 @torch.no_grad()
 def exact_removal(
-    model: Any,
+    model: Model,
     dictionary: Dictionary,
     latents: Circuit | Sequence[int],
     pairs: CompletionPairs,
@@ -258,26 +249,26 @@ def exact_removal(
     as the attribution it is compared with, divided by the number of chosen positions of each row.
     """
     _check(dictionary, model, positions, reduction, mean)
-    chosen = latents.units[dictionary.site][0].tolist() if isinstance(latents, Circuit) else [int(i) for i in latents]
+    chosen = dictionary.check_latents(latents.units[dictionary.site][0] if isinstance(latents, Circuit) else latents)
     device = tokens.device_of(model)
     unit = dictionary.unit_decoder().to(device)[chosen]
-    found = torch.zeros(len(chosen), dtype=torch.float64)
+    rises = torch.zeros(len(chosen), dtype=torch.float64)
     rows = max(1, max_rows // 4)
-    for batch in capture._watched(list(pair_batches(model, pairs, rows)), progress, "exact removal"):
+    for batch in with_progress(list(pair_batches(model, pairs, rows)), "removing latents", shown=progress):
         where = batch.where(positions)
         weight = (batch.sign / where.sum(1) / len(pairs)).cpu().double()
         base = _loss(model, batch, reduction, [])
         at_once = max(1, max_rows // len(batch.pairs))
         for start in range(0, len(chosen), at_once):
             part = unit[start : start + at_once]
-            own = _repeated(batch, len(part))
+            repeated = _repeated(batch, len(part))
             directions = part.repeat_interleave(len(batch.pairs), 0)
 
             remove = partial(_remove, directions=directions, mean=mean, where=where.repeat(len(part), 1))
-            loss = _loss(model, own, reduction, [(dictionary.hook_name, remove)])
+            loss = _loss(model, repeated, reduction, [(dictionary.hook_name, remove)])
             rise = (loss.reshape(len(part), -1) - base).cpu().double()
-            found[start : start + len(part)] += rise @ weight
-    return found.float()
+            rises[start : start + len(part)] += rise @ weight
+    return rises.float()
 
 
 def _remove(a: Tensor, hook: Any = None, *, directions: Tensor, mean: Tensor, where: Tensor) -> Tensor:
@@ -294,13 +285,12 @@ def _repeated(batch: PairBatch, times: int) -> PairBatch:
     return PairBatch(batch.pairs * times, *many)
 
 
-def _loss(model: Any, batch: PairBatch, reduction: str, hooks: list) -> Float[Tensor, " rows"]:
+def _loss(model: Model, batch: PairBatch, reduction: str, hooks: list) -> Float[Tensor, " rows"]:
     with model.hooks(fwd_hooks=hooks):
-        residual = model(batch.ids, attention_mask=batch.mask, stop_at_layer=model.cfg.n_layers)
-        return completion_loss(model, batch, residual, reduction)
+        return completion_loss(model, batch, capture.final_residual(model, batch.ids, batch.mask), reduction)
 
 
-def _check(dictionary: Dictionary, model: Any, positions: str, reduction: str, mean: Tensor) -> None:
+def _check(dictionary: Dictionary, model: Model, positions: str, reduction: str, mean: Tensor) -> None:
     dictionary.check(model)
     _check_choices(positions, reduction, mean, dictionary.width)
 

@@ -17,10 +17,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..artifacts import provenance
 from ..errors import InputError
 from ..models import sites
 from ..models.dictionaries import Dictionary
+from ..models.protocol import Model
 from ..prompts import ContrastSet
 from ..units import UnitScores
 from .statistics import unit_activations
@@ -60,12 +60,12 @@ class Probe:
 
 
 def fit_probe(
-    model: Any,
+    model: Model,
     contrast: ContrastSet,
     units: Sequence[str | Dictionary],
     *,
     penalty: str = "l2",
-    position: Literal["last", "mean"] = "last",
+    positions: Literal["last", "mean"] = "last",
     strengths: Sequence[float] = STRENGTHS,
     folds: int = 5,
     seed: int = 0,
@@ -78,18 +78,14 @@ def fit_probe(
     """
     sides = (contrast.positive, contrast.negative)
     found = [
-        unit_activations(model, side, units, position=position, template=template, max_rows=max_rows) for side in sides
+        unit_activations(model, side, units, positions=positions, template=template, max_rows=max_rows)
+        for side in sides
     ]
     features = {site: torch.cat([found[0][site], found[1][site]]) for site in found[0]}
     labels = [1] * len(sides[0]) + [0] * len(sides[1])
     groups = [prompt.group for side in sides for prompt in side]
-    info = provenance(
-        model=str(model.cfg.model_name),
-        fingerprint=sites.fingerprint(model),
-        contrast=contrast.name,
-        prompts=contrast.digest,
-        position=position,
-        template=template,
+    info = sites.provenance_of(
+        model, contrast=contrast.name, prompts=contrast.digest, positions=positions, template=template
     )
     return fit_probe_on(
         features, labels, groups, penalty=penalty, strengths=strengths, folds=folds, seed=seed, info=info

@@ -21,10 +21,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..artifacts import provenance
 from ..errors import InputError
 from ..models import capture, sites, tokens
-from ..models.dictionaries import Dictionary
+from ..models.dictionaries import Dictionary, latent_means
+from ..models.progress import with_progress
+from ..models.protocol import Model
 from ..prompts import PromptSet, encode
 from ..prompts.pairs import CompletionPairs
 from ..units import UnitScores
@@ -32,7 +33,7 @@ from .gradient import completion_loss, pair_batches
 
 
 def spliced_attribution(
-    model: Any,
+    model: Model,
     dictionaries: Sequence[Dictionary],
     pairs: CompletionPairs,
     means: Mapping[str, Float[Tensor, " n"]] | None = None,
@@ -65,14 +66,14 @@ def spliced_attribution(
     rest = {d.hook_name: 0.0 for d in dictionaries}
     zero = {d.site: torch.zeros(d.n_latents) for d in dictionaries}
     reference = {**zero, **(means or {})}
-    for batch in capture._watched(list(pair_batches(model, pairs, max_rows)), progress, "splice"):
+    for batch in with_progress(list(pair_batches(model, pairs, max_rows)), "attributing", shown=progress):
         weight = batch.where(positions)
         weight = weight / weight.sum(1, keepdim=True) / len(pairs)
         for alpha in [1.0] if steps == 0 else [(k + 0.5) / steps for k in range(steps)]:
             spliced = _Splice(dictionaries, reference, errors, alpha, batch.where(positions))
             names = [d.hook_name for d in dictionaries]
             with torch.enable_grad(), model.hooks(fwd_hooks=[(n, partial(spliced, name=n)) for n in names]):
-                residual = model(batch.ids, attention_mask=batch.mask, stop_at_layer=model.cfg.n_layers)
+                residual = capture.final_residual(model, batch.ids, batch.mask)
                 metric = (completion_loss(model, batch, residual, reduction) * batch.sign).sum()
                 leaves = [spliced.latents[n] for n in names] + [spliced.errors[n] for n in names]
                 grads = torch.autograd.grad(metric, leaves)
@@ -83,9 +84,8 @@ def spliced_attribution(
                 error = grads[len(names) + i] * spliced.error_moved[dictionary.hook_name] * weight[..., None] * share
                 rest[dictionary.hook_name] -= float(error.double().sum())
     rule = f"{'integrated gradients' if steps else 'patching'} (errors {errors})"
-    info = provenance(
-        model=str(model.cfg.model_name),
-        fingerprint=sites.fingerprint(model),
+    info = sites.provenance_of(
+        model,
         positions=positions,
         reduction=reduction,
         steps=steps,
@@ -116,6 +116,8 @@ class _Splice:
 
     def __call__(self, activation: Tensor, hook: Any = None, *, name: str) -> Tensor:
         dictionary = self.dictionaries[name]
+        # What comes before the first splice is left out of the graph, also where parameters require grad.
+        later = bool(self.latents)
         with torch.no_grad():
             z = dictionary.encode(activation)
             rebuilt = dictionary.decode(z)
@@ -126,62 +128,25 @@ class _Splice:
         self.moved[name], self.error_moved[name] = z - start, error - blank
         at_z = z if self.alpha == 1 else start + self.alpha * (z - start)
         at_error = error if self.alpha == 1 else blank + self.alpha * (error - blank)
-        if self.mode == "frozen" and activation.requires_grad:
+        if self.mode == "frozen" and later:
             # Later autoencoders: what reaches them passes through their latents; their error is held fixed.
             latents = dictionary.encode(activation)
             self.latents[name] = latents
             self.errors[name] = error.detach().requires_grad_(True)
-            return dictionary.decode(latents) + self.errors[name]
+            return (dictionary.decode(latents) + self.errors[name]).to(activation.dtype)
         self.latents[name] = at_z.detach().clone().requires_grad_(True)
         self.errors[name] = at_error.detach().clone().requires_grad_(True)
         out = dictionary.decode(self.latents[name]) + self.errors[name]
-        if self.mode == "live" and activation.requires_grad:
+        if self.mode == "live" and later:
             # The identity path: the real model's gradient reaches what lies before this hook point.
             out = out + activation - activation.detach()
-        return out
+        return out.to(activation.dtype)
 
 
 @torch.no_grad()
 def mean_latents(
-    model: Any, dictionary: Dictionary, prompts: PromptSet, *, template: str = "auto", max_rows: int = 32
+    model: Model, dictionary: Dictionary, prompts: PromptSet, *, template: str = "auto", max_rows: int = 32
 ) -> dict[str, Float[Tensor, " n"]]:
     """z̄: {latent site: mean latent activation over all tokens of reference prompts}, streamed, float32."""
-    ids = encode(model.tokenizer, prompts, template=template)
+    ids = encode(tokens.tokenizer_of(model), prompts, template=template)
     return {dictionary.site: latent_means(model, dictionary, ids, by="token", max_rows=max_rows)}
-
-
-@torch.no_grad()
-def latent_means(
-    model: Any,
-    dictionary: Dictionary,
-    ids: Sequence[Sequence[int]],
-    *,
-    last: Sequence[int] | None = None,
-    by: Literal["row", "token"] = "row",
-    max_rows: int = 32,
-) -> Float[Tensor, " n_latents"]:
-    """Mean latent activation over all tokens, or the `last` n of each row; the latents of one row at a time.
-
-    By row, every row counts alike; by token, every token.
-    """
-    total = torch.zeros(dictionary.n_latents, dtype=torch.float64)
-    count = 0.0
-    for batch in tokens.batches(
-        ids, pad_id=tokens.pad_id(model), max_rows=max_rows, n_ctx=model.cfg.n_ctx, device=tokens.device_of(model)
-    ):
-        where = batch.mask > 0
-        if last is not None:
-            counts = torch.tensor([last[row] for row in batch.rows], device=where.device)
-            place = torch.arange(where.shape[1], device=where.device)
-            where = where & (place >= where.shape[1] - counts[:, None])
-
-        def add(activation: Tensor, hook: Any = None, *, where: Tensor = where) -> None:
-            for row, keep in zip(activation, where):
-                own = dictionary.encode(row[keep]).double().sum(0).cpu()
-                total.add_(own if by == "token" else own / int(keep.sum()))
-
-        stop = sites.layer_of(dictionary.hook_name) + 1
-        with model.hooks(fwd_hooks=[(dictionary.hook_name, add)]):
-            model(batch.ids, attention_mask=batch.mask, return_type=None, stop_at_layer=stop)
-        count += float(where.sum()) if by == "token" else len(where)
-    return (total / count).float()

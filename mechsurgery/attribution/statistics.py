@@ -15,10 +15,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..artifacts import load_tensors, provenance, save_tensors
+from ..artifacts import load_tensors, save_tensors
 from ..errors import InputError, PromptError
-from ..models import capture, sites
+from ..models import capture, sites, tokens
 from ..models.dictionaries import Dictionary
+from ..models.protocol import Model
 from ..prompts import ContrastSet, PromptSet
 from ..prompts.chat import encode
 
@@ -100,7 +101,7 @@ class ContrastStatistics:
 
 
 def contrast_statistics(
-    model: Any,
+    model: Model,
     contrast: ContrastSet,
     *,
     at: Sequence[str | Dictionary] | None = None,
@@ -120,13 +121,12 @@ def contrast_statistics(
     sides = []
     for side in (contrast.positive, contrast.negative):
         moments = Moments()
-        ids = encode(model.tokenizer, side, template=template)
+        ids = encode(tokens.tokenizer_of(model), side, template=template)
         hooks, update = encoding(model, wanted, moments.update)
         capture.stream(model, ids, hooks, update, max_rows=max_rows, progress=progress)
         sides.append(Moments(*({s: part[s] for s in names} for part in (moments.n, moments.mean, moments.m2))))
-    info = provenance(
-        model=str(model.cfg.model_name),
-        fingerprint=sites.fingerprint(model),
+    info = sites.provenance_of(
+        model,
         contrast=contrast.name,
         prompts=contrast.digest,
         n_positive=len(contrast.positive),
@@ -136,7 +136,9 @@ def contrast_statistics(
     return ContrastStatistics(sides[0], sides[1], info)
 
 
-def encoding(model: Any, units: Sequence[str | Dictionary], update: capture.Update) -> tuple[list[str], capture.Update]:
+def encoding(
+    model: Model, units: Sequence[str | Dictionary], update: capture.Update
+) -> tuple[list[str], capture.Update]:
     """Hook points to measure, and an `update` that hands on latents where a unit source is a dictionary."""
     dictionaries = [unit.check(model) for unit in units if not isinstance(unit, str)]
     plain = [unit for unit in units if isinstance(unit, str)]
@@ -152,11 +154,11 @@ def encoding(model: Any, units: Sequence[str | Dictionary], update: capture.Upda
 
 
 def unit_activations(
-    model: Any,
+    model: Model,
     prompts: PromptSet,
     units: Sequence[str | Dictionary],
     *,
-    position: Literal["last", "mean"] = "last",
+    positions: Literal["last", "mean"] = "last",
     template: str = "auto",
     max_rows: int = 64,
 ) -> dict[str, Float[Tensor, "n d"]]:
@@ -167,23 +169,17 @@ def unit_activations(
     """
     if not len(prompts):
         raise PromptError(f"prompt set {prompts.name!r} is empty; give at least one prompt")
-    if position != "last" and any(not isinstance(unit, str) for unit in units):
-        raise InputError("latents are read at the last token; position='mean' is for plain hook points")
-    ids = encode(model.tokenizer, prompts, template=template)
-    found: dict[str, Tensor] = {}
-
-    def update(site: str, activation: Float[Tensor, "batch d"], rows: list[int]) -> None:
-        if site not in found:
-            found[site] = torch.empty(len(ids), activation.shape[1])
-        found[site][rows] = activation.float().cpu()
-
-    hooks, handed = encoding(model, units, update)
-    capture.stream(model, ids, hooks, handed, position=position, max_rows=max_rows)
-    return found
+    if positions != "last" and any(not isinstance(unit, str) for unit in units):
+        raise InputError("latents are read at the last token; positions='mean' is for plain hook points")
+    ids = encode(tokens.tokenizer_of(model), prompts, template=template)
+    table = capture.Table(len(ids))
+    hooks, update = encoding(model, units, table.update)
+    capture.stream(model, ids, hooks, update, positions=positions, max_rows=max_rows)
+    return table.activations
 
 
 def last_token_activations(
-    model: Any, prompts: PromptSet, units: dict[str, list[int]], *, template: str = "auto"
+    model: Model, prompts: PromptSet, units: dict[str, list[int]], *, template: str = "auto"
 ) -> Any:
     """Activations of a few units on every prompt: a pandas table of prompt_id, label, site, neuron, activation.
 
@@ -194,11 +190,11 @@ def last_token_activations(
     if not len(prompts):
         raise PromptError(f"prompt set {prompts.name!r} is empty; give at least one prompt")
     wanted = {site: torch.tensor(index, dtype=torch.long) for site, index in units.items()}
-    ids = encode(model.tokenizer, prompts, template=template)
-    found = capture.collect(model, ids, list(wanted), units=wanted)
+    ids = encode(tokens.tokenizer_of(model), prompts, template=template)
+    activations = capture.collect(model, ids, list(wanted), units=wanted)
     rows = []
     for site, index in units.items():
         for column, neuron in enumerate(index):
-            for prompt, value in zip(prompts, found[site][:, column].tolist()):
+            for prompt, value in zip(prompts, activations[site][:, column].tolist()):
                 rows.append((prompt.id, prompt.label, site, neuron, value))
     return pd.DataFrame(rows, columns=["prompt_id", "label", "site", "neuron", "activation"])

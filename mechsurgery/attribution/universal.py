@@ -5,22 +5,22 @@ Contrastive Pair Search (2026): in the top 0.1 % of activations on at least 80 %
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..artifacts import provenance
 from ..errors import InputError
-from ..models import capture, sites
+from ..models import capture, sites, tokens
+from ..models.protocol import Model
 from ..prompts import PromptSet
 from ..prompts.chat import encode
 from ..units import Circuit
 
 
 def universal_neurons(
-    model: Any,
+    model: Model,
     prompts: PromptSet,
     *,
     fraction: float = 0.001,
@@ -59,7 +59,7 @@ def universal_neurons(
                 counts[site] += part
         pending.clear()
 
-    ids = encode(model.tokenizer, prompts, template=template)
+    ids = encode(tokens.tokenizer_of(model), prompts, template=template)
     capture.stream(model, ids, names, update, max_rows=max_rows)
     units = {}
     for site, count in counts.items():
@@ -68,11 +68,5 @@ def universal_neurons(
         if len(index):
             units[site] = (index, seen[index].float())
     settings = {"fraction": fraction, "share": share, "by": by, "per": per}
-    info = provenance(
-        model=str(model.cfg.model_name),
-        fingerprint=sites.fingerprint(model),
-        prompts=prompts.digest,
-        n=len(prompts),
-        universal=settings,
-    )
+    info = sites.provenance_of(model, prompts=prompts.digest, n=len(prompts), universal=settings)
     return Circuit(units, widths, "universal neurons", info)

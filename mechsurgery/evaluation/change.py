@@ -1,67 +1,51 @@
 """Did an intervention change what the model does, or only the words it does it with?
 
 Contrastive Pair Search (2026), Table 4, contrasts instruct models, whose behaviour flips, with base models,
-whose content shifts. Here both are numbers for every response.
+whose content shifts. Here both are metrics of every response.
 """
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
 from ..errors import InputError
-from .statistics import mean_interval, wilson
 
+#: The labels of the metric "change".
 CHANGES = ("same response", "content only", "behaviour changed", "became degenerate")
+_PROMPT = ["model", "prompt_set", "prompt_id", "seed"]
+_RESPONSE = [*_PROMPT, "intervention", "strength", "m"]
 
 
-def response_changes(table: pd.DataFrame) -> pd.DataFrame:
-    """Every response under an intervention beside the unmodified model's, by kind of change.
+def response_changes(table: pd.DataFrame, *, behaviour: str = "refusal") -> pd.DataFrame:
+    """Every response under an intervention beside the unmodified model's, as rows of two more metrics.
 
-    `table` is a results table. Adds `change` (one of `CHANGES`), `edit_distance` (Levenshtein distance of the
-    token sequences divided by the longer length, 0 … 1) and `before` (the unmodified response).
+    `table` is that of `Results`, with the metrics "tokens", "degenerate" and `behaviour` (a rate). "change" is one of
+    `CHANGES`, as a label; "edit_distance" the Levenshtein distance of the token sequences divided by the longer length,
+    0 … 1. Summarise the rows like any others. Raises `InputError` where there is no baseline or nothing beside it.
     """
     from rapidfuzz.distance import Levenshtein
 
-    keys = ["model", "prompt_set", "prompt_id", "seed"]
-    answers = table[table["task"] == "generate"]
-    base = answers[answers["kind"] == "baseline"].drop_duplicates(keys).set_index(keys)
-    changed = answers[answers["kind"] != "baseline"].copy()
-    if base.empty or changed.empty:
-        raise InputError("changes need the unmodified model's responses and at least one intervention's")
-    before = base.loc[pd.MultiIndex.from_frame(changed[keys])]
-    changed["before"] = before["response"].to_numpy()
-    changed["edit_distance"] = [
-        Levenshtein.normalized_distance(list(old), list(new)) for old, new in zip(before["tokens"], changed["tokens"])
-    ]
-    changed["change"] = [
-        _kind(*(bool(flag) for flag in flags), distance)
-        for *flags, distance in zip(
-            before["refusal"], changed["refusal"], before["degenerate"], changed["degenerate"], changed["edit_distance"]
-        )
-    ]
-    return changed
-
-
-def change_summary(changes: pd.DataFrame) -> pd.DataFrame:
-    """Share of every kind of change per cell with n and Wilson interval, and the mean edit distance."""
-    cell = ["model", "intervention", "kind", "strength", "m", "prompt_set"]
-    rows = []
-    for values, group in changes.groupby(cell, sort=False, dropna=False):
-        low, high = mean_interval(group["edit_distance"])
-        common = dict(zip(cell, values)) | {"n": len(group)}
-        rows.append(
-            {**common, "change": "edit distance", "value": group["edit_distance"].mean(), "low": low, "high": high}
-        )
-        for kind in CHANGES:
-            count = int((group["change"] == kind).sum())
-            low, high = wilson(count, len(group))
-            rows.append({**common, "change": kind, "value": count / len(group), "low": low, "high": high})
-    return pd.DataFrame(rows)
-
-
-def _kind(refused: bool, refuses: bool, was_degenerate: bool, is_degenerate: bool, distance: float) -> str:
-    if distance == 0:
-        return CHANGES[0]
-    if is_degenerate and not was_degenerate:
-        return CHANGES[3]
-    return CHANGES[2] if refused != refuses else CHANGES[1]
+    responses = table[table["metric"] == "tokens"]
+    for metric in (behaviour, "degenerate"):
+        values = table.loc[table["metric"] == metric, [*_RESPONSE, "value"]].rename(columns={"value": f"{metric}_is"})
+        responses = responses.merge(values, on=_RESPONSE, how="left", validate="many_to_one")
+    seen = ["tokens", f"{behaviour}_is", "degenerate_is"]
+    is_baseline = responses["kind"] == "baseline"
+    before = responses.loc[is_baseline, [*_PROMPT, *seen]].drop_duplicates(_PROMPT)
+    pairs = responses[~is_baseline].merge(before, on=_PROMPT, suffixes=("", "_before"), validate="many_to_one")
+    if pairs.empty or len(pairs) < (~is_baseline).sum():
+        raise InputError("changes need the unmodified model's responses and at least one intervention's to the same")
+    distance = np.array([Levenshtein.normalized_distance(*two) for two in zip(pairs["tokens_before"], pairs["tokens"])])
+    flipped = pairs[f"{behaviour}_is"] != pairs[f"{behaviour}_is_before"]
+    broken = (pairs["degenerate_is"] == 1) & (pairs["degenerate_is_before"] != 1)
+    same, content, changed, degenerate = CHANGES
+    kinds = np.select([distance == 0, broken, flipped], [same, degenerate, changed], content)
+    rows = pairs[table.columns].assign(tokens=None, value=np.nan, label="")
+    return pd.concat(
+        [
+            rows.assign(metric="change", scale="label", label=kinds),
+            rows.assign(metric="edit_distance", scale="number", value=distance),
+        ],
+        ignore_index=True,
+    )

@@ -16,36 +16,34 @@ from jaxtyping import Float, Int
 from ..errors import InputError
 
 Groups = Sequence[Any] | np.ndarray | None
+Scale = Literal["rate", "number"]
 NOTHING = (float("nan"), float("nan"))
-
 #: How often groups are drawn, and signs are flipped where there are too many groups to try all.
 RESAMPLES = 2000
 FLIPS = 9999
+#: The 97.5 % quantile of the normal distribution.
+Z = 1.959963984540054
 _ALL_FLIPS = 12
 _BLOCK = 512
 
 
-def wilson(successes: float, n: float, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson score interval of a proportion (Wilson 1927); (nan, nan) for n = 0. `n` may be an effective sample size.
+def wilson(successes: float, n: float) -> tuple[float, float]:
+    """95 % Wilson score interval of a proportion (Wilson 1927); (nan, nan) for n = 0. `n` may be an effective size.
 
     >>> tuple(round(x, 3) for x in wilson(0, 100))
     (0.0, 0.037)
     """
-    from scipy.special import ndtri
-
     if not 0 <= successes <= n:
         raise InputError(f"{successes} successes of {n}; successes must lie in 0 … n")
     if n == 0:
         return NOTHING
-    z, p = float(ndtri(0.5 + confidence / 2)), successes / n
-    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    p = successes / n
+    centre = (p + Z * Z / (2 * n)) / (1 + Z * Z / n)
+    half = Z / (1 + Z * Z / n) * np.sqrt(p * (1 - p) / n + Z * Z / (4 * n * n))
     return (0.0 if p == 0 else float(centre - half)), (1.0 if p == 1 else float(centre + half))
 
 
-def clustered_interval(
-    values: Any, groups: Groups = None, *, scale: Literal["rate", "number"] = "rate"
-) -> tuple[float, float]:
+def clustered_interval(values: Any, groups: Groups = None, *, scale: Scale = "rate") -> tuple[float, float]:
     """95 % interval of the mean of values that come in groups; (nan, nan) for no values.
 
     A rate (values 0 and 1) gets Wilson's interval at the effective sample size (`effective_size`): never of width zero,
@@ -58,42 +56,71 @@ def clustered_interval(
     if scale == "rate":
         n = effective_size(array, codes)
         return wilson(float(np.clip(array.mean() * n, 0, n)), n)
-    totals, sizes = np.bincount(codes, array), np.bincount(codes)
+    return _bootstrap(array, codes)
+
+
+def difference_interval(
+    values: Any, baseline: Any, groups: Groups = None, *, scale: Scale = "rate"
+) -> tuple[float, float]:
+    """95 % interval of the mean difference of paired values that come in groups; (nan, nan) for no pairs.
+
+    For rates Agresti and Min's interval (2005), with half an answer added to each of the four cells, at the effective
+    number of pairs: never of width zero. For numbers the bootstrap of `clustered_interval`.
+    """
+    array, codes = _grouped(_difference(values, baseline), groups)
+    if not len(array):
+        return NOTHING
+    if scale == "number":
+        return _bootstrap(array, codes)
+    n = effective_size(array, codes, extremes=(-1.0, 1.0))
+    up, down = float((array > 0).mean()) * n + 0.5, float((array < 0).mean()) * n + 0.5
+    middle = (up - down) / (n + 2)
+    half = Z * np.sqrt(up + down - (up - down) ** 2 / (n + 2)) / (n + 2)
+    return float(max(-1.0, middle - half)), float(min(1.0, middle + half))
+
+
+def _bootstrap(values: np.ndarray, codes: np.ndarray) -> tuple[float, float]:
+    totals, sizes = np.bincount(codes, values), np.bincount(codes).astype(float)
     if len(sizes) == 1:
         return NOTHING
-    drawn = resampled(np.stack([totals, sizes], axis=1))
-    low, high = np.percentile(drawn[:, 0] / drawn[:, 1], [2.5, 97.5])
+    drawn = resampled(totals) / resampled(sizes)
+    low, high = np.percentile(drawn, [2.5, 97.5])
     return float(low), float(high)
 
 
-def effective_size(rates: Float[np.ndarray, " n"], groups: Int[np.ndarray, " n"]) -> float:
-    """How many independent yes-or-no answers those in groups (numbered from 0) are worth: 1 to n.
+def effective_size(
+    values: Float[np.ndarray, " n"], groups: Int[np.ndarray, " n"], *, extremes: tuple[float, float] = (0.0, 1.0)
+) -> float:
+    """How many independent answers those in groups (numbered from 0) are worth: 1 to n.
 
     n / deff · (t₍ₙ₋₁₎ / t₍G₋₁₎)² as in Korn and Graubard (1998), with t the 97.5 % quantile for n answers and for G
     groups, and deff ≥ 1 the cluster-robust variance of the mean over that of independent answers. Among intervals for
     clustered proportions Wilson's does well with it (Dean and Pagano 2015; Franco et al. 2019), but near 0 and 1, where
-    few groups say anything about deff, all cover too little (90 % instead of 95 % in our simulations). Therefore deff is
-    estimated with a quarter of a group more in which all answers are yes and as much in which all are no; where all
-    answers are alike, deff is then the size of a group, as if its answers were copies of one, and groups are counted.
+    few groups say anything about deff, all cover too little (90 % instead of 95 % in our simulations). Therefore deff
+    is estimated with a quarter of a group more at each of the `extremes`; where all answers are alike and extreme, deff
+    is then the size of a group, as if its answers were copies of one, and groups are counted.
     """
     from scipy.special import stdtrit
 
-    n, sizes = len(rates), np.bincount(groups)
+    n, sizes = len(values), np.bincount(groups)
     n_groups = len(sizes)
     if n_groups in (1, n):
         return float(n_groups)
-    mean_size, totals = n / n_groups, np.bincount(groups, rates)
-    added = 0.25 * mean_size
-    p = (totals.sum() + added) / (n + 2 * added)
-    residuals = totals - p * sizes
-    squares = residuals @ residuals + added * mean_size * (p**2 + (1 - p) ** 2)
-    deff = squares / ((n + 2 * added) * p * (1 - p)) * n_groups / (n_groups - 1) * (n - 1) / n
+    mean_size, ends = n / n_groups, np.array(extremes)
+    added = mean_size / 4
+    total, totals = n + 2 * added, np.bincount(groups, values)
+    mean = (totals.sum() + added * ends.sum()) / total
+    variance = (values @ values + added * ends @ ends) / total - mean**2
+    residuals = totals - mean * sizes
+    squares = residuals @ residuals + added * mean_size * ((ends - mean) ** 2).sum()
+    deff = squares / (total * variance) * n_groups / (n_groups - 1) * (n - 1) / n
     return max(1.0, n / max(1.0, deff) * (stdtrit(n - 1, 0.975) / stdtrit(n_groups - 1, 0.975)) ** 2)
 
 
-def resampled(totals: Float[np.ndarray, "groups k"], *, seed: int = 0) -> Float[np.ndarray, "draws k"]:
-    """Sums of some totals of every group over `RESAMPLES` draws of as many groups, with replacement."""
-    return _draws(len(totals), seed) @ totals
+def resampled(totals: Float[np.ndarray, " groups"]) -> Float[np.ndarray, " draws"]:
+    """The sum of every group's total over each of `RESAMPLES` seeded draws of as many groups, with replacement."""
+    # Not `@`: the threads of a BLAS cost more than they give in thousands of small calls.
+    return np.einsum("g,gd->d", totals, _draws(len(totals)))
 
 
 def paired_test(values: Any, baseline: Any, groups: Groups = None) -> float:
@@ -104,10 +131,7 @@ def paired_test(values: Any, baseline: Any, groups: Groups = None) -> float:
     exactly; for yes-or-no answers that stand alone it is McNemar's exact test. 1.0 where nothing differs, nan for no
     pairs.
     """
-    a, b = np.asarray(values, dtype=float), np.asarray(baseline, dtype=float)
-    if a.shape != b.shape:
-        raise InputError(f"{a.shape[0]} values against {b.shape[0]} baseline values; pairs need one of each")
-    differences, codes = _grouped(a - b, groups)
+    differences, codes = _grouped(_difference(values, baseline), groups)
     if not len(differences):
         return float("nan")
     means = np.bincount(codes, differences) / np.bincount(codes)
@@ -134,6 +158,13 @@ def benjamini_hochberg(p_values: Any) -> Float[np.ndarray, " n"]:
     return found
 
 
+def _difference(values: Any, baseline: Any) -> np.ndarray:
+    a, b = np.asarray(values, dtype=float), np.asarray(baseline, dtype=float)
+    if a.shape != b.shape:
+        raise InputError(f"{len(a)} values against {len(b)} baseline values; pairs need one of each")
+    return a - b
+
+
 def _grouped(values: Any, groups: Groups) -> tuple[np.ndarray, np.ndarray]:
     """The values that are there, and the number of each one's group."""
     array = np.asarray(values, dtype=float)
@@ -157,11 +188,11 @@ def _flip_test(means: Float[np.ndarray, " groups"]) -> float:
     """Share of sign flips, the identity among them, whose sum is at least as far from 0."""
     observed = abs(means.sum()) - 1e-5 * np.abs(means).sum()
     if len(means) <= _ALL_FLIPS:
-        return float((np.abs(_all_signs(len(means)) @ means) >= observed).mean())
+        return float((np.abs(np.einsum("fg,g->f", _all_signs(len(means)), means)) >= observed).mean())
     sums = np.zeros(FLIPS)
     for number, start in enumerate(range(0, len(means), _BLOCK)):
         part = means[start : start + _BLOCK].astype(np.float32)
-        sums += _signs(number)[:, : len(part)] @ part
+        sums += np.einsum("g,gd->d", part, _signs(number)[: len(part)])
     return float((1 + (np.abs(sums) >= observed).sum()) / (1 + FLIPS))
 
 
@@ -172,57 +203,17 @@ def _all_signs(n: int) -> np.ndarray:
 
 @lru_cache(maxsize=2)
 def _signs(block: int) -> np.ndarray:
-    drawn = np.random.default_rng([0, block]).integers(0, 2, (FLIPS, _BLOCK), dtype=np.int8)
+    drawn = np.random.default_rng([0, block]).integers(0, 2, (_BLOCK, FLIPS), dtype=np.int8)
     return 1 - 2 * drawn.astype(np.float32)
 
 
 @lru_cache(maxsize=8)
-def _draws(n: int, seed: int) -> np.ndarray:
-    """How often each of n groups is in each draw."""
-    generator = np.random.default_rng(seed)
-    return generator.multinomial(n, np.full(n, 1 / n), RESAMPLES).astype(float)
+def _draws(n: int) -> np.ndarray:
+    """How often each of n groups (rows) is in each draw (columns)."""
+    drawn = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), RESAMPLES)
+    return np.ascontiguousarray(drawn.T, dtype=float)
 
 
 def mean_interval(values: Any) -> tuple[float, float]:
     """`clustered_interval` of numbers that stand alone."""
     return clustered_interval(values, scale="number")
-
-
-def difference_interval(
-    values: Any, baseline: Any, groups: Groups = None, *, scale: Literal["rate", "number"] = "rate"
-) -> tuple[float, float]:
-    """95 % interval of the mean paired difference of values that come in groups; (nan, nan) for no pairs.
-
-    Rates: Agresti and Min's (2005) interval of a difference of matched proportions (half an answer is added to each of
-    the four cells) at the effective number of pairs, so it is never of width zero. Numbers: bootstrap of the mean
-    difference over whole groups.
-    """
-    a, b = np.asarray(values, dtype=float), np.asarray(baseline, dtype=float)
-    if scale == "number":
-        return clustered_interval(a - b, groups, scale="number")
-    differences, codes = _grouped(a - b, groups)
-    if not len(differences):
-        return NOTHING
-    n = _effective_pairs(differences, codes)
-    up, down = ((differences > 0).mean() * n + 0.5, (differences < 0).mean() * n + 0.5)
-    centre = (up - down) / (n + 2)
-    half = 1.959963984540054 * np.sqrt((up + down) - (up - down) ** 2 / (n + 2)) / (n + 2)
-    return float(max(-1.0, centre - half)), float(min(1.0, centre + half))
-
-
-def _effective_pairs(differences: Float[np.ndarray, " n"], groups: Int[np.ndarray, " n"]) -> float:
-    """`effective_size` for differences of −1, 0 and 1: a quarter of a group more of each extreme is added."""
-    from scipy.special import stdtrit
-
-    n, sizes = len(differences), np.bincount(groups)
-    n_groups = len(sizes)
-    if n_groups in (1, n):
-        return float(n_groups)
-    mean_size, totals = n / n_groups, np.bincount(groups, differences)
-    added = 0.25 * mean_size
-    mean = totals.sum() / (n + 2 * added)
-    variance = ((differences**2).sum() + 2 * added) / (n + 2 * added) - mean**2
-    residuals = totals - mean * sizes
-    squares = residuals @ residuals + added * mean_size * ((1 - mean) ** 2 + (1 + mean) ** 2)
-    deff = squares / ((n + 2 * added) * variance) * n_groups / (n_groups - 1) * (n - 1) / n
-    return max(1.0, n / max(1.0, deff) * (stdtrit(n - 1, 0.975) / stdtrit(n_groups - 1, 0.975)) ** 2)

@@ -10,13 +10,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
-from ..errors import SiteError
-from ..models import sites, tokens
+from ..models import capture, sites, tokens
 from ..models.dictionaries import Dictionary
+from ..models.protocol import Model
 from ..plots import activation_histogram, promoted_tokens
 from ..plots.heatmaps import TokenHeatmaps
 from ..prompts import PromptSet, encode
+from .neuron import extreme_tokens
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +85,7 @@ class LatentView:
 
 @torch.no_grad()
 def inspect_latents(
-    model: Any,
+    model: Model,
     dictionary: Dictionary,
     latents: Sequence[int],
     prompts: PromptSet | Sequence[Sequence[int]],
@@ -96,43 +99,34 @@ def inspect_latents(
     Only the activations of these latents are kept. Raises `SiteError` for a latent that is none.
     """
     dictionary.check(model)
-    wanted = [int(i) for i in latents]
-    for i in wanted:
-        if not 0 <= i < dictionary.n_latents:
-            raise SiteError(f"no latent {i} at {dictionary.site!r}; it has latents 0 to {dictionary.n_latents - 1}")
+    wanted = dictionary.check_latents(latents)
     if isinstance(prompts, PromptSet):
-        ids, names = encode(model.tokenizer, prompts, template=template), list(prompts.ids)
+        ids, names = encode(tokens.tokenizer_of(model), prompts, template=template), list(prompts.ids)
     else:
-        ids = [list(own) for own in prompts]
+        ids = [list(row) for row in prompts]
         names = [str(i) for i in range(len(ids))]
     active = _activations(model, dictionary, wanted, ids, max_rows)
     return [
-        _view(model, dictionary, latent, [own[:, column].numpy() for own in active], ids, names, top)
+        _view(model, dictionary, latent, [one[:, column].numpy() for one in active], ids, names, top)
         for column, latent in enumerate(wanted)
     ]
 
 
 def _activations(
-    model: Any, dictionary: Dictionary, wanted: list[int], ids: list[list[int]], max_rows: int
+    model: Model, dictionary: Dictionary, wanted: list[int], ids: list[list[int]], max_rows: int
 ) -> list[torch.Tensor]:
     """[pos, wanted] for every row of tokens."""
-    found: list[torch.Tensor] = [torch.empty(0)] * len(ids)
-    for batch in tokens.batches(
-        ids, pad_id=tokens.pad_id(model), max_rows=max_rows, n_ctx=model.cfg.n_ctx, device=tokens.device_of(model)
-    ):
+    active: list[torch.Tensor] = [torch.empty(0)] * len(ids)
 
-        def keep(activation: torch.Tensor, hook: Any = None, *, batch: Any = batch) -> None:
-            for row, own, mask in zip(batch.rows, activation, batch.mask):
-                found[row] = dictionary.encode(own[mask > 0])[:, wanted].float().cpu()
+    def keep(site: str, activation: Float[Tensor, "n d"], rows: list[int]) -> None:
+        active[rows[0]] = dictionary.encode(activation)[:, wanted].float().cpu()
 
-        stop = sites.layer_of(dictionary.hook_name) + 1
-        with model.hooks(fwd_hooks=[(dictionary.hook_name, keep)]):
-            model(batch.ids, attention_mask=batch.mask, return_type=None, stop_at_layer=stop)
-    return found
+    capture.stream(model, ids, [dictionary.hook_name], keep, positions="all", max_rows=max_rows)
+    return active
 
 
 def _view(
-    model: Any,
+    model: Model,
     dictionary: Dictionary,
     latent: int,
     active: list[np.ndarray],
@@ -140,13 +134,14 @@ def _view(
     names: list[str],
     top: int,
 ) -> LatentView:
-    peaks = np.array([float(own.max()) for own in active])
+    tokenizer = tokens.tokenizer_of(model)
+    peaks = np.array([float(one.max()) for one in active])
     order = [int(i) for i in np.argsort(-peaks, kind="stable")[:top] if peaks[i] > 0]
     rows, maps = [], []
     for i in order:
         place = int(active[i].argmax())
-        pieces = [model.tokenizer.decode([token]) for token in ids[i]]
-        text = model.tokenizer.decode(ids[i], skip_special_tokens=True)
+        pieces = [tokenizer.decode([token]) for token in ids[i]]
+        text = tokenizer.decode(ids[i], skip_special_tokens=True)
         rows.append((names[i], text, pieces[place], place, float(peaks[i])))
         maps.append((f"{names[i]}: {peaks[i]:.3g}", pieces, active[i].tolist()))
     joined = np.concatenate(active)
@@ -165,7 +160,7 @@ def _view(
 
 
 @torch.no_grad()
-def decoder_tokens(model: Any, dictionary: Dictionary, latent: int, *, top: int = 8) -> pd.DataFrame:
+def decoder_tokens(model: Model, dictionary: Dictionary, latent: int, *, top: int = 8) -> pd.DataFrame:
     """Tokens by cosine of their unembedding (with the final norm's gain) and the latent's decoder direction.
 
     The `top` highest and lowest, columns token and cosine. For dictionaries of the residual stream; others write
@@ -175,17 +170,13 @@ def decoder_tokens(model: Any, dictionary: Dictionary, latent: int, *, top: int 
     if direction.numel() != model.cfg.d_model:
         return pd.DataFrame({"token": [], "cosine": []})
     logits = sites.direct_logits(model, direction).float()
-    lengths = (model.ln_final.w[:, None] * model.unembed.W_U).float().norm(dim=0)
+    lengths = sites.unembedding(model).float().norm(dim=0)
     cosine = (logits / (lengths * direction.norm().to(lengths)).clamp_min(1e-12)).cpu()
-    order = cosine.argsort(descending=True)
-    top = min(top, len(order) // 2)
-    chosen = [*order[:top].tolist(), *order[-top:].tolist()]
-    pieces = [model.tokenizer.decode([i]) for i in chosen]
-    return pd.DataFrame({"token": pieces, "cosine": cosine[chosen].tolist()})
+    return extreme_tokens(model, cosine, "cosine", top)
 
 
 def neuronpedia_link(dictionary: Dictionary, latent: int) -> str | None:
     """The latent's page on Neuronpedia, where the autoencoder records an id there."""
-    found = getattr(getattr(dictionary.sae, "cfg", None), "metadata", None)
-    name = getattr(found, "neuronpedia_id", None)
+    metadata = getattr(getattr(dictionary.sae, "cfg", None), "metadata", None)
+    name = getattr(metadata, "neuronpedia_id", None)
     return f"https://www.neuronpedia.org/{name}/{latent}" if name else None

@@ -7,13 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
+from jaxtyping import Float
+from torch import Tensor
 
 from ..attribution import ContrastStatistics, contrast_statistics, last_token_activations, mean_difference_direction
 from ..attribution.contrast import RULES, score
-from ..models import sites
+from ..models import sites, tokens
+from ..models.protocol import Model
+from ..names import layer_of
 from ..plots import activation_histogram, promoted_tokens, score_ranks
 from ..prompts import ContrastSet
-from ..units import UnitScores, layer_of
+from ..units import UnitScores
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +55,7 @@ class NeuronView:
 
 
 def inspect_neuron(
-    model: Any,
+    model: Model,
     contrast: ContrastSet,
     site: str,
     neuron: int,
@@ -72,7 +76,9 @@ def inspect_neuron(
     if statistics is None:
         statistics = contrast_statistics(model, contrast, template=template)
     direction = mean_difference_direction(model, contrast, template=template)
-    scores = {rule: score(statistics, rule, model=model, direction=direction) for rule in RULES}
+    scores: dict[str, UnitScores] = {
+        str(rule): score(statistics, rule, model=model, direction=direction) for rule in RULES
+    }
     ranks = pd.DataFrame(
         [
             {"rule": rule, "score": s.score_of(site, neuron), "rank": s.rank_of(site, neuron) + 1, "of": len(s)}
@@ -89,12 +95,16 @@ def inspect_neuron(
     return NeuronView(site, neuron, scores, ranks, activations, token_effects(model, site, neuron, top=top))
 
 
-def token_effects(model: Any, site: str, neuron: int, *, top: int = 10) -> pd.DataFrame:
+def token_effects(model: Model, site: str, neuron: int, *, top: int = 10) -> pd.DataFrame:
     """The tokens one unit of a neuron's activation raises and lowers most: columns token, logit."""
     effect = sites.direct_logits(model, sites.write_weights(model, layer_of(site))[neuron])
-    effect = (effect - effect.mean()).float().cpu()
-    order = effect.argsort(descending=True)
+    return extreme_tokens(model, (effect - effect.mean()).float().cpu(), "logit", top)
+
+
+def extreme_tokens(model: Model, values: Float[Tensor, " d_vocab"], column: str, top: int) -> pd.DataFrame:
+    """The `top` tokens with the highest and with the lowest values, highest first: columns token and `column`."""
+    order = values.argsort(descending=True)
     top = min(top, len(order) // 2)
     chosen = [*order[:top].tolist(), *order[-top:].tolist()]
-    tokens = [model.tokenizer.decode([i]) for i in chosen]
-    return pd.DataFrame({"token": tokens, "logit": effect[chosen].tolist()})
+    pieces = [tokens.tokenizer_of(model).decode([token]) for token in chosen]
+    return pd.DataFrame({"token": pieces, column: values[chosen].tolist()})

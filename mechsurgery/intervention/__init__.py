@@ -4,7 +4,7 @@ from .bake import bake
 from .changes import Affine, Custom, Project
 from .export import export
 from .intervention import BASELINE, Edit, Intervention, applied, row_hooks, with_controls
-from .latents import median_norm, scale_latents, steer_latents
+from .latents import scale_latents, steer_latents
 from .scaling import ablate, mean_ablate, scale
 from .shift import shift_weights
 from .steering import project_out, steer
@@ -21,7 +21,6 @@ __all__ = [
     "bake",
     "export",
     "mean_ablate",
-    "median_norm",
     "project_out",
     "row_hooks",
     "scale",

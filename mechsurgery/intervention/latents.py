@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
-from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..directions import Direction
 from ..errors import InputError, SiteError, listed
+from ..models.capture import median_norm  # noqa: F401 (the norm that steer_latents takes)
 from ..models.dictionaries import Dictionary
 from ..units import Circuit
 from .changes import Custom
@@ -65,21 +64,3 @@ def steer_latents(dictionary: Dictionary, latents: Iterable[int], norm: float) -
         direction = Direction({dictionary.hook_name: unit[i]}, f"latent {i}", {"dictionary": dictionary.name})
         steered.append(steer(direction, norm).named(f"latent {i}", "latents"))
     return steered
-
-
-@torch.no_grad()
-def median_norm(model: Any, ids: Iterable[Iterable[int]], hook_name: str, *, max_rows: int = 64) -> float:
-    """Median length of the activation over all tokens at a hook point."""
-    from ..models import sites, tokens
-
-    lengths: list[Tensor] = []
-    rows = [list(own) for own in ids]
-    for batch in tokens.batches(rows, pad_id=tokens.pad_id(model), max_rows=max_rows, device=tokens.device_of(model)):
-
-        def keep(activation: Tensor, hook: Any = None, *, mask: Tensor = batch.mask) -> None:
-            lengths.append(activation.float().norm(dim=-1)[mask > 0].cpu())
-
-        with model.hooks(fwd_hooks=[(hook_name, keep)]):
-            stop = sites.layer_of(hook_name) + 1
-            model(batch.ids, attention_mask=batch.mask, return_type=None, stop_at_layer=stop)
-    return float(torch.cat(lengths).median())

@@ -2,81 +2,110 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, Literal
 
 import torch
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..errors import ActivationError, SiteError, listed
+from ..errors import ActivationError, InputError, SiteError, listed
 from . import sites as names_of
 from . import tokens
+from .progress import with_progress
+from .protocol import Model
 
 HookFn = Callable[[Tensor, Any], Any]
-Update = Callable[[str, Float[Tensor, "batch d"], list[int]], Any]
+Update = Callable[[str, Float[Tensor, "n d"], list[int]], Any]
 RowHooks = Callable[[list[int]], list[tuple[str, HookFn]]]
+Positions = Literal["last", "mean", "completion", "all"]
 
 
 @torch.no_grad()
 def stream(
-    model: Any,
+    model: Model,
     ids: Sequence[Sequence[int]],
     sites: Sequence[str],
     update: Update,
     *,
-    position: Literal["last", "mean"] = "last",
+    positions: Positions = "last",
+    n_completion: Sequence[int] | None = None,
     max_rows: int = 64,
     max_tokens: int = 16384,
     progress: bool = False,
 ) -> None:
-    """Call `update(site, activation, rows)` inside the hook for every batch and hook point.
+    """Call `update(site, activations, rows)` inside the hook for every batch and hook point.
 
-    `activation` is [batch, d] at the last token (or the mean over the prompt's tokens), `rows` are the
-    prompts' places in `ids`. The forward stops after the deepest layer needed and computes no logits.
-    Raises `SiteError` for unknown hook points, `ActivationError` where an activation is NaN or infinite.
+    `activations` is [n, d] and `rows[i]` the place in `ids` of the prompt that activation i belongs to. For "last" (the
+    last token) and "mean" (over the prompt's tokens) there is one for each prompt of a batch. For "all" tokens, or the
+    last `n_completion` tokens of each prompt ("completion"), every prompt is handed over by itself, a token each.
+    The forward stops after the deepest layer needed and computes no logits.
+
+    Raises `SiteError` for unknown hook points, `InputError` for positions that are none, `ActivationError` where an
+    activation is NaN or infinite.
     """
     if not sites:
         raise SiteError("no hook points to measure; give at least one, e.g. those of neuron_sites(model)")
     names_of.check_sites(model, sites)
-    deepest = max(names_of.layer_of(site) for site in sites)
-    stop = None if any(names_of.layer_of(site) < 0 and site != "hook_embed" for site in sites) else deepest + 1
-    batches = tokens.batches(
-        ids,
-        pad_id=tokens.pad_id(model),
-        max_rows=max_rows,
-        max_tokens=max_tokens,
-        n_ctx=model.cfg.n_ctx,
-        device=tokens.device_of(model),
-    )
-    for batch in _watched(batches, progress, "activations"):
-        hooks = [(site, partial(_hand_over, site=site, batch=batch, update=update, how=position)) for site in sites]
+    choose = _chooser(positions, ids, n_completion)
+    stop = names_of.stop_layer(model, sites)
+    batches = tokens.batches_for(model, ids, max_rows=max_rows, max_tokens=max_tokens)
+    for batch in with_progress(batches, "reading activations", shown=progress):
+        hooks = [(site, partial(_hand_over, site=site, batch=batch, update=update, choose=choose)) for site in sites]
         with model.hooks(fwd_hooks=hooks):
             model(batch.ids, attention_mask=batch.mask, return_type=None, stop_at_layer=stop)
 
 
+Chosen = Iterator[tuple[Float[Tensor, "n d"], list[int]]]
+Choose = Callable[[Float[Tensor, "batch pos d"], tokens.Batch], Chosen]
+
+
+def _chooser(positions: str, ids: Sequence[Sequence[int]], n_completion: Sequence[int] | None) -> Choose:
+    if positions not in ("last", "mean", "completion", "all"):
+        raise InputError(f"positions={positions!r} is not one of 'last', 'mean', 'completion', 'all'")
+    if (positions == "completion") != (n_completion is not None):
+        raise InputError("positions='completion' goes with n_completion, the number of last tokens of each prompt")
+    if positions in ("last", "mean"):
+        return _last if positions == "last" else _mean
+    counts = [len(row) for row in ids] if n_completion is None else list(n_completion)
+    wrong = [row for row, n in enumerate(counts) if not 0 < n <= len(ids[row])]
+    if len(counts) != len(ids) or wrong:
+        raise InputError(f"n_completion must be one number a prompt, from 1 to its length; look at prompts {wrong[:5]}")
+    return partial(_each_token, counts=counts)
+
+
+def _last(activation: Float[Tensor, "batch pos d"], batch: tokens.Batch) -> Chosen:
+    yield activation[:, -1], batch.rows
+
+
+def _mean(activation: Float[Tensor, "batch pos d"], batch: tokens.Batch) -> Chosen:
+    weight = rearrange(batch.mask, "b p -> b p 1").to(activation.dtype)
+    yield (activation * weight).sum(1) / weight.sum(1), batch.rows
+
+
+def _each_token(activation: Float[Tensor, "batch pos d"], batch: tokens.Batch, *, counts: list[int]) -> Chosen:
+    for row, own in zip(batch.rows, activation):
+        yield own[-counts[row] :], [row] * counts[row]
+
+
 def _hand_over(
-    activation: Tensor, hook: Any = None, *, site: str, batch: tokens.Batch, update: Update, how: str
+    activation: Tensor, hook: Any = None, *, site: str, batch: tokens.Batch, update: Update, choose: Choose
 ) -> None:
-    if how == "last":
-        chosen = activation[:, -1]
-    else:
-        weight = rearrange(batch.mask, "b p -> b p 1").to(activation.dtype)
-        chosen = (activation * weight).sum(1) / weight.sum(1)
-    finite = torch.isfinite(chosen).all(dim=1)
-    if not bool(finite.all()):
-        bad = [row for row, good in zip(batch.rows, finite.tolist()) if not good]
-        raise ActivationError(
-            f"activations at {site!r} are NaN or infinite for prompts {listed(bad)}; load the model in bfloat16 or "
-            "float32, and check its weights"
-        )
-    update(site, chosen, batch.rows)
+    for chosen, rows in choose(activation, batch):
+        finite = torch.isfinite(chosen).all(dim=1)
+        if not bool(finite.all()):
+            bad = sorted({row for row, good in zip(rows, finite.tolist()) if not good})
+            raise ActivationError(
+                f"activations at {site!r} are NaN or infinite for prompts {listed(bad)}; load the model in bfloat16 "
+                "or float32, and check its weights"
+            )
+        update(site, chosen, rows)
 
 
 def collect(
-    model: Any,
+    model: Model,
     ids: Sequence[Sequence[int]],
     sites: Sequence[str],
     *,
@@ -88,22 +117,49 @@ def collect(
     `units` keeps only some units of each hook point. For a few units or prompts; statistics over whole
     layers are streamed instead.
     """
-    found: dict[str, Tensor] = {}
+    table = Table(len(ids), units)
+    stream(model, ids, sites, table.update, max_rows=max_rows)
+    return table.activations
 
-    def update(site: str, activation: Float[Tensor, "batch d"], rows: list[int]) -> None:
-        if units is not None:
-            activation = activation[:, units[site].to(activation.device)]
-        if site not in found:
-            found[site] = torch.empty(len(ids), activation.shape[1])
-        found[site][rows] = activation.float().cpu()
 
-    stream(model, ids, sites, update, max_rows=max_rows)
-    return found
+class Table:
+    """An `update` for `stream` that keeps one activation of every prompt: `activations` is {hook name: [n, d]}."""
+
+    def __init__(self, n: int, units: dict[str, Tensor] | None = None) -> None:
+        self.n, self.units = n, units
+        self.activations: dict[str, Tensor] = {}
+
+    def update(self, site: str, activation: Float[Tensor, "batch d"], rows: list[int]) -> None:
+        """Keep a batch, float32 on the CPU."""
+        if self.units is not None:
+            activation = activation[:, self.units[site].to(activation.device)]
+        if site not in self.activations:
+            self.activations[site] = torch.empty(self.n, activation.shape[1])
+        self.activations[site][rows] = activation.float().cpu()
+
+
+@torch.no_grad()
+def median_norm(model: Model, ids: Sequence[Sequence[int]], hook_name: str, *, max_rows: int = 64) -> float:
+    """Median length of the activation over all tokens at a hook point."""
+    lengths: list[Tensor] = []
+
+    def update(site: str, activation: Float[Tensor, "n d"], rows: list[int]) -> None:
+        lengths.append(activation.float().norm(dim=-1).cpu())
+
+    stream(model, ids, [hook_name], update, positions="all", max_rows=max_rows)
+    return float(torch.cat(lengths).median())
+
+
+def final_residual(
+    model: Model, ids: Int[Tensor, "batch pos"], mask: Int[Tensor, "batch pos"]
+) -> Float[Tensor, "batch pos d_model"]:
+    """The residual stream after the last layer: what the final norm and the unembedding read."""
+    return model(ids, attention_mask=mask, stop_at_layer=model.cfg.n_layers)
 
 
 @torch.no_grad()
 def next_token_logits(
-    model: Any,
+    model: Model,
     ids: Sequence[Sequence[int]],
     *,
     hooks: RowHooks | None = None,
@@ -115,25 +171,17 @@ def next_token_logits(
 
     `hooks(rows)` is called for every batch with its prompts' places in `ids`.
     """
-    found = torch.empty(len(ids), model.cfg.d_vocab)
-    batches = tokens.batches(
-        ids,
-        pad_id=tokens.pad_id(model),
-        max_rows=max_rows,
-        max_tokens=max_tokens,
-        n_ctx=model.cfg.n_ctx,
-        device=tokens.device_of(model),
-    )
-    for batch in _watched(batches, progress, "logits"):
-        own = hooks(batch.rows) if hooks is not None else []
-        names_of.check_sites(model, [name for name, _ in own])
-        with model.hooks(fwd_hooks=own):
-            residual = model(batch.ids, attention_mask=batch.mask, stop_at_layer=model.cfg.n_layers)
-            found[batch.rows] = names_of.unembed(model, residual[:, -1:])[:, 0].float().cpu()
-    return found
+    logits = torch.empty(len(ids), model.cfg.d_vocab)
+    batches = tokens.batches_for(model, ids, max_rows=max_rows, max_tokens=max_tokens)
+    for batch in with_progress(batches, "reading logits", shown=progress):
+        with model.hooks(fwd_hooks=checked_hooks(model, hooks, batch.rows)):
+            residual = final_residual(model, batch.ids, batch.mask)
+            logits[batch.rows] = names_of.unembed(model, residual[:, -1:])[:, 0].float().cpu()
+    return logits
 
 
-def _watched(batches: Sequence[Any], progress: bool, what: str) -> Any:
-    from tqdm.auto import tqdm
-
-    return tqdm(batches, desc=what, unit="batch", disable=not progress, leave=False)
+def checked_hooks(model: Model, hooks: RowHooks | None, rows: list[int]) -> list[tuple[str, HookFn]]:
+    """The hooks of a batch with these rows (none for None), at hook points that the model has."""
+    chosen = hooks(rows) if hooks is not None else []
+    names_of.check_sites(model, [name for name, _ in chosen])
+    return chosen

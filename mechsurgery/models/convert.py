@@ -16,7 +16,9 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..errors import UnsupportedModelError, listed
+from . import sites
 from .architectures import lens_config
+from .protocol import Model
 
 # How each weight lies in memory, as a permutation of its logical axes.
 _LAYOUT = {
@@ -204,27 +206,22 @@ def _layer_norm(name: str, norm: nn.Module) -> Weights:
 
 
 @torch.no_grad()
-def check_neurons(model: Any, ids: Tensor) -> None:
+def check_neurons(model: Model, ids: Tensor) -> None:
     """Raise `UnsupportedModelError` unless activations at `mlp.hook_post` times W_out is what each MLP adds.
 
     With norms after the MLP (Gemma) the sum passes through them first.
     """
-    from .sites import mlp_out_sites, neuron_sites
-
     seen: dict[str, Tensor] = {}
 
     def keep(activation: Tensor, hook: Any = None) -> None:
         seen[hook.name] = activation[:, -1:].clone()
 
-    names = [*neuron_sites(model), *mlp_out_sites(model)]
+    names = [*sites.neuron_sites(model), *sites.mlp_out_sites(model)]
     with model.hooks(fwd_hooks=[(name, keep) for name in names]):
         model(ids, attention_mask=torch.ones_like(ids), stop_at_layer=model.cfg.n_layers)
     wrong = []
-    for layer, (neurons, added) in enumerate(zip(neuron_sites(model), mlp_out_sites(model))):
-        block = model.blocks[layer]
-        product = seen[neurons] @ block.mlp.W_out + block.mlp.b_out
-        if model.cfg.use_normalization_before_and_after:
-            product = block.ln2_post(product)
+    for layer, (neurons, added) in enumerate(zip(sites.neuron_sites(model), sites.mlp_out_sites(model))):
+        product = sites.mlp_write(model, layer, seen[neurons])
         tolerance = 1e-3 if model.cfg.dtype == torch.float32 else 5e-2
         if not (product - seen[added]).abs().max() <= tolerance * (1e-6 + seen[added].abs().max()):
             wrong.append(layer)

@@ -1,4 +1,4 @@
-"""Sparse autoencoders at named hook points. The one module that imports SAELens.
+"""Sparse autoencoders at named hook points, whatever library trained them (`adapters.saelens` loads SAELens' own).
 
 A latent is a unit like any other: its coordinate is (`HOOK.hook_sae_acts_post`, index), where HOOK is the hook
 point whose activation the autoencoder reads.
@@ -7,20 +7,19 @@ point whose activation the autoencoder reads.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..errors import ActivationError, LoadError, MismatchError, ModelNotFoundError, UnsafeFileError, listed
-from ..organisms.registry import SAES, sae_path
-from . import sites
+from ..errors import MismatchError, SiteError, listed
+from ..names import LATENTS
+from . import capture, sites
+from .protocol import Model
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +34,7 @@ class Dictionary:
     @property
     def site(self) -> str:
         """The hook name of the latents."""
-        return self.hook_name + sites.LATENTS
+        return self.hook_name + LATENTS
 
     @property
     def n_latents(self) -> int:
@@ -58,22 +57,29 @@ class Dictionary:
 
     def encode(self, activation: Float[Tensor, "*b d"]) -> Float[Tensor, "*b n_latents"]:
         """Latent activations, in the autoencoder's own dtype."""
-        own = next(self.sae.parameters(), activation)
-        return self.sae.encode(activation.to(own))
+        return self.sae.encode(activation.to(next(self.sae.parameters(), activation)))
 
     def decode(self, latents: Float[Tensor, "*b n_latents"]) -> Float[Tensor, "*b d"]:
-        """The reconstructed activation."""
+        """The reconstructed activation, in the autoencoder's own dtype."""
         return self.sae.decode(latents)
+
+    def check_latents(self, latents: Iterable[int]) -> list[int]:
+        """The latents as plain integers, or `SiteError` where one is none of this autoencoder's."""
+        chosen = [int(i) for i in latents]
+        wrong = [i for i in chosen if not 0 <= i < self.n_latents]
+        if wrong:
+            raise SiteError(f"no latent {listed(wrong)} at {self.site!r}; it has latents 0 to {self.n_latents - 1}")
+        return chosen
 
     @property
     def digest(self) -> str:
         """16 hexadecimal digits that stand for the weights and where they belong."""
-        found = hashlib.sha256(self.hook_name.encode())
+        digest = hashlib.sha256(self.hook_name.encode())
         for name, tensor in sorted(self.sae.state_dict().items()):
-            found.update(name.encode() + tensor.detach().cpu().float().contiguous().numpy().tobytes())
-        return found.hexdigest()[:16]
+            digest.update(name.encode() + tensor.detach().cpu().float().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
 
-    def check(self, model: Any) -> Dictionary:
+    def check(self, model: Model) -> Dictionary:
         """Itself, or an error that says why it does not fit the model."""
         sites.check_sites(model, [self.hook_name])
         width = sites.width(model, self.hook_name)
@@ -85,57 +91,62 @@ class Dictionary:
         return self
 
 
-def load_sae(
-    source: str | Path,
-    sae_id: str | None = None,
-    *,
-    hook_name: str | None = None,
-    model: Any = None,
-    device: str | None = None,
-    dtype: str = "float32",
-) -> Dictionary:
-    """An SAE from the organisms ("organism/sae-topk-2", …), a local SAELens directory, or a SAELens release.
-
-    A release needs its `sae_id` and goes to the network. `hook_name` overrides the one that is recorded; pass the
-    `model` to have the fit checked. Raises `ModelNotFoundError`, `LoadError`, `UnsafeFileError` (a release of
-    pickled weights), `MismatchError`, `SiteError`, `ActivationError` (weights that are NaN or infinite).
-    """
-    from sae_lens import SAE
-
-    if device is None:
-        device = "cpu" if model is None else str(next(iter(model.parameters())).device)
-    name = str(source) if sae_id is None else f"{source}/{sae_id}"
-    path = sae_path(str(source)) if str(source).startswith("organism/") else Path(source).expanduser()
-    with _no_pickles():
-        if sae_id is not None:
-            sae = SAE.from_pretrained(str(source), sae_id, device=device, dtype=dtype)
-        elif not (path / "cfg.json").is_file() or not (path / "sae_weights.safetensors").is_file():
-            raise ModelNotFoundError(
-                f"no SAE at {str(source)!r}: a directory needs cfg.json and sae_weights.safetensors, a release needs "
-                f"sae_id=, and the organisms have {listed(SAES)}"
-            )
-        else:
-            try:
-                sae = SAE.load_from_disk(path, device=device, dtype=dtype)
-            except (ValueError, KeyError, RuntimeError) as error:
-                raise LoadError(f"{str(path)!r} cannot be read as a SAELens directory: {error}") from error
-    found = hook_name or getattr(sae.cfg.metadata, "hook_name", None)
-    if not found:
-        raise LoadError(f"SAE {name!r} does not record its hook point; pass hook_name='blocks.…'")
-    if getattr(sae.cfg, "reshape_activations", "none") not in ("none", None):
-        raise LoadError(f"SAE {name!r} reads {sae.cfg.reshape_activations!r}; only plain activations are supported")
-    for key, tensor in sae.state_dict().items():
-        if not torch.isfinite(tensor).all():
-            raise ActivationError(f"SAE {name!r} has NaN or infinite numbers in {key}; load it again or in float32")
-    sae.eval().requires_grad_(False)
-    own = Dictionary(sae, str(found), name)
-    return own if model is None else own.check(model)
-
-
-def identity(model: Any, hook_name: str) -> Dictionary:
+def identity(model: Model, hook_name: str) -> Dictionary:
     """The dictionary whose latents are the channels of a hook point themselves: neurons as latents."""
     width = sites.width(model, hook_name)
     return Dictionary(_Identity(width), hook_name, "identity")
+
+
+@torch.no_grad()
+def latent_means(
+    model: Model,
+    dictionary: Dictionary,
+    ids: Sequence[Sequence[int]],
+    *,
+    n_completion: Sequence[int] | None = None,
+    by: Literal["row", "token"] = "row",
+    max_rows: int = 32,
+) -> Float[Tensor, " n_latents"]:
+    """Mean latent activation over all tokens, or the last `n_completion` of each row; one row's latents at a time.
+
+    By row, every row counts alike; by token, every token.
+    """
+    total = torch.zeros(dictionary.n_latents, dtype=torch.float64)
+
+    def update(site: str, activation: Float[Tensor, "n d"], rows: list[int]) -> None:
+        summed = dictionary.encode(activation).double().sum(0).cpu()
+        total.add_(summed if by == "token" else summed / len(rows))
+
+    where: capture.Positions = "all" if n_completion is None else "completion"
+    options = {"n_completion": n_completion, "max_rows": max_rows}
+    capture.stream(model, ids, [dictionary.hook_name], update, positions=where, **options)
+    n_tokens = sum(n_completion) if n_completion is not None else sum(len(row) for row in ids)
+    return (total / (n_tokens if by == "token" else len(ids))).float()
+
+
+@torch.no_grad()
+def fit_quality(
+    model: Model, dictionary: Dictionary, ids: Sequence[Sequence[int]], *, max_rows: int = 32
+) -> dict[str, float]:
+    """How well the autoencoder reads some text: `variance_explained` and the mean number of active latents, `mean_l0`.
+
+    Over all tokens; the variance explained is 1 − Σ|x − x̂|² / Σ|x − x̄|².
+    """
+    sums = {"missed": 0.0, "square": 0.0, "active": 0.0, "n": 0.0}
+    total = torch.zeros(dictionary.width, dtype=torch.float64)
+
+    def update(site: str, activation: Float[Tensor, "n d"], rows: list[int]) -> None:
+        x = activation.float()
+        latents = dictionary.encode(x)
+        sums["missed"] += float((x - dictionary.decode(latents)).pow(2).sum())
+        sums["square"] += float(x.double().pow(2).sum())
+        sums["active"] += float((latents != 0).sum())
+        sums["n"] += len(x)
+        total.add_(x.double().sum(0).cpu())
+
+    capture.stream(model, ids, [dictionary.hook_name], update, positions="all", max_rows=max_rows)
+    spread = sums["square"] - float((total / sums["n"]).pow(2).sum()) * sums["n"]
+    return {"variance_explained": 1 - sums["missed"] / spread, "mean_l0": sums["active"] / sums["n"]}
 
 
 class _Identity(torch.nn.Module):
@@ -154,20 +165,3 @@ class _Identity(torch.nn.Module):
 
     def decode(self, x: Tensor) -> Tensor:
         return x
-
-
-@contextmanager
-def _no_pickles() -> Iterator[None]:
-    """SAELens reads some old releases with torch.load; here that is refused."""
-    kept = torch.load
-
-    def refuse(path: Any, *args: Any, **options: Any) -> Any:
-        raise UnsafeFileError(
-            f"{path} holds pickled weights, which are never loaded; convert them to safetensors first"
-        )
-
-    torch.load = refuse
-    try:
-        yield
-    finally:
-        torch.load = kept

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 import torch
 from einops import rearrange, repeat
@@ -12,7 +11,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from . import sites, tokens
-from .capture import RowHooks, _watched
+from .capture import RowHooks, checked_hooks, final_residual
+from .progress import with_progress
+from .protocol import Model
 
 #: Numbers of one batch's log-probabilities held at once.
 _HELD = 1 << 26
@@ -20,7 +21,7 @@ _HELD = 1 << 26
 
 @torch.no_grad()
 def divergence(
-    model: Any,
+    model: Model,
     ids: Sequence[Sequence[int]],
     responses: Sequence[Sequence[int]],
     *,
@@ -38,19 +39,14 @@ def divergence(
     which the weights are the original ones, where the changed model has others.
     """
     n = len(ids)
-    joined = [[*prompt, *response] for prompt, response in zip(ids, responses, strict=True)]
+    # The last token of the longest possible response was never fed in, and has no place in the context.
+    responses = [own[: model.cfg.n_ctx - len(prompt)] for prompt, own in zip(ids, responses, strict=True)]
+    joined = [[*prompt, *response] for prompt, response in zip(ids, responses)]
     widest = max(len(response) for response in responses) + 1
     rows_held = max(1, min(max_rows, _HELD // (widest * model.cfg.d_vocab)))
-    batches = tokens.batches(
-        joined,
-        pad_id=tokens.pad_id(model),
-        max_rows=rows_held,
-        max_tokens=max_tokens,
-        n_ctx=model.cfg.n_ctx,
-        device=tokens.device_of(model),
-    )
-    found = torch.empty(repeats, n)
-    for batch in _watched(batches, progress, "KL divergence"):
+    batches = tokens.batches_for(model, joined, max_rows=rows_held, max_tokens=max_tokens)
+    divergences = torch.empty(repeats, n)
+    for batch in with_progress(batches, "measuring KL divergence", shown=progress):
         counts = torch.tensor([len(responses[row]) + 1 for row in batch.rows], device=batch.ids.device)
         wide = int(counts.max())
         counted = torch.arange(wide, device=batch.ids.device) >= wide - counts[:, None]
@@ -59,16 +55,15 @@ def divergence(
         at_once = max(1, rows_held // len(batch.rows))
         for start in range(0, repeats, at_once):
             runs = range(start, min(repeats, start + at_once))
-            own = hooks([run * n + row for run in runs for row in batch.rows])
-            sites.check_sites(model, [name for name, _ in own])
+            changes = checked_hooks(model, hooks, [run * n + row for run in runs for row in batch.rows])
             ids_, mask = (repeat(t, "b p -> (r b) p", r=len(runs)) for t in (batch.ids, batch.mask))
-            changed = rearrange(_log_probs(model, ids_, mask, wide, own), "(r b) p v -> r b p v", r=len(runs))
+            changed = rearrange(_log_probs(model, ids_, mask, wide, changes), "(r b) p v -> r b p v", r=len(runs))
             kl = (base.exp() * (base - changed)).sum(-1).clamp_min(0) * counted
-            found[start : start + len(runs), batch.rows] = (kl.sum(-1) / counts).cpu()
-    return found
+            divergences[start : start + len(runs), batch.rows] = (kl.sum(-1) / counts).cpu()
+    return divergences
 
 
-def _log_probs(model: Any, ids: Tensor, mask: Tensor, last: int, hooks: list) -> Float[Tensor, "batch last d_vocab"]:
+def _log_probs(model: Model, ids: Tensor, mask: Tensor, last: int, hooks: list) -> Float[Tensor, "batch last d_vocab"]:
     with model.hooks(fwd_hooks=hooks):
-        residual = model(ids, attention_mask=mask, stop_at_layer=model.cfg.n_layers)
+        residual = final_residual(model, ids, mask)
         return sites.unembed(model, residual[:, -last:]).float().log_softmax(-1)

@@ -16,12 +16,14 @@ from torch import Tensor
 
 from ..errors import InputError
 from . import sites, tokens
-from .capture import RowHooks, _watched
+from .capture import RowHooks, checked_hooks
+from .progress import with_progress
+from .protocol import Model
 
 
 @torch.no_grad()
 def generate(
-    model: Any,
+    model: Model,
     ids: Sequence[Sequence[int]],
     *,
     hooks: RowHooks | None = None,
@@ -41,30 +43,26 @@ def generate(
     every generated token. A sampled row depends only on `seed` and its number in `streams` (default: its
     place; give equal numbers to rows that are to draw alike), not on its batch. `on_first(rows, logits)` sees
     the logits of the first new token of every batch. `stop` are the end tokens (default: the model's).
-    Raises `PromptError` where a prompt and `max_new_tokens` exceed the context.
+    Raises `PromptError` where a prompt and `max_new_tokens`, less the last one, exceed the context.
     """
     if max_new_tokens < 1 or temperature < 0:
         raise InputError(f"max_new_tokens={max_new_tokens} must be at least 1, temperature={temperature} at least 0")
     tokens.check_lengths(ids, model.cfg.n_ctx, max_new_tokens)
     ends = torch.tensor(sorted(stop if stop is not None else tokens.stop_ids(model)), dtype=torch.long)
-    batches = tokens.batches(
-        ids, pad_id=tokens.pad_id(model), max_rows=max_rows, max_tokens=max_tokens, device=tokens.device_of(model)
-    )
-    made: list[list[int]] = [[] for _ in ids]
-    for batch in _watched(batches, progress, "generation"):
+    batches = tokens.batches_for(model, ids, max_rows=max_rows, max_tokens=max_tokens)
+    responses: list[list[int]] = [[] for _ in ids]
+    for batch in with_progress(batches, "generating", shown=progress):
         draws = None
         if temperature > 0:
             draws = _draws([row if streams is None else streams[row] for row in batch.rows], seed, max_new_tokens)
         state = _State(batch, ends.to(batch.ids.device), max_new_tokens, temperature, draws)
         while state.unfinished():
-            own = hooks(state.rows) if hooks is not None else []
-            sites.check_sites(model, [name for name, _ in own])
-            with model.hooks(fwd_hooks=own):
+            with model.hooks(fwd_hooks=checked_hooks(model, hooks, state.rows)):
                 state.decode(model, on_first)
             state.drop_finished_rows()
-        for row, own_tokens in zip(batch.rows, state.made):
-            made[row] = own_tokens
-    return made
+        for row, response in zip(batch.rows, state.responses):
+            responses[row] = response
+    return responses
 
 
 class _State:
@@ -72,7 +70,7 @@ class _State:
 
     def __init__(self, batch: tokens.Batch, ends: Tensor, n_new: int, temperature: float, draws: Tensor | None) -> None:
         self.rows = list(batch.rows)
-        self.made: list[list[int]] = [[] for _ in batch.rows]
+        self.responses: list[list[int]] = [[] for _ in batch.rows]
         self._places = torch.arange(len(batch.rows))
         self._current, self._mask = batch.ids, batch.mask
         self._ends, self._n_new, self._temperature, self._draws = ends, n_new, temperature, draws
@@ -83,7 +81,7 @@ class _State:
     def unfinished(self) -> bool:
         return self._step < self._n_new and len(self.rows) > 0
 
-    def decode(self, model: Any, on_first: Callable[[list[int], Tensor], Any] | None) -> None:
+    def decode(self, model: Model, on_first: Callable[[list[int], Tensor], Any] | None) -> None:
         """New tokens until the last row has ended, or half of the rows have."""
         from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
 
@@ -105,8 +103,8 @@ class _State:
             self._step += 1
             if len(self._ends) and 2 * int(self._done.sum()) >= len(self._done):
                 break
-        for place, own in zip(self._places.tolist(), torch.stack(steps, dim=1).tolist()):
-            self.made[place] += [token for token in own if token >= 0]
+        for place, new in zip(self._places.tolist(), torch.stack(steps, dim=1).tolist()):
+            self.responses[place] += [token for token in new if token >= 0]
 
     def drop_finished_rows(self) -> None:
         """Keep only the rows that go on, in the cache too."""

@@ -15,8 +15,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import InputError, LoadError, ModelNotFoundError, UnsafeFileError, UnsupportedModelError, listed
-from .architectures import architecture_of, lens_config
+from .architectures import SUPPORTED, architecture_of, lens_config
 from .convert import check_neurons, convert
+from .protocol import Model
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +25,7 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _HUB_FILES = ["*.json", "model*.safetensors", "tokenizer*", "*.model", "*.txt", "*.jinja"]
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+#: How many tokens a converted model is compared with transformers on.
 _PROBE = 12
 
 
@@ -31,45 +33,55 @@ def load_model(
     name: str | Path,
     *,
     revision: str | None = None,
-    dtype: str | torch.dtype = "float32",
+    dtype: str | torch.dtype = "auto",
     device: str | torch.device | None = None,
     trust_remote_code: bool = False,
-) -> Any:
+) -> Model:
     """A `HookedTransformer` whose logits equal transformers', with no weight processing.
 
     `name` is an organism (`"organism/instruct"`), a Hugging Face directory, or a hub id (with `revision`);
     anything that starts with `.`, `/` or `~`, or exists, is a path and never looked up on the network. Only
-    safetensors are read. `dtype` is "float32", "bfloat16" or "float16"; `device` defaults to a GPU where
-    there is one. Parameters come frozen (`requires_grad` False), `model.tokenizer` is transformers' tokenizer
-    untouched, `model.cfg.model_name` the name given. Peak memory is about the weights themselves.
+    safetensors are read. `dtype` is "float32", "bfloat16", "float16" or "auto", the checkpoint's own (float32 for
+    organisms, which are stored short but small enough for the CPU); `device` defaults to a GPU where there is one.
+    Parameters come frozen (`requires_grad` False), `model.tokenizer` is transformers' tokenizer untouched,
+    `model.cfg.model_name` the name given. Peak memory is about the weights themselves.
 
     Raises `ModelNotFoundError`, `UnsupportedModelError`, `UnsafeFileError`, `LoadError` or `InputError`.
     """
-    kind, where = _dtype(dtype), _device(device)
+    kind, where = _dtype(dtype, name), _device(device)
     directory = _find(name, revision, trust_remote_code)
     architecture = _check_files(directory, trust_remote_code)
     tokenizer = _tokenizer(directory, trust_remote_code)
     source = _transformers_model(directory, architecture, kind, where, trust_remote_code)
-    probe = torch.arange(_PROBE, device=where)[None] * 7919 % source.config.vocab_size
+    probe = _probe(source, architecture, where)
     with torch.no_grad():
         expected = source(probe, use_cache=False).logits[0].float()
     stops = _stop_tokens(source)
-    model = convert(source, name=str(name), dtype=kind, device=where)
+    model = convert(source, name=str(name), dtype=source.dtype, device=where)
     del source
     model.tokenizer = tokenizer
     model.cfg.tokenizer_prepends_bos = len(tokenizer.encode("")) > 0
     model.stop_token_ids = stops
     _check_logits(model, probe, expected)
     check_neurons(model, probe[:, :2])
-    logger.info("loaded %s: %s, %d layers, %s on %s", name, architecture, model.cfg.n_layers, kind, where)
+    logger.info("loaded %s: %s, %d layers, %s on %s", name, architecture, model.cfg.n_layers, model.cfg.dtype, where)
     return model
 
 
-def _dtype(dtype: str | torch.dtype) -> torch.dtype:
-    found = dtype if isinstance(dtype, torch.dtype) else _DTYPES.get(dtype)
-    if found not in _DTYPES.values():
-        raise InputError(f"dtype {str(dtype)!r} is not one of {listed(_DTYPES)}; choose one of them")
-    return found
+def _dtype(dtype: str | torch.dtype, name: str | Path) -> torch.dtype | None:
+    """The dtype asked for; None for the checkpoint's own."""
+    if dtype == "auto":
+        return torch.float32 if str(name).startswith("organism/") else None
+    chosen = dtype if isinstance(dtype, torch.dtype) else _DTYPES.get(dtype)
+    if chosen not in _DTYPES.values():
+        raise InputError(f"dtype {str(dtype)!r} is not one of {listed(['auto', *_DTYPES])}; choose one of them")
+    return chosen
+
+
+def _probe(source: Any, architecture: str, device: torch.device) -> Tensor:
+    """A few tokens from all over the vocabulary, no more than fit into the context."""
+    n = min(_PROBE, lens_config(source.config, architecture)["n_ctx"])
+    return torch.arange(n, device=device)[None] * 7919 % source.config.vocab_size
 
 
 def _device(device: str | torch.device | None) -> torch.device:
@@ -133,7 +145,7 @@ def _check_files(directory: Path, trust_remote_code: bool) -> str:
         raw = json.loads(config.read_text(encoding="utf-8"))
     except ValueError as error:
         raise LoadError(f"{str(config)!r} is not valid JSON: {error}; fetch the model again") from error
-    if raw.get("auto_map") and not trust_remote_code and not set(raw.get("architectures") or []) & set(_known()):
+    if raw.get("auto_map") and not trust_remote_code and not set(raw.get("architectures") or []) & set(SUPPORTED):
         raise UnsafeFileError(
             f"{str(directory)!r} needs code of its own to run, which is not run unasked; if you trust it, pass "
             "trust_remote_code=True"
@@ -143,12 +155,6 @@ def _check_files(directory: Path, trust_remote_code: bool) -> str:
     if not any((directory / file).is_file() for file in _TOKENIZERS):
         raise ModelNotFoundError(f"{str(directory)!r} has no tokenizer; none of {listed(_TOKENIZERS)} is there")
     return architecture
-
-
-def _known() -> tuple[str, ...]:
-    from .architectures import SUPPORTED
-
-    return SUPPORTED
 
 
 def _check_weights(directory: Path) -> None:
@@ -191,7 +197,7 @@ def _tokenizer(directory: Path, trust_remote_code: bool) -> Any:
 
 
 def _transformers_model(
-    directory: Path, architecture: str, dtype: torch.dtype, device: torch.device, trust_remote_code: bool
+    directory: Path, architecture: str, dtype: torch.dtype | None, device: torch.device, trust_remote_code: bool
 ) -> Any:
     import transformers
     from safetensors import SafetensorError
@@ -205,7 +211,7 @@ def _transformers_model(
             source, info = getattr(transformers, architecture).from_pretrained(
                 directory,
                 config=config,
-                dtype=dtype,
+                dtype="auto" if dtype is None else dtype,
                 device_map=None if device.type == "cpu" else {"": device},
                 attn_implementation="eager",
                 use_safetensors=True,
@@ -220,6 +226,10 @@ def _transformers_model(
         raise LoadError(
             f"{str(directory)!r} lacks the weights {listed(sorted(info['missing_keys']), 4)}; "
             "the files are incomplete or belong to another configuration"
+        )
+    if source.dtype not in _DTYPES.values():
+        raise UnsupportedModelError(
+            f"{str(directory)!r} is stored in {source.dtype}; pass dtype= one of {listed(_DTYPES)}"
         )
     return source.eval()
 
@@ -242,20 +252,20 @@ def _quiet() -> Iterator[None]:
 
 def _stop_tokens(source: Any) -> tuple[int, ...]:
     """Every end token of config.json and generation_config.json."""
-    found: set[int] = set()
+    ends: set[int] = set()
     for config in (source.config, source.generation_config):
         tokens = getattr(config, "eos_token_id", None)
-        found |= {tokens} if isinstance(tokens, int) else set(tokens or ())
-    return tuple(sorted(found))
+        ends |= {tokens} if isinstance(tokens, int) else set(tokens or ())
+    return tuple(sorted(ends))
 
 
 @torch.no_grad()
-def _check_logits(model: Any, probe: Tensor, expected: Float[Tensor, "pos d_vocab"]) -> None:
+def _check_logits(model: Model, probe: Tensor, expected: Float[Tensor, "pos d_vocab"]) -> None:
     """Compare with transformers' own logits on a few tokens: the conversion proves itself at every load."""
     if not torch.isfinite(expected).all():
         raise LoadError(f"this model's logits are not finite in {model.cfg.dtype}; load it in bfloat16 or float32")
-    found = model(probe, attention_mask=torch.ones_like(probe))[0].float()
-    error = (found - expected).abs().max() / expected.abs().max().clamp_min(1e-6)
+    logits = model(probe, attention_mask=torch.ones_like(probe))[0].float()
+    error = (logits - expected).abs().max() / expected.abs().max().clamp_min(1e-6)
     if not error <= (1e-3 if model.cfg.dtype == torch.float32 else 0.15):
         raise UnsupportedModelError(
             f"the converted {model.cfg.original_architecture} differs from transformers by {float(error):.1%} of its "

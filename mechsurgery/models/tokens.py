@@ -11,6 +11,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from ..errors import InputError, PromptError, listed
+from .protocol import Model, hooked
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,25 +45,37 @@ def batches(
     for row in order:
         if groups:
             group = groups[-1]
-            longest, own = len(ids[group[0]]), len(ids[row])
+            longest = len(ids[group[0]])
             fits = len(group) < max_rows and longest * (len(group) + 1) <= max_tokens
-            if fits and longest - own <= max(8, longest // 4):
+            if fits and longest - len(ids[row]) <= max(8, longest // 4):
                 group.append(row)
                 continue
         groups.append([row])
     return [_pad(group, ids, pad_id, device) for group in groups]
 
 
+def batches_for(
+    model: Model, ids: Sequence[Sequence[int]], *, max_rows: int = 64, max_tokens: int = 16384
+) -> list[Batch]:
+    """The same where a model's weights are, for prompts that must fit into its context."""
+    limits = {"max_rows": max_rows, "max_tokens": max_tokens, "n_ctx": model.cfg.n_ctx}
+    return batches(ids, pad_id=pad_id(model), device=device_of(model), **limits)
+
+
 def check_lengths(ids: Sequence[Sequence[int]], n_ctx: int | None = None, new_tokens: int = 0) -> None:
-    """`PromptError` where there are no prompts, one is empty, or one leaves no room for `new_tokens`."""
+    """`PromptError` where there are no prompts, one is empty, or one leaves no room for `new_tokens`.
+
+    The last new token needs no room: nothing is predicted from it, so it is never fed in.
+    """
     if not len(ids):
         raise PromptError("no prompts; give at least one")
-    empty = [row for row, own in enumerate(ids) if not len(own)]
+    empty = [row for row, prompt in enumerate(ids) if not len(prompt)]
     if empty:
         raise PromptError(f"prompts {listed(empty)} have no tokens; give each at least one token")
     if n_ctx is None:
         return
-    long = [row for row, own in enumerate(ids) if len(own) + new_tokens > n_ctx]
+    fed = max(0, new_tokens - 1)
+    long = [row for row, prompt in enumerate(ids) if len(prompt) + fed > n_ctx]
     if long:
         room = f" and {new_tokens} new ones" if new_tokens else ""
         raise PromptError(
@@ -78,23 +91,31 @@ def _pad(rows: list[int], ids: Sequence[Sequence[int]], pad_id: int, device: tor
     return Batch(rows, torch.tensor(padded, device=device), torch.tensor(mask, device=device))
 
 
-def pad_id(model: Any) -> int:
+def tokenizer_of(model: Any) -> Any:
+    """The model's tokenizer; `InputError` where it has none, or where it is no model of TransformerLens."""
+    tokenizer = hooked(model).tokenizer
+    if tokenizer is None:
+        raise InputError(
+            "this model has no tokenizer; set model.tokenizer = transformers.AutoTokenizer.from_pretrained(…), or load "
+            "the model with mechsurgery.load_model, which brings it along"
+        )
+    return tokenizer
+
+
+def pad_id(model: Model) -> int:
     """A token id to fill up with. Any would do: the mask is explicit."""
-    tokenizer = model.tokenizer
-    for token in (tokenizer.pad_token_id, tokenizer.eos_token_id):
+    for token in (getattr(model.tokenizer, "pad_token_id", None), getattr(model.tokenizer, "eos_token_id", None)):
         if token is not None and token < model.cfg.d_vocab:
             return int(token)
     return 0
 
 
-def stop_ids(model: Any) -> tuple[int, ...]:
+def stop_ids(model: Model) -> tuple[int, ...]:
     """Every token that ends a turn: the tokenizer's, and those of the model's configuration files, sorted."""
-    found = set(getattr(model, "stop_token_ids", ()))
-    if model.tokenizer is not None and model.tokenizer.eos_token_id is not None:
-        found.add(model.tokenizer.eos_token_id)
-    return tuple(sorted(int(token) for token in found))
+    ends = {*getattr(model, "stop_token_ids", ()), getattr(model.tokenizer, "eos_token_id", None)}
+    return tuple(sorted(int(token) for token in ends if token is not None))
 
 
-def device_of(model: Any) -> torch.device:
+def device_of(model: Model) -> torch.device:
     """Where a model's weights are."""
     return next(iter(model.parameters())).device

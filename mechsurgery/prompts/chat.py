@@ -8,6 +8,7 @@ to think before it answers (Qwen3): `Template` says both, so that a prompt can b
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import date
@@ -19,7 +20,7 @@ from .sets import Prompt, check_text
 Kind = Literal["auto", "chat", "plain", "raw"]
 _PLAIN_STOPS = ("\nUser:", "\nAssistant:")
 _THOUGHT, _THOUGHT_END = "<think>", "</think>"
-_TAKEN = ("enable_thinking", "messages", "conversation", "tokenize", "add_generation_prompt")
+_TAKEN = ("enable_thinking", "messages", "conversation", "tokenize", "add_generation_prompt", "chat_template")
 
 
 @dataclass(frozen=True)
@@ -63,22 +64,26 @@ class Template:
         """
         if _kind(tokenizer, self) != "chat" or "strftime_now" in self.arguments:
             return self
-        today, formats = date.today(), []
-
-        def note(format: str) -> str:
-            formats.append(format)
-            return today.strftime(format)
-
-        shown = [_apply(tokenizer, messages, self, strftime_now=note) for messages in _CHATS]
-        if not formats:
+        today = date.today()
+        formats = [call["format"] for call in _TODAY.finditer(tokenizer.get_chat_template())]
+        shown = self._shown(tokenizer, today)
+        if not formats or shown == self._shown(tokenizer, _ANOTHER_DAY):
             return self
         named = replace(self, arguments={**self.arguments, "date_string": today.strftime(formats[0])})
-        if shown == [_apply(tokenizer, messages, named, strftime_now=lambda format: "") for messages in _CHATS]:
+        if shown == named._shown(tokenizer, _ANOTHER_DAY):
             return named
         return replace(self, arguments={**self.arguments, "strftime_now": today.isoformat()})
 
+    def _shown(self, tokenizer: Any, day: date) -> list[str]:
+        """Two chats as they are rendered on a day."""
+        template = replace(self, arguments={**self.arguments, "strftime_now": day.isoformat()})
+        chats = ([("user", "Hello")], [("system", "Be kind."), ("user", "Hello")])
+        return [_apply(tokenizer, chat, template) for chat in chats]
 
-_CHATS = ([("user", "Hello")], [("system", "Be kind."), ("user", "Hello")])
+
+#: How chat templates ask for today's date.
+_TODAY = re.compile(r"""strftime_now\(\s*(?P<quote>['"])(?P<format>.*?)(?P=quote)\s*\)""")
+_ANOTHER_DAY = date(1999, 12, 31)
 
 
 def as_template(template: str | Template) -> Template:
@@ -146,8 +151,9 @@ def response_text(tokenizer: Any, tokens: Sequence[int], template: str | Templat
     What stands after the last `</think>` counts. `None` where a thought was begun, by the model or by its prompt, and
     not ended: there is no answer to grade.
     """
+    stops = stop_texts(tokenizer, template)
     text = _decoded(tokenizer, [int(token) for token in tokens])
-    for stop in stop_texts(tokenizer, template):
+    for stop in stops:
         text = text.split(stop)[0]
     _, ended, answer = text.rpartition(_THOUGHT_END)
     if _THOUGHT in answer or (not ended and _begins_with_thought(tokenizer, template)):
@@ -199,18 +205,19 @@ def _messages(prompt: Prompt, system: str | None) -> list[tuple[str, str]]:
     return messages if system is None or messages[0][0] == "system" else [("system", system), *messages]
 
 
-def _apply(tokenizer: Any, messages: list[tuple[str, str]], template: Template, **functions: Any) -> str:
+def _apply(tokenizer: Any, messages: list[tuple[str, str]], template: Template) -> str:
     from jinja2 import TemplateError
 
-    arguments = {"enable_thinking": template.thinking, **template.arguments}
-    if "strftime_now" in arguments:
-        arguments["strftime_now"] = date.fromisoformat(arguments["strftime_now"]).strftime
+    options = {"enable_thinking": template.thinking, **template.arguments}
+    if "strftime_now" in options:
+        # Only plain values reach a template, no function, so the day is written into the template's text.
+        day = date.fromisoformat(options.pop("strftime_now"))
+        source = tokenizer.get_chat_template()
+        options["chat_template"] = _TODAY.sub(lambda call: repr(day.strftime(call["format"])), source)
 
     def apply(turns: list[tuple[str, str]]) -> str:
         chat = [{"role": role, "content": text} for role, text in turns]
-        return tokenizer.apply_chat_template(
-            chat, tokenize=False, add_generation_prompt=True, **(arguments | functions)
-        )
+        return tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True, **options)
 
     try:
         return apply(messages)
@@ -221,7 +228,7 @@ def _apply(tokenizer: Any, messages: list[tuple[str, str]], template: Template, 
             ) from error
         # Gemma's template refuses system turns: their text goes before the first user turn.
         (_, system), (role, text), *rest = messages
-        return _apply(tokenizer, [(role, f"{system}\n\n{text}"), *rest], template, **functions)
+        return _apply(tokenizer, [(role, f"{system}\n\n{text}"), *rest], template)
 
 
 def _with_prefix(text: str, prefix: str) -> str:

@@ -105,7 +105,8 @@ def settle_rows(data: Any, names: Sequence[str]) -> None:
     for name in names:
         empty = [i for i, row in enumerate(getattr(data, name)) if not row]
         if empty:
-            raise PromptError(f"rows {listed(empty)} of {name} are empty; each needs at least one token")
+            part = name.removesuffix("s")
+            raise PromptError(f"items {listed(empty)} have an empty {part}; every part needs at least one token")
 
 
 def as_prompts(items: Iterable[Prompt | str]) -> list[Prompt]:

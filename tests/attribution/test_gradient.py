@@ -18,9 +18,9 @@ from mechsurgery.attribution.gradient import (
     neuron_attribution,
     pair_batches,
 )
-from mechsurgery.attribution.splice import latent_means, mean_latents, spliced_attribution
+from mechsurgery.attribution.splice import mean_latents, spliced_attribution
 from mechsurgery.errors import ActivationError, InputError, MismatchError, PromptError, SiteError
-from mechsurgery.models.dictionaries import Dictionary, identity
+from mechsurgery.models.dictionaries import Dictionary, identity, latent_means
 from mechsurgery.prompts.pairs import CompletionPairs
 
 SITE = "blocks.1.hook_resid_post"
@@ -255,7 +255,7 @@ def test_sums_and_means_of_latents_equal_a_plain_forward(tiny_llama, dictionary,
     expected = torch.cat(each).mean(0)
     found = mean_latents(tiny_llama, dictionary, contrast.negative, max_rows=5)[dictionary.site]
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
-    last = latent_means(tiny_llama, dictionary, ids, last=[2] * len(ids))
+    last = latent_means(tiny_llama, dictionary, ids, n_completion=[2] * len(ids))
     torch.testing.assert_close(last, sum(z[-2:].mean(0) for z in each) / len(each), atol=1e-5, rtol=1e-4)
 
 

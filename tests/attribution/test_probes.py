@@ -76,4 +76,4 @@ def test_bad_input(tiny_llama, contrast):
         fit_probe_on({"a": x}, y, groups[:3])
     dictionary = random_dictionary(SITE, tiny_llama.cfg.d_model)
     with pytest.raises(InputError, match="last token"):
-        unit_activations(tiny_llama, contrast.positive, [dictionary], position="mean")
+        unit_activations(tiny_llama, contrast.positive, [dictionary], positions="mean")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mechsurgery import load_model
-from mechsurgery.models.dictionaries import load_sae
+from mechsurgery.adapters.saelens import load_sae
 from mechsurgery.organisms import dictionaries, training
 from mechsurgery.organisms.registry import SAES, organism_path, sae_manifest, sae_path
 from mechsurgery.organisms.tokenizer import words

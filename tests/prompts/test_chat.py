@@ -3,8 +3,8 @@
 import pytest
 from support.checkpoints import tokenizer
 
-from mechsurgery.errors import InputError
-from mechsurgery.prompts import Prompt, Template, encode, render, stop_texts
+from mechsurgery.errors import InputError, PromptError
+from mechsurgery.prompts import CompletionPairs, Examples, Prompt, Template, encode, render, response_text, stop_texts
 
 GEMMA = (
     "{{ bos_token }}{% for m in messages %}"
@@ -60,3 +60,32 @@ def test_a_template_that_refuses_system_turns_gets_their_text_in_the_first_user_
     own = tokenizer()
     own.chat_template = GEMMA
     assert render(own, "hello", template=Template(system="be kind")) == "<s>user: be kind\n\nhello\nmodel: "
+
+
+def test_without_a_tokenizer_there_is_one_clear_error():
+    for act, *arguments in (
+        (encode, ["Who?"]),
+        (render, "Who?"),
+        (stop_texts,),
+        (response_text, [5]),
+        (Examples.from_texts, ["Who?"], ["Me."]),
+        (CompletionPairs.from_texts, ["Who?"], ["Me."], ["You."]),
+    ):
+        with pytest.raises(InputError, match="no tokenizer"):
+            act(None, *arguments)
+
+
+def test_a_template_goes_wherever_a_kind_goes():
+    own = tokenizer()
+    plain = Template("plain", system="Be kind.")
+    (start,) = encode(own, ["Who?"], template=plain)
+    assert own.decode(start, skip_special_tokens=True) == "System: Be kind.\n\nUser: Who?\n\nAssistant:"
+    examples = Examples.from_texts(own, ["Who?"], ["Me."], template=plain)
+    pairs = CompletionPairs.from_texts(own, ["Who?"], ["Me."], ["You."], template=plain)
+    assert examples.prompts == pairs.prompts == (tuple(start),)
+    assert examples.completions[0] == (*pairs.bad[0], own.eos_token_id)
+    assert own.decode(pairs.good[0]) == " You."
+    with pytest.raises(PromptError, match="surrogate"):
+        Examples.from_texts(own, ["Who?"], ["\ud800"])
+    with pytest.raises(PromptError, match="1 prompts and 2 completions"):
+        CompletionPairs.from_texts(own, ["Who?"], ["a"], ["b", "c"])

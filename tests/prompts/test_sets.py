@@ -8,7 +8,7 @@ import pytest
 
 from mechsurgery import ContrastSet, PromptSet, load_contrast, load_prompts
 from mechsurgery.errors import InputError, PromptError
-from mechsurgery.prompts import Prompt, check_no_overlap, register_contrast, sources
+from mechsurgery.prompts import Prompt, check_distinct, check_no_overlap, register_contrast, sources
 
 
 def grouped(n_groups=10, each=3, name="set"):
@@ -191,3 +191,45 @@ def test_the_organisms_world_is_balanced_and_its_splits_are_disjoint():
     questions = load_prompts("organism/choices", n=50)
     assert all(q.choices == ("A", "B", "C", "D") and q.answer is not None for q in questions)
     assert len({q.answer for q in questions}) == 4
+
+
+def test_repeated_texts_of_one_side_are_dropped_with_a_notice_and_never_meet_across_a_split(tmp_path, caplog):
+    texts = [f"question {i}" for i in range(10)]
+    contrast = ContrastSet.from_lists([*texts, "Question  3"], ["a", "b", "a"])
+    assert contrast.positive.texts == texts
+    assert contrast.negative.ids == ["negative-0", "negative-1"]
+    assert "dropped 1 repeated texts of 'positive': 'positive-10'" in caplog.text
+    pd.DataFrame({"text": [*texts, *texts[:4]]}).to_csv(tmp_path / "list.csv")
+    caplog.clear()
+    loaded = PromptSet.from_file(tmp_path / "list.csv")
+    assert loaded.texts == texts
+    assert "dropped 4" in caplog.text
+    check_no_overlap(*ContrastSet("c", loaded, contrast.negative).split(0.5)[0].positive.split(0.5))
+    register_contrast("repeated", lambda: ContrastSet.from_lists(["a", "a"], ["b"]))
+    assert load_contrast("repeated").positive.texts == ["a"]
+    register_contrast("crossed", lambda: ContrastSet.from_lists(["a", "a"], ["a", "b"]))
+    with pytest.raises(PromptError, match="share their text"):
+        load_contrast("crossed")
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"text": "half \ud83d"},
+        {"prefix": "\udc00"},
+        {"system": "\ud800"},
+        {"completion": "\udfff"},
+        {"messages": (("user", "\ud800"),)},
+    ],
+)
+def test_half_of_a_character_is_one_clear_error(field):
+    with pytest.raises(PromptError, match=r"prompt 'p' has a lone surrogate .*remove it"):
+        Prompt(**{"id": "p", "text": "whole", **field})
+    assert Prompt("p", "whole \U0001f600").text
+
+
+def test_sets_with_the_same_content_are_noticed():
+    one = PromptSet.from_texts(["a", "b"], name="one")
+    check_distinct({"one": one, "two": PromptSet.from_texts(["a", "c"])})
+    with pytest.raises(PromptError, match="'one' and 'two' are the same 2 prompts"):
+        check_distinct({"one": one, "two": PromptSet.from_texts(["b", "A "])})

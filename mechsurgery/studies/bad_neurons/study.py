@@ -16,6 +16,7 @@ from typing import Any
 
 import pandas as pd
 
+from ...adapters.saelens import load_sae
 from ...artifacts import provenance, write_atomically
 from ...attribution.probes import Probe
 from ...deltas import WeightDelta
@@ -25,11 +26,10 @@ from ...intervention import ablate
 from ...intervention.hooks import applied
 from ...intervention.weights import with_delta
 from ...models import load_model, sites
-from ...models.dictionaries import Dictionary, load_sae
+from ...models.dictionaries import Dictionary
 from ...training.tuning import LoRA, Recipe, finetune
 from ...units import Circuit, UnitScores
 from ..base import Study
-from ..report import Section
 from . import choosing
 from .choosing import PAPER, RANDOM
 from .figures import figures
@@ -65,10 +65,6 @@ class BadNeuronsStudy(Study):
 
     rows: pd.DataFrame | None = None
     probes: dict[str, Probe] | None = None
-
-    def sections(self) -> list[Section]:
-        """The report: what was reconstructed, claims beside numbers, tables, figures, responses."""
-        return sections(self)
 
     def save(self, out: str | Path) -> str:
         """As every study; every measured row is kept too."""
@@ -180,9 +176,10 @@ def bad_neurons(
         {},
         {**circuits, **_named(deltas)},
         info,
-        rows,
-        probes,
+        rows=rows,
+        probes=probes,
     )
+    study = replace(study, sections=tuple(sections(study)))
     if out is not None:
         logger.info("%s", study.save(out))
     return study

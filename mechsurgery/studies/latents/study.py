@@ -9,27 +9,26 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from ...adapters.saelens import load_sae
 from ...artifacts import provenance, write_atomically
 from ...attribution.probes import Probe
-from ...attribution.splice import latent_means
 from ...errors import InputError, MismatchError
 from ...evaluation import Results
 from ...evaluation.sampling import sample_pairs
 from ...inspector.latent import LatentView, inspect_latents
 from ...intervention.latents import median_norm
 from ...models import load_model, sites
-from ...models.dictionaries import Dictionary, load_sae
+from ...models.dictionaries import Dictionary, fit_quality, latent_means
 from ...prompts import encode
 from ...prompts.pairs import CompletionPairs
 from ...units import UnitScores
 from ..base import Study
-from ..report import Section
 from . import steering
 from .cases import WORLD_CASES, LatentCase, world_case
 from .figures import figures
@@ -68,11 +67,7 @@ class LatentStudy(Study):
 
     cases: tuple[CaseResult, ...] = ()
 
-    _quiet = ("Oracle", "Steering", "Responses", "Reading")
-
-    def sections(self) -> list[Section]:
-        """The report: claims beside numbers, what did not hold, tables, figures, latents to read."""
-        return sections(self)
+    quiet: tuple[str, ...] = field(default=("Oracle", "Steering", "Responses", "Reading"), kw_only=True)
 
     def save(self, out: str | Path) -> str:
         """As every study; the sampled completions are kept too."""
@@ -166,7 +161,8 @@ def latents(
     scores = {f"{r.case.name} {name}": one for r in done for name, one in r.scores.items()}
     results = {f"{r.case.name} {name}": one for r in done for name, one in r.results.items()}
     found = tables(done, dictionary)
-    made = LatentStudy(found, figures(done, dictionary), results, scores, info, tuple(done))
+    made = LatentStudy(found, figures(done, dictionary), results, scores, info, cases=tuple(done))
+    made = replace(made, sections=tuple(sections(made)))
     if out is not None:
         logger.info("%s", made.save(out))
     return made
@@ -253,7 +249,7 @@ def _run(
         graded[name] = steering.graded(results[name], case.evaluation, case.grade)
         effects[name] = steering.effects(graded[name], strengths, controls, sign=sign)
     views = inspect_latents(model, dictionary, chosen[ATTRIBUTION][:read], rows, max_rows=small)
-    fit = _fit(model, dictionary, rows, small)
+    fit = fit_quality(model, dictionary, rows, max_rows=small)
     return CaseResult(
         case,
         sampled,
@@ -270,30 +266,3 @@ def _run(
         views,
         fit,
     )
-
-
-def _fit(model: Any, dictionary: Dictionary, rows: list[list[int]], max_rows: int) -> dict[str, float]:
-    """How well the autoencoder reads this case's own text: variance explained and mean number of active latents."""
-    import torch
-
-    from ...models import tokens
-
-    sums = {"left": 0.0, "square": 0.0, "active": 0.0, "n": 0.0}
-    total = torch.zeros(dictionary.width, dtype=torch.float64)
-    for batch in tokens.batches(rows, pad_id=tokens.pad_id(model), max_rows=max_rows, device=tokens.device_of(model)):
-
-        def measure(activation: Any, hook: Any = None, *, mask: Any = batch.mask) -> None:
-            for own, keep in zip(activation, mask):
-                x = own[keep > 0].float()
-                z = dictionary.encode(x)
-                sums["left"] += float((x - dictionary.decode(z)).pow(2).sum())
-                sums["square"] += float(x.double().pow(2).sum())
-                sums["active"] += float((z != 0).sum())
-                sums["n"] += len(x)
-                total.add_(x.double().sum(0).cpu())
-
-        stop = sites.layer_of(dictionary.hook_name) + 1
-        with torch.no_grad(), model.hooks(fwd_hooks=[(dictionary.hook_name, measure)]):
-            model(batch.ids, attention_mask=batch.mask, return_type=None, stop_at_layer=stop)
-    spread = sums["square"] - float((total / sums["n"]).pow(2).sum()) * sums["n"]
-    return {"variance_explained": 1 - sums["left"] / spread, "mean_l0": sums["active"] / sums["n"]}

@@ -10,14 +10,13 @@ from typing import Any
 
 import pandas as pd
 
-from ...attribution.splice import latent_means
 from ...deltas import WeightDelta
 from ...directions import Direction
 from ...intervention import steer
 from ...intervention.hooks import Intervention, applied
 from ...intervention.weights import with_delta
 from ...models import sites
-from ...models.dictionaries import identity
+from ...models.dictionaries import identity, latent_means
 from ...models.generate import generate
 from ...prompts import Examples, PromptSet, encode
 from ...training.opposite import Contrast, contrastive_finetunes, random_delta, shuffled
@@ -77,7 +76,7 @@ def response_difference(model: Any, positive: Examples, negative: Examples) -> d
                 model,
                 own,
                 [[*p, *c] for p, c in zip(side.prompts, side.completions)],
-                last=[len(c) for c in side.completions],
+                n_completion=[len(c) for c in side.completions],
                 max_rows=64,
             )
             for side in (positive, negative)

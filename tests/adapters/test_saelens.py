@@ -7,9 +7,9 @@ import torch
 from sae_lens import SAE
 from support.dictionaries import random_sae
 
+from mechsurgery.adapters.saelens import load_sae
 from mechsurgery.errors import ActivationError, LoadError, MismatchError, ModelNotFoundError, SiteError, UnsafeFileError
-from mechsurgery.models import dictionaries as saes
-from mechsurgery.models.dictionaries import load_sae
+from mechsurgery.models.dictionaries import identity
 
 SITE = "blocks.1.hook_resid_post"
 
@@ -70,7 +70,7 @@ def test_pickled_releases_are_refused(monkeypatch, tmp_path):
 
 
 def test_the_identity_has_a_latent_for_each_channel(tiny_llama):
-    own = saes.identity(tiny_llama, SITE)
+    own = identity(tiny_llama, SITE)
     x = torch.randn(2, own.width)
     assert torch.equal(own.decode(own.encode(x)), x)
     assert own.n_latents == own.width == tiny_llama.cfg.d_model

@@ -1,0 +1,82 @@
+"""How far judges agree: every pair of yes-or-no metrics on the same responses."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..errors import InputError, listed
+from .statistics import NOTHING, clustered_interval, resampled
+
+#: Of how many draws κ's interval is the percentiles.
+DRAWS = 500
+_RESPONSE = ["model", "fingerprint", "intervention", "strength", "m", "seed", "prompt_set", "prompt_id"]
+
+
+def agreement(table: pd.DataFrame, metrics: Sequence[str] | None = None) -> pd.DataFrame:
+    """A row for each two judges: n, share agreeing, Cohen's κ (1960), and how many positives each counts.
+
+    `table` is that of `Results`; `metrics` are rates in it (default: all that were decided on responses). Responses
+    that either judge could not grade are left out. Intervals are at 95 % and clustered by group, κ's by bootstrap; κ is
+    missing where chance agreement is certain.
+    """
+    rates = table[(table["scale"] == "rate") & table["response"].notna()]
+    known = list(dict.fromkeys(rates["metric"]))
+    missing = [name for name in metrics or () if name not in known]
+    if missing or len(known if metrics is None else metrics) < 2:
+        raise InputError(
+            f"agreement needs two yes-or-no metrics on responses, not {metrics}; there are {listed(known)}"
+        )
+    responses = rates.groupby(_RESPONSE, sort=False, dropna=False)
+    rates = rates.assign(number=responses.ngroup())
+    values = rates.pivot_table(index="number", columns="metric", values="value", sort=False)
+    groups = rates.drop_duplicates("number").set_index("number")["group"].reindex(values.index)
+    return pd.DataFrame([_pair(values, groups, *pair) for pair in combinations(metrics or known, 2)])
+
+
+def _pair(values: pd.DataFrame, groups: pd.Series, judge: str, other: str) -> dict[str, Any]:
+    both = values[[judge, other]].dropna()
+    a, b, own = both[judge].to_numpy(), both[other].to_numpy(), groups.loc[both.index].to_numpy()
+    low, high = clustered_interval(a == b, own, scale="rate")
+    kappa, (kappa_low, kappa_high) = _kappa_with_interval(a, b, own)
+    return {
+        "judge": judge,
+        "other": other,
+        "n": len(both),
+        "agree": float((a == b).mean()) if len(both) else np.nan,
+        "low": low,
+        "high": high,
+        "kappa": kappa,
+        "kappa_low": kappa_low,
+        "kappa_high": kappa_high,
+        "positives": int(a.sum()),
+        "other_positives": int(b.sum()),
+    }
+
+
+def _kappa_with_interval(a: np.ndarray, b: np.ndarray, groups: np.ndarray) -> tuple[float, tuple[float, float]]:
+    """κ from the numbers of no/no, no/yes, yes/no and yes/yes, here and in draws of whole groups."""
+    if not len(a):
+        return float("nan"), NOTHING
+    codes = pd.factorize(groups)[0]
+    counts = np.zeros((codes.max() + 1, 4))
+    np.add.at(counts, (codes, (2 * a + b).astype(int)), 1)
+    drawn = np.stack([resampled(column)[:DRAWS] for column in counts.T], axis=1)
+    different, times = np.unique(drawn, axis=0, return_counts=True)
+    kappas = np.repeat([_kappa(row) for row in different], times)
+    kappas = kappas[~np.isnan(kappas)]
+    interval = NOTHING if not len(kappas) else tuple(float(x) for x in np.percentile(kappas, [2.5, 97.5]))
+    return _kappa(counts.sum(0)), interval  # type: ignore[return-value]
+
+
+def _kappa(counts: np.ndarray) -> float:
+    from sklearn.metrics import cohen_kappa_score
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # It warns where chance agreement is certain and κ is nan.
+        return float(cohen_kappa_score([0, 0, 1, 1], [0, 1, 0, 1], labels=[0, 1], sample_weight=counts))

@@ -1,0 +1,101 @@
+"""Models that judge responses: what a grade asks of one, a local model, and answers recorded before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from ..artifacts import load_json, save_json
+from ..errors import InputError, LoadError
+from ..prompts import Prompt
+
+VERSION = "judge-answers-1"
+
+
+@runtime_checkable
+class Judge(Protocol):
+    """Anything that answers prompts: a local model, an HTTP endpoint, a recording."""
+
+    @property
+    def name(self) -> str:
+        """What stands for the judge in tables and in kept grades."""
+        ...
+
+    def answers(self, prompts: Sequence[str]) -> list[str]:
+        """One answer per prompt, in order."""
+        ...
+
+
+def ask(judge: Judge, questions: Sequence[str]) -> list[str]:
+    """The judge's answer to every question; each different question is asked once."""
+    different = list(dict.fromkeys(questions))
+    answers = dict(zip(different, judge.answers(different), strict=True)) if different else {}
+    return [answers[question] for question in questions]
+
+
+def request_of(prompt: Prompt) -> str:
+    """What the user asks: the prompt's text, or the last turn of the user in a whole chat."""
+    turns = [text for role, text in prompt.messages if role == "user"]
+    return turns[-1] if turns else prompt.text
+
+
+@dataclass(frozen=True, eq=False)
+class LocalJudge:
+    """Any model loaded with `load_model`, answering greedily by its chat template."""
+
+    model: Any
+    max_new_tokens: int = 256
+    max_rows: int = 16
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return f"local {self.model.cfg.model_name}"
+
+    def answers(self, prompts: Sequence[str]) -> list[str]:
+        """One generation per prompt, batched."""
+        from ..models.generate import generate
+        from ..prompts.chat import encode
+
+        ids = encode(self.model.tokenizer, prompts)
+        answers = generate(self.model, ids, max_new_tokens=self.max_new_tokens, max_rows=self.max_rows)
+        return [self.model.tokenizer.decode(tokens, skip_special_tokens=True) for tokens in answers]
+
+
+@dataclass(frozen=True)
+class RecordedJudge:
+    """Answers that were recorded before, by content of the prompt: for tests and for sharing a grading."""
+
+    recorded: Mapping[str, str]
+    name: str = "recorded"
+
+    @classmethod
+    def of(cls, answers: Mapping[str, str], name: str = "recorded") -> RecordedJudge:
+        """From {prompt: the judge's answer}."""
+        return cls({_key(prompt): answer for prompt, answer in answers.items()}, name)
+
+    def answers(self, prompts: Sequence[str]) -> list[str]:
+        """The recorded answers. Raises `InputError` where one was never recorded."""
+        missing = sum(_key(prompt) not in self.recorded for prompt in prompts)
+        if missing:
+            raise InputError(f"no recorded answer for {missing} of {len(prompts)} prompts; grade them first")
+        return [self.recorded[_key(prompt)] for prompt in prompts]
+
+    def save(self, path: str | Path) -> Path:
+        """Write as JSON."""
+        return save_json(path, {"name": self.name, "version": VERSION, "recorded": dict(self.recorded)})
+
+    @classmethod
+    def load(cls, path: str | Path) -> RecordedJudge:
+        """Read what `save` wrote."""
+        content = load_json(path)
+        if not isinstance(content, dict) or content.get("version") != VERSION:
+            raise LoadError(f"{str(path)!r} holds no recorded answers of {VERSION}; record them again")
+        return cls(content["recorded"], content["name"])
+
+
+def _key(prompt: str) -> str:
+    return sha256(prompt.encode()).hexdigest()

@@ -1,0 +1,139 @@
+"""16 hexadecimal digits that stand for a model's weights and architecture."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from .protocol import Model
+
+_ARCHITECTURE = (
+    "n_layers",
+    "d_model",
+    "n_heads",
+    "n_key_value_heads",
+    "d_head",
+    "d_mlp",
+    "d_vocab",
+    "n_ctx",
+    "act_fn",
+    "eps",
+    "normalization_type",
+    "final_rms",
+    "gated_mlp",
+    "parallel_attn_mlp",
+    "use_qk_norm",
+    "use_normalization_before_and_after",
+    "positional_embedding_type",
+    "rotary_dim",
+    "rotary_base",
+    "rotary_base_local",
+    "rotary_scaling_factor",
+    "rotary_adjacent_pairs",
+    "use_NTK_by_parts_rope",
+    "NTK_by_parts_factor",
+    "NTK_by_parts_low_freq_factor",
+    "NTK_by_parts_high_freq_factor",
+    "NTK_original_ctx_len",
+    "use_attn_scale",
+    "attn_scale",
+    "scale_attn_by_inverse_layer_idx",
+    "attn_scores_soft_cap",
+    "output_logits_soft_cap",
+    "use_local_attn",
+    "window_size",
+    "attn_types",
+)
+_CHUNK = 1 << 22
+_WORDS = 4096
+#: {model: {digest of its present weights as they lie in memory: fingerprint}}
+_known: WeakKeyDictionary[Any, dict[str, str]] = WeakKeyDictionary()
+
+
+@torch.no_grad()
+def fingerprint(model: Model) -> str:
+    """16 hexadecimal digits that stand for a model's weights and architecture.
+
+    An integer checksum over the bits of every parameter, so exact on every device and for every memory layout; a change
+    of any one weight changes it. Names and paths do not enter. No copy of the weights is made (it works in chunks of
+    4 M numbers). It is computed once for each state of a model's weights: a quick check of their memory, also of edits
+    that go past autograd (`.data`), tells whether a state was seen before.
+    """
+    seen = _known.setdefault(model, {})
+    state = _quick_digest(model)
+    if state not in seen:
+        seen[state] = _fingerprint(model)
+    return seen[state]
+
+
+def _fingerprint(model: Model) -> str:
+    digest = hashlib.sha256(_architecture(model))
+    for name, parameter in sorted(model.named_parameters()):
+        facts = (name, tuple(parameter.shape), str(parameter.dtype), _checksum(parameter.detach()))
+        digest.update(repr(facts).encode())
+    return digest.hexdigest()[:16]
+
+
+def _architecture(model: Model) -> bytes:
+    facts = {key: _plain(getattr(model.cfg, key, None)) for key in _ARCHITECTURE}
+    return json.dumps(facts, sort_keys=True).encode()
+
+
+def _checksum(tensor: Tensor) -> int:
+    """Σᵢ rᵢ Σⱼ cⱼ·bitsᵢⱼ with odd r and c: one changed entry always changes it (odd numbers divide no 2ᵏ)."""
+    bits = tensor.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()])
+    blocks = bits if bits.ndim == 3 else bits[None] if bits.ndim == 2 else bits.reshape(1, 1, -1)
+    work = torch.int64 if tensor.element_size() == 8 else torch.int32
+    n_rows, n_columns = blocks.shape[1:]
+    columns = _odd(n_columns, 1, tensor.device).to(work)
+    rows = _odd(len(blocks) * n_rows, 2, tensor.device).reshape(len(blocks), n_rows)
+    total = 0
+    step = max(1, _CHUNK // max(1, n_columns))
+    for block, weights in zip(blocks, rows):
+        for start in range(0, n_rows, step):
+            part = (block[start : start + step].to(work) * columns).sum(1, dtype=torch.int64)
+            total += int((part * weights[start : start + step]).sum())
+    return total % (1 << 64)
+
+
+def _odd(n: int, salt: int, device: torch.device) -> Tensor:
+    """N odd pseudo-random 31-bit integers, the same on every device."""
+    x = torch.arange(n, device=device, dtype=torch.int64) + salt * 0x9E3779B9
+    for factor in (0x45D9F3B, 0x119DE1F3):
+        x = ((x ^ (x >> 16)) * factor) & 0x7FFFFFFF
+    return (x ^ (x >> 15)) | 1
+
+
+def _quick_digest(model: Model) -> str:
+    """Of the weights as they lie in memory now: read twice at the speed of memory, nothing is multiplied or copied."""
+    digest = hashlib.sha256(_architecture(model))
+    for name, parameter in sorted(model.named_parameters()):
+        facts = (name, tuple(parameter.shape), parameter.stride(), parameter.storage_offset(), str(parameter.dtype))
+        digest.update(repr(facts).encode())
+        for sums in _word_sums(parameter.detach()):
+            digest.update(sums.cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _word_sums(tensor: Tensor) -> Iterator[Tensor]:
+    """Sums of the 8-byte words of a tensor's storage along rows and columns of 4,096, and the words that are left over.
+
+    Both, so that words that changed places are noticed too.
+    """
+    memory = torch.empty(0, dtype=torch.uint8, device=tensor.device).set_(tensor.untyped_storage())
+    whole = len(memory) - len(memory) % (8 * _WORDS)
+    yield memory[whole:]
+    if whole:
+        words = memory[:whole].view(torch.int64).unflatten(0, (-1, _WORDS))
+        yield words.sum(0)
+        yield words.sum(1)
+
+
+def _plain(value: Any) -> Any:
+    return float(value) if hasattr(value, "dtype") and hasattr(value, "item") else value
