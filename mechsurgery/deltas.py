@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from einops import rearrange
@@ -33,7 +33,7 @@ class Part:
         """The difference as one tensor of the parameter's shape."""
         raise NotImplementedError
 
-    def scaled(self, k: float) -> Self:
+    def scaled(self, k: float) -> Part:
         """The difference times k."""
         return replace(self, **{self.linear: getattr(self, self.linear) * k})  # type: ignore[type-var]
 
@@ -41,7 +41,7 @@ class Part:
         """What is stored as tensors."""
         return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
 
-    def random_like(self, generator: torch.Generator) -> Self:
+    def random_like(self, generator: torch.Generator) -> Part:
         """Normal random numbers in the same form."""
         numbers = {name: tensor for name, tensor in self.tensors().items() if tensor.is_floating_point()}
         drawn = {name: torch.randn(tensor.shape, generator=generator) for name, tensor in numbers.items()}
