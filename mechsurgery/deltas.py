@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import torch
 from einops import rearrange
@@ -23,114 +23,94 @@ from .errors import ActivationError, InputError, MismatchError, listed
 from .units import Circuit, UnitScores, layer_of
 
 
+class Part:
+    """The difference of one parameter of a `shape`, in one of three forms; `linear` is the field that carries it."""
+
+    linear: ClassVar[str]
+    shape: tuple[int, ...]
+
+    def dense(self) -> Tensor:
+        """The difference as one tensor of the parameter's shape."""
+        raise NotImplementedError
+
+    def scaled(self, k: float) -> Self:
+        """The difference times k."""
+        return replace(self, **{self.linear: getattr(self, self.linear) * k})  # type: ignore[type-var]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What is stored as tensors."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+
+    def random_like(self, generator: torch.Generator) -> Self:
+        """Normal random numbers in the same form."""
+        numbers = {name: tensor for name, tensor in self.tensors().items() if tensor.is_floating_point()}
+        drawn = {name: torch.randn(tensor.shape, generator=generator) for name, tensor in numbers.items()}
+        return replace(self, **drawn)  # type: ignore[type-var]
+
+
 @dataclass(frozen=True, eq=False)
-class Dense:
+class Dense(Part):
     """The whole difference of one parameter."""
 
+    linear = "value"
     value: Tensor
 
     @property
-    def shape(self) -> tuple[int, ...]:
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
         """The parameter's shape."""
         return tuple(self.value.shape)
 
     def dense(self) -> Tensor:
-        """The difference as one tensor of the parameter's shape."""
+        """The difference itself."""
         return self.value
-
-    def scaled(self, k: float) -> Dense:
-        """The difference times k."""
-        return Dense(self.value * k)
-
-    def tensors(self) -> dict[str, Tensor]:
-        """What is stored."""
-        return {"value": self.value}
-
-    def random_like(self, generator: torch.Generator) -> Dense:
-        """Normal random numbers of the same shape."""
-        return Dense(torch.randn(self.value.shape, generator=generator))
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
+class Rows(Part):
     """The difference of some rows (axis 0) or columns (axis 1) of a matrix; everything else is untouched.
 
     `values` has the parameter's shape but `len(index)` along `axis`; `index` is sorted and free of repeats.
     """
 
+    linear = "values"
     index: Int[Tensor, " k"]
     values: Tensor
     axis: int
     size: int
 
     @property
-    def shape(self) -> tuple[int, ...]:
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
         """The parameter's shape."""
-        whole = list(self.values.shape)
-        whole[self.axis] = self.size
-        return tuple(whole)
+        shape = tuple(self.values.shape)
+        return (*shape[: self.axis], self.size, *shape[self.axis + 1 :])
 
     def dense(self) -> Tensor:
-        """The difference as one tensor of the parameter's shape, zero outside the rows."""
+        """The difference as one tensor, zero outside the rows."""
         whole = torch.zeros(self.shape, dtype=self.values.dtype, device=self.values.device)
         return whole.index_copy(self.axis, self.index, self.values)
 
-    def scaled(self, k: float) -> Rows:
-        """The difference times k."""
-        return replace(self, values=self.values * k)
-
-    def tensors(self) -> dict[str, Tensor]:
-        """What is stored."""
-        return {"index": self.index, "values": self.values}
-
-    def random_like(self, generator: torch.Generator) -> Rows:
-        """Normal random numbers in the same rows."""
-        return replace(self, values=torch.randn(self.values.shape, generator=generator))
-
 
 @dataclass(frozen=True, eq=False)
-class LowRank:
-    """left @ right, as the matrix [in, out] that a parameter of `shape` stands for (see `as_matrix`)."""
+class LowRank(Part):
+    """left @ right, as the matrix [in, out] that a parameter of `shape` stands for (see `from_matrix`)."""
 
+    linear = "left"
     left: Float[Tensor, "d_in r"]
     right: Float[Tensor, "r d_out"]
     shape: tuple[int, ...]
     output: bool = False
 
     def dense(self) -> Tensor:
-        """The difference as one tensor of the parameter's shape."""
+        """The product as one tensor of the parameter's shape."""
         return from_matrix(self.left @ self.right, self.shape, output=self.output)
-
-    def scaled(self, k: float) -> LowRank:
-        """The difference times k."""
-        return replace(self, left=self.left * k)
-
-    def tensors(self) -> dict[str, Tensor]:
-        """What is stored."""
-        return {"left": self.left, "right": self.right}
-
-    def random_like(self, generator: torch.Generator) -> LowRank:
-        """Normal random factors of the same shapes."""
-        left, right = (torch.randn(t.shape, generator=generator) for t in (self.left, self.right))
-        return replace(self, left=left, right=right)
-
-
-Part = Dense | Rows | LowRank
-
-
-def as_matrix(tensor: Tensor, *, output: bool = False) -> Float[Tensor, "d_in d_out"]:
-    """A weight as the matrix [in, out] that multiplies an activation from the right.
-
-    Attention weights [heads, d_model, d_head] become [d_model, heads·d_head]; W_O ([heads, d_head, d_model],
-    `output`) becomes [heads·d_head, d_model]; matrices stay.
-    """
-    if tensor.ndim != 3:
-        return tensor
-    return rearrange(tensor, "n h m -> (n h) m" if output else "n m h -> m (n h)")
 
 
 def from_matrix(matrix: Float[Tensor, "d_in d_out"], shape: tuple[int, ...], *, output: bool = False) -> Tensor:
-    """The inverse of `as_matrix`."""
+    """The weight of a shape whose matrix, multiplying an activation from the right, is given.
+
+    Attention weights [heads, d_model, d_head] stand for [d_model, heads·d_head], W_O ([heads, d_head, d_model],
+    `output`) for [heads·d_head, d_model], matrices for themselves.
+    """
     if len(shape) != 3:
         return matrix
     if output:
@@ -203,12 +183,11 @@ class WeightDelta:
     def cosines(self, other: WeightDelta) -> dict[str, float]:
         """Cosine per parameter that both have."""
         mine, theirs = self.norms(), other.norms()
-        found = {}
-        for name in self.parts:
-            if name in other.parts:
-                lengths = mine[name] * theirs[name]
-                found[name] = inner(self.parts[name], other.parts[name]) / lengths if lengths else 0.0
-        return found
+        lengths = {name: mine[name] * theirs[name] for name in mine if name in theirs}
+        return {
+            name: inner(self.parts[name], other.parts[name]) / length if length else 0.0
+            for name, length in lengths.items()
+        }
 
     @property
     def digest(self) -> str:
@@ -244,18 +223,14 @@ class WeightDelta:
         """
         parts: dict[str, Part] = {}
         for site, (indices, _) in circuit.units.items():
-            if not site.endswith(".mlp.hook_post"):
-                raise InputError(f"a delta is restricted to MLP neurons, not to units at {site!r}")
-            for leaf, axis in NEURON_AXES.items():
-                name = f"blocks.{layer_of(site)}.mlp.{leaf}"
-                if name in self.parts:
-                    own = self.parts[name]
-                    if own.shape[axis] != circuit.widths[site]:
-                        raise MismatchError(
-                            f"{name} has {own.shape[axis]} neurons, the circuit was made for {circuit.widths[site]}"
-                        )
-                    where = indices.to(own.dense().device)
-                    parts[name] = Rows(where, own.dense().index_select(axis, where), axis, own.shape[axis])
+            for name, axis in _neuron_weights(site).items():
+                if name not in self.parts:
+                    continue
+                whole, width = self.parts[name].dense(), circuit.widths[site]
+                if whole.shape[axis] != width:
+                    raise MismatchError(f"{name} has {whole.shape[axis]} neurons, the circuit was made for {width}")
+                where = indices.to(whole.device)
+                parts[name] = Rows(where, whole.index_select(axis, where), axis, width)
         if not parts:
             raise InputError(f"delta {self.name!r} changes no weights of the neurons of circuit {circuit.name!r}")
         return WeightDelta(parts, f"{self.name} in {circuit.name}", {**self.info, "circuit": circuit.info})
@@ -280,12 +255,9 @@ class WeightDelta:
         """Write as one safetensors file, each part in its own form."""
         tensors, facts = {}, {}
         for name, part in self.parts.items():
-            facts[name] = {"form": type(part).__name__, "shape": list(part.shape)}
-            if isinstance(part, Rows):
-                facts[name] |= {"axis": part.axis, "size": part.size}
-            if isinstance(part, LowRank):
-                facts[name] |= {"output": part.output}
-            tensors |= {f"{name}|{key}": value for key, value in part.tensors().items()}
+            own = part.tensors()
+            tensors |= {f"{name}|{key}": tensor for key, tensor in own.items()}
+            facts[name] = {"form": type(part).__name__, **{k: v for k, v in vars(part).items() if k not in own}}
         return save_tensors(path, "WeightDelta", tensors, {"name": self.name, "info": self.info, "parts": facts})
 
     @classmethod
@@ -293,14 +265,10 @@ class WeightDelta:
         """Read what `save` wrote."""
         tensors, facts = load_tensors(path, "WeightDelta")
         parts: dict[str, Part] = {}
-        for name, own in facts["parts"].items():
-            get: Callable[[str], Tensor] = lambda key, n=name: tensors[f"{n}|{key}"]  # noqa: E731
-            if own["form"] == "Rows":
-                parts[name] = Rows(get("index"), get("values"), own["axis"], own["size"])
-            elif own["form"] == "LowRank":
-                parts[name] = LowRank(get("left"), get("right"), tuple(own["shape"]), own["output"])
-            else:
-                parts[name] = Dense(get("value"))
+        for name, fields in facts["parts"].items():
+            form = {"Dense": Dense, "Rows": Rows, "LowRank": LowRank}[fields.pop("form")]
+            stored = {key.rpartition("|")[2]: t for key, t in tensors.items() if key.rpartition("|")[0] == name}
+            parts[name] = form(**stored, **{key: tuple(v) if key == "shape" else v for key, v in fields.items()})
         return cls(parts, facts["name"], facts["info"])
 
     def _repr_html_(self) -> str:
@@ -314,6 +282,13 @@ class WeightDelta:
 NEURON_AXES = {"W_in": 1, "W_gate": 1, "b_in": 0, "W_out": 0}
 
 
+def _neuron_weights(site: str) -> dict[str, int]:
+    """{parameter: axis that counts neurons} of the MLP whose neurons are at a hook point."""
+    if not site.endswith(".mlp.hook_post"):
+        raise InputError(f"weights belong to MLP neurons, not to units at {site!r}")
+    return {f"blocks.{layer_of(site)}.mlp.{leaf}": axis for leaf, axis in NEURON_AXES.items()}
+
+
 def neuron_norms(delta: WeightDelta, widths: Mapping[str, int]) -> UnitScores:
     """How much a delta changes each MLP neuron: the norm over what it reads, gates and writes with.
 
@@ -322,27 +297,15 @@ def neuron_norms(delta: WeightDelta, widths: Mapping[str, int]) -> UnitScores:
     found = {}
     for site, n in widths.items():
         square = torch.zeros(n)
-        for leaf, axis in NEURON_AXES.items():
-            part = delta.parts.get(f"blocks.{layer_of(site)}.mlp.{leaf}")
-            if part is None:
+        for name, axis in _neuron_weights(site).items():
+            if name not in delta.parts:
                 continue
-            whole = part.dense().float().cpu()
+            whole = delta.parts[name].dense().float().cpu()
             if whole.shape[axis] != n:
                 raise MismatchError(f"{site!r} has {n} neurons, the delta {whole.shape[axis]}; it is another model's")
             square += whole.pow(2).sum(1 - axis) if whole.ndim == 2 else whole.pow(2)
         found[site] = square.sqrt()
     return UnitScores(found, "norm of the weight difference", {"delta": delta.name})
-
-
-def mean_delta(deltas: Iterable[WeightDelta], *, name: str = "mean") -> WeightDelta:
-    """The mean of several differences."""
-    found = list(deltas)
-    if not found:
-        raise InputError("the mean of no deltas; give at least one")
-    total = found[0]
-    for other in found[1:]:
-        total = total + other
-    return (total * (1 / len(found))).named(name)
 
 
 def difference(
@@ -408,9 +371,10 @@ def _sum(name: str, a: Part, b: Part) -> Part:
 
 
 def _common(a: WeightDelta, b: WeightDelta) -> dict[str, Any]:
-    prints = {d.info.get("fingerprint") for d in (a, b)} - {None}
-    if len(prints) > 1:
+    known = {key: {d.info[key] for d in (a, b) if d.info.get(key)} for key in ("fingerprint", "dtype")}
+    if len(known["fingerprint"]) > 1:
         raise MismatchError(
-            f"{a.name!r} and {b.name!r} start from different models ({listed(sorted(prints))}); their sum means nothing"
+            f"{a.name!r} and {b.name!r} start from different models ({listed(sorted(known['fingerprint']))}); their sum "
+            "means nothing"
         )
-    return {"parts": [a.info, b.info], **({"fingerprint": prints.pop()} if prints else {})}
+    return {"parts": [a.info, b.info], **{key: values.pop() for key, values in known.items() if len(values) == 1}}

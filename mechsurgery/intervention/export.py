@@ -89,11 +89,16 @@ def _key(checkpoint: Checkpoint, place: Place) -> str:
 
 
 def _check_shape(checkpoint: Checkpoint, place: Place, name: str, intervention: Intervention) -> None:
-    part = None if intervention.delta is None else intervention.delta.parts.get(name)
+    delta = intervention.delta
+    if delta is None or name not in delta.parts:
+        return
     _, whole = checkpoint.facts[_key(checkpoint, place)]
     shape = tuple(place.read(torch.empty(whole, device="meta")).shape)
-    if part is not None and part.shape != shape:
-        raise MismatchError(f"{name} has shape {shape} in the checkpoint and {part.shape} in the difference")
+    if delta.parts[name].shape != shape:
+        raise MismatchError(
+            f"{name} has shape {shape} in the checkpoint and {delta.parts[name].shape} in delta {delta.name!r} of "
+            "another model"
+        )
 
 
 def _of_difference(checkpoint: Checkpoint, difference: Checkpoint, strength: float) -> dict[str, Change]:

@@ -158,8 +158,10 @@ def place_of(config: Any, name: str) -> Place:
     architecture = architecture_of(config.to_dict())
     gemma = architecture.startswith("Gemma")
     table = {"GPT2LMHeadModel": _GPT2, "GPTNeoXForCausalLM": _NEOX}.get(architecture, _GEMMA if gemma else _LLAMA)
-    layer, leaf = re.fullmatch(r"(?:blocks\.(\d+)\.)?(.+)", name).groups()  # type: ignore[union-attr] (matches anything)
-    leaf = leaf.replace("._", ".")  # keys and values that several queries share are _W_K and _W_V
+    match = re.match(r"blocks\.(\d+)\.", name)
+    layer = match.group(1) if match else None
+    # Keys and values that several queries share are called _W_K and _W_V.
+    leaf = name[match.end() if match else 0 :].replace("._", ".")
     if leaf not in table or ("{}" in table[leaf][0]) != (layer is not None):
         raise MismatchError(f"parameter {name!r} has no place in a checkpoint of {architecture}; it is another model's")
     if leaf in ("embed.W_E", "unembed.W_U") and config.tie_word_embeddings:
