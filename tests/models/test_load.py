@@ -11,7 +11,7 @@ from support.checkpoints import FAMILIES
 from transformers import AutoModelForCausalLM
 
 from mechsurgery.errors import InputError, LoadError, ModelNotFoundError, UnsafeFileError, UnsupportedModelError
-from mechsurgery.models import load_model, sites
+from mechsurgery.models import load_model
 from mechsurgery.models.tokens import batches, pad_id
 
 LENGTHS = (3, 9, 14, 6)
@@ -63,17 +63,22 @@ def test_a_decode_step_copies_no_weight(tiny_llama):
     assert heads.permute(2, 0, 1).is_contiguous()
 
 
-def test_fingerprint_changes_with_any_one_weight_and_not_with_the_path(tiny_llama_dir, tmp_path):
-    import shutil
+@pytest.mark.parametrize(("stored", "expected"), [("bfloat16", torch.bfloat16), ("float32", torch.float32)])
+def test_the_default_dtype_is_the_checkpoints_own(stored, expected, tiny_checkpoint):
+    model = load_model(tiny_checkpoint("llama", dtype=stored))
+    assert model.cfg.dtype == expected
+    assert {p.dtype for p in model.parameters()} == {expected}
+    assert load_model(tiny_checkpoint("llama", dtype=stored), dtype="float32").cfg.dtype == torch.float32
 
-    copy = tmp_path / "copy"
-    shutil.copytree(tiny_llama_dir, copy)
-    model = load_model(tiny_llama_dir)
-    mark = sites.fingerprint(model)
-    assert sites.fingerprint(load_model(copy)) == mark
-    with torch.no_grad():
-        model.blocks[2].mlp.W_out[5, 7] += 1e-3
-    assert sites.fingerprint(model) != mark
+
+def test_organisms_load_in_float32():
+    assert load_model("organism/planted").cfg.dtype == torch.float32
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_a_context_of_a_few_tokens(family, tiny_checkpoint):
+    short = {"gpt2": "n_positions"}.get(family, "max_position_embeddings")
+    assert load_model(tiny_checkpoint(family, **{short: 5})).cfg.n_ctx == 5
 
 
 def test_bad_checkpoints_are_one_clear_error(tiny_llama_dir, tmp_path):
