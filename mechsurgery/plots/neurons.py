@@ -10,7 +10,8 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from ..errors import InputError, listed
-from ..units import Circuit, UnitScores, layer_of
+from ..names import layer_of
+from ..units import Circuit, UnitScores
 from .theme import COLOURS, GREY, safe, themed, wash
 
 _QUANTILES = (0.0, 0.01, 0.25, 0.5, 0.75, 0.99, 1.0)
