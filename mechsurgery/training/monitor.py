@@ -7,6 +7,7 @@ random differences of the same norms, so that a cosine can be told from what cha
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,6 +91,17 @@ def watch_checkpoints(
         for number, path in enumerate(checkpoints)
         for row in _measured(known, updates(Checkpoint(path)))
     )
+
+
+def checkpoints_under(folder: str | Path) -> list[Path]:
+    """Every Hugging Face directory under a folder, by the last number in its name, as trainers write it.
+
+    Raises `InputError` where there is none.
+    """
+    found = [path.parent for path in Path(folder).glob("**/config.json") if list(path.parent.glob("*.safetensors"))]
+    if not found:
+        raise InputError(f"no checkpoints (config.json with safetensors) under {str(folder)!r}")
+    return sorted(found, key=lambda path: (int((re.findall(r"\d+", path.name) or [0])[-1]), str(path)))
 
 
 def null_band(table: pd.DataFrame, quantiles: tuple[float, float] = (0.025, 0.975)) -> pd.DataFrame:
