@@ -118,9 +118,7 @@ def main() -> None:
         export(folder, difference, Path(name) / "exported")
         exported = time.perf_counter() - start
         size = sum(p.stat().st_size for p in folder.glob("*.safetensors")) / 2**20
-        print(
-            f"adding a difference to {size:.0f} MiB: {size / exported:.0f} MiB/s, {exported / copied:.1f} x a copy"
-        )
+        print(f"adding a difference to {size:.0f} MiB: {size / exported:.0f} MiB/s, {exported / copied:.1f} x a copy")
 
 
 if __name__ == "__main__":
