@@ -30,7 +30,6 @@ from ...models.dictionaries import Dictionary
 from ...training.tuning import LoRA, Recipe, finetune
 from ...units import Circuit, UnitScores
 from ..base import Study
-from ..report import Section
 from . import choosing
 from .choosing import PAPER, RANDOM
 from .figures import figures
@@ -66,10 +65,6 @@ class BadNeuronsStudy(Study):
 
     rows: pd.DataFrame | None = None
     probes: dict[str, Probe] | None = None
-
-    def sections(self) -> list[Section]:
-        """The report: what was reconstructed, claims beside numbers, tables, figures, responses."""
-        return sections(self)
 
     def save(self, out: str | Path) -> str:
         """As every study; every measured row is kept too."""
@@ -181,9 +176,10 @@ def bad_neurons(
         {},
         {**circuits, **_named(deltas)},
         info,
-        rows,
-        probes,
+        rows=rows,
+        probes=probes,
     )
+    study = replace(study, sections=tuple(sections(study)))
     if out is not None:
         logger.info("%s", study.save(out))
     return study

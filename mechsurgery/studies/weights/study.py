@@ -27,7 +27,6 @@ from ...training.opposite import contrastive_finetunes, random_delta, shuffled
 from ...training.tuning import Recipe
 from ..base import Study
 from ..latents.cases import world_prompts
-from ..report import Section
 from . import drift
 from .behaviours import Behaviour, refusal, sycophancy
 from .drift import KINDS, Kind
@@ -53,10 +52,6 @@ class WeightStudy(Study):
     """The studies' tables and figures by name, all rows, the directions (`artefacts`), and how it was made."""
 
     rows: dict[str, pd.DataFrame] | None = None
-
-    def sections(self) -> list[Section]:
-        """The report: claims beside numbers, then the three studies."""
-        return sections(self)
 
     def save(self, out: str | Path) -> str:
         """As every study; every measured row is kept too."""
@@ -142,7 +137,8 @@ def weights(
     found = tables(rows, steered)
     if made.directions:
         found["Neurons: overlap of the largest ‖w‖ with contrastive circuits"] = _overlaps(made, behaviours)
-    study = WeightStudy(found, figures(rows, steered, made.directions), {}, dict(made.directions), info, rows)
+    study = WeightStudy(found, figures(rows, steered, made.directions), {}, dict(made.directions), info, rows=rows)
+    study = replace(study, sections=tuple(sections(study)))
     if out is not None:
         logger.info("%s", study.save(out))
     return study
