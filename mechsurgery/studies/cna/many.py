@@ -4,43 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 
+from ...artifacts import provenance
 from ...errors import InputError
-from ...evaluation import mean_interval
-from .study import CNAStudy
+from ...evaluation.statistics import mean_interval
+from ...plots import Section
+from ..base import Study
+
+CLAIMS = "Claims of the paper beside what was measured"
+TABLE_1 = "Table 1: behaviour before and after ablating the circuit"
+TABLE_2 = "Table 2: every method at full strength"
+OVER_MODELS = "Over models: mean reduction of the behaviour"
 
 
-def aggregate(studies: Sequence[CNAStudy]) -> dict[str, pd.DataFrame]:
-    """Tables 1, 2 and the claims of several studies, a row per model, with means over models.
+def over_models(studies: Sequence[Study]) -> Study:
+    """Claims, tables 1 and 2 of several studies, a row for each model, with means over models.
 
     The mean reduction has a bootstrap interval over models: models, not prompts, are the sample there.
     """
     if not studies:
-        raise InputError("aggregate needs at least one study")
-    found = {}
-    for prefix in ("Table 1", "Table 2", "Claims"):
-        parts = []
-        for study in studies:
-            (name,) = (key for key in study.tables if key.startswith(prefix))
-            table = study.tables[name]
-            parts.append(table if "model" in table else table.assign(model=study.info["instruct"]))
-        found[prefix] = pd.concat(parts, ignore_index=True)
-    first = found["Table 1"]
-    rows = []
-    for mode, own in first.groupby("mode", sort=False):
-        reduction = own["reduction %"].dropna().to_numpy()
-        low, high = mean_interval(reduction) if len(reduction) > 1 else (np.nan, np.nan)
-        rows.append(
-            {
-                "mode": mode,
-                "models": len(own),
-                "mean reduction %": reduction.mean() if len(reduction) else np.nan,
-                "low": low,
-                "high": high,
-                "models halved": int((reduction >= 50).sum()),
-            }
-        )
-    found["Over models"] = pd.DataFrame(rows)
-    return found
+        raise InputError("give at least one study")
+    tables = {
+        name: pd.concat([one.tables[name].assign(model=one.info["instruct"]) for one in studies], ignore_index=True)
+        for name in (CLAIMS, TABLE_1, TABLE_2)
+    }
+    tables[OVER_MODELS] = pd.DataFrame(
+        [{"mode": mode, **_over(rows["reduction %"])} for mode, rows in tables[TABLE_1].groupby("mode", sort=False)]
+    )
+    names = [one.info["instruct"] for one in studies]
+    info = provenance(title=f"CNA study of {len(studies)} models", models=names)
+    text = "Each model has a report in its folder. Brackets and `low`, `high` are 95 % intervals, here over models."
+    return Study(tables, {}, {}, {}, info, (Section("All models", (text,), tables),))
+
+
+def _over(reduction: pd.Series) -> dict[str, float]:
+    known = reduction.dropna()
+    low, high = mean_interval(known)
+    return {
+        "models": len(reduction),
+        "mean reduction %": known.mean(),
+        "low": low,
+        "high": high,
+        "models halved": int((known >= 50).sum()),
+    }
