@@ -1,35 +1,36 @@
-"""Any task of EleutherAI's lm-evaluation-harness on a HookedTransformer under an intervention.
+"""Any task of EleutherAI's lm-evaluation-harness on a model under interventions.
 
-`lm` gives what lm_eval asks of a model; `lm_eval_results` runs tasks and gives a tidy table. The conventions
-are those of lm_eval's own `HFLM`, so that numbers can be compared: the prefix token is the begin token, a
-context too long is cut on the left, a rolling log-likelihood scores every token of a text once. lm_eval is
-the extra `mechsurgery[lm-eval]`.
+`lm` gives what lm_eval asks of a model; `lm_eval_results` runs tasks and gives rows of the one results table. The
+conventions are those of lm_eval's own `HFLM`, so that numbers can be compared: the prefix token is the begin token, a
+context too long is cut on the left, a rolling log-likelihood scores every token of a text once. lm_eval is the extra
+`mechsurgery[lm-eval]`.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 
 from ..errors import InputError, MissingExtraError, PromptError, listed
-from ..intervention import Intervention
-from ..intervention.changes import Custom
+from ..evaluation.assembly import labels_of, typed
+from ..intervention import BASELINE, Custom, Intervention, applied
 from ..models import sites, tokens
 from ..models.generate import generate
 from ..models.progress import with_progress
 from ..prompts import Prompt
-from ..prompts.chat import render, stop_texts
-
-COLUMNS = ("task", "metric", "filter", "value", "stderr", "n", "intervention", "strength")
+from ..prompts.chat import Template, as_template, render, stop_texts
 
 #: How many new tokens a generative task gets that does not say.
 MAX_GEN_TOKS = 256
+#: Prompt id of what is measured of a whole task.
+WHOLE_TASK = "all"
 
 _ROUND = 32
 _CHUNK = 1 << 26
@@ -51,17 +52,16 @@ Request = tuple[Any, list[int], list[int]]
 
 def lm(
     model: Any,
-    intervention: Intervention | None = None,
+    intervention: Intervention = BASELINE,
     *,
     batch_size: int = 64,
     max_length: int | None = None,
-    template: str = "auto",
+    template: str | Template = "auto",
 ) -> Any:
     """An `lm_eval.api.model.TemplateLM` that runs the model under an intervention at its strength.
 
-    `batch_size` is the most rows of a batch, `max_length` the context in tokens (default: the model's).
-    `template` renders chats where lm_eval is told `apply_chat_template=True`: "chat" is the tokenizer's own,
-    "plain" is `User: … / Assistant:`, "auto" the first that there is. Hooks are on the model only while it
+    `batch_size` is the most rows of a batch, `max_length` the context in tokens (default: the model's). `template`
+    renders chats where lm_eval is told `apply_chat_template=True`. The intervention is on the model only while it
     runs. Raises `MissingExtraError`, `InputError`, `SiteError` or `MismatchError`.
 
     >>> lm_eval.simple_evaluate(lm(model, ablate(circuit)), tasks=["arc_easy"])  # doctest: +SKIP
@@ -72,54 +72,65 @@ def lm(
 def lm_eval_results(
     model: Any,
     tasks: str | Mapping[str, Any] | Sequence[Any],
-    intervention: Intervention | None = None,
+    interventions: Sequence[Intervention] = (),
     *,
-    limit: int | float | None = None,
-    task_manager: Any = None,
+    batch_size: int = 64,
+    max_length: int | None = None,
+    template: str | Template = "auto",
     **options: Any,
 ) -> pd.DataFrame:
-    """Run `lm_eval.simple_evaluate`; a row per task (or group), metric and filter, with `COLUMNS`.
+    """Run `lm_eval.simple_evaluate` on the unmodified model and under every intervention: rows of `Results.table`.
 
-    `limit` is documents per task (a share below 1). `options` are those of `lm` and of `simple_evaluate`
-    (`num_fewshot`, `apply_chat_template`, `gen_kwargs`, …). `value` and `stderr` are as lm_eval gives them
-    (missing where it gives none), `n` is documents; without an intervention it says "baseline" at strength 0.
-    Responses cached with `use_cache` are kept apart by model, intervention and strength. Like lm_eval, this
-    seeds the global random generators. Raises what `lm` raises.
+    The prompt set is the task, `prompt_id` and `group` the document's number, the metric lm_eval's (with its filter
+    where it has one). Metrics that are no mean over documents, such as perplexities, and those of groups of tasks have
+    one row, with prompt id "all". `options` are those of `simple_evaluate` (`limit`, `num_fewshot`,
+    `apply_chat_template`, `gen_kwargs`, …). Responses cached with `use_cache` are kept apart by model, intervention and
+    strength. Like lm_eval, this seeds the global random generators. Raises what `lm` raises.
     """
-    own = {name: options.pop(name) for name in ("batch_size", "max_length", "template") if name in options}
-    adapter = lm(model, intervention, **own)
+    runs = [BASELINE, *interventions]
+    adapters = [lm(model, run, batch_size=batch_size, max_length=max_length, template=template) for run in runs]
+    tasks = [tasks] if isinstance(tasks, (str, Mapping)) else list(tasks)
+    facts = {"model": str(model.cfg.model_name), "fingerprint": sites.fingerprint(model), "seed": 0}
+    parts = [
+        pd.DataFrame(_rows(_run(adapter, tasks, options))).assign(**labels_of(adapter.intervention), **facts)
+        for adapter in adapters
+    ]
+    table = pd.concat(parts, ignore_index=True)
+    yes_or_no = (
+        (table["value"].isin([0, 1]) & (table["prompt_id"] != WHOLE_TASK))
+        .groupby([table["prompt_set"], table["metric"]])
+        .transform("all")
+    )
+    return typed(table.assign(scale=np.where(yes_or_no, "rate", "number")))
+
+
+def _run(adapter: Any, tasks: list[Any], options: Mapping[str, Any]) -> Mapping[str, Any]:
     from lm_eval import simple_evaluate
 
+    options = {**options, "log_samples": True}
     if options.get("use_cache"):
         options["use_cache"] = f"{options['use_cache']}-{adapter.key()}"
-    tasks = [tasks] if isinstance(tasks, (str, Mapping)) else list(tasks)
-    options = {"log_samples": False, **options, "limit": limit, "task_manager": task_manager}
-    found = simple_evaluate(model=adapter, tasks=tasks, **options)
-    rows = _rows(found) if found is not None else []
-    name, strength = ("baseline", 0.0) if intervention is None else (intervention.name, intervention.strength)
-    table = pd.DataFrame([{**row, "intervention": name, "strength": strength} for row in rows], columns=list(COLUMNS))
-    return table.astype({"value": float, "stderr": float, "n": "Int64", "strength": float})
+    return simple_evaluate(model=adapter, tasks=tasks, **options)
 
 
-def _rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:
-    rows = []
-    for task, measured in found["results"].items():
-        n_task = measured.get("sample_len", found.get("n-samples", {}).get(task, {}).get("effective"))
+def _rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A row per document where lm_eval's value of a metric is the mean of its documents' values, else one row."""
+    rows: list[dict[str, Any]] = []
+    for task, measured in results["results"].items():
         for key, value in measured.items():
-            metric, comma, kind = key.partition(",")
+            metric, comma, chosen = key.partition(",")
             if not comma or metric.endswith("_stderr") or not isinstance(value, (int, float)):
                 continue
-            error = measured.get(f"{metric}_stderr,{kind}")
-            rows.append(
-                {
-                    "task": task,
-                    "metric": metric,
-                    "filter": kind,
-                    "value": float(value),
-                    "stderr": float(error) if isinstance(error, (int, float)) else None,
-                    "n": measured.get("sample_count", {}).get(key, n_task),
-                }
-            )
+            common = {"prompt_set": task, "metric": metric if chosen == "none" else key}
+            samples = [s for s in results["samples"].get(task, ()) if s["filter"] == chosen and metric in s]
+            values = [s[metric] for s in samples if isinstance(s[metric], (bool, int, float, np.number))]
+            if not values or len(values) < len(samples) or not np.isclose(np.mean(values), value):
+                rows.append({**common, "prompt_id": WHOLE_TASK, "group": WHOLE_TASK, "value": float(value)})
+                continue
+            for sample, own in zip(samples, values):
+                number, said = str(sample["doc_id"]), sample["resps"][0][0]
+                text = said if isinstance(said, str) else None
+                rows.append({**common, "prompt_id": number, "group": number, "value": float(own), "response": text})
     return rows
 
 
@@ -139,9 +150,10 @@ class _Adapter:
     """What lm_eval's `TemplateLM` leaves open, on a HookedTransformer; `lm` makes these."""
 
     max_gen_toks = MAX_GEN_TOKS
+    cache_hook: Any
 
     def __init__(
-        self, model: Any, intervention: Intervention | None, batch_size: int, max_length: int | None, template: str
+        self, model: Any, intervention: Intervention, batch_size: int, max_length: int | None, template: str | Template
     ) -> None:
         super().__init__()
         n_ctx = int(model.cfg.n_ctx)
@@ -150,11 +162,11 @@ class _Adapter:
         max_length = n_ctx if max_length is None else max_length
         if batch_size < 1 or not 2 <= max_length <= n_ctx:
             raise InputError(f"batch_size={batch_size} must be at least 1, max_length={max_length} from 2 to {n_ctx}")
-        if template == "raw":
+        template = as_template(template)
+        if template.kind == "raw":
             raise InputError("template='raw' has no turns; use 'auto', 'chat' or 'plain', or no chat template")
         self._plain = bool(stop_texts(model.tokenizer, template))
-        if intervention is not None:
-            intervention.check(model)
+        intervention.check(model)
         self.model, self.intervention, self.tokenizer = model, intervention, model.tokenizer
         self.batch_size, self.max_length, self.template = batch_size, max_length, template
         self._device = tokens.device_of(model)
@@ -173,13 +185,14 @@ class _Adapter:
     @property
     def tokenizer_name(self) -> str:
         """Names tokenizer and chat template in lm_eval's cache of requests."""
-        return f"{self.model.cfg.model_name}--{'plain' if self._plain else 'chat'}".replace("/", "__")
+        name = f"{self.model.cfg.model_name}--{'plain' if self._plain else 'chat'}--{_digest(self.template.facts())}"
+        return name.replace("/", "__")
 
     def key(self) -> str:
         """16 hexadecimal digits for all that an answer to a request depends on."""
-        own = self.intervention
-        done = None if own is None or own.strength == 0 else (own.digest, own.strength)
-        return hashlib.sha256(repr((sites.fingerprint(self.model), done, self.max_length)).encode()).hexdigest()[:16]
+        run = self.intervention
+        done = (run.digest, run.strength) if run.strength else None
+        return _digest((sites.fingerprint(self.model), done, self.max_length))
 
     def chat_template(self, chat_template: bool | str = False) -> str | None:
         """The template's text (None where none is applied); it is chosen in `lm`, not by name here."""
@@ -224,40 +237,37 @@ class _Adapter:
             members.setdefault(tuple(whole[-(self.max_length + 1) : -1]), []).append(i)
         if not members:
             return []
-        found: list[Any] = [None] * len(requests)
+        answers: list[Any] = [None] * len(requests)
         inputs = list(members)
         pad = tokens.pad_id(self.model)
         batches = tokens.batches(inputs, pad_id=pad, max_rows=self.batch_size, device=self._device)
-        for batch in with_progress(batches, "reading log-likelihoods", shown=not disable_tqdm):
-            owners = [(row, i) for row, place in enumerate(batch.rows) for i in members[inputs[place]]]
-            scores = self._scores(batch, [(row, requests[i][2]) for row, i in owners])
-            for (_, i), score in zip(owners, scores):
-                found[i] = score
-                if requests[i][0] is not None:
-                    self.cache_hook.add_partial("loglikelihood", requests[i][0], score)
-        return found
+        with applied(self.model, self.intervention):
+            for batch in with_progress(batches, "reading log-likelihoods", shown=not disable_tqdm):
+                asked = [(row, i) for row, place in enumerate(batch.rows) for i in members[inputs[place]]]
+                scores = self._scores(batch, [(row, requests[i][2]) for row, i in asked])
+                for (_, i), score in zip(asked, scores):
+                    answers[i] = score
+                    if requests[i][0] is not None:
+                        self.cache_hook.add_partial("loglikelihood", requests[i][0], score)
+        return answers
 
     @torch.no_grad()
     def _scores(self, batch: tokens.Batch, ends: list[tuple[int, list[int]]]) -> list[tuple[float, bool]]:
         """For each (row, continuation at the end of that row): its log-probability, and whether it is greedy."""
         length, device = batch.ids.shape[1], batch.ids.device
-        rows = torch.tensor([row for row, own in ends for _ in own], device=device)
-        places = torch.tensor([length - len(own) + j for _, own in ends for j in range(len(own))], device=device)
-        targets = torch.tensor([token for _, own in ends for token in own], device=device)
+        rows = torch.tensor([row for row, end in ends for _ in end], device=device)
+        places = torch.tensor([length - len(end) + j for _, end in ends for j in range(len(end))], device=device)
+        targets = torch.tensor([token for _, end in ends for token in end], device=device)
         step = max(1, _CHUNK // self.model.cfg.d_vocab)
         logs, greedy = [], []
-        with self.model.hooks(fwd_hooks=self._hooks()):
-            residual = self.model(batch.ids, attention_mask=batch.mask, stop_at_layer=self.model.cfg.n_layers)
-            for part in torch.arange(len(rows), device=device).split(step):
-                logits = sites.unembed(self.model, residual[rows[part], places[part]]).float()
-                logs.append(logits.gather(-1, targets[part, None])[:, 0] - logits.logsumexp(-1))
-                greedy.append(logits.argmax(-1) == targets[part])
-        lengths = [len(own) for _, own in ends]
-        sums = [float(own.sum()) for own in torch.cat(logs).double().cpu().split(lengths)]
-        return list(zip(sums, [bool(own.all()) for own in torch.cat(greedy).cpu().split(lengths)]))
-
-    def _hooks(self) -> list[tuple[str, Callable[..., Any]]]:
-        return [] if self.intervention is None else self.intervention.hooks()
+        residual = self.model(batch.ids, attention_mask=batch.mask, stop_at_layer=self.model.cfg.n_layers)
+        for part in torch.arange(len(rows), device=device).split(step):
+            logits = sites.unembed(self.model, residual[rows[part], places[part]]).float()
+            logs.append(logits.gather(-1, targets[part, None])[:, 0] - logits.logsumexp(-1))
+            greedy.append(logits.argmax(-1) == targets[part])
+        lengths = [len(end) for _, end in ends]
+        sums = [float(part.sum()) for part in torch.cat(logs).double().cpu().split(lengths)]
+        return list(zip(sums, [bool(part.all()) for part in torch.cat(greedy).cpu().split(lengths)]))
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
         """Log-probability of every text, each token scored once, after the prefix token.
@@ -271,8 +281,8 @@ class _Adapter:
         counts = []
         for request in requests:
             ids = self.tok_encode(request.args[0])
-            own = get_rolling_token_windows(ids, self.prefix_token_id, self.max_length, context_len=1)
-            pairs = [make_disjoint_window(pair) for pair in own]
+            whole = get_rolling_token_windows(ids, self.prefix_token_id, self.max_length, context_len=1)
+            pairs = [make_disjoint_window(pair) for pair in whole]
             windows += [(None, list(context), list(scored)) for context, scored in pairs]
             counts.append(len(pairs))
         scores = iter(self._loglikelihood_tokens(windows, disable_tqdm))
@@ -290,29 +300,29 @@ class _Adapter:
         groups: dict[_Decoding, list[int]] = {}
         for i, request in enumerate(requests):
             groups.setdefault(_decoding(request.args[1], self.max_length), []).append(i)
-        made = [""] * len(requests)
-        for how, own in groups.items():
-            room = self.max_length - how.n_new
-            contexts = [self.tok_encode(requests[i].args[0])[-room:] or [self.prefix_token_id] for i in own]
-            for i, text in zip(own, self._generated(contexts, how, own, quiet=disable_tqdm)):
-                made[i] = text
-                self.cache_hook.add_partial("generate_until", requests[i].args, text)
-        return made
+        texts = [""] * len(requests)
+        with applied(self.model, self.intervention):
+            for how, members in groups.items():
+                room = self.max_length - how.n_new
+                contexts = [self.tok_encode(requests[i].args[0])[-room:] or [self.prefix_token_id] for i in members]
+                for i, text in zip(members, self._generated(contexts, how, members, quiet=disable_tqdm)):
+                    texts[i] = text
+                    self.cache_hook.add_partial("generate_until", requests[i].args, text)
+        return texts
 
     def _generated(self, contexts: list[list[int]], how: _Decoding, streams: list[int], quiet: bool) -> list[str]:
         """Greedy decoding goes in rounds, after which the texts that have reached a stop string are done."""
         known = self.tokenizer.get_added_vocab()
         stop = {*tokens.stop_ids(self.model), *(known[text] for text in how.until if text in known)}
-        edits = () if self.intervention is None else self.intervention.edits
-        by_rounds = how.until and not how.temperature and not any(isinstance(edit.change, Custom) for edit in edits)
-        made: list[list[int]] = [[] for _ in contexts]
+        at_places = any(isinstance(edit.change, Custom) for edit in self.intervention.edits)
+        n = min(_ROUND, how.n_new) if how.until and not how.temperature and not at_places else how.n_new
+        new: list[list[int]] = [[] for _ in contexts]
         going, done = list(range(len(contexts))), 0
         while going and done < how.n_new:
-            n = min(_ROUND, how.n_new - done) if by_rounds else how.n_new
-            new = generate(
+            n = min(n, how.n_new - done)
+            added = generate(
                 self.model,
-                [contexts[i] + made[i] for i in going],
-                hooks=lambda rows: self._hooks(),
+                [contexts[i] + new[i] for i in going],
                 max_new_tokens=n,
                 temperature=how.temperature,
                 seed=how.seed,
@@ -321,11 +331,12 @@ class _Adapter:
                 max_rows=self.batch_size,
                 progress=not quiet,
             )
-            for i, own in zip(going, new):
-                made[i] = made[i] + own
+            for i, ids in zip(going, added):
+                new[i] = new[i] + ids
             done += n
-            going = [i for i, own in zip(going, new) if len(own) == n and how.cut(text := self._text(made[i])) == text]
-        return [how.cut(self._text(own)) for own in made]
+            texts = {i: self._text(new[i]) for i, ids in zip(going, added) if len(ids) == n}
+            going = [i for i, text in texts.items() if how.cut(text) == text]
+        return [how.cut(self._text(ids)) for ids in new]
 
     def _text(self, ids: list[int]) -> str:
         return self.tokenizer.decode(ids, skip_special_tokens=True)
@@ -373,3 +384,7 @@ def _decoding(arguments: Mapping[str, Any], max_length: int) -> _Decoding:
             "temperature and seed"
         )
     return _Decoding(until, n_new, temperature, seed)
+
+
+def _digest(facts: Any) -> str:
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]

@@ -69,7 +69,7 @@ def check_delta(model: Any, delta: WeightDelta) -> None:
         shape = tuple(parameter_of(model, name).shape)
         if shape != part.shape:
             raise MismatchError(
-                f"{name} has shape {shape} in this model and {part.shape} in delta {delta.name!r}; it is another model's"
+                f"{name} has shape {shape} in this model and {part.shape} in delta {delta.name!r}; of another model"
             )
     wanted, dtype = delta.info.get("fingerprint"), delta.info.get("dtype")
     if wanted is None or wanted == sites.fingerprint(model):
