@@ -66,7 +66,7 @@ def _grid(panels: Sequence[Pick], height: int) -> tuple[go.Figure, int, int]:
     lines = -(-len(panels) // columns)
     titles = [wrapped(title_of(panel), 92 // columns - 4) for panel in panels]
     total = lines * height + (lines - 1) * _GAP
-    spacing = {"horizontal_spacing": 0.04, "vertical_spacing": _GAP / total}
+    spacing = {"horizontal_spacing": 0.06, "vertical_spacing": _GAP / total}
     figure = make_subplots(lines, columns, shared_yaxes=True, subplot_titles=titles, **spacing)
     return panel_titles(figure), total, columns
 
@@ -124,9 +124,8 @@ def change_bars(changes: pd.DataFrame, *, title: str = "What the intervention ch
         )
     figure.update_xaxes(title_text="share of responses", range=[0, 1], tickformat=".0%", dtick=0.25)
     figure.update_yaxes(autorange="reversed")
-    return themed(
-        figure, title, height=14 + row_height(parts["row"]) * parts["row"].nunique(), width=SINGLE, barmode="stack"
-    )
+    names = list(parts["row"].unique())
+    return themed(figure, title, height=14 + row_height(names) * len(names), width=SINGLE, barmode="stack")
 
 
 def precision_recall(table: pd.DataFrame, *, title: str = "Recorded neurons found, at equal budget") -> go.Figure:
