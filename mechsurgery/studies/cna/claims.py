@@ -7,23 +7,9 @@ from collections.abc import Mapping
 import pandas as pd
 
 from ...attribution.compare import Comparison, in_last_tenth
+from ...evaluation import verdicts as v
 from ...evaluation.select import controls_of, select
 from ...evaluation.statistics import wilson
-from ...evaluation.verdicts import (
-    FAILED,
-    HELD,
-    UNDECIDED,
-    Outcome,
-    Verdict,
-    beyond_controls,
-    cell,
-    falls_below,
-    falls_to_share,
-    moves,
-    not_measurable,
-    stays,
-    stays_above,
-)
 from ...units import Circuit
 from .methods import CAA_MLP, CNA
 from .settings import CORRECTED
@@ -48,120 +34,91 @@ def claims(
     comparison: Comparison | None = None,
 ) -> pd.DataFrame:
     """One row for each claim and mode: claim, mode, measured, verdict."""
-    rows = []
-    for mode, summary in summaries.items():
-        verdicts = {
-            "ablating the circuit at least halves the behaviour": halved(summary, behaviour),
-            "(control the paper lacks) it does more than random circuits of the same size and layers": specific(
-                summary, behaviour
-            ),
-            "output quality stays at or above 0.97 at every strength up to ablation": quality(summary),
-            "CAA on MLP outputs at full strength breaks the text (quality below 0.9)": caa_breaks(summary),
-            "multiple choice loses at most one point": capability(summary),
-            "amplification (m = 2) raises the behaviour": amplifies(summary, behaviour),
-        }
-        rows += [verdict.row(claim, mode=mode) for claim, verdict in verdicts.items()]
     structure = {
         "the circuit sits in late layers: most of it in the last tenth": late(circuit),
         "scaling the base model's neurons changes content, not behaviour": content_only(base_changes),
         "base and instruct share structure: at least a tenth of the circuit, and more than chance": shared(comparison),
     }
+    modes = {mode: of_mode(summary, behaviour) for mode, summary in summaries.items()}
+    rows = [verdict.row(claim, mode=mode) for mode, asked in modes.items() for claim, verdict in asked.items()]
     return pd.DataFrame(rows + [verdict.row(claim, mode=CORRECTED) for claim, verdict in structure.items()])
 
 
-def halved(summary: pd.DataFrame, behaviour: str) -> Verdict:
-    """At full strength at most half of the behaviour is left."""
-    return falls_to_share(_ablated(summary, behaviour, "behaviour"), 0.5)
+def of_mode(summary: pd.DataFrame, behaviour: str) -> dict[str, v.Verdict]:
+    """The claims that are asked of each mode."""
+    shown = select(summary, behaviour, "behaviour")
+    cna = shown[shown["intervention"] == CNA].set_index("toward")
+    controls = controls_of(shown, CNA)
+    quality = select(summary, "quality", "behaviour")
+    scaled = quality[(quality["intervention"] == CNA) & quality["toward"].between(-1, 0)]
+    rival = at_full_strength(quality[quality["intervention"] == CAA_MLP]).iloc[0]
+    choice = summary[(summary["metric"] == "choice") & (summary["intervention"] == CNA) & (summary["toward"] == -1)]
+    return {
+        "ablating the circuit at least halves the behaviour": v.falls_to_share(cna.loc[-1.0], 0.5),
+        "(control the paper lacks) it does more than random circuits of the same size and layers": v.beyond_controls(
+            cna.loc[-1.0], list(controls.loc[controls["toward"] == -1, "value"])
+        ),
+        "output quality stays at or above 0.97 at every strength up to ablation": v.stays_above(
+            scaled.loc[scaled["low"].idxmin()], 0.97
+        ),
+        "CAA on MLP outputs at full strength breaks the text (quality below 0.9)": v.falls_below(rival, 0.9),
+        "multiple choice loses at most one point": v.stays(choice.iloc[0], 0.01, least=ABOVE_CHANCE)
+        if len(choice)
+        else v.not_measurable("no multiple choice"),
+        "amplification (m = 2) raises the behaviour": v.moves(cna.loc[1.0], up=True)
+        if 1.0 in cna.index
+        else v.not_measurable("not swept above m = 1"),
+    }
 
 
-def specific(summary: pd.DataFrame, behaviour: str) -> Verdict:
-    """The circuit does more than every random one."""
-    controls = controls_of(select(summary, behaviour, "behaviour"), CNA)
-    return beyond_controls(
-        _ablated(summary, behaviour, "behaviour"), list(controls.loc[controls["toward"] == -1, "value"])
-    )
-
-
-def quality(summary: pd.DataFrame) -> Verdict:
-    """The lowest quality between the unmodified model and ablation."""
-    rows = select(summary, "quality", "behaviour", intervention=CNA)
-    rows = rows[rows["toward"].between(-1, 0)]
-    worst = rows.loc[rows["value"].idxmin()]
-    verdict = stays_above(worst, 0.97)
-    return Verdict(f"{verdict.measured}, lowest at m = {worst['m']:g}", verdict.verdict)
-
-
-def caa_breaks(summary: pd.DataFrame) -> Verdict:
-    """The text's quality under the rival at full strength."""
-    return falls_below(at_full_strength(select(summary, "quality", "behaviour", intervention=CAA_MLP)).iloc[0], 0.9)
-
-
-def capability(summary: pd.DataFrame) -> Verdict:
-    """Right answers to multiple choice under ablation."""
-    if not (summary["metric"] == "choice").any():
-        return not_measurable("no multiple choice")
-    return stays(_ablated(summary, "choice", "choices"), 0.01, least=ABOVE_CHANCE)
-
-
-def amplifies(summary: pd.DataFrame, behaviour: str) -> Verdict:
-    """The behaviour at m = 2; other strengths above 1 stand beside it."""
-    rows = select(summary, behaviour, "behaviour", intervention=CNA)
-    up = rows[rows["toward"] > 0].sort_values("toward")
-    doubled = up[up["toward"] == 1]
-    if doubled.empty:
-        return not_measurable("not swept above m = 1")
-    verdict = moves(doubled.iloc[0], up=True)
-    steps = ", ".join(f"m = {row['m']:g}: {100 * row['value']:.0f} %" for _, row in up.iterrows())
-    return Verdict(f"{verdict.measured} ({steps})", verdict.verdict)
-
-
-def late(circuit: Circuit) -> Verdict:
+def late(circuit: Circuit) -> v.Verdict:
     """Most of the circuit lies in the last tenth of layers."""
     n, expected = in_last_tenth(circuit)
     text = f"{n} of {len(circuit)} neurons ({100 * expected:.0f} % by chance)"
     if len(circuit) < LEAST_NEURONS:
-        return not_measurable(f"{text}: fewer than {LEAST_NEURONS} neurons")
-    low, high = wilson(n, len(circuit))
-    return Verdict(f"{text}, {_percent(low, high)}", _above(low, high, 0.5))
+        return v.not_measurable(f"{text}: fewer than {LEAST_NEURONS} neurons")
+    return v.Verdict(f"{text}, {_interval(n, len(circuit))}", _above(*wilson(n, len(circuit)), 0.5))
 
 
-def content_only(changed: pd.DataFrame | None) -> Verdict:
+def content_only(changed: pd.DataFrame | None) -> v.Verdict:
     """At every m few responses change behaviour, and at some m not so few change in content alone."""
     if changed is None:
-        return not_measurable("no base model")
+        return v.not_measurable("no base model")
     flipped, content = (select(changed, "change", "behaviour", kind) for kind in ("behaviour changed", "content only"))
     worst, most = flipped.loc[flipped["high"].idxmax()], content.loc[content["low"].idxmax()]
-    text = (
-        f"behaviour changed in at most {cell(worst)}; content only in up to {cell(most)}; margin {100 * NOTABLE:.0f} %"
-    )
-    parts = (_above(-worst["high"], -worst["low"], -NOTABLE), _above(most["low"], content["high"].max(), NOTABLE))
-    return Verdict(text, FAILED if FAILED in parts else UNDECIDED if UNDECIDED in parts else HELD)
+    few = _above(-worst["high"], -flipped["low"].max(), -NOTABLE)
+    many = _above(most["low"], content["high"].max(), NOTABLE)
+    text = f"behaviour changed in at most {v.cell(worst)}; content only in up to {v.cell(most)}"
+    return v.Verdict(f"{text}; margin {100 * NOTABLE:.0f} %", _both(few, many))
 
 
-def shared(comparison: Comparison | None) -> Verdict:
+def shared(comparison: Comparison | None) -> v.Verdict:
     """The share of the smaller circuit that stands in the other too, against a margin and against chance."""
     if comparison is None:
-        return not_measurable("no base model")
+        return v.not_measurable("no base model")
     overlap = comparison.overlap
-    n, size, expected = overlap["shared"], min(overlap["size"], overlap["other_size"]), overlap["expected_shared"]
+    n, size, expected = (
+        int(overlap["shared"]),
+        int(min(overlap["size"], overlap["other_size"])),
+        overlap["expected_shared"],
+    )
     p = overlap["p_value_within_layers"]
-    low, high = wilson(n, size)
     text = (
-        f"{n} shared of {size}, {_percent(low, high)}; {expected:.2f} expected by chance within layers, p = {p:.2g}; "
+        f"{n} shared of {size}, {_interval(n, size)}; {expected:.2f} expected by chance within layers, p = {p:.2g}; "
         f"rank correlation {overlap['rank_correlation']:.2f}"
     )
-    verdict = _above(low, high, max(SHARED, expected / size))
-    return Verdict(text, UNDECIDED if verdict == HELD and p >= 0.05 else verdict)
+    enough = _above(*wilson(n, size), max(SHARED, expected / size))
+    return v.Verdict(text, _both(enough, v.HELD if p < 0.05 else v.UNDECIDED))
 
 
-def _ablated(summary: pd.DataFrame, metric: str, prompt_set: str) -> pd.Series:
-    rows = select(summary, metric, prompt_set, intervention=CNA)
-    return rows[rows["toward"] == -1].iloc[0]
+def _above(low: float, high: float, limit: float) -> v.Outcome:
+    return v.HELD if low > limit else v.FAILED if high < limit else v.UNDECIDED
 
 
-def _above(low: float, high: float, limit: float) -> Outcome:
-    return HELD if low > limit else FAILED if high < limit else UNDECIDED
+def _both(first: v.Outcome, second: v.Outcome) -> v.Outcome:
+    return next((outcome for outcome in (v.FAILED, v.UNDECIDED) if outcome in (first, second)), v.HELD)
 
 
-def _percent(low: float, high: float) -> str:
+def _interval(n: int, of: int) -> str:
+    low, high = wilson(n, of)
     return f"[{100 * low:.1f}, {100 * high:.1f}] %"

@@ -14,7 +14,7 @@ from ...units import Circuit, UnitScores
 CAPTIONS = {
     "corrected_strength": "Figures 1 and 2 (corrected): behaviour, degenerate outputs, quality and multiple choice "
     "over strength, in both directions",
-    "corrected_trade_off": "Trade-off (corrected): lower left is better; the line is what no other setting beats in both",
+    "corrected_trade_off": "Trade-off (corrected): lower left is better; no other setting beats those on the line",
     "as_published_strength": "Figures 1 and 2 (as published): here CAA adds harmful − benign, that is toward refusal",
     "as_published_trade_off": "Trade-off (as published)",
     "layer_profile": "Appendix C: where the circuits sit",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -13,21 +13,18 @@ from ...attribution.statistics import ContrastStatistics
 from ...directions import Direction
 from ...evaluation import Results
 from ...intervention import Intervention, ablate, mean_ablate, project_out, steer, with_controls
-from ...models import Model, sites
+from ...models import sites
+from ...models.protocol import Model
 from ...prompts import ContrastSet, PromptSet
-from ...prompts.chat import Template
 from ...units import Circuit, UnitScores
-from .data import StudyData
-from .settings import CORRECTED, PUBLISHED, Settings
-
-#: `evaluate` with the study's grades, generation settings and folder: (model, prompt sets, interventions, …).
-Measure = Callable[..., Results]
+from .bench import Bench
+from .settings import CORRECTED, PUBLISHED
 
 #: Where sweeps stand on the behaviour's axis; scaled neurons are multiplied by m = 1 + that.
-CNA_SWEEP = (-2.0, -1.0, -0.75, -0.5, -0.25, 0.5, 1.0, 2.0)
+CNA_SWEEP = (-2.0, -0.75, -0.5, -0.25, 0.5, 2.0)
 RIVAL_SWEEP = (-1.0, -0.75, -0.5, -0.25, -0.1, 0.1, 0.25, 0.5, 0.75, 1.0)
+#: Where CNA is tried too, with matched random circuits beside it.
 CONTROL_SWEEP = (-1.0, 1.0)
-PUBLISHED_SWEEP = (0.25, 0.5, 0.75, 1.0)
 
 CNA = "CNA"
 CAA_ONE, CAA_ALL, CAA_MLP = "CAA, one layer", "CAA, all layers", "CAA, MLP outputs"
@@ -50,35 +47,37 @@ class Located:
 
 @dataclass(frozen=True, eq=False)
 class Mode:
-    """Interventions at their strengths, what they are evaluated on, and how layers were chosen.
+    """What is tried on which prompts; `apart` is the discovery contrast that none of them may stand in."""
 
-    `apart` is the discovery contrast that no evaluation prompt may stand in.
-    """
-
-    name: str
-    interventions: list[Intervention]
+    tried: list[Intervention]
     sets: dict[str, PromptSet]
     apart: ContrastSet | None = None
     layers: pd.DataFrame = field(default_factory=pd.DataFrame)
 
+    def results(self, bench: Bench) -> Results:
+        """Everything measured, with KL divergence on benign prompts."""
+        judged = {name: (*bench.grades, *(bench.rubric if name == "behaviour" else ())) for name in self.sets}
+        return bench.measure(self.sets, self.tried, grades=judged, kl_on=("benign",), discovery=self.apart)
 
-def locate_all(model: Model, data: StudyData, settings: Settings, template: Template) -> Located:
+
+def locate_all(bench: Bench) -> Located:
     """Scores, circuits and directions of both modes from one pass over each discovery set.
 
     corrected: the top share of all MLP neurons by |mean difference|, universal neurons (top 0.1 % on at least 80 % of
     neutral prompts) left out. as published: the top `published_k` without layers 0 and 1, universal neurons found but
     kept.
     """
+    model, data, template = bench.model, bench.data, bench.template
     neurons, residual, mlp = sites.neuron_sites(model), sites.residual_sites(model), sites.mlp_out_sites(model)
     statistics = contrast_statistics(model, data.discovery, at=[*neurons, *residual, *mlp], template=template)
     published = contrast_statistics(model, data.published[0], at=[*neurons, *mlp], template=template)
     scores = score(statistics.at(neurons), "difference")
     universal = universal_neurons(model, data.neutral, template=template)
     skipped = [0, 1] if len(neurons) > 2 else []
-    k = min(settings.published_k, len(scores) // 2)
+    k = min(bench.settings.published_k, len(scores) // 2)
     return Located(
         scores=scores,
-        circuit=scores.top(fraction=settings.fraction, exclude=universal, name=CNA),
+        circuit=scores.top(fraction=bench.settings.fraction, exclude=universal, name=CNA),
         universal=universal,
         statistics=statistics,
         residual=_direction(statistics, residual, "mean difference"),
@@ -88,36 +87,40 @@ def locate_all(model: Model, data: StudyData, settings: Settings, template: Temp
     )
 
 
-def corrected(model: Model, data: StudyData, located: Located, settings: Settings, measure: Measure) -> Mode:
+def corrected(bench: Bench, located: Located) -> Mode:
     """Every method in both directions; layers chosen on the validation split."""
-    by_layer, facts = layer_candidates(model, located.residual)
-    layers = choose_layers(model, by_layer, facts, data, settings.behaviour, measure)
-    best = [run for run in by_layer if run.name in set(layers[layers["chosen"]]["intervention"])]
+    by_layer, facts = layer_candidates(bench.model, located.residual)
+    layers = choose_layers(bench, by_layer, facts)
+    chosen = set(layers.loc[layers["chosen"], "intervention"])
     means = {site: located.statistics.negative.mean[site].float().cpu() for site in located.circuit.widths}
     cna = ablate(located.circuit, name=CNA)
     rivals = [
         mean_ablate(located.circuit, means, name="CNA, mean ablation"),
-        *best,
+        *(candidate for candidate in by_layer if candidate.name in chosen),
         steer(increments(located.residual), name=CAA_ALL),
         steer(located.mlp_out, name=CAA_MLP),
     ]
-    interventions = [
-        *toward(cna, [amount for amount in CNA_SWEEP if amount not in CONTROL_SWEEP]),
+    tried = [
+        *toward(cna, CNA_SWEEP),
         *(one for rival in rivals for one in toward(rival, RIVAL_SWEEP)),
-        *with_controls(toward(cna, CONTROL_SWEEP), settings.n_random, seed=settings.seed),
+        *with_controls(toward(cna, CONTROL_SWEEP), bench.settings.n_random, seed=bench.settings.seed),
     ]
-    return Mode(CORRECTED, interventions, data.evaluation(), data.discovery, layers)
+    return Mode(tried, bench.data.evaluation(), bench.data.discovery, layers)
 
 
-def as_published(data: StudyData, located: Located, settings: Settings) -> Mode:
+def as_published(bench: Bench, located: Located) -> Mode:
     """CNA and CAA as the paper's public code has them; CAA there *adds* harmful − benign at every layer."""
     cna = ablate(located.published_circuit, name=CNA)
-    interventions = [
-        *cna.at(PUBLISHED_SWEEP[:-1]),
-        *steer(located.published_mlp_out, name=CAA_MLP).at(PUBLISHED_SWEEP),
-        *with_controls([cna], settings.n_random, seed=settings.seed),
+    tried = [
+        *cna.at([0.25, 0.5, 0.75]),
+        *steer(located.published_mlp_out, name=CAA_MLP).at([0.25, 0.5, 0.75, 1.0]),
+        *with_controls([cna], bench.settings.n_random, seed=bench.settings.seed),
     ]
-    return Mode(PUBLISHED, interventions, data.evaluation(published=True))
+    return Mode(tried, bench.data.evaluation(published=True))
+
+
+#: How each mode is made from what was located.
+MODES = {CORRECTED: corrected, PUBLISHED: as_published}
 
 
 def toward(intervention: Intervention, amounts: Iterable[float]) -> list[Intervention]:
@@ -140,29 +143,22 @@ def layer_candidates(model: Model, residual: Direction) -> tuple[list[Interventi
     return runs, pd.DataFrame(facts)
 
 
-def choose_layers(
-    model: Model,
-    candidates: Sequence[Intervention],
-    facts: pd.DataFrame,
-    data: StudyData,
-    behaviour: str,
-    measure: Measure,
-) -> pd.DataFrame:
+def choose_layers(bench: Bench, candidates: Sequence[Intervention], facts: pd.DataFrame) -> pd.DataFrame:
     """Behaviour and damage of every candidate at full strength against the behaviour on validation, and the choice.
 
     Chosen for each method: the lowest sum of the behaviour's rate on both sides, the rate of degenerate outputs, and
     the KL divergence on benign prompts (in nats, at most 1), so that a layer which only breaks the text loses.
     """
-    sets = {"behaviour": data.validation.positive, "benign": data.validation.negative}
-    runs = [one for candidate in candidates for one in toward(candidate, [-1.0])]
-    summary = measure(model, sets, runs, kl_on=("benign",)).summary([behaviour, "degenerate", "kl"])
+    sets = {"behaviour": bench.data.validation.positive, "benign": bench.data.validation.negative}
+    tried = [one for candidate in candidates for one in toward(candidate, [-1.0])]
+    summary = bench.measure(sets, tried, kl_on=("benign",)).summary([bench.behaviour, "degenerate", "kl"])
     values = summary.pivot_table("value", "intervention", ["prompt_set", "metric"]).loc[facts["intervention"]]
     values.index = facts.index
     table = facts.assign(
-        n=len(data.validation.positive),
-        behaviour=values["behaviour", behaviour],
+        n=len(sets["behaviour"]),
+        behaviour=values["behaviour", bench.behaviour],
         degenerate=(values["behaviour", "degenerate"] + values["benign", "degenerate"]) / 2,
-        behaviour_on_benign=values["benign", behaviour],
+        behaviour_on_benign=values["benign", bench.behaviour],
         kl=values["benign", "kl"],
     )
     parts = table[["behaviour", "behaviour_on_benign", "degenerate"]].assign(kl=table["kl"].clip(upper=1.0))

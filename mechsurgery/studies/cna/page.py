@@ -15,8 +15,8 @@ from ..base import settings_table
 from .figures import CAPTIONS
 from .methods import CNA
 
-_SETTINGS = ("modes", "n_random", "seed", "max_new_tokens", "template", "only_showing", "grades", "seconds")
-_MADE = ("fingerprints", "made", "versions")
+_MADE = [*("mode", "n_random", "seed", "max_new_tokens", "template", "only_showing", "grades", "seconds")]
+_MADE += ["fingerprints", "made", "versions"]
 
 
 def sections(
@@ -42,7 +42,7 @@ def sections(
         Section("Base against instruct", (), tables["structure"]),
         Section("Checks", (), tables["checks"]),
         Section("Responses to read", (read,), {"": responses(results, info["behaviour"])}),
-        Section("How it was made", (), {"": settings_table(info, (*_SETTINGS, *_MADE))}),
+        Section("How it was made", (), {"": settings_table(info, _MADE)}),
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from ...errors import InputError, listed
 from ...grading.grade import Grade, matches
@@ -21,8 +20,8 @@ class Settings(StudySettings):
     instruct: tuple[str, ...] = setting(("organism/instruct",), "Instruct model; repeat for several pairs.")
     base: tuple[str, ...] = setting((), "Base model of each instruct model, in the same order.")
     contrast: str = setting("organism/refusal", "A registered contrast, e.g. jbb.")
-    positive: Path | None = setting(None, "File of prompts that show the behaviour, instead of a contrast.")
-    negative: Path | None = setting(None, "File of prompts that do not.")
+    positive: str | None = setting(None, "File of prompts that show the behaviour, instead of a contrast.")
+    negative: str | None = setting(None, "File of prompts that do not.")
     column: str = setting("text", "Text column of the two files.")
     behaviour: str = setting("refusal", "What the behaviour is called in tables and in the report.")
     shown_by: str | None = setting(None, "Regular expression that a response showing the behaviour matches.")
@@ -51,7 +50,7 @@ class Settings(StudySettings):
             raise InputError(f"mode={list(self.mode)}; choose from {listed(MODES)}")
         if not self.instruct or (self.base and len(self.base) != len(self.instruct)):
             raise InputError(
-                f"{len(self.instruct)} --instruct and {len(self.base)} --base; give each instruct model its base, or none"
+                f"{len(self.instruct)} --instruct and {len(self.base)} --base; give each its base, or none a base"
             )
         if (self.positive is None) != (self.negative is None):
             raise InputError("give both --positive FILE and --negative FILE")

@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -24,35 +25,32 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from ... import plots
-from ...adapters.endpoints import judge_from
 from ...artifacts import provenance
 from ...attribution.compare import Comparison, compare
-from ...errors import InputError, PromptError
-from ...evaluation import Generation, Results, evaluate, trade_off
+from ...evaluation import Results, trade_off
 from ...grading.grade import Grade
-from ...grading.quality import DEGENERATE, QUALITY
 from ...grading.refusal import PANEL
-from ...grading.strongreject import strongreject
 from ...intervention import ablate, with_controls
-from ...models import Model, load_model, sites
-from ...prompts import PromptSet
-from ...prompts.chat import Template
+from ...models import load_model, sites
+from ...models.protocol import Model
 from ...units import Circuit
 from ..base import Study, slug
 from . import methods, tables
+from .bench import Bench, grades_of
 from .claims import claims
 from .data import StudyData, study_data
 from .figures import mode_figures, structure_figures
-from .many import CLAIMS, TABLE_1, TABLE_2, over_models
-from .methods import CNA, Measure
 from .page import sections
 from .sensitivity import sensitivity
-from .settings import CORRECTED, PUBLISHED, Settings
+from .settings import CORRECTED, Settings
 
 logger = logging.getLogger(__name__)
 
 #: Multipliers at which base and instruct are compared.
 EXCHANGE_M = (0.0, 0.5, 2.0, 3.0)
+CLAIMS = "Claims of the paper beside what was measured"
+TABLE_1 = "Table 1: behaviour before and after ablating the circuit"
+TABLE_2 = "Table 2: every method at full strength"
 
 
 def run(
@@ -73,277 +71,180 @@ def run(
     for several models in a folder for each, and one table over all.
     """
     settings = settings or Settings()
-    data = data or study_data(settings)
-    if instruct is not None:
-        return _study(settings, data, instruct, base, _grades(settings, grade), out, progress)
-    grades, studies = _grades(settings, grade), []
-    for number, name in enumerate(settings.instruct):
-        load = partial(load_model, dtype=settings.dtype, device=settings.device)
-        pair = load(name), load(settings.base[number]) if settings.base else None
-        folder = out if out is None or len(settings.instruct) == 1 else Path(out) / slug(name)
-        studies.append(_study(settings, data, *pair, grades, folder, progress))
-    if len(studies) == 1:
-        return studies[0]
-    whole = over_models(studies)
+    data, (grades, rubric) = data or study_data(settings), grades_of(settings, grade)
+    pairs = _loaded(settings) if instruct is None else [(instruct, base)]
+    several, studies = instruct is None and len(settings.instruct) > 1, []
+    for model, other in pairs:
+        folder = None if out is None else Path(out) / slug(str(model.cfg.model_name)) if several else Path(out)
+        template = settings.chat_template().frozen(model.tokenizer)
+        bench = Bench(model, other, data, settings, template, grades, rubric, folder, progress)
+        studies.append(of_pair(bench))
+    return of_many(studies, out) if several else studies[0]
+
+
+def _loaded(settings: Settings) -> Iterator[tuple[Model, Model | None]]:
+    """One pair of models after the other."""
+    load = partial(load_model, dtype=settings.dtype, device=settings.device)
+    for instruct, base in zip_longest(settings.instruct, settings.base):
+        yield load(instruct), None if base is None else load(base)
+
+
+def of_pair(bench: Bench) -> Study:
+    """The study of one instruct model and its base."""
+    started = time.monotonic()
+    bench = bench.showing() if bench.settings.only_showing else bench
+    measured = measure(bench)
+    info = _info(bench, measured) | {"seconds": round(time.monotonic() - started)}
+    parts, figures = _tables(measured, bench.behaviour), _figures(measured, bench.behaviour)
+    study = Study(
+        {name: table for part in parts.values() for name, table in part.items()},
+        figures,
+        measured.results | {f"exchange in {name}": results for name, results in measured.exchange.items()},
+        measured.circuits,
+        info,
+        sections(info, parts, figures, next(iter(measured.results.values()))),
+    )
+    if bench.folder is not None:
+        logger.info("%s", study.save(bench.folder))
+    return study
+
+
+def of_many(studies: Sequence[Study], out: str | Path | None = None) -> Study:
+    """Claims, tables 1 and 2 of several studies, with a row for each model, and means over models."""
+    joined = {
+        name: pd.concat([one.tables[name].assign(model=one.info["instruct"]) for one in studies], ignore_index=True)
+        for name in (CLAIMS, TABLE_1, TABLE_2)
+    }
+    joined["Over models: mean reduction of the behaviour"] = tables.over_models(joined[TABLE_1])
+    text = "Each model has a report in its folder. `low` and `high` are 95 % intervals over models, not prompts."
+    info = provenance(title=f"CNA study of {len(studies)} models", models=[one.info["instruct"] for one in studies])
+    whole = Study(joined, {}, {}, {}, info, (plots.Section("All models", (text,), joined),))
     if out is not None:
         logger.info("%s", whole.save(out))
     return whole
 
 
-@dataclass(frozen=True)
-class Grades:
-    """What decides on responses: the behaviour's grade first, then quality and judges; `rubric` on results alone."""
-
-    behaviour: str
-    every: tuple[Grade, ...]
-    rubric: tuple[Grade, ...] = ()
-
-
-def _grades(settings: Settings, grade: Grade | None) -> Grades:
-    panel = PANEL if settings.shown_by is None and grade is None else ()
-    shown = grade or settings.grade()
-    if shown.scale != "rate":
-        raise InputError(
-            f"grade {shown.name!r} gives a {shown.scale}; the behaviour is shown or not, so give yes or no"
-        )
-    rubric = () if settings.strongreject is None else (strongreject(judge_from(settings.strongreject)),)
-    return Grades(shown.name, (shown, DEGENERATE, QUALITY, *panel), rubric)
-
-
-def _study(
-    settings: Settings,
-    data: StudyData,
-    model: Model,
-    base: Model | None,
-    grades: Grades,
-    out: str | Path | None,
-    progress: bool,
-) -> Study:
-    """The study of one pair."""
-    started = time.monotonic()
-    settings = replace(settings, behaviour=grades.behaviour)
-    template = settings.chat_template().frozen(model.tokenizer)
-    measure = partial(
-        evaluate,
-        grades=grades.every,
-        generation=Generation(settings.max_new_tokens, template=template, max_rows=settings.max_rows),
-        folder=None if out is None else Path(out) / "measured",
-        progress=progress,
-    )
-    if settings.only_showing:
-        data = replace(data, behaviour=showing(model, data.behaviour, settings.behaviour, measure))
-    measured = _measure(model, base, data, settings, template, measure, grades)
-    info = _info(settings, data, model, base, measured, grades, template) | {
-        "seconds": round(time.monotonic() - started)
-    }
-    parts, figures = _tables(measured, settings.behaviour), _figures(measured, settings.behaviour)
-    study = Study(
-        {name: table for part in parts.values() for name, table in part.items()},
-        figures,
-        measured.results | {f"{name} exchange": results for name, results in measured.exchange.items()},
-        measured.circuits,
-        info,
-        sections(info, parts, figures, next(iter(measured.results.values()))),
-    )
-    if out is not None:
-        logger.info("%s", study.save(out))
-    return study
-
-
-def showing(model: Model, prompts: PromptSet, behaviour: str, measure: Measure) -> PromptSet:
-    """The prompts on which the unmodified model really shows the behaviour.
-
-    Raises `PromptError` where it shows it on none.
-    """
-    table = measure(model, {"behaviour": prompts}).table
-    shown = set(table[(table["metric"] == behaviour) & (table["value"] == 1)]["prompt_id"])
-    if not shown:
-        raise PromptError(
-            f"the model shows the behaviour on none of {len(prompts)} prompts of {prompts.name!r}; give other prompts "
-            "or another judge"
-        )
-    return prompts.where(lambda prompt: prompt.id in shown)
-
-
 @dataclass(eq=False)
 class Measured:
-    """What the study ran, before it is put into tables: results by mode, and by the model that circuits were tried in."""
+    """What was run: `results` by mode, `exchange` by the model in which circuits were tried, `changes` by model."""
 
     located: methods.Located
     circuits: dict[str, Circuit]
-    results: dict[str, Results] = field(default_factory=dict)
-    layers: pd.DataFrame | None = None
+    results: dict[str, Results]
+    layers: pd.DataFrame
     comparison: Comparison | None = None
     exchange: dict[str, Results] = field(default_factory=dict)
     changes: dict[str, pd.DataFrame] = field(default_factory=dict)
     sensitivity: pd.DataFrame | None = None
 
-    def summaries(self) -> dict[str, pd.DataFrame]:
-        """The summary of each mode."""
-        return {mode: results.summary() for mode, results in self.results.items()}
 
-
-def _measure(
-    model: Model,
-    base: Model | None,
-    data: StudyData,
-    settings: Settings,
-    template: Template,
-    measure: Measure,
-    grades: Grades,
-) -> Measured:
-    located = methods.locate_all(model, data, settings, template)
+def measure(bench: Bench) -> Measured:
+    """Locate, evaluate each mode, and set the instruct model against its base."""
+    located = methods.locate_all(bench)
+    modes = {name: methods.MODES[name](bench, located) for name in bench.settings.mode}
     circuits = {
         "instruct": located.circuit.named("instruct"),
         "universal neurons": located.universal,
         "instruct, as published": located.published_circuit,
     }
-    measured = Measured(located, circuits)
-    for mode in _modes(model, data, located, settings, measure):
-        judged = {name: (*grades.every, *(grades.rubric if name == "behaviour" else ())) for name in mode.sets}
-        measured.results[mode.name] = measure(
-            model, mode.sets, mode.interventions, grades=judged, kl_on=("benign",), discovery=mode.apart
-        )
-        measured.layers = measured.layers if mode.layers.empty else mode.layers
-    if base is not None:
-        _add_base(measured, model, base, data, settings, template, measure)
+    layers = pd.concat([mode.layers for mode in modes.values()])
+    measured = Measured(located, circuits, {name: mode.results(bench) for name, mode in modes.items()}, layers)
+    if bench.base is not None:
+        _add_base(measured, bench, bench.base)
     first = next(iter(measured.results.values()))
-    measured.changes["instruct"] = tables.changes(first, settings.behaviour, [CNA], EXCHANGE_M)
-    if settings.sensitivity:
-        measured.sensitivity = sensitivity(model, data, located, settings, template, measure)
+    measured.changes["instruct"] = tables.changes(first, bench.behaviour, [methods.CNA], EXCHANGE_M)
+    if bench.settings.sensitivity:
+        measured.sensitivity = sensitivity(bench, located)
     return measured
 
 
-def _modes(
-    model: Model, data: StudyData, located: methods.Located, settings: Settings, measure: Measure
-) -> list[methods.Mode]:
-    made: Mapping[str, Callable[[], methods.Mode]] = {
-        CORRECTED: lambda: methods.corrected(model, data, located, settings, measure),
-        PUBLISHED: lambda: methods.as_published(data, located, settings),
-    }
-    return [made[mode]() for mode in settings.mode]
-
-
-def _add_base(
-    measured: Measured,
-    model: Model,
-    base: Model,
-    data: StudyData,
-    settings: Settings,
-    template: Template,
-    measure: Measure,
-) -> None:
-    """The same discovery on the base model, and circuits scaled in the other model and in the base."""
-    top = {"fraction": settings.fraction, "exclude": measured.located.universal}
-    measured.comparison = compare(base, model, data.discovery, template=template, **top)
-    circuit = measured.comparison.circuits["base"]
-    measured.circuits["base"] = circuit
-    sets = {name: prompts for name, prompts in data.evaluation().items() if name != "over-refusal"}
-    base_s, instruct_s = (
-        ablate(one, name=f"{name}'s circuit")
-        for name, one in (("base", circuit), ("instruct", measured.located.circuit))
+def _add_base(measured: Measured, bench: Bench, base: Model) -> None:
+    """The same discovery on the base model, and each model's circuit scaled in the other and in the base."""
+    data, settings, located = bench.data, bench.settings, measured.located
+    measured.comparison = compare(
+        base,
+        bench.model,
+        data.discovery,
+        template=bench.template,
+        fraction=settings.fraction,
+        exclude=located.universal,
     )
-    tried = {
-        "base": [
-            *with_controls([base_s], settings.n_random, seed=settings.seed),
-            *base_s.at(m=EXCHANGE_M[1:]),
-            *instruct_s.at(m=EXCHANGE_M),
-        ],
-        "instruct": base_s.at(m=EXCHANGE_M),
-    }
-    for name, target in (("base", base), ("instruct", model)):
-        measured.exchange[name] = measure(target, sets, tried[name], discovery=data.discovery)
-    both = [base_s.name, instruct_s.name]
-    measured.changes["base"] = tables.changes(measured.exchange["base"], settings.behaviour, both, EXCHANGE_M)
+    measured.circuits["base"] = measured.comparison.circuits["base"]
+    of_base = ablate(measured.circuits["base"], name="base's circuit")
+    of_instruct = ablate(located.circuit, name="instruct's circuit")
+    controlled = with_controls([of_base], settings.n_random, seed=settings.seed)
+    sets = {name: prompts for name, prompts in data.evaluation().items() if name != "over-refusal"}
+    for name, model, tried in (
+        ("base", base, [*controlled, *of_base.at(m=EXCHANGE_M[1:]), *of_instruct.at(m=EXCHANGE_M)]),
+        ("instruct", bench.model, of_base.at(m=EXCHANGE_M)),
+    ):
+        measured.exchange[name] = bench.measure(sets, tried, on=model, discovery=data.discovery)
+    both = [of_base.name, of_instruct.name]
+    measured.changes["base"] = tables.changes(measured.exchange["base"], bench.behaviour, both, EXCHANGE_M)
 
 
 def _tables(measured: Measured, behaviour: str) -> dict[str, dict[str, pd.DataFrame]]:
     """Every table, by its part in the report."""
-    summaries, comparison = measured.summaries(), measured.comparison
+    summaries = {mode: results.summary() for mode, results in measured.results.items()}
+    circuits, comparison = measured.circuits, measured.comparison
     verdicts = claims(
         summaries,
         behaviour,
-        circuit=measured.circuits["instruct"],
+        circuit=circuits["instruct"],
         base_changes=measured.changes.get("base"),
         comparison=comparison,
     )
-    paper = {TABLE_1: tables.table_1(summaries, behaviour), TABLE_2: tables.table_2(summaries, behaviour)}
-    capability = tables.table_3(next(iter(summaries.values())))
-    if len(capability):
-        paper["Table 3: multiple choice over strength"] = capability
-    paper["Table 4: what scaling the circuit changes"] = tables.table_4(measured.changes)
-    structure = {}
+    paper = {
+        TABLE_1: tables.table_1(summaries, behaviour),
+        TABLE_2: tables.table_2(summaries, behaviour),
+        "Table 3: multiple choice over strength": tables.table_3(next(iter(summaries.values()))),
+        "Table 4: what scaling the circuit changes": tables.table_4(measured.changes),
+    }
+    places = {name: circuit for name, circuit in circuits.items() if circuit is not measured.located.universal}
+    structure = {"Localisation: share of the circuit in each layer": tables.localisation(places)}
     if comparison is not None:
         exchanged = {name: results.summary() for name, results in measured.exchange.items()}
         structure["Base against instruct: overlap of the circuits"] = comparison.table
         structure["Exchange: each circuit in each model"] = tables.exchange(exchanged, behaviour)
-    places = {
-        name: measured.circuits[name]
-        for name in ("instruct", "base", "instruct, as published")
-        if name in measured.circuits
-    }
-    structure["Localisation: share of the circuit in each layer"] = tables.localisation(places)
-    return {
-        "claims": {CLAIMS: verdicts},
-        "paper": paper,
-        "structure": structure,
-        "checks": _checks(measured, summaries, behaviour),
-    }
-
-
-def _checks(measured: Measured, summaries: Mapping[str, pd.DataFrame], behaviour: str) -> dict[str, pd.DataFrame]:
-    checks = {}
-    if measured.layers is not None:
+    checks = {"Layer choice on the validation split": measured.layers}
+    if CORRECTED in summaries:
         points = trade_off(summaries[CORRECTED], behaviour=(behaviour, "behaviour"), damage=("kl", "benign"))
-        checks["Layer choice on the validation split"] = measured.layers
         checks["Trade-off: behaviour against KL divergence on benign prompts"] = points
     every = pd.concat([one.table for one in (*measured.results.values(), *measured.exchange.values())])
-    if (every["metric"] == PANEL[0].name).any():
-        checks["Judges: agreement on every response"] = tables.judges(every)
-    if measured.sensitivity is not None:
-        checks["Sensitivity: what the result depends on"] = measured.sensitivity
-    return checks
+    checks["Judges: agreement on every response"] = tables.judges(every)
+    checks["Sensitivity: what the result depends on"] = measured.sensitivity
+    made = {"claims": {CLAIMS: verdicts}, "paper": paper, "structure": structure, "checks": checks}
+    return {
+        part: {name: table for name, table in each.items() if table is not None and len(table)}
+        for part, each in made.items()
+    }
 
 
 def _figures(measured: Measured, behaviour: str) -> dict[str, go.Figure]:
     figures: dict[str, go.Figure] = {}
-    for mode, summary in measured.summaries().items():
-        figures |= mode_figures(mode, summary, behaviour)
-    scores = {"instruct": measured.located.scores}
-    if measured.comparison is not None:
-        scores = measured.comparison.scores
-    circuits = {name: measured.circuits[name] for name in scores}
-    figures |= structure_figures(measured.changes, circuits, scores)
+    for mode, results in measured.results.items():
+        figures |= mode_figures(mode, results.summary(), behaviour)
+    scores = measured.comparison.scores if measured.comparison else {"instruct": measured.located.scores}
+    figures |= structure_figures(measured.changes, {name: measured.circuits[name] for name in scores}, scores)
     if measured.sensitivity is not None:
         figures["sensitivity"] = plots.sensitivity(measured.sensitivity)
     return figures
 
 
-def _info(
-    settings: Settings,
-    data: StudyData,
-    model: Model,
-    base: Model | None,
-    measured: Measured,
-    grades: Grades,
-    template: Template,
-) -> dict[str, Any]:
-    located = measured.located
+def _info(bench: Bench, measured: Measured) -> dict[str, Any]:
+    located, models = measured.located, {"instruct": bench.model, "base": bench.base}
     return provenance(
-        **settings.facts()
+        **bench.settings.facts()
         | {
-            "title": f"CNA study of {model.cfg.model_name}",
-            "instruct": str(model.cfg.model_name),
-            "base": None if base is None else str(base.cfg.model_name),
-            "fingerprints": {
-                name: sites.fingerprint(one) for name, one in (("instruct", model), ("base", base)) if one is not None
-            },
-            "refusal": PANEL[0] in grades.every,
-            "grades": {grade.name: grade.version for grade in (*grades.every, *grades.rubric)},
-            "modes": list(settings.mode),
-            "prompts": data.describe(),
-            "chat_model": getattr(model.tokenizer, "chat_template", None) is not None,
-            "template": template.facts(),
+            "title": f"CNA study of {bench.model.cfg.model_name}",
+            **{name: None if model is None else str(model.cfg.model_name) for name, model in models.items()},
+            "fingerprints": {name: sites.fingerprint(model) for name, model in models.items() if model is not None},
+            "behaviour": bench.behaviour,
+            "refusal": PANEL[0] in bench.grades,
+            "grades": {grade.name: grade.version for grade in (*bench.grades, *bench.rubric)},
+            "prompts": bench.data.describe(),
+            "chat_model": getattr(bench.model.tokenizer, "chat_template", None) is not None,
+            "template": bench.template.facts(),
             "n_neurons": len(located.scores),
             "k": len(located.circuit),
             "k_as_published": len(located.published_circuit),

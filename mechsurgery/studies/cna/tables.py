@@ -12,6 +12,8 @@ from ...evaluation import Results, pool_controls, summarise
 from ...evaluation.agreement import agreement
 from ...evaluation.change import CHANGES, response_changes
 from ...evaluation.select import controls_of, select
+from ...evaluation.statistics import mean_interval
+from ...grading.refusal import PANEL
 from ...units import Circuit
 from .methods import CAA_MLP, CNA
 from .published import anchor
@@ -118,10 +120,15 @@ def exchange(summaries: Mapping[str, pd.DataFrame], behaviour: str) -> pd.DataFr
 
 
 def judges(table: pd.DataFrame) -> pd.DataFrame:
-    """Agreement of the refusal judges on every response: share agreeing, Cohen's κ, refusals each counts."""
+    """Agreement of the refusal judges on every response: share agreeing, Cohen's κ, refusals each counts.
+
+    Empty where they were not asked, as for other behaviours.
+    """
+    names = [grade.name for grade in PANEL if (table["metric"] == grade.name).any()]
+    if not names:
+        return pd.DataFrame()
     first = table[table["metric"] == "first_token"]
     odds = first.assign(metric="judge_first_token", scale="rate", value=(first["value"] > 0).astype(float))
-    names = [name for name in ("judge_opening", "judge_phrases") if (table["metric"] == name).any()]
     rows = pd.concat([table[table["metric"].isin(names)], odds])
     return agreement(rows, [*names, "judge_first_token"] if len(odds) else names)
 
@@ -135,6 +142,18 @@ def localisation(circuits: Mapping[str, Circuit]) -> pd.DataFrame:
         parts.append(shares.assign(circuit=name, share_in_last_tenth=late / len(circuit), expected=expected))
     table = pd.concat(parts, ignore_index=True)
     return table[["circuit", *(column for column in table.columns if column != "circuit")]]
+
+
+def over_models(table: pd.DataFrame) -> pd.DataFrame:
+    """Table 1 of several models in one row for each mode: the mean reduction, with a bootstrap interval over models."""
+    rows = []
+    for mode, part in table.groupby("mode", sort=False):
+        known = part["reduction %"].dropna()
+        low, high = mean_interval(known)
+        halved = int((known >= 50).sum())
+        facts = {"mode": mode, "models": len(part), "mean reduction %": known.mean(), "low": low, "high": high}
+        rows.append(facts | {"models halved": halved})
+    return pd.DataFrame(rows)
 
 
 def _interval(row: pd.Series) -> str:
