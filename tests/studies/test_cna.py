@@ -1,5 +1,6 @@
 """The CNA study: tables agree with the rows, nothing leaks, an interrupted study continues."""
 
+import sys
 from dataclasses import replace
 
 import pandas as pd
@@ -12,14 +13,23 @@ from mechsurgery.grading.grade import Grade
 from mechsurgery.models import load_model
 from mechsurgery.options import options_of
 from mechsurgery.prompts import ContrastSet
-from mechsurgery.studies.cna import Settings, StudyData, bench, methods, run, study_data
+from mechsurgery.studies.cna import Settings, StudyData, bench, methods, run, sensitivity, study_data
 from mechsurgery.studies.cna.published import ANCHORS, anchor
 from mechsurgery.studies.cna.study import CLAIMS, TABLE_1, TABLE_2
 
-SMALL = {"n_discovery": 24, "n_behaviour": 6, "n_benign": 4, "n_validation": 3, "n_choices": 6, "max_new_tokens": 8}
+SMALL = {"n_discovery": 24, "n_behaviour": 6, "n_benign": 3, "n_validation": 2, "n_choices": 4, "max_new_tokens": 8}
 SETTINGS = Settings(base=("organism/base",), n_random=2, fraction=0.003, published_k=20, **SMALL)
 #: As little as a study can be.
 LEAST = replace(SETTINGS, base=(), mode=("as published",), n_behaviour=3, n_benign=2, n_choices=2, sensitivity=False)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def without_browser():
+    """Figures as HTML and JSON alone: a browser engine for SVG and PNG takes most of the time here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys.modules["mechsurgery.plots.export"], "static_export_problem", lambda: "left out in this test")
+        patch.setattr(sensitivity, "SIZES", (4,))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +113,7 @@ def test_layers_are_chosen_on_the_validation_split(study):
     for _, part in table(study, "Layer choice").groupby("method"):
         assert part["chosen"].sum() == 1
         assert part.loc[part["chosen"], "loss"].iloc[0] == part["loss"].min()
-        assert part["n"].unique().tolist() == [3]
+        assert part["n"].unique().tolist() == [2]
         tried = study.results["corrected"].table["intervention"].unique()
         assert part["intervention"].isin(tried).tolist() == part["chosen"].tolist()
 
@@ -214,7 +224,7 @@ def test_a_behaviour_of_ones_own_on_any_model(tiny_llama, contrast):
     row = done.tables[TABLE_1].iloc[0]
     assert 0 < row["n"] <= len(data.behaviour)
     assert row["before %"] == 100
-    assert "even text %" in done.tables[TABLE_2]
+    assert "even text" in done.tables[TABLE_2]
     assert not [name for name in done.tables if name.startswith(("Table 3", "Judges"))]
     assert "asked of another behaviour" in " ".join(done.sections[0].paragraphs)
     never = Grade("never", "1", lambda _, response: False)
@@ -262,7 +272,7 @@ def test_the_command_takes_files_with_a_duplicate_and_a_pattern(tiny_checkpoint,
     done = CliRunner().invoke(cna, words.split(), catch_exceptions=False)
     assert done.exit_code == 0, done.output
     assert "Table 1" in done.output
-    assert "article %" in done.output
+    assert "article" in done.output
     assert "dropped 1 repeated" in caplog.text
     page = (tmp_path / "out" / "report.html").read_text()
     assert "it is no chat model" in page

@@ -13,6 +13,7 @@ from ...evaluation.agreement import agreement
 from ...evaluation.change import CHANGES, response_changes
 from ...evaluation.select import controls_of, select
 from ...evaluation.statistics import mean_interval
+from ...evaluation.verdicts import cell
 from ...grading.refusal import PANEL
 from ...units import Circuit
 from .methods import CAA_MLP, CNA
@@ -20,12 +21,12 @@ from .published import anchor
 
 #: Metric, prompt set and column of Table 2, after the behaviour's.
 _COLUMNS = (
-    ("degenerate", "behaviour", "degenerate %"),
+    ("degenerate", "behaviour", "degenerate"),
     ("quality", "behaviour", "quality"),
     ("tokens", "behaviour", "length (tokens)"),
     ("strongreject", "behaviour", "StrongREJECT"),
     ("kl", "benign", "KL on benign (nats)"),
-    ("choice", "choices", "multiple choice %"),
+    ("choice", "choices", "multiple choice"),
 )
 _SHOWN = ["intervention", "toward", "m", "n", "value", "low", "high", "difference", "p_value"]
 
@@ -66,11 +67,7 @@ def at_full_strength(summary: pd.DataFrame) -> pd.DataFrame:
 def table_2(summaries: Mapping[str, pd.DataFrame], behaviour: str) -> pd.DataFrame:
     """Every method at full strength, against the behaviour where it was tried so, with quality and damage."""
     rows = []
-    on_sets = (
-        ("behaviour", f"{behaviour} %"),
-        ("benign", f"{behaviour} on benign %"),
-        ("over-refusal", "over-refusal %"),
-    )
+    on_sets = (("behaviour", behaviour), ("benign", f"{behaviour} on benign"), ("over-refusal", "over-refusal"))
     columns = [*((behaviour, name, title) for name, title in on_sets), *_COLUMNS]
     for mode, summary in summaries.items():
         pooled = pool_controls(summary)
@@ -79,7 +76,7 @@ def table_2(summaries: Mapping[str, pd.DataFrame], behaviour: str) -> pd.DataFra
             cells = part.set_index(["metric", "prompt_set"])
             row = {"mode": mode, "model": part["model"].iloc[0], "method": name, "toward": part["toward"].iloc[0]}
             row["n"] = int(cells.loc[(behaviour, "behaviour"), "n"])
-            row |= {title: _cell(cells.loc[m, s]) for m, s, title in columns if (m, s) in cells.index}
+            row |= {title: cell(cells.loc[m, s], n=False) for m, s, title in columns if (m, s) in cells.index}
             rows.append(row | {"paper": _published(str(row["model"]), str(name))})
     return pd.DataFrame(rows).fillna("")
 
@@ -104,7 +101,7 @@ def table_4(changed: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         for (which, m, prompt_set), part in summary.groupby(["intervention", "m", "prompt_set"], sort=False):
             row = {"model": name, "scaled": which, "m": m, "prompts": prompt_set, "n": int(part["n"].iloc[0])}
             for _, one in part.sort_values("metric", ascending=False, kind="stable").iterrows():
-                row[f"{one['label']} %" if one["label"] else "edit distance"] = _cell(one)
+                row[one["label"] or "edit distance"] = cell(one, n=False)
             rows.append(row)
     return pd.DataFrame(rows)
 
@@ -157,13 +154,7 @@ def over_models(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _interval(row: pd.Series) -> str:
-    factor, digits = (100, 1) if row["scale"] == "rate" else (1, 3)
-    return f"[{factor * row['low']:.{digits}f}, {factor * row['high']:.{digits}f}]"
-
-
-def _cell(row: pd.Series) -> str:
-    value = f"{100 * row['value']:.1f}" if row["scale"] == "rate" else f"{row['value']:.3f}"
-    return f"{value} {_interval(row)}"
+    return f"[{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
 
 
 def _published(model: str, method: str) -> str:
