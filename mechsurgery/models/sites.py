@@ -60,6 +60,11 @@ def neuron_sites(model: Model, layers: Sequence[int] | None = None) -> list[str]
     return [names.neurons(layer) for layer in check_layers(model, layers)]
 
 
+def neuron_widths(model: Model, layers: Sequence[int] | None = None) -> dict[str, int]:
+    """{hook point of a layer's MLP neurons: how many there are}."""
+    return {site: width(model, site) for site in neuron_sites(model, layers)}
+
+
 def residual_sites(model: Model, layers: Sequence[int] | None = None) -> list[str]:
     """Hook points of the residual stream after each layer."""
     return [names.residual(layer) for layer in check_layers(model, layers)]
