@@ -55,7 +55,7 @@ def summarise(
     found = [
         dict(zip([*CELL, "metric", "label", "scale"], cell)) | _cell(str(cell[-1]), group) for cell, group in cells
     ]
-    return pd.DataFrame(found, columns=_ORDER)
+    return pd.DataFrame(found, columns=_ORDER).astype({"control_of": "str"})
 
 
 def _cell(scale: str, rows: pd.DataFrame) -> dict[str, Any]:

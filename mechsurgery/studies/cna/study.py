@@ -210,7 +210,7 @@ def _tables(measured: Measured, behaviour: str) -> dict[str, dict[str, pd.DataFr
     if CORRECTED in summaries:
         points = trade_off(summaries[CORRECTED], behaviour=(behaviour, "behaviour"), damage=("kl", "benign"))
         checks["Trade-off: behaviour against KL divergence on benign prompts"] = points
-    every = pd.concat([one.table for one in (*measured.results.values(), *measured.exchange.values())])
+    every = {**measured.results, **{f"exchange in {name}": one for name, one in measured.exchange.items()}}
     checks["Judges: agreement on every response"] = tables.judges(every)
     checks["Sensitivity: what the result depends on"] = measured.sensitivity
     made = {"claims": {CLAIMS: verdicts}, "paper": paper, "structure": structure, "checks": checks}

@@ -116,11 +116,14 @@ def exchange(summaries: Mapping[str, pd.DataFrame], behaviour: str) -> pd.DataFr
     return pd.concat(parts, ignore_index=True)
 
 
-def judges(table: pd.DataFrame) -> pd.DataFrame:
+def judges(results: Mapping[str, Results]) -> pd.DataFrame:
     """Agreement of the refusal judges on every response: share agreeing, Cohen's κ, refusals each counts.
 
     Empty where they were not asked, as for other behaviours.
     """
+    # What has the same name in two modes is not the same intervention: each result keeps its responses apart.
+    parts = [one.table.assign(prompt_set=f"{name}: " + one.table["prompt_set"]) for name, one in results.items()]
+    table = pd.concat(parts, ignore_index=True)
     names = [grade.name for grade in PANEL if (table["metric"] == grade.name).any()]
     if not names:
         return pd.DataFrame()
