@@ -8,7 +8,8 @@ import numpy as np
 import plotly.graph_objects as go
 
 from ..errors import InputError, listed
-from ..units import Circuit, UnitScores, layer_of
+from ..names import layer_of
+from ..units import Circuit, UnitScores
 from .theme import DOUBLE, SINGLE, colorbar, look, themed, wrapped
 
 

@@ -69,22 +69,13 @@ def contrastive_finetunes(
         raise InputError(f"validation={validation} must lie between 0 and 1, or be None")
     sides = []
     for number, (name, data) in enumerate((("plus", positive), ("minus", negative))):
-        held = None
-        if validation is not None:
-            data, held = data.split(1 - validation, seed=seed)
+        kept, held = (data, None) if validation is None else data.split(1 - validation, seed=seed)
         start = where
         if isinstance(where, LoRA) and where.seed is None:
             start = replace(where, seed=seed if same_start else 2 * seed + number)
-        delta = finetune(
-            model,
-            data,
-            start,
-            recipe=recipe,
-            safeguards=Safeguards(validation=held),
-            folder=None if folder is None else Path(folder) / name,
-            seed=seed,
-            progress=progress,
-        )
+        options: dict[str, Any] = {"recipe": recipe, "seed": seed, "progress": progress}
+        place = None if folder is None else Path(folder) / name
+        delta = finetune(model, kept, start, safeguards=Safeguards(validation=held), folder=place, **options)
         sides.append(delta.named(name))
     return Contrast(*sides)
 

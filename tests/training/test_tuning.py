@@ -330,6 +330,9 @@ def test_bad_input(model, tiny_checkpoint):
     other = load_model(tiny_checkpoint("llama", vocab_size=369))
     with pytest.raises(MismatchError, match="fingerprint"), applied(other, shift_weights(delta)):
         pass
+    half = load_model(model.cfg.model_name, dtype="bfloat16")
+    with pytest.raises(MismatchError, match="made on float32 weights, this model has bfloat16"):
+        bake(half, shift_weights(delta))
     assert all(p.grad is None and not p.requires_grad for p in model.parameters())
 
 
