@@ -7,11 +7,12 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
+from mechsurgery.cli import main
 from mechsurgery.errors import InputError, PromptError
+from mechsurgery.evaluation import agreement, jobs
 from mechsurgery.evaluation.statistics import clustered_interval, mean_interval
 from mechsurgery.grading.grade import Grade
 from mechsurgery.models import load_model
-from mechsurgery.options import options_of
 from mechsurgery.prompts import ContrastSet
 from mechsurgery.studies.cna import Settings, StudyData, bench, methods, run, sensitivity, study_data
 from mechsurgery.studies.cna.published import ANCHORS, anchor
@@ -20,15 +21,20 @@ from mechsurgery.studies.cna.study import CLAIMS, TABLE_1, TABLE_2
 SMALL = {"n_discovery": 24, "n_behaviour": 6, "n_benign": 3, "n_validation": 2, "n_choices": 4, "max_new_tokens": 8}
 SETTINGS = Settings(base=("organism/base",), n_random=2, fraction=0.003, published_k=20, **SMALL)
 #: As little as a study can be.
-LEAST = replace(SETTINGS, base=(), mode=("as published",), n_behaviour=3, n_benign=2, n_choices=2, sensitivity=False)
+LEAST = replace(
+    SETTINGS, base=(), mode=("as published",), n_random=1, n_behaviour=3, n_benign=2, n_choices=2, sensitivity=False
+)
 
 
 @pytest.fixture(autouse=True, scope="module")
-def without_browser():
-    """Figures as HTML and JSON alone: a browser engine for SVG and PNG takes most of the time here."""
+def light():
+    """Fewer strengths and sizes; figures as HTML and JSON alone, since a browser engine for the others is slow."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys.modules["mechsurgery.plots.export"], "static_export_problem", lambda: "left out in this test")
         patch.setattr(sensitivity, "SIZES", (4,))
+        patch.setattr(sensitivity, "FRACTIONS", (0.003, 0.01))
+        patch.setattr(agreement, "DRAWS", 20)
+        patch.setattr(methods, "RIVAL_SWEEP", (-1.0, 0.5, 1.0))
         yield
 
 
@@ -40,6 +46,14 @@ def out(tmp_path_factory):
 @pytest.fixture(scope="module")
 def instruct():
     return load_model("organism/instruct")
+
+
+@pytest.fixture(scope="module")
+def little():
+    """As few prompts as a study can have."""
+    data = study_data(replace(LEAST, n_discovery=8))
+    published = (data.discovery, data.discovery.positive.take(3))
+    return replace(data, neutral=data.neutral.take(3), published=published)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +74,7 @@ def test_the_tables_are_what_the_rows_say(study):
     assert row["n"] == len(after) == 6
     assert row["after %"] == pytest.approx(100 * after["value"].mean())
     assert row["before %"] == pytest.approx(100)
-    low, high = clustered_interval(after["value"], after["group"])
+    low, high = clustered_interval(after["value"], after["group"].to_numpy())
     assert row["after 95 %"] == f"[{100 * low:.1f}, {100 * high:.1f}]"
     random = shown[(shown["control_of"] == methods.CNA) & (shown["toward"] == -1)]
     assert random["intervention"].nunique() == 2
@@ -128,35 +142,31 @@ def test_the_report_stands_alone(study, out):
     assert (out / "circuits" / "instruct.safetensors").is_file()
 
 
-def test_an_interrupted_study_continues_and_a_changed_one_finds_nothing_stale(instruct, tmp_path, monkeypatch):
-    from mechsurgery.evaluation import jobs
-
-    perform, calls = jobs.perform, []
+def test_an_interrupted_study_continues_and_a_changed_one_finds_nothing_stale(instruct, little, tmp_path, monkeypatch):
+    perform, calls, stop = jobs.perform, [], [None]
 
     def counted(*args, **options):
         calls.append(1)
-        if len(calls) == 3:
+        if len(calls) == stop[0]:
             raise KeyboardInterrupt
         return perform(*args, **options)
 
-    undisturbed = run(LEAST, instruct=instruct)
     monkeypatch.setattr(jobs, "perform", counted)
+    undisturbed = run(LEAST, little, instruct=instruct)
+    total, stop[0] = len(calls), len(calls) + 3
     with pytest.raises(KeyboardInterrupt):
-        run(LEAST, instruct=instruct, out=tmp_path)
-    again = run(LEAST, instruct=instruct, out=tmp_path)
-    total = len(calls)
+        run(LEAST, little, instruct=instruct, out=tmp_path)
+    again = run(LEAST, little, instruct=instruct, out=tmp_path)
+    assert len(calls) == 2 * total + 1, "something is measured twice or not at all"
     for name, expected in undisturbed.tables.items():
         pd.testing.assert_frame_equal(again.tables[name], expected)
-    run(LEAST, instruct=instruct, out=tmp_path)
-    assert len(calls) == total, "what is there is measured again"
-    changed = replace(LEAST, max_new_tokens=3)
-    pd.testing.assert_frame_equal(
-        run(changed, instruct=instruct, out=tmp_path).tables[TABLE_2], run(changed, instruct=instruct).tables[TABLE_2]
-    )
+    changed = run(replace(LEAST, max_new_tokens=3), little, instruct=instruct, out=tmp_path)
+    rows = changed.results["as published"].table
+    assert rows.loc[rows["metric"] == "tokens", "value"].max() == 3
 
 
-def test_several_models_make_one_table(tmp_path):
-    whole = run(replace(LEAST, instruct=("organism/instruct", "organism/planted")), out=tmp_path)
+def test_several_models_make_one_table(little, tmp_path):
+    whole = run(replace(LEAST, instruct=("organism/instruct", "organism/planted")), little, out=tmp_path)
     first = whole.tables[TABLE_1]
     assert first["model"].tolist() == ["organism/instruct", "organism/planted"]
     over = table(whole, "Over models").iloc[0]
@@ -234,7 +244,7 @@ def test_a_behaviour_of_ones_own_on_any_model(tiny_llama, contrast):
         run(settings, data, instruct=tiny_llama, grade=replace(never, scale="number"))
 
 
-def test_a_rubric_is_asked_on_results_alone(instruct, monkeypatch):
+def test_a_rubric_is_asked_on_results_alone(instruct, little, monkeypatch):
     class Judge:
         name = "judge"
         asked = 0
@@ -245,8 +255,8 @@ def test_a_rubric_is_asked_on_results_alone(instruct, monkeypatch):
 
     judge = Judge()
     monkeypatch.setattr(bench, "judge_from", lambda name: judge)
-    done = run(replace(LEAST, strongreject="some judge", only_showing=True), instruct=instruct)
-    assert set(done.tables[TABLE_2]["StrongREJECT"].str[:5]) == {"0.500", ""} - {""}
+    done = run(replace(LEAST, strongreject="some judge", only_showing=True), little, instruct=instruct)
+    assert set(done.tables[TABLE_2]["StrongREJECT"].str[:5]) == {"0.500"}
     rows = done.results["as published"].table
     graded = rows[rows["metric"] == "strongreject"]
     assert set(graded["prompt_set"]) == {"behaviour"}
@@ -258,18 +268,12 @@ def test_the_command_takes_files_with_a_duplicate_and_a_pattern(tiny_checkpoint,
         texts = [prompt.text for prompt in getattr(contrast, side)]
         pd.DataFrame({"request": [*texts, texts[0]]}).to_csv(tmp_path / f"{side}.csv", index=False)
 
-    @options_of("mechsurgery.studies.cna", "Settings")
-    def cna(settings, out):
-        import click
-
-        click.echo(run(settings, out=out).text())
-
     words = (
-        f"--instruct {tiny_checkpoint('llama', template=False)} --positive {tmp_path}/positive.csv --negative "
+        f"study cna --instruct {tiny_checkpoint('llama', template=False)} --positive {tmp_path}/positive.csv --negative "
         f"{tmp_path}/negative.csv --column request --shown-by the|a --behaviour article --mode corrected "
         f"--no-sensitivity --n-behaviour 3 --n-validation 2 --max-new-tokens 3 --fraction 0.01 --out {tmp_path}/out"
     )
-    done = CliRunner().invoke(cna, words.split(), catch_exceptions=False)
+    done = CliRunner().invoke(main, words.split())
     assert done.exit_code == 0, done.output
     assert "Table 1" in done.output
     assert "article" in done.output
@@ -278,8 +282,7 @@ def test_the_command_takes_files_with_a_duplicate_and_a_pattern(tiny_checkpoint,
     assert "it is no chat model" in page
     both = pd.DataFrame({"request": [prompt.text for prompt in contrast.positive]})
     both.to_csv(tmp_path / "negative.csv", index=False)
-    with pytest.raises(PromptError, match="share their text"):
-        CliRunner().invoke(cna, words.split(), catch_exceptions=False)
+    assert "share their text" in CliRunner().invoke(main, words.split()).output
 
 
 def test_anchors_are_found_by_model_name():

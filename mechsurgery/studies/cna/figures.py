@@ -51,8 +51,6 @@ def structure_figures(
     if len(scores) == 2:
         figures["neuron_scatter"] = plots.neuron_scatter(*scores.values(), circuits=circuits)
     for name, summary in changed.items():
-        kinds = summary[(summary["metric"] == "change") & (summary["prompt_set"] == "behaviour")]
-        figures[f"{name}_changes"] = plots.change_bars(
-            kinds.rename(columns={"label": "change"}), title=f"What scaling the circuit changes in {name}"
-        )
+        title = f"What scaling the circuit changes in {name}"
+        figures[f"{name}_changes"] = plots.shares(summary, "change", "behaviour", title=title)
     return figures

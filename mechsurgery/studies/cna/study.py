@@ -16,7 +16,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -137,6 +137,11 @@ class Measured:
     changes: dict[str, pd.DataFrame] = field(default_factory=dict)
     sensitivity: pd.DataFrame | None = None
 
+    @cached_property
+    def summaries(self) -> dict[str, pd.DataFrame]:
+        """The summary of each mode."""
+        return {mode: results.summary() for mode, results in self.results.items()}
+
 
 def measure(bench: Bench) -> Measured:
     """Locate, evaluate each mode, and set the instruct model against its base."""
@@ -185,8 +190,7 @@ def _add_base(measured: Measured, bench: Bench, base: Model) -> None:
 
 def _tables(measured: Measured, behaviour: str) -> dict[str, dict[str, pd.DataFrame]]:
     """Every table, by its part in the report."""
-    summaries = {mode: results.summary() for mode, results in measured.results.items()}
-    circuits, comparison = measured.circuits, measured.comparison
+    summaries, circuits, comparison = measured.summaries, measured.circuits, measured.comparison
     verdicts = claims(
         summaries,
         behaviour,
@@ -222,8 +226,8 @@ def _tables(measured: Measured, behaviour: str) -> dict[str, dict[str, pd.DataFr
 
 def _figures(measured: Measured, behaviour: str) -> dict[str, go.Figure]:
     figures: dict[str, go.Figure] = {}
-    for mode, results in measured.results.items():
-        figures |= mode_figures(mode, results.summary(), behaviour)
+    for mode, summary in measured.summaries.items():
+        figures |= mode_figures(mode, summary, behaviour)
     scores = measured.comparison.scores if measured.comparison else {"instruct": measured.located.scores}
     figures |= structure_figures(measured.changes, {name: measured.circuits[name] for name in scores}, scores)
     if measured.sensitivity is not None:
