@@ -269,8 +269,8 @@ def test_the_command_takes_files_with_a_duplicate_and_a_pattern(tiny_checkpoint,
         pd.DataFrame({"request": [*texts, texts[0]]}).to_csv(tmp_path / f"{side}.csv", index=False)
 
     words = (
-        f"study cna --instruct {tiny_checkpoint('llama', template=False)} --positive {tmp_path}/positive.csv --negative "
-        f"{tmp_path}/negative.csv --column request --shown-by the|a --behaviour article --mode corrected "
+        f"study cna --instruct {tiny_checkpoint('llama', template=False)} --positive {tmp_path}/positive.csv "
+        f"--negative {tmp_path}/negative.csv --column request --shown-by the|a --behaviour article --mode corrected "
         f"--no-sensitivity --n-behaviour 3 --n-validation 2 --max-new-tokens 3 --fraction 0.01 --out {tmp_path}/out"
     )
     done = CliRunner().invoke(main, words.split())
