@@ -38,8 +38,8 @@ def summarise(
 
     A cell is a model, intervention, strength and prompt set. Rates and shares of labels have Wilson intervals at the
     effective sample size, numbers a bootstrap interval over groups of prompts; the difference from the unmodified
-    model has an interval of its own and a permutation test over groups, on the prompts that could be graded under both. `labels` names the labels
-    that a metric can have, so that those that never occur have a row too.
+    model, on the prompts that could be graded under both, has an interval of its own and a permutation test over
+    groups. `labels` names the labels that a metric can have, so that those that never occur have a row too.
     """
     rows = table if metrics is None else table[table["metric"].isin(metrics)]
     rows = _with_shares(rows, labels or {})
