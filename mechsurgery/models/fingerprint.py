@@ -51,7 +51,7 @@ _ARCHITECTURE = (
     "attn_types",
 )
 _CHUNK = 1 << 22
-_WORDS = 4096
+_WORDS, _ROWS = 4096, 16
 #: {model: {digest of its present weights as they lie in memory: fingerprint}}
 _known: WeakKeyDictionary[Any, dict[str, str]] = WeakKeyDictionary()
 
@@ -121,7 +121,7 @@ def _quick_digest(model: Model) -> str:
         facts = (name, tuple(parameter.shape), parameter.stride(), parameter.storage_offset(), str(parameter.dtype))
         digest.update(repr(facts).encode())
         left, *sums = _word_sums(parameter.detach())
-        for part in (left, *([torch.cat([part.flatten() for part in sums])] if sums else [])):
+        for part in (left, *([torch.cat(sums)] if sums else [])):
             digest.update(part.cpu().numpy().tobytes())
     return digest.hexdigest()
 
@@ -129,22 +129,20 @@ def _quick_digest(model: Model) -> str:
 def _word_sums(tensor: Tensor) -> Iterator[Tensor]:
     """Sums of the 8-byte words of a tensor's storage along rows and columns of 4,096, and the words that are left over.
 
-    Both, so that words that changed places are noticed too. The upper halves are summed by themselves as well: in sums
-    of whole words their top bit, the sign of a weight, vanishes wherever an even number of them change.
+    Both, so that words that changed places are noticed too. Along columns their upper halves are summed by themselves
+    as well: in sums of words the top bit, the sign of a weight, vanishes wherever an even number of them change.
     """
     memory = torch.empty(0, dtype=torch.uint8, device=tensor.device).set_(tensor.untyped_storage())
     whole = len(memory) - len(memory) % (8 * _WORDS)
     yield memory[whole:]
     if whole:
         columns = torch.zeros(2, _WORDS, dtype=torch.int64, device=tensor.device)
-        # Few rows at a time, so that each is read from memory once.
-        for words in memory[:whole].view(torch.int64).unflatten(0, (-1, _WORDS)).split(64):
-            upper = words >> 32
+        # Few rows at a time, which stay in the processor's cache.
+        for words in memory[:whole].view(torch.int64).unflatten(0, (-1, _WORDS)).split(_ROWS):
             columns[0] += words.sum(0)
-            columns[1] += upper.sum(0)
+            columns[1] += (words >> 32).sum(0)
             yield words.sum(1)
-            yield upper.sum(1)
-        yield columns
+        yield columns.flatten()
 
 
 def _plain(value: Any) -> Any:
