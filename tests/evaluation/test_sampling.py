@@ -6,7 +6,7 @@ from mechsurgery import PromptSet, load_model
 from mechsurgery.errors import InputError, PromptError
 from mechsurgery.evaluation.sampling import pattern_grade, sample_pairs
 from mechsurgery.prompts import Prompt, encode
-from mechsurgery.studies.latents.cases import world_case
+from mechsurgery.studies.latents import Settings, world_case
 
 
 @pytest.fixture(scope="module")
@@ -15,7 +15,7 @@ def sycophant():
 
 
 def test_pairs_are_samples_of_both_kinds(sycophant):
-    case = world_case("organism/sycophant", n_discovery=20, n_evaluation=4)
+    case = world_case("organism/sycophant", Settings(n_discovery=20, n_evaluation=4))
     made = sample_pairs(sycophant, case.discovery, case.grade, n_samples=16, max_pairs=5, seed=1)
     assert 1 <= len(made.pairs) == len(made.prompts) <= 5
     decode = sycophant.tokenizer.decode
@@ -35,7 +35,7 @@ def test_pairs_are_samples_of_both_kinds(sycophant):
 
 
 def test_a_model_that_never_wavers_gives_an_error_with_the_counts(sycophant):
-    case = world_case("organism/sycophant", n_discovery=4, n_evaluation=4)
+    case = world_case("organism/sycophant", Settings(n_discovery=4, n_evaluation=4))
     with pytest.raises(PromptError, match=r"'bad': 8"):
         sample_pairs(sycophant, case.discovery, lambda prompt, text: "bad", n_samples=2)
     with pytest.raises(InputError, match="grade"):

@@ -8,9 +8,8 @@ import pandas as pd
 
 from ...evaluation.statistics import wilson
 from ...evaluation.verdicts import CEILING, FAILED, HELD, LEAST, UNDECIDED, Verdict, not_measurable
-from .measure import CaseResult
-from .methods import ATTRIBUTION, DIFFING
-from .steering import SIGNS, by_ranking
+from .methods import ATTRIBUTION, DIFFING, SIGNS, CaseResult
+from .tables import by_ranking
 
 ALPHA = 0.05
 #: Steering does nothing where more latents than chance gives, by this share of all, are ruled out.
@@ -27,14 +26,14 @@ def claims(results: Sequence[CaseResult]) -> pd.DataFrame:
     """A row per case, way of steering and claim: case, claim, measured, verdict."""
     rows = []
     for r in results:
-        for way, steering in r.steering.items():
+        for way, effects in r.effects.items():
             for claim, asked in _CLAIMS.items():
-                verdict = asked(steering.effects, r.chosen, SIGNS[way])
+                verdict = asked(effects, r.chosen, SIGNS[way])
                 rows.append({"case": r.case.name, **verdict.row(f"{claim} ({way})")})
     if len(results) > 1:
         first, second = (r.chosen[ATTRIBUTION][:BEST] for r in results[:2])
-        effects = [{way: steering.effects for way, steering in r.steering.items()} for r in results[:2]]
-        verdict = explains_both([latent for latent in first if latent in second], *effects)
+        shared = [latent for latent in first if latent in second]
+        verdict = explains_both(shared, *(r.effects for r in results[:2]))
         claim = "one latent explains both cases: among the ten best of each, and steering it works in both"
         rows.append({"case": "both", **verdict.row(claim)})
     return pd.DataFrame(rows)

@@ -8,8 +8,7 @@ import plotly.graph_objects as go
 
 from ...plots import effect_by_rank, score_scatter
 from ..base import slug
-from .measure import CaseResult
-from .methods import ATTRIBUTION, COMPLETIONS, DIFFING, RANDOM
+from .methods import ATTRIBUTION, COMPLETIONS, DIFFING, RANDOM, CaseResult
 
 _SHOWN = 8
 
@@ -26,10 +25,10 @@ def figures(results: Sequence[CaseResult], site: str) -> dict[str, go.Figure]:
         drawn[f"{case}_scatter"] = score_scatter(*both, site, marked=marked, names=axes, title=title)
         first = [ranking for ranking in (ATTRIBUTION, DIFFING) if ranking in r.chosen]
         order = [ranking for ranking in dict.fromkeys([*first, *r.chosen]) if ranking != RANDOM]
-        for way, steering in r.steering.items():
+        for way, effects in r.effects.items():
             title = f"Effect of steering each latent alone: {name}, {way}"
             chosen = {ranking: r.chosen[ranking] for ranking in order}
-            drawn[f"{case}_{slug(way)}"] = effect_by_rank(steering.effects, chosen, title=title)
+            drawn[f"{case}_{slug(way)}"] = effect_by_rank(effects, chosen, title=title)
     if len(results) > 1:
         a, b = results[:2]
         marked = {f"top {_SHOWN} of {r.case.name}": r.chosen[ATTRIBUTION][:_SHOWN] for r in (a, b)}

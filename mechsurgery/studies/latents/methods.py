@@ -1,11 +1,19 @@
-"""Every way to rank latents of one autoencoder on one case at the same budget, and which of them are steered."""
+"""Every way to rank latents on one case at the same budget, and the causal check: steering along one at a time.
+
+Validation prompts choose each latent's strength: the one of the largest change of the rate of bad responses, in the
+wanted direction, at which at most a tenth of the responses are incoherent. Evaluation prompts of other groups then
+measure the effect at that strength, so that choosing the best of several strengths does not flatter it. Responses are
+sampled with the same random numbers for a prompt under every latent and strength, so that differences are paired.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
+import pandas as pd
 import torch
 from jaxtyping import Bool, Float
 
@@ -16,7 +24,9 @@ from ...attribution.probes import Probe
 from ...attribution.splice import mean_latents, spliced_attribution
 from ...attribution.statistics import contrast_statistics
 from ...errors import InputError
-from ...intervention import Intervention
+from ...evaluation import Results, evaluate
+from ...inspector.latent import LatentView
+from ...intervention import BASELINE, Intervention
 from ...intervention.latents import steer_latents
 from ...models.dictionaries import Dictionary
 from ...models.protocol import Model
@@ -29,6 +39,12 @@ ATTRIBUTION = "Δ-attribution"
 DIFFING = "Δ-activation between models"
 COMPLETIONS = "Δ-activation of completions"
 RANDOM = "random"
+#: Rankings of which `k` latents are steered; of every other, `k_others`.
+LARGE = (ATTRIBUTION, DIFFING)
+#: Ways of steering, and the sign of the wanted change of the rate of bad responses.
+DOWN, UP = "behaving model, steered down", "aligned twin, steered up"
+SIGNS = {DOWN: -1, UP: 1}
+MAX_INCOHERENT = 0.1
 #: What random latents are controls of.
 CHOSEN = "chosen latents"
 #: Integration steps of integrated gradients.
@@ -45,6 +61,28 @@ class Loaded:
     dictionary: Dictionary
     later: Dictionary | None
     template: Template
+
+
+@dataclass(frozen=True, eq=False)
+class CaseResult:
+    """What was measured on one case.
+
+    `sampled` has every response that was sampled for pairs, `exact` the effect of really removing some latents,
+    `chosen` the latents that each ranking had steered, `responses` what was said then to validation and to evaluation
+    prompts, `effects` what follows, both by way of steering.
+    """
+
+    case: LatentCase
+    sampled: pd.DataFrame
+    n_pairs: int
+    scores: dict[str, UnitScores]
+    probe: Probe
+    exact: pd.Series
+    chosen: dict[str, list[int]]
+    responses: dict[str, tuple[Results, Results]]
+    effects: dict[str, pd.DataFrame]
+    views: list[LatentView]
+    fit: dict[str, float]
 
 
 def rank(
@@ -101,3 +139,38 @@ def steered(
     every = [*latents, *random]
     runs = dict(zip(every, steer_latents(dictionary, every, norm)))
     return runs | {latent: replace(runs[latent], control_of=CHOSEN) for latent in random}
+
+
+def steer_each(
+    model: Model,
+    case: LatentCase,
+    runs: Mapping[int, Intervention],
+    strengths: Sequence[float],
+    *,
+    sign: int,
+    **options: Any,
+) -> tuple[Results, Results]:
+    """Responses to validation prompts at every strength, and to evaluation prompts at each latent's best one.
+
+    `sign` is that of the wanted change of the rate of bad responses; other `options` go to `evaluate`.
+    """
+    how = options | {"grades": [case.grade]}
+    sweep = [one for run in runs.values() for one in run.at([sign * strength for strength in strengths])]
+    validation = evaluate(model, {"validation": case.validation}, sweep, **how)
+    best = chosen_strengths(validation.summary([case.grade.name]), sign=sign)
+    tried = [run.at(best[run.name]) for run in runs.values() if run.name in best]
+    return validation, evaluate(model, {"evaluation": case.evaluation}, tried, **how)
+
+
+def chosen_strengths(summary: pd.DataFrame, *, sign: int) -> dict[str, float]:
+    """{intervention: its best strength} by responses to validation prompts; those without an allowed one are left out.
+
+    The strength of the largest change in the direction of `sign` with at most a tenth incoherent responses; of equal
+    ones the weakest.
+    """
+    rows = summary[summary["kind"] != BASELINE.kind]
+    shares = rows.pivot_table("value", ["intervention", "strength"], "label").reset_index()
+    allowed = shares[shares["incoherent"] <= MAX_INCOHERENT]
+    order = allowed.assign(effect=sign * allowed["bad"], size=allowed["strength"].abs())
+    best = order.sort_values(["effect", "size"], ascending=[False, True]).drop_duplicates("intervention")
+    return dict(zip(best["intervention"], best["strength"]))

@@ -11,8 +11,8 @@ import plotly.graph_objects as go
 from ...evaluation.verdicts import HELD
 from ...plots import Section
 from ..base import settings_table
-from .measure import CaseResult
-from .steering import FDR, MAX_INCOHERENT
+from .methods import MAX_INCOHERENT, CaseResult
+from .tables import FDR
 
 
 def sections(

@@ -9,24 +9,34 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from ...adapters.saelens import load_sae
 from ...artifacts import provenance
+from ...attribution.gradient import exact_removal, mean_activation
+from ...attribution.probes import fit_probe
 from ...errors import InputError, MismatchError
+from ...evaluation import Generation
+from ...evaluation.sampling import sample_pairs
+from ...inspector.latent import inspect_latents
 from ...models import load_model, sites
-from ...models.dictionaries import Dictionary
-from ...models.protocol import Model
+from ...models.capture import median_norm
+from ...models.dictionaries import Dictionary, fit_quality, latent_means
 from ...models.tokens import tokenizer_of
+from ...prompts import encode
 from ..base import Study
+from . import methods
+from .claims import claims
 from .data import DEFAULTS, LatentCase, cases_of
 from .figures import figures
-from .measure import CaseResult, measure_case
-from .methods import ATTRIBUTION, Loaded
+from .methods import ATTRIBUTION, CaseResult, Loaded
 from .page import sections
 from .settings import Settings
-from .tables import tables
+from .tables import effects_of, tables
 
 logger = logging.getLogger(__name__)
 
@@ -72,24 +82,64 @@ def run(
 
 def load(case: LatentCase, settings: Settings, dictionary: Dictionary | None, later: Dictionary | None) -> Loaded:
     """The case's models and the autoencoders, checked against each other; those that are given are not loaded again."""
-
-    def model_of(source: str | Model) -> Model:
-        if isinstance(source, str):
-            return load_model(source, dtype=settings.dtype, device=settings.device)
-        return source
-
-    model = model_of(case.model)
-    first = dictionary or load_sae(settings.sae, settings.sae_id, model=model, device=settings.device)
+    model_of = partial(load_model, dtype=settings.dtype, device=settings.device)
+    sae_of = partial(load_sae, device=settings.device)
+    model, twin = (model_of(one) if isinstance(one, str) else one for one in (case.model, case.twin))
+    assert model is not None
+    first = dictionary or sae_of(settings.sae, settings.sae_id, model=model)
     source = settings.later_sae or (None if dictionary else _LATER.get(settings.sae))
     if later is None and source is not None:
-        later = load_sae(source, settings.later_sae_id, model=model, device=settings.device)
-    for one in (first, later):
-        if one is not None:
-            one.check(model)
-    if later is not None and sites.layer_of(later.hook_name) <= sites.layer_of(first.hook_name):
+        later = sae_of(source, settings.later_sae_id, model=model)
+    first.check(model)
+    if later is not None and sites.layer_of(later.check(model).hook_name) <= sites.layer_of(first.hook_name):
         raise MismatchError(f"later_sae reads {later.hook_name!r}, sae {first.hook_name!r}; give one of a later layer")
     template = settings.chat_template().frozen(tokenizer_of(model))
-    return Loaded(case, model, None if case.twin is None else model_of(case.twin), first, later, template)
+    return Loaded(case, model, twin, first, later, template)
+
+
+def measure_case(loaded: Loaded, settings: Settings, *, folder: Path | None, progress: bool) -> CaseResult:
+    """Sample pairs, rank, remove, steer and read the latents of one case."""
+    case, model, dictionary, template = loaded.case, loaded.model, loaded.dictionary, loaded.template
+    seed, rows = settings.seed, max(1, settings.max_rows // 8)  # batches with gradients or latents are smaller
+    answers = (settings.max_new_tokens, settings.temperature, (seed,), template, (), settings.max_rows)
+    generation, pairs, sampled = Generation(*answers), case.pairs, pd.DataFrame()
+    if pairs is None:
+        sizes = {"n_samples": settings.n_samples, "max_pairs": settings.n_pairs}
+        drawn = sample_pairs(model, case.discovery, case.grade, **sizes, generation=generation, progress=progress)
+        pairs, sampled = drawn.pairs, drawn.table
+    mean = mean_activation(model, case.reference, dictionary.hook_name, template=template)
+    probe = fit_probe(model, case.contrast, [dictionary], seed=seed, template=template)
+    scores = methods.rank(loaded, pairs, mean, probe, seed=seed, max_rows=rows)
+    budget = dict.fromkeys(methods.LARGE, settings.k)
+    chosen = {name: methods.top_latents(one, budget.get(name, settings.k_others)) for name, one in scores.items()}
+    every = list(dict.fromkeys(latent for latents in chosen.values() for latent in latents))
+    shown = [[*prompt, *bad] for prompt, bad in zip(pairs.prompts, pairs.bad)]
+    active = latent_means(model, dictionary, shown, max_rows=rows) > 0
+    random = methods.random_latents(dictionary, settings.n_random, active=active, not_in=every, seed=seed)
+    removed = sorted([*chosen[ATTRIBUTION][: settings.n_oracle // 2], *random][: settings.n_oracle])
+    exact = exact_removal(model, dictionary, removed, pairs, mean, max_rows=4 * rows)
+    ids = encode(tokenizer_of(model), case.reference, template=template)
+    runs = methods.steered(dictionary, every, random, median_norm(model, ids, dictionary.hook_name))
+    how = {"generation": generation, "folder": folder, "progress": progress}
+    responses, effects = {}, {}
+    for way, one in {methods.DOWN: model, methods.UP: loaded.twin}.items():
+        if one is not None:
+            sign = methods.SIGNS[way]
+            responses[way] = methods.steer_each(one, case, runs, settings.strengths, sign=sign, **how)
+            effects[way] = effects_of(responses[way][1], case.grade, runs, sign=sign)
+    return CaseResult(
+        case,
+        sampled,
+        len(pairs),
+        scores,
+        probe,
+        pd.Series(exact.tolist(), index=removed),
+        chosen,
+        responses,
+        effects,
+        inspect_latents(model, dictionary, chosen[ATTRIBUTION][: settings.read], shown, max_rows=rows),
+        fit_quality(model, dictionary, shown, max_rows=rows),
+    )
 
 
 def _study(results: Sequence[CaseResult], dictionary: Dictionary, **facts: Any) -> Study:
@@ -111,10 +161,8 @@ def _study(results: Sequence[CaseResult], dictionary: Dictionary, **facts: Any) 
     scores = {f"{r.case.name} {name}": one for r in results for name, one in r.scores.items()}
     rows: dict[str, Any] = {f"{r.case.name} sampled": r.sampled for r in results if len(r.sampled)}
     for r in results:
-        for way, steering in r.steering.items():
-            rows |= {
-                f"{r.case.name} {way}": steering.evaluation,
-                f"{r.case.name} {way}, validation": steering.validation,
-            }
-    shown, drawn = tables(results), figures(results, dictionary.site)
+        for way, both in r.responses.items():
+            rows |= dict(zip((f"{r.case.name} {way}, validation", f"{r.case.name} {way}"), both))
+    shown = {"Claims: the post's claims beside what was measured": claims(results), **tables(results)}
+    drawn = figures(results, dictionary.site)
     return Study(shown, drawn, rows, scores, info, sections(results, shown, drawn, info), quiet=QUIET)
