@@ -11,7 +11,6 @@ from click.testing import CliRunner
 from support.dictionaries import random_dictionary, random_sae
 
 from mechsurgery import PromptSet, load_model
-from mechsurgery.adapters.saelens import load_sae
 from mechsurgery.errors import InputError, MismatchError, PromptError
 from mechsurgery.evaluation import Generation, jobs
 from mechsurgery.evaluation.shards import Shards
@@ -109,26 +108,28 @@ def test_everything_is_saved_and_a_second_run_measures_nothing_again(study, out,
         raise AssertionError("measured again")
 
     monkeypatch.setattr(jobs, "perform", never)
-    again = run(SETTINGS, out=out)
-    pd.testing.assert_frame_equal(table(again, "Steering"), table(study, "Steering"))
-
-
-def test_models_and_autoencoder_are_as_before():
-    model, twin = load_model("organism/sycophant"), load_model("organism/sycophant-twin")
-    dictionary = load_sae("organism/sae-topk-2", model=model)
-    digest, names, weights = dictionary.digest, set(model.hook_dict), fingerprint(model)
-    case = replace(world_case("organism/sycophant", SETTINGS), model=model, twin=twin)
-    run(replace(SETTINGS, n_random=1, k=1, k_others=1, n_samples=8), [case], dictionary=dictionary)
-    assert dictionary.digest == digest
-    for each in (model, twin):
-        assert set(each.hook_dict) == names
-        assert not any(point.fwd_hooks or point.bwd_hooks for point in each.hook_dict.values())
-    assert fingerprint(model) == fingerprint(load_model("organism/sycophant")) == weights
+    again = table(run(replace(SETTINGS, case=WORLD_CASES[:1]), out=out), "Steering")
+    pd.testing.assert_frame_equal(again, table(study, "Steering").iloc[: len(again)])
 
 
 def small_case(model, **more):
     texts = PromptSet.from_texts([f"Tell me about {i} {word}" for word in ("tea", "ink", "fog") for i in range(6)])
-    return own_case(model, texts, PromptSet.from_texts(["Say 1", "Say 2"]), GRADE, **more)
+    neutral = PromptSet.from_texts([f"Say {i}" for i in range(9)], name="neutral")
+    return own_case(model, texts, neutral, GRADE, **more)
+
+
+def test_models_and_autoencoder_are_as_before(tiny_llama_dir):
+    model, twin = load_model(tiny_llama_dir), load_model(tiny_llama_dir)
+    dictionary = random_dictionary(SITE, model.cfg.d_model)
+    digest, names, weights = dictionary.digest, set(model.hook_dict), fingerprint(model)
+    pairs = CompletionPairs.from_texts(model.tokenizer, ["Say it", "Tell me"], ["Yes"] * 2, ["Never"] * 2)
+    case = small_case(model, twin=twin, pairs=pairs)
+    run(replace(SETTINGS, max_new_tokens=2, k_others=1), [case], dictionary=dictionary)
+    assert dictionary.digest == digest
+    for each in (model, twin):
+        assert set(each.hook_dict) == names
+        assert not any(point.fwd_hooks or point.bwd_hooks for point in each.hook_dict.values())
+    assert fingerprint(model) == fingerprint(twin) == fingerprint(load_model(tiny_llama_dir)) == weights
 
 
 def steered(model, folder, strengths=(0.2, 0.8), **generation):
@@ -162,7 +163,7 @@ def test_a_killed_run_continues_to_the_table_of_an_undisturbed_one(tiny_llama, t
 
 def test_changed_settings_find_nothing_stale(tiny_llama, tmp_path):
     steered(tiny_llama, tmp_path)
-    for change in ({"max_new_tokens": 5}, {"strengths": (0.3,)}, {"seeds": (1,)}):
+    for change in ({"max_new_tokens": 5}, {"strengths": (0.3,), "seeds": (1,)}):
         for part, fresh in zip(steered(tiny_llama, tmp_path, **change), steered(tiny_llama, None, **change)):
             pd.testing.assert_frame_equal(part.table, fresh.table)
 

@@ -147,7 +147,6 @@ def _pairs(path: Path, model: Model, settings: Settings) -> CompletionPairs:
     missing = [name for name in columns if name not in table.columns]
     if missing:
         raise InputError(f"{path} lacks columns {listed(missing)}; a file of pairs has prompt, bad and good")
+    texts = [table[name].astype(str).tolist() for name in columns]
     template = settings.chat_template().frozen(model.tokenizer)
-    return CompletionPairs.from_texts(
-        model.tokenizer, *(table[name].astype(str) for name in columns), template=template
-    )
+    return CompletionPairs.from_texts(model.tokenizer, *texts, template=template)

@@ -92,7 +92,9 @@ def correlations_table(result: CaseResult) -> pd.DataFrame:
     exact, rows = result.exact, []
     (site,) = result.scores[ATTRIBUTION].scores
     for name, scores in result.scores.items():
-        rho, p = spearmanr(exact, scores.scores[site][list(exact.index)])
+        values = scores.scores[site][list(exact.index)].tolist()
+        constant = len(set(values)) < 2 or exact.nunique() < 2  # no order to be correlated
+        rho, p = (float("nan"),) * 2 if constant else spearmanr(exact, values)
         row = {"ranking": name, "rank correlation with exact removal": float(rho), "p": float(p), "n": len(exact)}
         best = scores.rank_of(site, int(exact.idxmax()), by="positive") + 1
         rows.append(row | {"rank of the exactly best latent": best})
@@ -129,16 +131,14 @@ def responses(result: CaseResult, way: str, n: int = 5) -> pd.DataFrame:
     case, effects = result.case, result.effects[way]
     best = effects[~effects["control"]].sort_values("effect", ascending=False).iloc[0]
     rows = result.responses[way][1].table
-    rows = rows[rows["metric"] == case.grade.name]
-    before, after = (
-        rows[rows["intervention"] == name].set_index("prompt_id") for name in ("baseline", best["intervention"])
-    )
-    both = before.join(after[["response", "label"]], rsuffix=" after", how="inner").head(n)
-    texts = {prompt.id: prompt.text for prompt in case.evaluation}
-    names = {"response": "response before", "label": "grade before", "label after": "grade after"}
-    shown = both.rename(columns=names)[["response before", "grade before", "response after", "grade after"]]
-    shown.insert(0, "prompt", [texts[i] for i in shown.index])
-    return shown.assign(latent=int(best["latent"]), strength=best["strength"])
+    rows = rows[rows["metric"] == case.grade.name].set_index("prompt_id")
+    prompts = pd.Series({prompt.id: prompt.text for prompt in case.evaluation}, name="prompt")
+    sides = [prompts]
+    for when, name in (("before", BASELINE.name), ("after", best["intervention"])):
+        said = rows.loc[rows["intervention"] == name, ["response", "label"]]
+        sides.append(said.set_axis([f"response {when}", f"grade {when}"], axis=1))
+    both = pd.concat(sides, axis=1, join="inner").head(n)
+    return both.assign(latent=int(best["latent"]), strength=best["strength"])
 
 
 def effects_of(results: Results, grade: Grade, runs: Mapping[int, Intervention], *, sign: int) -> pd.DataFrame:
