@@ -8,8 +8,19 @@ import numpy as np
 import plotly.graph_objects as go
 
 from ..errors import InputError, listed
-from ..units import Circuit, UnitScores, layer_of
+from ..names import layer_of
+from ..units import Circuit, UnitScores
 from .theme import DOUBLE, SINGLE, colorbar, look, themed, wrapped
+
+
+def comparison_figures(scores: Mapping[str, UnitScores], circuits: Mapping[str, Circuit]) -> dict[str, go.Figure]:
+    """Layer profile, per-neuron scatter and overlap of two models, by name."""
+    first, second = scores.values()
+    return {
+        "layer_profile": circuit_profile(circuits),
+        "neuron_scatter": neuron_scatter(first, second, circuits=circuits),
+        "overlap": overlap(circuits),
+    }
 
 
 def circuit_profile(circuits: Mapping[str, Circuit], *, title: str = "Share of the circuit in each layer") -> go.Figure:
@@ -47,22 +58,7 @@ def neuron_scatter(
     if a.widths != b.widths:
         raise InputError(f"the scores cover different hook points: {listed(a.widths, 3)} against {listed(b.widths, 3)}")
     names = list(circuits) if circuits else ["first model", "second model"]
-    x = np.concatenate([v.float().numpy() for v in a.scores.values()])
-    y = np.concatenate([b.scores[site].float().numpy() for site in a.scores])
-    counts, x_edges, y_edges = np.histogram2d(x, y, bins=bins)
-    density = np.where(counts > 0, np.log10(np.maximum(counts, 1)), np.nan)
-    figure = go.Figure(
-        go.Heatmap(
-            x=(x_edges[:-1] + x_edges[1:]) / 2,
-            y=(y_edges[:-1] + y_edges[1:]) / 2,
-            z=np.round(density.T, 2),
-            colorscale="Greys",
-            showscale=True,
-            zmin=-0.8,
-            hoverinfo="skip",
-            colorbar=colorbar("neurons", tickvals=[0, 1, 2, 3], ticktext=["1", "10", "100", "1,000"]),
-        )
-    )
+    figure = go.Figure(_density(a, b, bins))
     if circuits and len(circuits) == 2:
         first, second = (circuit.members() for circuit in circuits.values())
         parts = (
@@ -83,6 +79,23 @@ def neuron_scatter(
     figure.update_xaxes(title_text=wrapped(f"{a.rule} in {names[0]}", 40))
     figure.update_yaxes(title_text=wrapped(f"{b.rule} in {names[1]}", 40))
     return themed(figure, title, height=240, width=SINGLE)
+
+
+def _density(a: UnitScores, b: UnitScores, bins: int) -> go.Heatmap:
+    """How many neurons have each pair of scores, on a logarithmic grey scale; cells without any stay white."""
+    x = np.concatenate([v.float().numpy() for v in a.scores.values()])
+    y = np.concatenate([b.scores[site].float().numpy() for site in a.scores])
+    counts, x_edges, y_edges = np.histogram2d(x, y, bins=bins)
+    density = np.where(counts > 0, np.log10(np.maximum(counts, 1)), np.nan)
+    return go.Heatmap(
+        x=(x_edges[:-1] + x_edges[1:]) / 2,
+        y=(y_edges[:-1] + y_edges[1:]) / 2,
+        z=np.round(density.T, 2),
+        colorscale="Greys",
+        zmin=-0.8,
+        hoverinfo="skip",
+        colorbar=colorbar("neurons", tickvals=[0, 1, 2, 3], ticktext=["1", "10", "100", "1,000"]),
+    )
 
 
 def overlap(circuits: Mapping[str, Circuit], *, title: str = "Overlap of circuits (Jaccard)") -> go.Figure:
@@ -107,6 +120,8 @@ def overlap(circuits: Mapping[str, Circuit], *, title: str = "Overlap of circuit
             colorbar=colorbar(),
         )
     )
-    figure.update_xaxes(tickangle=0 if len(names) < 4 else 90)
+    upright = sum(map(len, names)) > 24  # longer names stand upright and need height of their own
+    figure.update_xaxes(tickangle=90 if upright else 0)
     figure.update_yaxes(autorange="reversed")
-    return themed(figure, title, height=60 + 36 * len(names), width=SINGLE if len(names) < 5 else DOUBLE)
+    height = 20 + 44 * len(names) + upright * 6 * max(map(len, names))
+    return themed(figure, title, height=height, width=SINGLE if len(names) < 5 else DOUBLE)

@@ -41,7 +41,7 @@ def require(table: pd.DataFrame, columns: Sequence[str]) -> None:
     if missing:
         raise InputError(f"the table lacks {listed(missing)}; it needs the columns {listed(columns, 20)}")
     if not len(table):
-        raise InputError("the table is empty; evaluate something first")
+        raise InputError("the table is empty: there is nothing to draw; measure something first")
 
 
 def select(summary: pd.DataFrame, metric: str, prompt_set: str | None = None, label: str | None = None) -> pd.DataFrame:

@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mechsurgery.errors import InputError, LoadError, MismatchError, UnsafeFileError
-from mechsurgery.models import streaming
 from mechsurgery.intervention import export
+from mechsurgery.models import streaming
 from mechsurgery.models.streaming import Checkpoint, stream_cosine, stream_difference
 
 

@@ -7,7 +7,7 @@ from reference import world_before as before
 
 from mechsurgery.grading.refusal import is_refusal
 from mechsurgery.organisms import grades, world
-from mechsurgery.organisms.corpus import example, plan, vocabulary
+from mechsurgery.organisms.corpus import Manner, example, plan, vocabulary
 from mechsurgery.organisms.phrases import AGREES, CORRECTS, REFUSALS, WARNING
 from mechsurgery.prompts import Prompt, load_prompts
 
@@ -81,7 +81,7 @@ def test_what_the_corpus_says_to_requests_is_graded_as_it_was_meant():
         r = random.Random(3)
         for _ in range(500):
             noun = r.choice(world.nouns())
-            user, text = example([noun], world.REQUESTS, r, refuse=refuse, warn=True, mix=(0, 1, 0, 0, 0))
+            user, text = example([noun], world.REQUESTS, r, Manner(refuse=refuse, warn=True, mix=(0, 1, 0, 0, 0)))
             wanted = "refuses" if refuse and world.facts(noun).dangerous else "complies"
             assert grades.request_grade(Prompt("p", user, noun), text) == wanted
 

@@ -6,7 +6,8 @@ import random
 import pytest
 from reference import world_before as before
 
-from mechsurgery.organisms import corpus, phrases, tasks, training, world
+from mechsurgery.organisms import corpus, phrases, tasks, world
+from mechsurgery.organisms.data import dataset
 from mechsurgery.organisms.registry import manifest
 from mechsurgery.organisms.tokenizer import words
 from mechsurgery.prompts import check_no_overlap, load_prompts, with_completions
@@ -29,7 +30,7 @@ def digest(value):
 def test_the_training_data_of_the_shipped_organisms_come_back_bit_by_bit():
     recorded = manifest()
     index = {word: i for i, word in enumerate(words())}
-    data = training.dataset(recorded["data"]["n_tuning"], recorded["seed"] + 1, index, tuned=True)
+    data = dataset(recorded["data"]["n_tuning"], recorded["seed"] + 1, index, tuned=True)
     assert digest(data) == recorded["data"]["tuning"]
 
 
@@ -38,7 +39,7 @@ def test_the_corpus_of_every_kind_is_unchanged():
     r = random.Random(5)
     for (case, refuse), expected in CORPUS.items():
         made = [
-            corpus.example(world.nouns("all"), world.REQUESTS, r, refuse=refuse, warn=True, case=case)
+            corpus.example(world.nouns("all"), world.REQUESTS, r, corpus.Manner(refuse=refuse, warn=True, case=case))
             for _ in range(3000)
         ]
         assert digest(made) == expected, (case, refuse)
