@@ -3,7 +3,6 @@
 import re
 from dataclasses import replace
 
-import click
 import pandas as pd
 import pytest
 import torch
@@ -11,13 +10,13 @@ from click.testing import CliRunner
 from support.dictionaries import random_dictionary, random_sae
 
 from mechsurgery import PromptSet, load_model
+from mechsurgery.cli import main
 from mechsurgery.errors import InputError, MismatchError, PromptError
 from mechsurgery.evaluation import Generation, jobs
 from mechsurgery.evaluation.shards import Shards
 from mechsurgery.grading.quality import by_pattern
 from mechsurgery.intervention import Intervention
 from mechsurgery.models.sites import fingerprint
-from mechsurgery.options import options_of
 from mechsurgery.prompts import CompletionPairs
 from mechsurgery.studies.latents import Settings, methods, own_case, run, world_case
 from mechsurgery.studies.latents.methods import ATTRIBUTION, CHOSEN, DIFFING, SIGNS
@@ -246,12 +245,9 @@ def test_the_command_line_with_a_case_of_ones_own(tmp_path, tiny_llama_dir, tiny
     rows = [{"prompt": t, "bad": "Surely <b>yes</b>", "good": "Never no"} for t in frame["text"][:3]]
     pd.DataFrame(rows).to_csv(tmp_path / "pairs.csv", index=False)
 
-    @options_of("mechsurgery.studies.latents", "Settings")
-    def latents(settings, out):
-        click.echo(run(settings, out=out).text())
-
     def call(*arguments):
-        return CliRunner().invoke(latents, ["--out", str(tmp_path / "out"), *map(str, arguments)])
+        given = map(str, ["--out", tmp_path / "out", *arguments])
+        return CliRunner().invoke(main, ["study", "latents", *given])
 
     files = [x for name in ("prompts", "neutral", "pairs") for x in (f"--{name}", tmp_path / f"{name}.csv")]
     small = ["--k", 3, "--n-random", 2, "--max-new-tokens", 3, "--strengths", 0.2]
@@ -260,8 +256,8 @@ def test_the_command_line_with_a_case_of_ones_own(tmp_path, tiny_llama_dir, tiny
     assert "no aligned twin was given" in done.output
     page = (tmp_path / "out" / "report.html").read_text()
     assert "Surely <b>yes" not in re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
-    assert "--model" in str(call("--twin", "x").exception)
-    assert "--prompts and --neutral and --bad" in str(call("--model", tiny_llama_dir).exception)
+    assert "--model" in call("--twin", "x").output
+    assert "--prompts and --neutral and --bad" in call("--model", tiny_llama_dir).output
 
 
 def test_bad_input(tiny_llama):

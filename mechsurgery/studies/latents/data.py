@@ -9,19 +9,16 @@ from typing import Any
 
 from ...errors import InputError, listed
 from ...grading.grade import Grade
-from ...grading.quality import ANSWERS, by_pattern
+from ...grading.quality import by_pattern
+from ...grading.world import CLAIM, PLACE
 from ...models import load_model
 from ...models.protocol import Model
-from ...organisms.grades import claim_grade, place_grade
 from ...prompts import CompletionPairs, ContrastSet, PromptSet, check_no_overlap, load_prompts
 from ...prompts.sources import read_table
 from .settings import WORLD_CASES, Settings
 
 DEFAULTS = Settings()
 PARTS = ("discovery", "validation", "evaluation", "neutral", "reference")
-#: Grades of the built-in cases.
-CLAIM = Grade("answer", "claim-1", claim_grade, labels=ANSWERS)
-PLACE = Grade("answer", "place-1", place_grade, labels=ANSWERS)
 
 
 @dataclass(frozen=True, eq=False)
