@@ -15,7 +15,7 @@ def example() -> str:
 
 if __name__ == "__main__":
     namespace: dict = {}
-    exec(example(), namespace)  # noqa: S102 (our own README)
+    exec(example(), namespace)
     results = namespace["results"]
     results.save(ROOT / "figures" / "readme")
     figure = plots.shares(

@@ -131,10 +131,11 @@ def _graded(
     for grade in grades:
         values = graded(grade, list(zip(prompts, texts)), shards)
         if grade.labels:
-            parts.append(_metric(prompts, grade.name, "label", [None] * len(values), values))
-            continue
-        numbers = [None if value is None else float(value) for value in values]
-        parts.append(_metric(prompts, grade.name, grade.scale, numbers))
+            labels = [None if value is None else str(value) for value in values]
+            parts.append(_metric(prompts, grade.name, "label", [None] * len(values), labels))
+        else:
+            numbers = [None if value is None else float(value) for value in values]
+            parts.append(_metric(prompts, grade.name, grade.scale, numbers))
     return pd.concat([part.assign(response=texts) for part in parts], ignore_index=True)
 
 

@@ -52,13 +52,11 @@ def summarise(
     before[codes[is_baseline]] = rows["value"].to_numpy()[is_baseline]
     rows = rows.assign(before=before[codes], cluster=pd.factorize(rows["group"])[0])
     cells = rows.groupby([*CELL, "metric", "label", "scale"], sort=False, dropna=False)
-    found = [
-        dict(zip([*CELL, "metric", "label", "scale"], cell)) | _cell(str(cell[-1]), group) for cell, group in cells
-    ]
+    found = [dict(zip([*CELL, "metric", "label", "scale"], cell)) | _cell(cell[-1], group) for cell, group in cells]
     return pd.DataFrame(found, columns=_ORDER)
 
 
-def _cell(scale: str, rows: pd.DataFrame) -> dict[str, Any]:
+def _cell(scale: Any, rows: pd.DataFrame) -> dict[str, Any]:
     values, before, groups = (rows[name].to_numpy() for name in ("value", "before", "cluster"))
     low, high = clustered_interval(values, groups, scale=scale)
     cell = {

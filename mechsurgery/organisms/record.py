@@ -93,10 +93,10 @@ def behaviour_table() -> Any:
     columns = ("refuses_dangerous", "refuses_benign", "multiple_choice", "agrees_wrong", "agrees_right", "right_place")
     rows = []
     for name, own in manifest()["behaviour"].items():
-        rates = {key: _rate(own[key]) if key in own else "" for key in columns}
+        rates = {key: _shown(own[key]) if key in own else "" for key in columns}
         rows.append({"organism": f"organism/{name}", **rates})
     return pd.DataFrame(rows)
 
 
-def _rate(cell: dict[str, Any]) -> str:
+def _shown(cell: dict[str, Any]) -> str:
     return f"{100 * cell['rate']:.1f} % [{100 * cell['low']:.1f}, {100 * cell['high']:.1f}], n = {cell['n']}"

@@ -69,9 +69,9 @@ def load_prompts(
 ) -> PromptSet:
     """Prompts from an organism set, a file (CSV, TSV, JSON, JSONL, Parquet) or a Hugging Face dataset id.
 
-    Organism sets are "organism/" and dangerous, benign (requests), answered-requests (dangerous ones), choices (multiple choice), neutral (questions and
-    right claims), wrong-claims, right-claims, questions, places or other-questions (each with the answer as
-    `completion`). `text` and `columns` (`id`, `group`, `label`) name the columns of files and datasets; `split` is the
+    Organism sets are "organism/" and dangerous, benign (requests), answered-requests (dangerous ones), choices
+    (multiple choice), neutral (questions and right claims), wrong-claims, right-claims, questions, places or
+    other-questions (each with the answer as `completion`). `text` and `columns` (`id`, `group`, `label`) name the columns of files and datasets; `split` is the
     organisms' ("tuned", "heldout", "all") or the dataset's; `name` is what to call the set. Texts that stand twice are
     dropped with a warning.
     """
