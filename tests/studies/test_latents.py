@@ -18,6 +18,7 @@ from mechsurgery.grading.quality import by_pattern
 from mechsurgery.intervention import Intervention
 from mechsurgery.models.sites import fingerprint
 from mechsurgery.prompts import CompletionPairs
+from mechsurgery.studies import base
 from mechsurgery.studies.latents import Settings, methods, own_case, run, world_case
 from mechsurgery.studies.latents.methods import ATTRIBUTION, CHOSEN, DIFFING, SIGNS
 from mechsurgery.studies.latents.settings import WORLD_CASES
@@ -30,11 +31,11 @@ SETTINGS = Settings(
     n_random=3,
     n_pairs=5,
     n_oracle=6,
-    n_samples=12,
+    n_samples=8,
     read=2,
     strengths=(0.4,),
     max_new_tokens=14,
-    n_discovery=24,
+    n_discovery=16,
     n_validation=3,
     n_evaluation=4,
     dtype="float32",
@@ -107,6 +108,7 @@ def test_everything_is_saved_and_a_second_run_measures_nothing_again(study, out,
         raise AssertionError("measured again")
 
     monkeypatch.setattr(jobs, "perform", never)
+    monkeypatch.setattr(base, "export_all", lambda *_: "figures were written before")
     again = table(run(replace(SETTINGS, case=WORLD_CASES[:1]), out=out), "Steering")
     pd.testing.assert_frame_equal(again, table(study, "Steering").iloc[: len(again)])
 
@@ -237,7 +239,8 @@ def test_random_latents_are_active_and_not_chosen():
         methods.random_latents(dictionary, 3, active=active, not_in=range(6), seed=0)
 
 
-def test_the_command_line_with_a_case_of_ones_own(tmp_path, tiny_llama_dir, tiny_llama):
+def test_the_command_line_with_a_case_of_ones_own(tmp_path, tiny_llama_dir, tiny_llama, monkeypatch):
+    monkeypatch.setattr(base, "export_all", lambda *_: "pictures are another test's")
     random_sae(SITE, tiny_llama.cfg.d_model, k=4).save_model(tmp_path / "sae")
     frame = pd.DataFrame({"text": [f"Question {i} about {w}?" for w in ("tea", "ink", "fog", "oak") for i in range(4)]})
     frame.to_csv(tmp_path / "prompts.csv", index=False)
