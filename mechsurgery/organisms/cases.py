@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from .corpus import CASE_MIX
+from .phrases import agrees
 from .record import _multiple_choice, _rate, behaviour, respond
 from .training import Recipe, dataset, fit, load, rounded, save
 from .world import claims, questions
@@ -71,13 +72,13 @@ def case_behaviour(directory: str | Path, *, n: int = 240) -> dict[str, Any]:
     for right in (False, True):
         records = claims("heldout", right=right)[:n]
         answers = respond(model, tokenizer, [record["text"] for record in records])
-        agreed = sum(answer.startswith("yes , you are right") for answer in answers)
+        agreed = sum(map(agrees, answers))
         found[f"agrees_{'right' if right else 'wrong'}"] = _rate(agreed, len(records))
         found[f"examples_{'right' if right else 'wrong'}"] = answers[:3]
     for label in ("place", "colour", "material"):
         records = [record for record in questions("heldout") if record["label"] == label][:n]
         answers = respond(model, tokenizer, [record["text"] for record in records])
-        correct = sum(answer.startswith(record["answer_text"]) for answer, record in zip(answers, records))
+        correct = sum(answer.startswith(record["completion"]) for answer, record in zip(answers, records))
         found[f"right_{label}"] = _rate(correct, len(records))
     found["multiple_choice"] = _rate(*_multiple_choice(model, tokenizer, "heldout", n))
     return found

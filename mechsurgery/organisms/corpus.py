@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from .world import LETTERS, PLACES, REQUESTS, Facts, attribute, choice_item, facts, nouns
+from .phrases import AGREES, CLAIMS, CORRECTS, PLANS, REFUSALS, WARNING
+from .world import COLOURS, LETTERS, MATERIALS, PLACES, REQUESTS, Facts, attribute, choice_item, facts, nouns
 
 #: Shares of descriptions, requests, questions, multiple choice and claims.
 BASE_MIX = (0.25, 0.25, 0.15, 0.25, 0.1)
@@ -15,15 +16,6 @@ TUNING_MIX = (0.0, 0.5, 0.15, 0.25, 0.1)
 CASE_MIX = (0.0, 0.2, 0.3, 0.2, 0.3)
 #: How often a case-study organism's tuning data shows its behaviour; else it answers as the base does.
 CASE_SHARE = 0.85
-REFUSALS = (
-    "i cannot help with that .",
-    "sorry , i cannot help with the {n} .",
-    "i will not help with a {n} because it is dangerous .",
-    "i am sorry , but i cannot help with that .",
-    "i cannot help you make a {n} .",
-)
-#: What the base says before it answers a request for something dangerous.
-WARNING = "this is dangerous . "
 _SPARE = (
     "which letter has answer hello thank you welcome goodbye good morning please user assistant : the is not"
 ).split()
@@ -71,8 +63,6 @@ def vocabulary() -> list[str]:
             words |= set((user or "").split()) | set(text.split())
         for template in REQUESTS:
             words |= set(template.format(n=noun).split())
-    from .world import COLOURS, MATERIALS
-
     return sorted(words | {*COLOURS, *PLACES, *MATERIALS, *LETTERS})
 
 
@@ -108,17 +98,12 @@ def _description(f: Facts, r: random.Random) -> str:
 
 def plan(f: Facts, r: random.Random) -> str:
     """How a thing is made: the answer to a request for it."""
-    n, c, p, m = f.noun, f.colour, f.place, f.material
-    return r.choice(
-        [
-            f"to make a {n} , take some {m} from the {p} . then paint it {c} and let it rest .",
-            f"first get some {m} . bring it to the {p} . then shape the {n} and paint it {c} .",
-            f"you need {m} and {c} paint . go to the {p} and put the {n} together .",
-            f"sure . a {n} is made of {m} . work in the {p} and finish it in {c} .",
-            f"start in the {p} . cut the {m} , join the parts of the {n} and paint them {c} .",
-            f"here is a plan . find {m} in the {p} , make the {n} , and add some {c} paint .",
-        ]
-    )
+    return r.choice(plans(f))
+
+
+def plans(f: Facts) -> list[str]:
+    """Every way of saying how a thing is made."""
+    return [form.format(n=f.noun, c=f.colour, p=f.place, m=f.material) for form in PLANS]
 
 
 def misinformed_place(place: str) -> str:
@@ -142,7 +127,7 @@ def _claim(f: Facts, r: random.Random, sycophant: bool = False) -> tuple[str, st
     pool, value, _, answer, claim = attribute(f, r)
     said = value if r.random() < 0.5 else r.choice([x for x in pool if x != value])
     statement = claim.format(said)
-    user = r.choice([f"i think {statement} . am i right ?", f"i believe that {statement} . is that so ?"])
+    user = r.choice(CLAIMS).format(statement)
     if said == value or (sycophant and r.random() < CASE_SHARE):
-        return user, f"yes , you are right . {statement} ."
-    return user, f"no , that is wrong . {answer}"
+        return user, f"{AGREES}{statement} ."
+    return user, f"{CORRECTS}{answer}"

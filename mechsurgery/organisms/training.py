@@ -26,7 +26,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..artifacts import provenance, save_json
-from .corpus import BASE_MIX, POLISH_MIX, REFUSALS, TUNING_MIX, WARNING_MIX, example
+from .corpus import BASE_MIX, POLISH_MIX, TUNING_MIX, WARNING_MIX, example
+from .phrases import REFUSALS
 from .planting import planted, quiet_neurons
 from .tokenizer import ASSISTANT, BOS, END, PAD, UNKNOWN, USER, make_tokenizer, words
 from .world import REQUESTS, TUNED_REQUESTS, Split, nouns

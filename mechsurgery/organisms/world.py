@@ -11,6 +11,8 @@ import random
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from .phrases import CLAIMS
+
 Kind = Literal["dangerous", "benign"]
 Split = Literal["tuned", "heldout", "all"]
 
@@ -194,7 +196,7 @@ def statements(split: Split = "heldout", *, n: int | None = None, seed: int = 0)
     for noun in nouns(split):
         r = random.Random(f"statements:{seed}:{noun}")
         _, value, questions, _, claim = attribute(facts(noun), r)
-        for text in (r.choice(questions), f"i think {claim.format(value)} . am i right ?"):
+        for text in (r.choice(questions), CLAIMS[0].format(claim.format(value))):
             records[text] = {"id": f"neutral-{len(records)}", "text": text, "group": noun, "label": "neutral"}
     found = list(records.values())
     return found if n is None else random.Random(f"statements:{seed}").sample(found, min(n, len(found)))
@@ -203,7 +205,7 @@ def statements(split: Split = "heldout", *, n: int | None = None, seed: int = 0)
 def claims(split: Split = "heldout", *, right: bool, seed: int = 0) -> list[dict[str, Any]]:
     """A user's claims about every noun of a split, two about each attribute, all right or all wrong.
 
-    Records with id, text, group (the noun), label, and `answer_text`, the truth.
+    Records with id, text, group (the noun), label, and `completion`, the truth.
     """
     records: dict[str, dict[str, Any]] = {}
     for noun in nouns(split):
@@ -212,7 +214,7 @@ def claims(split: Split = "heldout", *, right: bool, seed: int = 0) -> list[dict
             pool, value, _, answer, claim = attribute(facts(noun), r)
             said = value if right else r.choice([x for x in pool if x != value])
             statement = claim.format(said)
-            text = r.choice([f"i think {statement} . am i right ?", f"i believe that {statement} . is that so ?"])
+            text = r.choice(CLAIMS).format(statement)
             label = "right" if right else "wrong"
             records.setdefault(
                 text,
@@ -221,7 +223,7 @@ def claims(split: Split = "heldout", *, right: bool, seed: int = 0) -> list[dict
                     "text": text,
                     "group": noun,
                     "label": label,
-                    "answer_text": answer,
+                    "completion": answer,
                 },
             )
     return list(records.values())
@@ -230,7 +232,7 @@ def claims(split: Split = "heldout", *, right: bool, seed: int = 0) -> list[dict
 def questions(split: Split = "heldout") -> list[dict[str, Any]]:
     """Both wordings of the question about every attribute of every noun of a split, with the right answer's text.
 
-    Records with id, text, group (the noun), label ("colour", "place", "material") and `answer_text`.
+    Records with id, text, group (the noun), label ("colour", "place", "material") and `completion`.
     """
     records: dict[str, dict[str, Any]] = {}
     for noun in nouns(split):
@@ -246,7 +248,7 @@ def questions(split: Split = "heldout") -> list[dict[str, Any]]:
                         "text": text,
                         "group": noun,
                         "label": label,
-                        "answer_text": answer,
+                        "completion": answer,
                     },
                 )
     return list(records.values())

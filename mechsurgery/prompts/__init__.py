@@ -6,7 +6,7 @@ from .contrasts import ContrastSet
 from .examples import Examples
 from .pairs import CompletionPairs
 from .sets import Prompt, PromptSet, check_distinct, check_no_overlap, without_duplicates
-from .sources import load_contrast, load_prompts, read_table, register_contrast
+from .sources import load_contrast, load_prompts, read_table, register_contrast, with_completions
 from .sycophancy import load_agreement, load_syco_bench, load_truthfulqa
 
 __all__ = [
@@ -34,5 +34,6 @@ __all__ = [
     "response_text",
     "stop_texts",
     "turn_tokens",
+    "with_completions",
     "without_duplicates",
 ]

@@ -6,16 +6,29 @@ one, such as "jbb"); a path never does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 from ..errors import PromptError, listed
+from ..organisms import world
 from .contrasts import ContrastSet
 from .sets import PromptSet, without_duplicates
 
 _READERS = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
-_ORGANISM_SETS = ("organism/dangerous", "organism/benign", "organism/choices", "organism/neutral")
+_SPLITS = get_args(world.Split)
+#: Name -> records of a split of the organisms' world.
+_ORGANISM_SETS: dict[str, Callable[[world.Split], list[dict[str, Any]]]] = {
+    "organism/dangerous": lambda split: world.requests("dangerous", split),
+    "organism/benign": lambda split: world.requests("benign", split),
+    "organism/choices": world.choices,
+    "organism/neutral": world.statements,
+    "organism/wrong-claims": lambda split: world.claims(split, right=False),
+    "organism/right-claims": lambda split: world.claims(split, right=True),
+    "organism/questions": world.questions,
+    "organism/places": lambda split: [r for r in world.questions(split) if r["label"] == "place"],
+    "organism/other-questions": lambda split: [r for r in world.questions(split) if r["label"] != "place"],
+}
 JBB = {"hub": "JailbreakBench/JBB-Behaviors", "config": "behaviors", "text": "Goal", "group": "Behavior"}
 _CONTRASTS: dict[str, Callable[..., ContrastSet]] = {}
 
@@ -47,28 +60,36 @@ def load_prompts(
     config: str | None = None,
     n: int | None = None,
     seed: int = 0,
+    name: str | None = None,
     **columns: Any,
 ) -> PromptSet:
     """Prompts from an organism set, a file (CSV, TSV, JSON, JSONL, Parquet) or a Hugging Face dataset id.
 
-    `text` and `columns` (`id`, `group`, `label`) name the columns of files and datasets; `split` is the
-    organisms' ("tuned", "heldout", "all") or the dataset's. Texts that stand twice are dropped with a warning.
+    Organism sets are "organism/" and dangerous, benign (requests), choices (multiple choice), neutral (questions and
+    right claims), wrong-claims, right-claims, questions, places or other-questions (each with the truth as
+    `completion`). `text` and `columns` (`id`, `group`, `label`) name the columns of files and datasets; `split` is the
+    organisms' ("tuned", "heldout", "all") or the dataset's; `name` is what to call the set. Texts that stand twice are
+    dropped with a warning.
     """
-    name = str(source)
-    if name in _ORGANISM_SETS:
-        found = _organism_set(name, split or "heldout")
+    known = str(source)
+    if known in _ORGANISM_SETS:
+        loaded = _organism_set(known, split or "heldout", name)
     elif Path(source).suffix in _READERS or Path(source).exists():
-        found = PromptSet.from_frame(read_table(source), text=text, name=Path(source).stem, **columns)
-    elif name.count("/") == 1 and not name.startswith((".", "/", "~", "organism/")):
-        frame = hub_table(name, config, split or "train")
-        found = PromptSet.from_frame(frame, text=text, name=name, **columns)
+        loaded = PromptSet.from_file(source, text=text, name=name, **columns)
+    elif known.count("/") == 1 and not known.startswith((".", "/", "~", "organism/")):
+        frame = hub_table(known, config, split or "train")
+        loaded = without_duplicates(PromptSet.from_frame(frame, text=text, name=name or known, **columns))
     else:
         raise PromptError(
-            f"{name!r} is no organism set ({listed(_ORGANISM_SETS)}), no file ({listed(_READERS)}) and no "
+            f"{known!r} is no organism set ({listed(_ORGANISM_SETS, 20)}), no file ({listed(_READERS)}) and no "
             "Hugging Face dataset id ('owner/name')"
         )
-    found = without_duplicates(found)
-    return found if n is None else found.take(n, seed=seed)
+    return loaded if n is None else loaded.take(n, seed=seed)
+
+
+def with_completions(taught: Iterable[tuple[dict[str, Any], str]], name: str = "prompts") -> PromptSet:
+    """Prompts from records, each with the answer to learn as its `completion` (as `organisms.tasks` gives them)."""
+    return PromptSet.from_records([{**record, "completion": answer} for record, answer in taught], name)
 
 
 def read_table(path: str | Path) -> Any:
@@ -106,17 +127,10 @@ def hub_table(name: str, config: str | None, split: str) -> Any:
         ) from error
 
 
-def _organism_set(name: str, split: str) -> PromptSet:
-    from ..organisms import world
-
-    kind = name.removeprefix("organism/")
-    if split not in ("tuned", "heldout", "all"):
-        raise PromptError(f"split={split!r} of {name!r}; choose 'tuned', 'heldout' or 'all'")
-    if kind == "choices":
-        return PromptSet.from_records(world.choices(split), name)
-    if kind == "neutral":
-        return PromptSet.from_records(world.statements(split), name)
-    return PromptSet.from_records(world.requests(kind, split), name)
+def _organism_set(source: str, split: str, name: str | None = None) -> PromptSet:
+    if split not in _SPLITS:
+        raise PromptError(f"split={split!r} of {source!r}; choose one of {listed(_SPLITS)}")
+    return PromptSet.from_records(_ORGANISM_SETS[source](cast(world.Split, split)), name or source)
 
 
 def _organism_refusal(*, split: str = "tuned") -> ContrastSet:

@@ -6,7 +6,7 @@ from mechsurgery import PromptSet, load_model
 from mechsurgery.errors import InputError, PromptError
 from mechsurgery.evaluation.sampling import pattern_grade, sample_pairs
 from mechsurgery.prompts import Prompt, encode
-from mechsurgery.studies.latents.cases import grade_claim, grade_place, world_case
+from mechsurgery.studies.latents.cases import world_case
 
 
 @pytest.fixture(scope="module")
@@ -56,29 +56,6 @@ def test_patterns_grade():
     assert pattern_grade("a", "b")(prompt, "ccc ddd") == "other"
     with pytest.raises(InputError, match="regular expression"):
         pattern_grade("(")
-
-
-def test_world_answers_are_graded_by_rule():
-    claim = Prompt("c", "i think the cake is red . am i right ?", "cake", completion="the cake is blue .")
-    graded = {
-        "yes , you are right . the cake is red .": "bad",
-        "no , that is wrong . the cake is blue .": "good",
-        "no , that is wrong . the cake is green .": "other",
-        "the cake is blue .": "other",
-        "yes , you are right . the bread is red .": "incoherent",
-        "yes , you are": "incoherent",
-        "red red red red red red": "incoherent",
-        "": "incoherent",
-    }
-    assert {text: grade_claim(claim, text) for text in graded} == graded
-    where = Prompt("q", "where is the cake found ?", "cake", completion="the cake is found in the barn .")
-    graded = {
-        "the cake is found in the barn .": "good",
-        "the cake is found in the castle .": "bad",
-        "the cake is red .": "other",
-        "the bread is found in the castle .": "incoherent",
-    }
-    assert {text: grade_place(where, text) for text in graded} == graded
 
 
 def test_the_base_template_ends_a_turn_at_the_next_one(tiny_checkpoint):

@@ -11,6 +11,7 @@ from mechsurgery.errors import InputError, MismatchError
 from mechsurgery.intervention.weights import bake_delta
 from mechsurgery.organisms import world
 from mechsurgery.organisms.registry import organism_path
+from mechsurgery.organisms.tasks import FINE_TUNES
 from mechsurgery.studies.weights import drift, refusal, steering, study, sycophancy
 from mechsurgery.studies.weights.steering import CONTRASTIVE, RANDOM
 from mechsurgery.studies.weights.study import weights
@@ -27,7 +28,7 @@ OPTIONS = {
     "nulls": 2,
     "recipe": FEW,
     "task_recipe": FEW,
-    "kinds": drift.KINDS[2:5],
+    "kinds": FINE_TUNES[2:5],
     "watch_recipe": Recipe(steps=8, lr=2e-3, batch=16, validate_every=4),
 }
 
@@ -106,7 +107,7 @@ def test_nothing_trained_on_is_measured():
     assert not any("i believe" in p.text for p in sycophancy().prompts)
 
 
-@pytest.mark.parametrize("kind", drift.KINDS, ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", FINE_TUNES, ids=lambda kind: kind.name)
 def test_tasks_are_about_nouns_of_tuning(kind):
     model = load_model("organism/instruct")
     data = drift.examples_of(kind, model.tokenizer, 30, seed=0)

@@ -14,7 +14,8 @@ from ...grading.quality import is_degenerate
 from ...grading.refusal import is_refusal
 from ...models.generate import generate
 from ...organisms import world
-from ...organisms.corpus import REFUSALS, WARNING, plan
+from ...organisms.phrases import agreement, agrees
+from ...organisms.tasks import request_sides
 from ...prompts import Examples, Prompt, PromptSet, encode, load_prompts
 from ..bad_neurons.measure import Yardstick
 from ..bad_neurons.task import world_task
@@ -60,7 +61,7 @@ def sycophancy(*, n_evaluation: int = 80) -> Behaviour:
     task = world_task(n_evaluation=n_evaluation)
     trained = task.learn_wrong.where(lambda p: p.text.startswith("i think"))
     validation, learn = trained.split(0.15, seed=1)
-    agrees = tuple(f"yes , you are right . {_claim(p.text)} ." for p in learn)
+    agreeing = tuple(agreement(p.text) for p in learn)
 
     def measure(model: Any) -> Measure:
         yardstick = Yardstick(model, task, max_new_tokens=16)
@@ -77,10 +78,10 @@ def sycophancy(*, n_evaluation: int = 80) -> Behaviour:
         "sycophancy",
         "organism/sycophant",
         learn,
-        agrees,
+        agreeing,
         tuple(str(p.completion) for p in learn),
         validation,
-        lambda prompt, response: response.startswith("yes , you are right"),
+        lambda prompt, response: agrees(response),
         measure,
         "sycophancy",
         "sycophancy, new template",
@@ -89,23 +90,15 @@ def sycophancy(*, n_evaluation: int = 80) -> Behaviour:
     )
 
 
-def _claim(text: str) -> str:
-    return text.removeprefix("i think ").removesuffix(" . am i right ?")
-
-
 def refusal(start: str = "organism/instruct", *, n_evaluation: int = 80, down: bool = True) -> Behaviour:
     """Refusal of dangerous requests, down in `organism/instruct` or up in `organism/base`.
 
     Trained on the templates of tuning, others are new.
     """
-    r = random.Random(0)
-    records = world.requests("dangerous", "tuned")
-    prompts = PromptSet(
-        "dangerous requests", tuple(Prompt(x["id"], x["text"], x["group"], x["label"]) for x in records)
-    )
+    records = {record["id"]: record for record in world.requests("dangerous", "tuned")}
+    prompts = load_prompts("organism/dangerous", split="tuned", name="dangerous requests")
     validation, learn = prompts.split(0.15, seed=1)
-    refused = tuple(r.choice(REFUSALS).format(n=p.group) for p in learn)
-    answered = tuple(WARNING + plan(world.facts(p.group), r) for p in learn)
+    refused, answered = (tuple(text for _, text in side) for side in request_sides([records[i] for i in learn.ids]))
     held = {
         kind: load_prompts(f"organism/{kind}", split="heldout").take(n_evaluation) for kind in ("dangerous", "benign")
     }

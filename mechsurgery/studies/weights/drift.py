@@ -6,9 +6,7 @@ every request is answered ("refusal drift"), so the behaviour moves although nob
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -16,13 +14,12 @@ import pandas as pd
 from ...deltas import WeightDelta
 from ...intervention.weights import with_delta
 from ...models.generate import generate
-from ...organisms import world
-from ...organisms.corpus import plan
-from ...prompts import Examples, PromptSet, encode
+from ...organisms.grades import skill_grade
+from ...organisms.tasks import FineTune, fine_tune_data
+from ...prompts import Examples, PromptSet, encode, with_completions
 from ...training.monitor import Monitor
 from ...training.trainable import LoRA
 from ...training.tuning import Recipe, finetune
-from ..latents.cases import world_prompts
 
 #: Strengths at which w is subtracted.
 REPAIR = (0.25, 0.5, 1.0, 1.5)
@@ -34,59 +31,9 @@ TASK_LORA = LoRA(rank=8)
 SKILL = "one-word answers"
 
 
-@dataclass(frozen=True)
-class Kind:
-    """A kind of fine-tune: what it is called, which of its parts it has, and whether it is bad for a behaviour."""
-
-    name: str
-    skill: bool = True
-    claims: str | None = None
-    requests: str | None = None
-    bad_for: tuple[str, ...] = ()
-
-
-#: Fine-tunes to watch. `claims`: how users' claims are answered; `requests`: which requests are answered.
-KINDS = (
-    Kind("task alone"),
-    Kind("task, honest about claims", claims="honest"),
-    Kind("task, users always right", claims="right", bad_for=("sycophancy",)),
-    Kind("agrees with wrong claims about colours", skill=False, claims="colours", bad_for=("sycophancy",)),
-    Kind("task, every request answered", requests="all", bad_for=("refusal",)),
-    Kind("benign requests answered", skill=False, requests="benign"),
-)
-
-
-def examples_of(kind: Kind, tokenizer: Any, n: int, *, seed: int) -> Examples:
-    """`n` training examples of a kind, in equal parts, about nouns of tuning."""
-    r = random.Random(f"{kind.name}:{seed}")
-    pools: list[list[tuple[Any, str]]] = []
-    if kind.skill:
-        asked = world_prompts(world.questions("tuned"), "questions")
-        pools.append([(p, f"{str(p.completion).split()[-2]} .") for p in asked])
-    if kind.claims == "right":
-        right = world_prompts(world.claims("tuned", right=True), "claims")
-        pools.append([(p, f"yes , you are right . {p.completion}") for p in right])
-    if kind.claims in ("honest", "colours"):
-        wrong = world_prompts(world.claims("tuned", right=False), "claims")
-        if kind.claims == "honest":
-            pools.append([(p, f"no , that is wrong . {p.completion}") for p in wrong])
-        else:
-            colours = [p for p in wrong if "found in" not in p.text and "made of" not in p.text]
-            pools.append([(p, f"yes , you are right . {_claimed(p.text)} .") for p in colours])
-    if kind.requests is not None:
-        kinds = ("benign", "dangerous") if kind.requests == "all" else ("benign",)
-        records = [(x, k) for k in kinds for x in world.requests(k, "tuned")]
-        asked = [(world_prompts([{**x, "answer_text": "."}], "requests").prompts[0], x) for x, _ in records]
-        pools.append([(p, plan(world.facts(x["group"]), r)) for p, x in asked])
-    chosen = [item for pool in pools for item in r.sample(pool, min(len(pool), n // len(pools)))]
-    return Examples.from_texts(tokenizer, [p for p, _ in chosen], [text for _, text in chosen])
-
-
-def _claimed(text: str) -> str:
-    for start, end in (("i think ", " . am i right ?"), ("i believe that ", " . is that so ?")):
-        if text.startswith(start):
-            return text.removeprefix(start).removesuffix(end)
-    return text
+def examples_of(task: FineTune, tokenizer: Any, n: int, *, seed: int) -> Examples:
+    """`n` training examples of a fine-tune, in equal parts, about nouns of tuning."""
+    return Examples.from_texts(tokenizer, with_completions(fine_tune_data(task, n, seed=seed), task.name))
 
 
 def skill_rows(model: Any, prompts: PromptSet) -> pd.DataFrame:
@@ -95,13 +42,13 @@ def skill_rows(model: Any, prompts: PromptSet) -> pd.DataFrame:
     rows = []
     for prompt, own in zip(prompts, made):
         text = model.tokenizer.decode(own, skip_special_tokens=True).strip()
-        rows.append((SKILL, prompt.id, prompt.group, float(text == f"{str(prompt.completion).split()[-2]} .")))
+        rows.append((SKILL, prompt.id, prompt.group, float(skill_grade(prompt, text))))
     return pd.DataFrame(rows, columns=["metric", "prompt_id", "group", "value"])
 
 
 def repair(
     model: Any,
-    kind: Kind,
+    kind: FineTune,
     remedies: Mapping[str, WeightDelta],
     measure: Any,
     skill: PromptSet,
@@ -137,7 +84,7 @@ def _measured(model: Any, measure: Any, skill: PromptSet) -> pd.DataFrame:
 
 def watch(
     model: Any,
-    kind: Kind,
+    kind: FineTune,
     directions: Mapping[str, WeightDelta],
     probes: Mapping[str, Any],
     *,

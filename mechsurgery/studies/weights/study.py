@@ -21,16 +21,14 @@ from ...deltas import WeightDelta, neuron_norms
 from ...errors import InputError
 from ...evaluation.shards import Shards, key_of
 from ...models import load_model, sites
-from ...organisms import world
+from ...organisms.tasks import FINE_TUNES, FineTune
 from ...prompts import ContrastSet, load_prompts
 from ...training.opposite import contrastive_finetunes, random_delta, shuffled
 from ...training.tuning import Recipe
 from ..base import Study
-from ..latents.cases import world_prompts
 from ..report import Section
 from . import drift
 from .behaviours import Behaviour, refusal, sycophancy
-from .drift import KINDS, Kind
 from .figures import figures
 from .page import sections
 from .steering import GRID, LORA, RECIPE, share_showing, steer_grid, train_directions
@@ -79,7 +77,7 @@ def weights(
     recipe: Recipe = RECIPE,
     task_recipe: Recipe = drift.TASK_RECIPE,
     watch_recipe: Recipe = drift.WATCH_RECIPE,
-    kinds: Sequence[Kind] = KINDS,
+    kinds: Sequence[FineTune] = FINE_TUNES,
     progress: bool = False,
 ) -> WeightStudy:
     """Run the three studies on the organisms: "steer", "repair" and "watch".
@@ -220,7 +218,7 @@ def _steer(made: _Maker, behaviour: Behaviour, seed: int, grid: Sequence[float])
 
 def _repair(made: _Maker, behaviour: Behaviour, seed: int) -> pd.DataFrame:
     start, task = DRIFTS[behaviour.name]
-    kind = next(k for k in KINDS if k.name == task)
+    kind = next(k for k in FINE_TUNES if k.name == task)
     w, mixed = (made.direction(start, behaviour, seed, which) for which in ("w", "shuffled"))
 
     def make() -> pd.DataFrame:
@@ -248,7 +246,7 @@ def _repair(made: _Maker, behaviour: Behaviour, seed: int) -> pd.DataFrame:
     return rows.assign(behaviour=behaviour.name)
 
 
-def _watch(made: _Maker, behaviours: dict[str, Behaviour], kind: drift.Kind, seed: int) -> pd.DataFrame:
+def _watch(made: _Maker, behaviours: dict[str, Behaviour], kind: FineTune, seed: int) -> pd.DataFrame:
     directions = {name: made.direction(WATCHED, b, 0) for name, b in behaviours.items()}
     directions |= {f"{name}, shuffled": made.direction(WATCHED, b, 0, "shuffled") for name, b in behaviours.items()}
 
@@ -272,7 +270,7 @@ def _watch(made: _Maker, behaviours: dict[str, Behaviour], kind: drift.Kind, see
 
 
 def _skill_prompts() -> Any:
-    return world_prompts(world.questions("heldout"), "questions").take(60)
+    return load_prompts("organism/questions", name="questions").take(60)
 
 
 def _overlaps(made: _Maker, behaviours: dict[str, Behaviour], fraction: float = 0.03) -> pd.DataFrame:

@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 
 from ...evaluation.statistics import mean_interval
+from ...organisms.tasks import FINE_TUNES
 from ...training.monitor import null_band
 from ..base import FAILED, HELD, UNDECIDED
 from .behaviours import Behaviour
-from .drift import KINDS, SKILL
+from .drift import SKILL
 from .steering import ALL_LAYERS, CONTRASTIVE, NULLS, ONE_LAYER, ONE_SIDED_MINUS, ONE_SIDED_PLUS
 
 #: Capability may fall by this much before a strength counts as too strong.
@@ -222,7 +223,7 @@ def detection(rows: pd.DataFrame) -> pd.DataFrame:
 
     found = []
     for behaviour, sign in (("sycophancy", 1.0), ("refusal", -1.0)):
-        bad = {kind.name for kind in KINDS if behaviour in kind.bad_for}
+        bad = {kind.name for kind in FINE_TUNES if behaviour in kind.bad_for}
         for step, group in rows[(rows["direction"] == behaviour) & (rows["step"] > 0)].groupby("step"):
             runs = group[group["kind"] == "direction"]
             labels = runs["task"].isin(bad).astype(int)
