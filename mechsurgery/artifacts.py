@@ -56,10 +56,15 @@ def write_atomically(path: str | Path, write: Callable[[Path], Any]) -> Path:
     return path
 
 
+def write_text(path: str | Path, text: str) -> Path:
+    """Write a text file (UTF-8), atomically."""
+    return write_atomically(path, lambda target: target.write_text(text, encoding="utf-8"))
+
+
 def save_json(path: str | Path, content: Any) -> Path:
     """Write `content` as indented JSON."""
     text = json.dumps(content, indent=2, ensure_ascii=False, default=_plain)
-    return write_atomically(path, lambda target: target.write_text(text + "\n", encoding="utf-8"))
+    return write_text(path, text + "\n")
 
 
 def load_json(path: str | Path) -> Any:

@@ -132,8 +132,9 @@ def evaluate(model: str, circuit_path: Path, out: Path, **options: Any) -> None:
 @click.option("--out", type=click.Path(path_type=Path), default=Path("figures/compare"), show_default=True)
 def compare(base: str, instruct: str, out: Path, **options: Any) -> None:
     """Locate with the same prompts on BASE and INSTRUCT, and compare the circuits."""
+    from .plots import export_all
     from .studies.compare import compare as run
-    from .studies.figures import comparison_figures, export_all
+    from .studies.figures import comparison_figures
 
     contrast = _contrast(options)
     names = (base, instruct)

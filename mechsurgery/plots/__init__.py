@@ -1,42 +1,42 @@
 """Pictures: each is a function of nouns and tables that returns a plotly figure. No model is needed."""
 
+from .bars import bars, change_bars, precision_recall, sensitivity
 from .comparison import circuit_profile, neuron_scatter, overlap
-from .export import ExportReport, export, index, static_export_problem
+from .export import ExportReport, export, export_all, static_export_problem
 from .heatmaps import TokenHeatmaps
 from .latents import effect_by_rank, score_scatter
 from .neurons import activation_histogram, layer_distribution, promoted_tokens, score_ranks
-from .strength import change_bars, sensitivity, strength_curves, trade_off
-from .sweeps import bars, dose_response, precision_recall
-from .tuning import cure_and_cost, loss_curves, metric_curves, weight_histogram
-from .weights import cosine_trajectories, delta_heatmap, steering_front
+from .pages import Section, write_page
+from .sweeps import curves, trade_off
+from .tables import select
+from .weights import cosine_trajectories, delta_heatmap, loss_curves, weight_histogram
 
 __all__ = [
     "ExportReport",
+    "Section",
     "TokenHeatmaps",
     "activation_histogram",
     "bars",
     "change_bars",
     "circuit_profile",
     "cosine_trajectories",
-    "cure_and_cost",
+    "curves",
     "delta_heatmap",
-    "dose_response",
     "effect_by_rank",
     "export",
-    "index",
+    "export_all",
     "layer_distribution",
     "loss_curves",
-    "metric_curves",
     "neuron_scatter",
     "overlap",
     "precision_recall",
     "promoted_tokens",
     "score_ranks",
     "score_scatter",
+    "select",
     "sensitivity",
     "static_export_problem",
-    "steering_front",
-    "strength_curves",
     "trade_off",
     "weight_histogram",
+    "write_page",
 ]

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from ..errors import InputError, listed
 from ..units import Circuit, UnitScores, layer_of
-from .theme import COLOURS, SYMBOLS, safe, themed
+from .theme import DOUBLE, SINGLE, colorbar, look, themed, wrapped
 
 
 def circuit_profile(circuits: Mapping[str, Circuit], *, title: str = "Share of the circuit in each layer") -> go.Figure:
@@ -22,14 +22,14 @@ def circuit_profile(circuits: Mapping[str, Circuit], *, title: str = "Share of t
         figure.add_bar(
             x=table["layer"],
             y=table["share"],
-            name=f"{safe(name)} ({len(circuit)} neurons)",
+            name=wrapped(f"{name} ({len(circuit)} neurons)", 46),
             customdata=table["n"],
-            marker={"color": COLOURS[number % len(COLOURS)], "pattern": {"shape": ("", "/", "x", ".")[number % 4]}},
+            marker=look(number).bar(),
             hovertemplate="layer %{x}: %{customdata} neurons, %{y:.1%}<extra></extra>",
         )
     figure.update_xaxes(title_text="layer", dtick=max(1, len(next(iter(circuits.values())).widths) // 16))
     figure.update_yaxes(title_text="share of the circuit", tickformat=".0%")
-    return themed(figure, title, barmode="group")
+    return themed(figure, title, height=180, width=SINGLE, barmode="group")
 
 
 def neuron_scatter(
@@ -47,22 +47,7 @@ def neuron_scatter(
     if a.widths != b.widths:
         raise InputError(f"the scores cover different hook points: {listed(a.widths, 3)} against {listed(b.widths, 3)}")
     names = list(circuits) if circuits else ["first model", "second model"]
-    x = np.concatenate([v.float().numpy() for v in a.scores.values()])
-    y = np.concatenate([b.scores[site].float().numpy() for site in a.scores])
-    counts, x_edges, y_edges = np.histogram2d(x, y, bins=bins)
-    density = np.where(counts > 0, np.log10(np.maximum(counts, 1)), np.nan)
-    figure = go.Figure(
-        go.Heatmap(
-            x=(x_edges[:-1] + x_edges[1:]) / 2,
-            y=(y_edges[:-1] + y_edges[1:]) / 2,
-            z=np.round(density.T, 2),
-            colorscale="Greys",
-            showscale=True,
-            zmin=-0.8,
-            hoverinfo="skip",
-            colorbar={"title": "neurons", "tickvals": [0, 1, 2, 3], "ticktext": ["1", "10", "100", "1,000"]},
-        )
-    )
+    figure = go.Figure(_density(a, b, bins))
     if circuits and len(circuits) == 2:
         first, second = (circuit.members() for circuit in circuits.values())
         parts = (
@@ -76,25 +61,37 @@ def neuron_scatter(
                 x=[a.score_of(*unit) for unit in chosen],
                 y=[b.score_of(*unit) for unit in chosen],
                 mode="markers",
-                marker={
-                    "color": COLOURS[number],
-                    "symbol": SYMBOLS[number],
-                    "size": 8,
-                    "line": {"width": 1, "color": "white"},
-                },
+                marker=look(number).marker(7, line={"width": 1, "color": "white"}),
                 text=[f"L{layer_of(site)}.{index}" for site, index in chosen],
-                name=f"{safe(name)} ({len(chosen)})",
+                name=wrapped(f"{name} ({len(chosen)})", 46),
             )
-    figure.update_xaxes(title_text=f"{safe(a.rule)} in {safe(names[0])}")
-    figure.update_yaxes(title_text=f"{safe(b.rule)} in {safe(names[1])}")
-    return themed(figure, title, height=560)
+    figure.update_xaxes(title_text=wrapped(f"{a.rule} in {names[0]}", 40))
+    figure.update_yaxes(title_text=wrapped(f"{b.rule} in {names[1]}", 40))
+    return themed(figure, title, height=240, width=SINGLE)
+
+
+def _density(a: UnitScores, b: UnitScores, bins: int) -> go.Heatmap:
+    """How many neurons have each pair of scores, on a logarithmic grey scale; cells without any stay white."""
+    x = np.concatenate([v.float().numpy() for v in a.scores.values()])
+    y = np.concatenate([b.scores[site].float().numpy() for site in a.scores])
+    counts, x_edges, y_edges = np.histogram2d(x, y, bins=bins)
+    density = np.where(counts > 0, np.log10(np.maximum(counts, 1)), np.nan)
+    return go.Heatmap(
+        x=(x_edges[:-1] + x_edges[1:]) / 2,
+        y=(y_edges[:-1] + y_edges[1:]) / 2,
+        z=np.round(density.T, 2),
+        colorscale="Greys",
+        zmin=-0.8,
+        hoverinfo="skip",
+        colorbar=colorbar("neurons", tickvals=[0, 1, 2, 3], ticktext=["1", "10", "100", "1,000"]),
+    )
 
 
 def overlap(circuits: Mapping[str, Circuit], *, title: str = "Overlap of circuits (Jaccard)") -> go.Figure:
     """Jaccard index of every pair, with shared and expected-by-chance counts on hover."""
     if len(circuits) < 2:
         raise InputError("overlap needs at least two circuits")
-    names = [safe(name) for name in circuits]
+    names = [wrapped(name, 18) for name in circuits]
     pairs = [[p.overlap(q) for q in circuits.values()] for p in circuits.values()]
     jaccard = [[cell["jaccard"] for cell in row] for row in pairs]
     hover = [[f"{c['shared']} shared, {c['expected_shared']:.1f} expected by chance" for c in row] for row in pairs]
@@ -109,7 +106,9 @@ def overlap(circuits: Mapping[str, Circuit], *, title: str = "Overlap of circuit
             text=hover,
             hoverinfo="text",
             texttemplate="%{z:.2f}",
+            colorbar=colorbar(),
         )
     )
+    figure.update_xaxes(tickangle=0 if sum(map(len, names)) < 24 else 90)
     figure.update_yaxes(autorange="reversed")
-    return themed(figure, title, height=200 + 90 * len(names))
+    return themed(figure, title, height=60 + 36 * len(names), width=SINGLE if len(names) < 5 else DOUBLE)

@@ -6,20 +6,23 @@ not a result.
 
 from __future__ import annotations
 
-import html
 import logging
 import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from ..artifacts import write_atomically
+import plotly.graph_objects as go
+
+from ..artifacts import write_atomically, write_text
 from ..errors import InputError, listed
+from .pages import Section, write_page
+from .theme import DOUBLE
 
 logger = logging.getLogger(__name__)
 
@@ -36,42 +39,36 @@ class ExportReport:
 
 
 def export(
-    figure: Any,
+    figure: go.Figure,
     stem: str | Path,
     *,
     formats: Sequence[str] = ("html", "json", "svg", "png"),
-    width: int = 900,
+    width: int | None = None,
     height: int | None = None,
-    scale: float = 2.0,
+    scale: float = 3.0,
     plotlyjs: Literal[True, "cdn", "directory"] = True,
 ) -> ExportReport:
     """Write a figure as `stem.html`, `stem.json`, … and say what was left out.
 
-    HTML is self-contained; `plotlyjs="directory"` shares one `plotly.min.js` in the folder, "cdn" links it.
-    `scale` multiplies the pixels of PNG. Raises `InputError` for an unknown format.
+    HTML is self-contained; `plotlyjs="directory"` shares one `plotly.min.js` in the folder, "cdn" links it. Width and
+    height (pixels, 96 an inch) are the figure's own unless given; `scale` multiplies the pixels of PNG: 3 gives
+    288 an inch. Raises `InputError` for an unknown format.
     """
     unknown = [form for form in formats if form not in FORMATS]
     if unknown:
         raise InputError(f"no figure format {listed(unknown)}; choose from {listed(FORMATS)}")
     stem = Path(stem)
     stem.parent.mkdir(parents=True, exist_ok=True)
+    layout = figure.layout
+    size = {"width": width or layout.width or DOUBLE, "height": height or layout.height or 480, "scale": scale}
     report = ExportReport()
     for form in formats:
         path = stem.with_name(f"{stem.name}.{form}")
-        if form == "html":
-            if plotlyjs == "directory":
-                _shared_script(stem.parent)
-                text = figure.to_html(include_plotlyjs="plotly.min.js")
-            else:
-                text = figure.to_html(include_plotlyjs=plotlyjs)
-            write_atomically(path, lambda target, t=text: target.write_text(t, encoding="utf-8"))
-        elif form == "json":
-            write_atomically(path, lambda target: target.write_text(figure.to_json(), encoding="utf-8"))
+        if form in ("html", "json"):
+            text = figure.to_json() if form == "json" else _html(figure, path.parent, plotlyjs)
+            write_text(path, text)
         else:
-            reason = static_export_problem()
-            if reason is None:
-                size = {"width": width, "height": height or figure.layout.height or 500, "scale": scale}
-                reason = _write_static(figure, path, form, size)
+            reason = static_export_problem() or _write_static(figure, path, form, size)
             if reason is not None:
                 report.skipped[form] = reason
                 continue
@@ -79,22 +76,31 @@ def export(
     return report
 
 
-def index(folder: str | Path, entries: Iterable[tuple[str, str]], *, title: str = "mechsurgery figures") -> Path:
-    """Write `index.html` that shows every figure page of a folder with its caption (escaped)."""
-    sections = "".join(
-        f"<figure><iframe src='{html.escape(name, quote=True)}' loading='lazy'></iframe>"
-        f"<figcaption>{html.escape(caption)} (<a href='{html.escape(name, quote=True)}'>open</a>)</figcaption></figure>"
-        for name, caption in entries
-    )
-    style = (
-        "body{font-family:Helvetica,Arial,sans-serif;max-width:1000px;margin:2em auto;color:#222}"
-        "figure{margin:0 0 2em}iframe{width:100%;height:660px;border:1px solid #ddd}figcaption{margin:.4em 0}"
-    )
-    page = (
-        f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{html.escape(title)}</title>"
-        f"<style>{style}</style><h1>{html.escape(title)}</h1>{sections}</html>"
-    )
-    return write_atomically(Path(folder) / "index.html", lambda path: path.write_text(page, encoding="utf-8"))
+def _html(figure: go.Figure, folder: Path, plotlyjs: Literal[True, "cdn", "directory"]) -> str:
+    if plotlyjs != "directory":
+        return figure.to_html(include_plotlyjs=plotlyjs)
+    _shared_script(folder)
+    return figure.to_html(include_plotlyjs="plotly.min.js")
+
+
+def export_all(
+    figures: Mapping[str, go.Figure],
+    folder: str | Path,
+    captions: Mapping[str, str] | None = None,
+    *,
+    title: str = "Figures",
+) -> str:
+    """Write every figure in every format that works here, and `index.html` with all of them and their captions.
+
+    Returns sentences that say what was written, and which formats were left out and why.
+    """
+    reports = [export(figure, Path(folder) / name, plotlyjs="directory") for name, figure in figures.items()]
+    captioned = {f"{(captions or {}).get(name, name.replace('_', ' '))} [{name}]": one for name, one in figures.items()}
+    index = write_page(Path(folder) / "index.html", title, [Section("Figures", figures=captioned)])
+    written = sorted({path.suffix[1:] for report in reports for path in report.written})
+    lines = [f"{len(figures)} figures written to {folder} as {', '.join(written)}; open {index}"]
+    skipped = {form: why for report in reports for form, why in report.skipped.items()}
+    return "\n".join(lines + [f"left out {form}: {why}" for form, why in skipped.items()])
 
 
 @cache
@@ -123,7 +129,7 @@ def static_export_problem() -> str | None:
         return f"{reason} (pip install kaleido, and with kaleido 1 or newer a Chrome or Chromium)"
 
 
-def _write_static(figure: Any, path: Path, form: str, size: dict[str, Any]) -> str | None:
+def _write_static(figure: go.Figure, path: Path, form: str, size: dict[str, Any]) -> str | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -140,4 +146,4 @@ def _shared_script(folder: Path) -> None:
 
     path = folder / "plotly.min.js"
     if not path.is_file():
-        write_atomically(path, lambda target: target.write_text(get_plotlyjs(), encoding="utf-8"))
+        write_text(path, get_plotlyjs())

@@ -1,7 +1,7 @@
 """Token heat maps by circuitsvis, many on one page and without network.
 
-circuitsvis writes its whole script (or a link to one) with every picture and puts texts into the script as they are.
-Here the script is written once and the texts are escaped.
+circuitsvis writes its whole script (or a link to one) with every picture, and its script takes each token for HTML:
+`<bos>` vanishes and `<img onerror=…>` runs. Here the script is written once and tokens are shown as the text they are.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import html
 import itertools
 import json
+import re
 from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib import resources
@@ -33,7 +34,12 @@ class TokenHeatmaps:
         parts = []
         for label, tokens, values in self.rows:
             name = f"heat-{next(_NUMBER)}"
-            props = {"tokens": tokens, "values": [round(v, 5) for v in values], "minValue": -top, "maxValue": top}
+            props = {
+                "tokens": [_as_text(token) for token in tokens],
+                "values": [round(v, 5) for v in values],
+                "minValue": -top,
+                "maxValue": top,
+            }
             parts.append(
                 f"<div class='heat'><small>{html.escape(label)}</small><div id='{name}'></div></div>"
                 f"<script>CircuitsVis.render('{name}',CircuitsVis.ColoredTokens,{_json(props)})</script>"
@@ -50,6 +56,15 @@ class TokenHeatmaps:
 
     def _repr_html_(self) -> str:
         return self.script() + self.fragment()
+
+
+def _as_text(token: str) -> str:
+    """A token that reads the same as HTML (in the picture) and as text (in circuitsvis' tooltip).
+
+    An invisible word joiner after `<` and `&` keeps them from beginning a tag or an entity; entities such as `&lt;`
+    would stand in the tooltip as they are.
+    """
+    return re.sub("[<&]", "\\g<0>\u2060", token)
 
 
 def _json(value: object) -> str:

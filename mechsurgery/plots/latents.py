@@ -1,16 +1,19 @@
-"""Figures of latent attribution: rankings against each other, steering effects by rank, two cases side by side."""
+"""Figures of latent attribution: two scores of every latent, steering effects by rank."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 
 from ..errors import InputError
 from ..units import UnitScores
-from .theme import COLOURS, GREY, SYMBOLS, safe, themed, wash
+from .tables import require
+from .theme import GREY, SINGLE, band, look, safe, themed, wrapped
+
+_HALO = {"width": 1, "color": "white"}
 
 
 def score_scatter(
@@ -29,81 +32,67 @@ def score_scatter(
     a, b = x.scores[site].float().numpy(), y.scores[site].float().numpy()
     if len(a) != len(b):
         raise InputError(f"{len(a)} and {len(b)} latents at {site!r}; give scores of the same dictionary")
-    free = np.ones(len(a), dtype=bool)
+    group = np.full(len(a), -1)
+    for number, latents in enumerate((marked or {}).values()):
+        group[[i for i in latents if group[i] < 0]] = number
+    parts = [("other latents", {"color": GREY, "size": 3, "opacity": 0.5})]
+    parts += [(name, look(number).marker(7, line=_HALO)) for number, name in enumerate(marked or {})]
     figure = go.Figure()
-    parts = []
-    for number, (name, latents) in enumerate((marked or {}).items()):
-        own = [i for i in latents if free[i]]
-        free[own] = False
-        parts.append((name, own, number))
-    figure.add_scattergl(
-        x=a[free],
-        y=b[free],
-        mode="markers",
-        name=f"other latents ({int(free.sum())})",
-        text=np.flatnonzero(free),
-        marker={"color": GREY, "size": 4, "opacity": 0.5},
-        hovertemplate="latent %{text}: %{x:.3g}, %{y:.3g}",
-    )
-    for name, own, number in parts:
-        figure.add_scatter(
-            x=a[own],
-            y=b[own],
+    for number, (name, marker) in enumerate(parts, -1):
+        shown = np.flatnonzero(group == number)
+        draw = figure.add_scattergl if number < 0 else figure.add_scatter
+        draw(
+            x=a[shown],
+            y=b[shown],
             mode="markers",
-            name=f"{safe(name)} ({len(own)})",
-            text=own,
-            marker={
-                "color": COLOURS[number],
-                "symbol": SYMBOLS[number],
-                "size": 8,
-                "line": {"width": 1, "color": "white"},
-            },
+            name=wrapped(f"{name} ({len(shown)})", 46),
+            text=shown,
+            marker=marker,
             hovertemplate="latent %{text}: %{x:.3g}, %{y:.3g}",
         )
     first, second = names or (x.rule, y.rule)
-    figure.update_xaxes(title_text=safe(first), zeroline=True, zerolinecolor="#BBB")
-    figure.update_yaxes(title_text=safe(second), zeroline=True, zerolinecolor="#BBB")
-    return themed(figure, title, height=560)
+    figure.update_xaxes(title_text=wrapped(first, 46), zeroline=True, zerolinecolor="#BBB")
+    figure.update_yaxes(title_text=wrapped(second, 36), zeroline=True, zerolinecolor="#BBB")
+    return themed(figure, title, height=230, width=SINGLE)
 
 
 def effect_by_rank(
-    effects: Any, chosen: Mapping[str, Sequence[int]], *, title: str = "Effect of steering each latent alone"
+    effects: pd.DataFrame,
+    chosen: Mapping[str, Sequence[int]],
+    *,
+    title: str = "Effect of steering each latent alone",
+    y_title: str = "change of the rate of bad responses",
 ) -> go.Figure:
-    """Steering effect of every chosen latent by its rank, one marker a ranking, over the band of random latents.
+    """Steering effect of every chosen latent by its rank, a marker for each ranking, over the band of random latents.
 
-    `effects` has columns latent, control, effect, strength, incoherent.
+    `effects` has columns latent, control (whether it is a random latent), effect, strength. Rankings after the second
+    are shown by a click on their name.
     """
-    at = effects.set_index("latent")
+    require(effects, ("latent", "control", "effect", "strength"))
+    if not chosen:
+        raise InputError("no ranking to draw; give {name: latents in order}")
+    by_latent = effects.set_index("latent")
     null = effects.loc[effects["control"], "effect"]
     longest = max(len(latents) for latents in chosen.values())
     figure = go.Figure()
     if len(null):
-        low, high = float(null.min()), float(null.max())
-        figure.add_scatter(
-            x=[0.5, longest + 0.5, longest + 0.5, 0.5],
-            y=[low, low, high, high],
-            fill="toself",
-            mode="lines",
-            line={"width": 0},
-            fillcolor=wash("#9AA0A6", 0.35),
-            hoverinfo="skip",
-            name=f"range of {len(null)} random latents",
-        )
+        ends = [0.5, longest + 0.5]
+        name = f"range of {len(null)} random latents"
+        figure.add_trace(band(ends, [null.min()] * 2, [null.max()] * 2, GREY, name=name, showlegend=True))
     for number, (name, latents) in enumerate(chosen.items()):
-        own = at.loc[list(latents)]
-        hover = [
-            f"latent {latent}: {row.effect:+.2f} at strength {row.strength:+.2g}" for latent, row in own.iterrows()
-        ]
+        rows = by_latent.loc[list(latents)]
         figure.add_scatter(
-            x=list(range(1, len(own) + 1)),
-            y=own["effect"],
+            x=list(range(1, len(rows) + 1)),
+            y=rows["effect"],
             mode="markers",
-            text=hover,
+            text=[
+                f"latent {row.Index}: {row.effect:+.2f} at strength {row.strength:+.2g}" for row in rows.itertuples()
+            ],
             hoverinfo="text",
-            name=safe(name),
+            name=wrapped(name, 46),
             visible=True if number < 2 else "legendonly",
-            marker={"color": COLOURS[number % len(COLOURS)], "symbol": SYMBOLS[number % len(SYMBOLS)], "size": 8},
+            marker=look(number).marker(),
         )
     figure.update_xaxes(title_text="rank")
-    figure.update_yaxes(title_text="change of the rate of bad responses, in the direction sought", tickformat="+.0%")
-    return themed(figure, title, height=520)
+    figure.update_yaxes(title_text=safe(y_title), tickformat="+.0%")
+    return themed(figure, title, height=210, width=SINGLE)

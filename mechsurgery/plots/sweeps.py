@@ -1,186 +1,180 @@
-"""Figures of evaluations: dose–response, ablations side by side, precision and recall."""
+"""Figures over strength: curves of any metric, and behaviour against cost with the Pareto front."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from ..errors import InputError, listed
-from .theme import COLOURS, DASHES, GREY, SYMBOLS, safe, themed, wash
+from .tables import Pick, Series, baseline_of, check_single, hover, is_share, require, select, series, title_of, unpack
+from .theme import GREY, SINGLE, band, errors, safe, stacked, themed
 
-_LABELS = {
-    "refusal": "refusal",
-    "refusal_raw": "refusal, degenerate included",
-    "quality": "output quality",
-    "choice": "multiple choice",
-    "degenerate": "degenerate outputs",
-}
-_NEEDED = ("intervention", "kind", "m", "metric", "n", "value", "low", "high", "prompt_set")
+_X_TITLES = {"toward": "against ← 0 → toward", "m": "m (0 ablates, 1 is unmodified, above 1 amplifies)"}
+Better = Literal["less", "more"]
 
 
-def dose_response(
+def curves(
+    summary: pd.DataFrame,
+    panels: Sequence[Pick],
+    *,
+    x: str = "toward",
+    title: str = "Behaviour and side effects over strength",
+    x_title: str | None = None,
+    log_x: bool = False,
+    width: int = SINGLE,
+) -> go.Figure:
+    """A panel for each (metric, prompt set) or (metric, prompt set, label), with a curve for every intervention.
+
+    Bars are the intervals of the summary. Matched controls are grey: a line each, or the band of their range where
+    they are pooled. `x` is `toward` (signed strength), `m` where all shown are scalings, or a column that the caller
+    added (number of examples …). The unmodified model joins each curve where it has an `x`, and is a dotted line
+    elsewhere. Raises `InputError` where an intervention has no `x`.
+    """
+    require(summary, [x])
+    if not panels:
+        raise InputError("no panels to draw; give (metric, prompt set) pairs")
+    figure, height = stacked([title_of(panel) for panel in panels], [118] * len(panels))
+    seen: set[str] = set()
+    for row, panel in enumerate(panels, 1):
+        rows = select(summary, *unpack(panel))
+        base = baseline_of(rows)
+        for one in series(rows):
+            for trace in _curve(one, base, x):
+                trace.update(legendgroup=one.name, showlegend=one.name not in seen and trace.mode != "none")
+                figure.add_trace(trace, row, 1)
+                seen.add(one.name)
+        _start(figure, base, x, row)
+        if is_share(rows):
+            figure.update_yaxes(range=[-0.04, 1.04], tickformat=".0%", dtick=0.5, row=row, col=1)
+    kind = "log" if log_x else "linear"
+    figure.update_xaxes(type=kind)
+    figure.update_xaxes(title_text=safe(x_title or _X_TITLES.get(x, x)), row=len(panels), col=1)
+    return themed(figure, title, height=height, width=width)
+
+
+def _curve(one: Series, base: pd.DataFrame, x: str) -> list[go.Scatter]:
+    """The traces of one series: a line, or for controls a band of their range or a thin line each."""
+    _check_axis(one.rows, x)
+    if not one.control:
+        line = _through(one.rows, base, x)
+        bars = errors(line["value"], line["low"], line["high"], colour=one.look.colour)
+        return [_line(one, line, x, mode="lines+markers", marker=one.look.marker(), error_y=bars)]
+    if "controls" in one.rows and one.rows["controls"].notna().all():
+        line = _through(one.rows, base.assign(low=base["value"], high=base["value"]), x)
+        shade = band(line[x], line["low"], line["high"], GREY, name=one.name)
+        return [_line(one, line, x), shade.update(showlegend=False)]
+    return [_line(one, _through(rows, base, x), x) for _, rows in one.rows.groupby("intervention", sort=False)]
+
+
+def _line(one: Series, line: pd.DataFrame, x: str, mode: str = "lines", **more: Any) -> go.Scatter:
+    style = one.look.line(1 if one.control else 1.6)
+    facts = {"text": hover(line), "hoverinfo": "text"}
+    return go.Scatter(x=line[x], y=line["value"], name=one.name, mode=mode, line=style, **facts, **more)
+
+
+def _through(rows: pd.DataFrame, base: pd.DataFrame, x: str) -> pd.DataFrame:
+    """The rows and the unmodified model of theirs, in the order of `x`."""
+    check_single(rows, ["intervention", x])
+    own = base[base[x].notna()]
+    if "model" in rows:
+        own = own[own["model"].isin(rows["model"])]
+    joined = rows if rows[x].isin(own[x]).any() or own.empty else pd.concat([rows, own.head(1)])
+    return joined.sort_values(x)
+
+
+def _check_axis(rows: pd.DataFrame, x: str) -> None:
+    lacking = rows[rows[x].isna()]["intervention"].unique()
+    if len(lacking):
+        raise InputError(f"{listed(lacking, 5)} has no {x!r}; leave it out of the summary or choose another x, as 'm'")
+
+
+def _start(figure: go.Figure, base: pd.DataFrame, x: str, row: int) -> None:
+    """A dotted line at the unmodified model: upright at its `x`, level at its value where it has none."""
+    dotted = {"color": "#666", "dash": "dot", "width": 1}
+    if base[x].notna().any():
+        figure.add_vline(x=float(base[x].dropna().iloc[0]), line=dotted, row=row, col=1)
+    else:
+        for value in base["value"]:
+            figure.add_hline(y=float(value), line=dotted, row=row, col=1)
+
+
+def trade_off(
     summary: pd.DataFrame,
     *,
-    x: str = "m",
-    metrics: Sequence[str] = ("refusal", "quality", "choice"),
-    title: str = "Dose–response: scaling the circuit by m",
+    behaviour: Pick,
+    cost: Pick,
+    better: tuple[Better, Better] = ("less", "less"),
+    title: str = "Behaviour against its cost",
+    log_cost: bool = False,
+    width: int = SINGLE,
 ) -> go.Figure:
-    """One panel for each metric over m (0 ablates, 1 is the unmodified model), with 95 % intervals.
+    """Behaviour against cost: a line over strengths for every intervention, and the Pareto front.
 
-    `summary` is that of a results table. Matched random circuits are drawn in grey; the baseline of a model
-    joins each of its curves at m = 1.
+    Both are (metric, prompt set) or (metric, prompt set, label); `better` says of each whether less or more of it is
+    wanted (more of a capability). Matched controls are grey points, the unmodified model a star; on a logarithmic
+    axis, which has no 0, it is a dotted line at its behaviour. Hovering shows the strength.
     """
-    _require(summary, [*_NEEDED, x])
-    shown = [metric for metric in metrics if (summary["metric"] == metric).any()]
-    figure = make_subplots(len(shown), 1, shared_xaxes=True, vertical_spacing=0.05)
-    curves = summary[summary["kind"] != "baseline"]
-    names = [n for n in curves[curves["kind"] != "random"]["intervention"].unique()]
-    for row, metric in enumerate(shown, 1):
-        part = curves[curves["metric"] == metric]
-        for (name, prompt_set), own in part.groupby(["intervention", "prompt_set"], sort=False):
-            models = own["model"].unique() if "model" in own else [None]
-            line = _with_baseline(summary, own, metric, prompt_set, models, x)
-            random = name not in names
-            number = 0 if random else names.index(name)
-            colour = GREY if random else COLOURS[number % len(COLOURS)]
-            legend = "matched random circuits" if random else safe(name)
-            first = row == 1 and not any(trace.name == legend for trace in figure.data)
-            if not random:
-                figure.add_scatter(
-                    x=[*line[x], *line[x][::-1]],
-                    y=[*line["high"], *line["low"][::-1]],
-                    fill="toself",
-                    fillcolor=wash(colour),
-                    line={"width": 0},
-                    mode="lines",
-                    hoverinfo="skip",
-                    showlegend=False,
-                    row=row,
-                    col=1,
-                )
-            figure.add_scatter(
-                x=line[x],
-                y=line["value"],
-                mode="lines" if random else "lines+markers",
-                name=legend,
-                line={"color": colour, "width": 1 if random else 2, "dash": DASHES[number % len(DASHES)]},
-                marker={"symbol": SYMBOLS[number % len(SYMBOLS)], "size": 8},
-                legendgroup=legend,
-                showlegend=first,
-                text=[
-                    f"{v:.3f} [{lo:.3f}, {hi:.3f}], n = {n}"
-                    for v, lo, hi, n in zip(line["value"], line["low"], line["high"], line["n"])
-                ],
-                row=row,
-                col=1,
-            )
-        figure.add_vline(x=1, line={"color": "#666", "dash": "dot", "width": 1}, row=row, col=1)
-        figure.update_yaxes(title_text=_LABELS.get(metric, safe(metric)), range=[-0.04, 1.04], row=row, col=1)
-    figure.update_xaxes(title_text="m (0 ablates, 1 is unmodified, above 1 amplifies)", row=len(shown), col=1)
-    return themed(figure, title, height=130 + 230 * len(shown), legend={"y": -0.12})
+    points = _pairs(select(summary, *unpack(behaviour)), select(summary, *unpack(cost)))
+    base = baseline_of(points)
+    shown = points[points["cost"] > 0] if log_cost else points
+    if shown.empty:
+        raise InputError("no intervention has both metrics; measure both on the same interventions and strengths")
+    figure = go.Figure(_front(shown, better))
+    seen: set[str] = set()
+    for one in series(shown):
+        figure.add_trace(_path(one).update(legendgroup=one.name, showlegend=one.name not in seen))
+        seen.add(one.name)
+    if log_cost:
+        for value in base["value"]:
+            figure.add_hline(y=float(value), line={"color": "#666", "dash": "dot", "width": 1})
+    elif len(base):
+        star = {"symbol": "star", "size": 11, "color": "#000"}
+        figure.add_scatter(x=base["cost"], y=base["value"], mode="markers", marker=star, name="unmodified")
+    shares = (is_share(points), bool(points["scale_cost"].isin(["rate", "label"]).all()))
+    figure.update_yaxes(title_text=safe(title_of(behaviour)), tickformat=".0%" if shares[0] else None)
+    figure.update_xaxes(title_text=safe(title_of(cost)), tickformat=".0%" if shares[1] else None)
+    figure.update_xaxes(type="log" if log_cost else "linear")
+    return themed(figure, title, height=230, width=width)
 
 
-def _with_baseline(
-    summary: pd.DataFrame, own: pd.DataFrame, metric: str, prompt_set: str, models: Any, x: str
-) -> pd.DataFrame:
-    base = summary[
-        (summary["kind"] == "baseline") & (summary["metric"] == metric) & (summary["prompt_set"] == prompt_set)
-    ]
-    if "model" in base:
-        base = base[base["model"].isin(models)]
-    joined = own if (own[x] == 1).any() else pd.concat([own, base.head(1).assign(**{x: 1.0})])
-    return joined.sort_values(x)[[x, "value", "low", "high", "n"]]
+def _pairs(behaviour: pd.DataFrame, cost: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the behaviour with the cost of the same intervention at the same strength (cost, cost_low …)."""
+    keys = [key for key in ("model", "intervention", "strength") if key in behaviour]
+    for rows in (behaviour, cost):
+        check_single(rows, keys)
+    other = cost[[*keys, "value", "low", "high", "scale"]]
+    names = {"value": "cost", "low": "cost_low", "high": "cost_high", "scale": "scale_cost"}
+    return behaviour.merge(other.rename(columns=names), on=keys)
 
 
-def bars(
-    summary: pd.DataFrame, *, metric: str = "refusal", prompt_set: str | None = None, title: str | None = None
-) -> go.Figure:
-    """A metric under every intervention with 95 % intervals, and the range of its matched random circuits.
-
-    Random circuits must be named "random like NAME, seed …" as `Circuit.random_like` does.
-    """
-    _require(summary, _NEEDED)
-    part = summary[summary["metric"] == metric]
-    sets = [prompt_set] if prompt_set else list(part["prompt_set"].unique())
-    figure = go.Figure()
-    for number, own_set in enumerate(sets):
-        rows = part[part["prompt_set"] == own_set]
-        main = rows[rows["kind"] != "random"]
-        labels = [safe(name) for name in main["intervention"]]
-        figure.add_bar(
-            x=main["value"],
-            y=labels,
-            orientation="h",
-            name=safe(own_set),
-            marker={"color": COLOURS[number % len(COLOURS)], "pattern": {"shape": ("", "/", "x")[number % 3]}},
-            error_x=_errors(main),
-            text=[f"n = {n}" for n in main["n"]],
-            textposition="none",
-            hovertemplate="%{y}: %{x:.3f}, %{text}<extra></extra>",
-        )
-        random = rows[rows["kind"] == "random"].copy()
-        if len(random):
-            of = random["intervention"].str.extract(r"^random like (.*), seed \d+$")[0]
-            figure.add_scatter(
-                x=random["value"],
-                y=[safe(name) for name in of],
-                mode="markers",
-                name=f"{safe(own_set)}: matched random circuits",
-                marker={
-                    "color": "white",
-                    "symbol": SYMBOLS[number % 6],
-                    "size": 8,
-                    "line": {"color": COLOURS[number % len(COLOURS)], "width": 2},
-                },
-            )
-    figure.update_xaxes(title_text=_LABELS.get(metric, safe(metric)), range=[0, 1.03])
-    figure.update_yaxes(autorange="reversed")
-    n_bars = part[part["kind"] != "random"]["intervention"].nunique()
-    label = _LABELS.get(metric, metric)
-    height = 180 + 46 * n_bars
-    title = title or f"{label.capitalize()} with each circuit ablated"
-    return themed(figure, title, height=height, barmode="group", legend={"y": -90 / height - 0.12})
-
-
-def precision_recall(table: pd.DataFrame, *, title: str = "Recorded neurons found, at equal budget") -> go.Figure:
-    """Precision and recall of every rule; `table` has columns rule, k, precision, recall."""
-    _require(table, ("rule", "k", "precision", "recall"))
-    figure = go.Figure()
-    for number, column in enumerate(("precision", "recall")):
-        figure.add_bar(
-            x=table[column],
-            y=[safe(rule) for rule in table["rule"]],
-            orientation="h",
-            name=column,
-            marker={"color": COLOURS[number], "pattern": {"shape": ("", "/")[number]}},
-            text=[f"{v:.2f}" for v in table[column]],
-            textposition="outside",
-        )
-    figure.update_xaxes(title_text="share", range=[0, 1.1])
-    figure.update_yaxes(autorange="reversed")
-    return themed(
-        figure, title, height=180 + 50 * len(table), barmode="group", legend={"y": -90 / (180 + 50 * len(table)) - 0.1}
+def _path(one: Series) -> go.Scatter:
+    """Points of one series in the order of strength, joined by a thin line; controls as points alone."""
+    rows = one.rows.sort_values("strength")
+    facts = zip(rows["intervention"], rows["strength"], rows["value"], rows["cost"])
+    return go.Scatter(
+        x=rows["cost"],
+        y=rows["value"],
+        mode="markers" if one.control else "lines+markers",
+        name=one.name,
+        line=one.look.line(0.8),
+        marker=one.look.marker(4 if one.control else 6),
+        error_x=errors(rows["cost"], rows["cost_low"], rows["cost_high"], colour="#CCC"),
+        error_y=errors(rows["value"], rows["low"], rows["high"], colour="#CCC"),
+        text=[f"{safe(name)}, strength {strength:g}: {v:.3g} at {c:.3g}" for name, strength, v, c in facts],
+        hoverinfo="text",
     )
 
 
-def _errors(rows: pd.DataFrame) -> dict[str, Any]:
-    return {
-        "type": "data",
-        "symmetric": False,
-        "array": rows["high"] - rows["value"],
-        "arrayminus": rows["value"] - rows["low"],
-        "color": "#333",
-        "thickness": 1.2,
-    }
-
-
-def _require(table: pd.DataFrame, columns: Sequence[str]) -> None:
-    missing = [column for column in columns if column not in table.columns]
-    if missing:
-        raise InputError(f"the table lacks {listed(missing)}; it needs the columns {listed(columns, 20)}")
-    if not len(table):
-        raise InputError("the table is empty; evaluate something first")
+def _front(points: pd.DataFrame, better: tuple[Better, Better]) -> go.Scatter:
+    """The settings that no other setting beats in both, as a stepped line."""
+    signs = [1 if wish == "less" else -1 for wish in better]
+    array = points[["value", "cost"]].to_numpy(dtype=float) * signs
+    no_worse = (array[None] <= array[:, None]).all(-1)
+    beaten = (no_worse & (array[None] < array[:, None]).any(-1)).any(1)
+    best = points[~beaten & ~np.isnan(array).any(1)].sort_values(["cost", "value"])
+    line = {"color": "#222", "width": 1, "shape": "hv" if better[1] == "less" else "vh"}
+    return go.Scatter(x=best["cost"], y=best["value"], mode="lines", line=line, name="Pareto front", hoverinfo="skip")

@@ -1,135 +1,118 @@
-"""Figures of weight steering: trade-offs of every method, cosine trajectories with null bands, norms by layer."""
+"""Figures of training and weights: loss, probe weights, cosines of updates over steps, numbers by layer."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 
 from ..errors import InputError
-from .theme import COLOURS, DASHES, GREY, SYMBOLS, safe, themed, wash
+from ..units import UnitScores, layer_of
+from .tables import require
+from .theme import DOUBLE, GREY, SINGLE, band, colorbar, errors, look, safe, themed, wrapped
 
 
-def steering_front(
-    summary: Any, *, behaviour: str, capability: str, title: str, names: tuple[str, str] | None = None
-) -> go.Figure:
-    """Behaviour against capability, a line over strengths a method, with intervals; hover gives the strength."""
+def weight_histogram(scores: Mapping[str, UnitScores], *, title: str = "Probe weights", bins: int = 61) -> go.Figure:
+    """Distribution of each probe's weights (share of units, log scale), each divided by its largest."""
+    if not scores:
+        raise InputError("weight_histogram needs the scores of at least one probe")
     figure = go.Figure()
-    methods = [m for m in dict.fromkeys(summary["method"]) if m != "unmodified"]
-    if not methods:
-        raise InputError("nothing to draw: the summary has no method besides the unmodified model")
-    for number, method in enumerate(methods):
-        own = summary[summary["method"] == method]
-        x = own[own["metric"] == behaviour].set_index("k").sort_index()
-        y = own[own["metric"] == capability].set_index("k").reindex(x.index)
+    for number, (name, one) in enumerate(scores.items()):
+        values = np.concatenate([value.float().numpy() for value in one.scores.values()])
+        top = np.abs(values).max() or 1.0
+        counts, edges = np.histogram(values / top, np.linspace(-1, 1, bins + 1))
         figure.add_scatter(
-            x=x["value"],
-            y=y["value"],
+            x=(edges[:-1] + edges[1:]) / 2,
+            y=np.where(counts > 0, counts / len(values), np.nan),
             mode="lines+markers",
-            name=safe(method),
-            text=[f"k = {k:g}" for k in x.index],
-            error_x={
-                "type": "data",
-                "symmetric": False,
-                "array": x["high"] - x["value"],
-                "arrayminus": x["value"] - x["low"],
-                "thickness": 0.7,
-            },
-            error_y={
-                "type": "data",
-                "symmetric": False,
-                "array": y["high"] - y["value"],
-                "arrayminus": y["value"] - y["low"],
-                "thickness": 0.7,
-            },
-            line={"color": COLOURS[number % len(COLOURS)], "dash": DASHES[number % len(DASHES)], "width": 1.5},
-            marker={"symbol": SYMBOLS[number % len(SYMBOLS)], "size": 8},
-            hovertemplate="%{text}: %{x:.1%}, %{y:.1%}<extra>" + safe(method) + "</extra>",
+            name=f"{safe(name)}: {len(values):,} units, largest {top:.3g}",
+            marker={"size": 3},
+            line=look(number).line(),
         )
-    start = summary[summary["method"] == "unmodified"].set_index("metric")["value"]
-    figure.add_scatter(
-        x=[start[behaviour]],
-        y=[start[capability]],
-        mode="markers",
-        name="unmodified",
-        marker={"symbol": "star", "size": 14, "color": "#000"},
-    )
-    first, second = names or (behaviour, capability)
-    figure.update_xaxes(title_text=safe(first), tickformat=".0%")
-    figure.update_yaxes(title_text=safe(second), tickformat=".0%")
-    return themed(figure, title, height=560)
+    figure.update_xaxes(title_text="weight / largest weight")
+    figure.update_yaxes(title_text="share of units", type="log", dtick=1)
+    return themed(figure, title, height=190, width=SINGLE)
 
 
-def cosine_trajectories(rows: Any, *, direction: str, title: str | None = None) -> go.Figure:
-    """Cosine with one direction by training step, a line a fine-tune (mean over seeds), over the null band.
+def loss_curves(curves: Mapping[str, Sequence[Mapping[str, float]]], *, title: str = "Training loss") -> go.Figure:
+    """Training loss by step; `curves` is {name: [{step, loss, and maybe validation}, …]}."""
+    figure = go.Figure()
+    for number, (name, curve) in enumerate(curves.items()):
+        style = look(number)
+        steps, losses = [row["step"] for row in curve], [row["loss"] for row in curve]
+        figure.add_scatter(x=steps, y=losses, mode="lines", name=wrapped(name, 46), line=style.line())
+        checked = [(row["step"], row["validation"]) for row in curve if "validation" in row]
+        if checked:
+            figure.add_scatter(
+                x=[step for step, _ in checked],
+                y=[value for _, value in checked],
+                mode="markers",
+                name=f"{wrapped(name, 46)}, validation",
+                marker={"color": style.colour, "symbol": "diamond-open", "size": 6},
+            )
+    figure.update_xaxes(title_text="step")
+    figure.update_yaxes(title_text="loss (nats a token)", type="log", dtick="D2")
+    return themed(figure, title, height=190, width=SINGLE)
 
-    `rows` has columns step, direction, kind, cosine, task, seed.
+
+def cosine_trajectories(rows: pd.DataFrame, *, direction: str, title: str | None = None) -> go.Figure:
+    """Cosine with one direction by training step: the mean over seeds of each fine-tune, over a band of chance.
+
+    `rows` has columns step, direction, kind ("direction" or "random"), cosine, task. Bars are the lowest and highest
+    seed; the band holds 95 % of the random directions.
     """
-    own = rows[rows["direction"] == direction]
-    if not len(own):
+    require(rows, ("step", "direction", "kind", "cosine", "task"))
+    along = rows[rows["direction"] == direction]
+    if not len(along):
         raise InputError(f"no rows of direction {direction!r}")
-    null = own[own["kind"] == "random"].groupby("step")["cosine"]
+    null = along[along["kind"] == "random"].groupby("step")["cosine"]
     figure = go.Figure()
     if len(null):
         low, high = null.quantile(0.025), null.quantile(0.975)
-        figure.add_scatter(
-            x=[*low.index, *high.index[::-1]],
-            y=[*low, *high[::-1]],
-            fill="toself",
-            mode="lines",
-            line={"width": 0},
-            fillcolor=wash(GREY, 0.4),
-            name="random directions, 95 %",
-            hoverinfo="skip",
-        )
-    for number, (task, group) in enumerate(own[own["kind"] == "direction"].groupby("task", sort=False)):
+        figure.add_trace(band(low.index, low, high, GREY, name="random directions, 95 %", showlegend=True))
+    for number, (task, group) in enumerate(along[along["kind"] == "direction"].groupby("task", sort=False)):
         by_step = group.groupby("step")["cosine"]
-        mean = by_step.mean()
+        mean, style = by_step.mean(), look(number)
         figure.add_scatter(
             x=mean.index,
             y=mean,
             mode="lines+markers",
-            name=safe(task),
-            error_y={
-                "type": "data",
-                "symmetric": False,
-                "array": by_step.max() - mean,
-                "arrayminus": mean - by_step.min(),
-                "thickness": 0.7,
-            },
-            line={"color": COLOURS[number % len(COLOURS)], "dash": DASHES[number % len(DASHES)]},
-            marker={"symbol": SYMBOLS[number % len(SYMBOLS)]},
+            name=wrapped(task, 46),
+            error_y=errors(mean, by_step.min(), by_step.max(), colour=style.colour),
+            line=style.line(),
+            marker=style.marker(5),
         )
     figure.update_xaxes(title_text="training step")
-    figure.update_yaxes(title_text=f"cosine of the update with {safe(direction)}")
-    return themed(figure, title or f"Updates of fine-tunes along {direction}", height=520)
+    figure.update_yaxes(title_text=f"cosine with {safe(direction)}")
+    return themed(figure, title or f"Updates of fine-tunes along {direction}", height=220, width=SINGLE)
 
 
 def delta_heatmap(values: Mapping[str, float], *, title: str, label: str) -> go.Figure:
-    """A number a parameter (a norm or cosine) by layer and kind of weight."""
+    """A number for every weight of the blocks (a norm or cosine), by layer and kind of weight."""
     table: dict[str, dict[int, float]] = {}
     for name, value in values.items():
-        match = re.fullmatch(r"blocks\.(\d+)\.(.+)", name)
-        if match:
-            table.setdefault(match.group(2), {})[int(match.group(1))] = value
+        if layer_of(name) >= 0:
+            table.setdefault(name.split(".", 2)[2], {})[layer_of(name)] = value
     if not table:
         raise InputError("no parameter of a block among the values")
     layers = sorted({layer for row in table.values() for layer in row})
-    z = [[row.get(layer, np.nan) for layer in layers] for row in table.values()]
     signed = any(v < 0 for v in values.values())
+    written = len(layers) <= 12
     figure = go.Figure(
         go.Heatmap(
-            z=z,
+            z=[[row.get(layer, np.nan) for layer in layers] for row in table.values()],
             x=layers,
             y=[safe(kind) for kind in table],
             colorscale="RdBu" if signed else "Blues",
             zmid=0 if signed else None,
-            colorbar={"title": safe(label)},
-            texttemplate="%{z:.2f}",
+            colorbar=colorbar(label),
+            texttemplate="%{z:.2f}" if written else None,
+            textfont={"size": 9},
         )
     )
-    figure.update_xaxes(title_text="layer", dtick=max(1, len(layers) // 16))
-    return themed(figure, title, height=160 + 40 * len(table))
+    figure.update_xaxes(title_text="layer", dtick=max(1, len(layers) // 12))
+    figure.update_yaxes(autorange="reversed")
+    width = max(SINGLE, min(DOUBLE, 170 + 34 * len(layers)))
+    return themed(figure, title, height=20 + 24 * len(table), width=width)

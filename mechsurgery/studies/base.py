@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import plotly.graph_objects as go
 
-from ..artifacts import save_json, write_atomically
-from .figures import export_all
-from .report import Section, write_report
+from ..artifacts import save_json, write_atomically, write_text
+from ..plots import Section, export_all, write_page
 
 #: Verdicts on a claim. It holds only where the interval or test leaves no doubt.
 HELD, FAILED, UNDECIDED, UNMEASURED = "held", "did not hold", "undecided", "not measured"
@@ -22,48 +22,52 @@ HELD, FAILED, UNDECIDED, UNMEASURED = "held", "did not hold", "undecided", "not 
 class Study:
     """Everything a study measured: tables and figures by name, results, artefacts that save themselves, and how.
 
-    `artefacts` are circuits, scores or deltas, `info` has at least a `title`.
+    `results` are results or plain tables of rows, `artefacts` circuits, scores or deltas, `info` has at least a
+    `title`, `sections` make the page of the report, and tables whose name begins with one of `quiet` are left out of
+    `text`.
     """
 
     tables: dict[str, pd.DataFrame]
-    figures: dict[str, Any]
+    figures: dict[str, go.Figure]
     results: dict[str, Any]
     artefacts: dict[str, Any]
-    info: dict[str, Any] = field(default_factory=dict)
-
-    #: Beginnings of the names of tables that `text` leaves out.
-    _quiet = ("Figure", "Layer", "Trade")
+    info: dict[str, Any]
+    sections: tuple[Section, ...] = ()
+    quiet: tuple[str, ...] = field(default=("Figure", "Layer", "Trade"), kw_only=True)
 
     def text(self) -> str:
         """The main tables as plain text."""
-        shown = [name for name in self.tables if not name.startswith(self._quiet)]
-        return "\n\n".join(f"{name}\n{to_markdown(self.tables[name])}" for name in shown)
-
-    def sections(self) -> list[Section]:
-        """The report's sections: every table, then every figure."""
-        return [Section("Tables", (), self.tables), Section("Figures", (), {}, self.figures)]
+        shown = {name: table for name, table in self.tables.items() if not name.startswith(self.quiet)}
+        return "\n\n".join(f"{name}\n{to_markdown(table)}" for name, table in shown.items())
 
     def save(self, out: str | Path) -> str:
         """Write tables (CSV, Markdown, LaTeX), figures, rows, artefacts and `report.html`; say what was written."""
         out = Path(out)
         write_tables(out / "tables", self.tables)
-        for name, found in self.results.items():
-            found.save(out / "results" / slug(name))
+        for name, rows in self.results.items():
+            _save_rows(rows, out / "results" / slug(name))
         for name, artefact in self.artefacts.items():
             artefact.save(out / "circuits" / slug(name))
         save_json(out / "study.json", self.info)
         written = export_all(self.figures, out / "figures")
-        report = write_report(out / "report.html", self.info["title"], self.sections())
+        report = write_page(out / "report.html", self.info["title"], self.sections)
         return f"{written}\n{len(self.tables)} tables and the report written; open {report}"
 
 
-def write_tables(folder: Path, tables: dict[str, pd.DataFrame]) -> None:
+def _save_rows(rows: Any, path: Path) -> None:
+    """Results in a folder of their own, a plain table as Parquet."""
+    if isinstance(rows, pd.DataFrame):
+        write_atomically(path.with_name(f"{path.name}.parquet"), lambda target: rows.to_parquet(target, index=False))
+    else:
+        rows.save(path)
+
+
+def write_tables(folder: Path, tables: Mapping[str, pd.DataFrame]) -> None:
     """Every table as CSV, Markdown and LaTeX, named by what stands before the colon of its title."""
     for name, table in tables.items():
         forms = {"csv": table.to_csv(index=False), "md": to_markdown(table), "tex": to_latex(table, name)}
         for ending, text in forms.items():
-            path = folder / f"{slug(name.split(':')[0])}.{ending}"
-            write_atomically(path, lambda target, t=text: target.write_text(t, encoding="utf-8"))
+            write_text(folder / f"{slug(name.split(':')[0])}.{ending}", text)
 
 
 def slug(name: str) -> str:
@@ -85,6 +89,6 @@ def to_latex(table: pd.DataFrame, caption: str) -> str:
     return table.rename(columns=str).to_latex(index=False, escape=True, float_format="%.3g", caption=caption)
 
 
-def settings_table(info: dict[str, Any], keep: Iterable[str]) -> pd.DataFrame:
+def settings_table(info: Mapping[str, Any], keep: Iterable[str]) -> pd.DataFrame:
     """How a study was made, as rows of setting and value."""
     return pd.DataFrame([{"setting": name, "value": str(info[name])} for name in keep if name in info])

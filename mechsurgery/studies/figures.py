@@ -1,10 +1,11 @@
-"""Figures of studies, and writing a folder of them with one index page."""
+"""Figures of the demo and of comparing two models."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+
+import pandas as pd
+import plotly.graph_objects as go
 
 from .. import plots
 from ..evaluation import Results
@@ -12,7 +13,7 @@ from .compare import Comparison
 from .localisers import LocaliserStudy
 
 
-def comparison_figures(result: Comparison) -> dict[str, Any]:
+def comparison_figures(result: Comparison) -> dict[str, go.Figure]:
     """Layer profile, per-neuron scatter and overlap of two models."""
     first, second = result.scores.values()
     return {
@@ -22,11 +23,12 @@ def comparison_figures(result: Comparison) -> dict[str, Any]:
     }
 
 
-def localiser_figures(study: LocaliserStudy, *, published: str = "difference (published)") -> dict[str, Any]:
+def localiser_figures(study: LocaliserStudy, *, published: str = "difference (published)") -> dict[str, go.Figure]:
     """Score distribution of the published rule, and refusal after ablating each localiser's circuit."""
+    summary = study.results.summary()
     figures = {
         "layer_distribution": plots.layer_distribution(study.scores[published], study.circuits[published]),
-        "ablation": plots.bars(study.results.summary(), metric="refusal"),
+        "ablation": plots.bars(summary, _panels(summary, ["refusal"]), title="Refusal with each circuit ablated"),
     }
     if "precision" in study.table.columns:
         found = study.table.dropna(subset=["precision"]).rename(columns={"ablated": "rule"})
@@ -34,24 +36,13 @@ def localiser_figures(study: LocaliserStudy, *, published: str = "difference (pu
     return figures
 
 
-def dose_figure(results: Results) -> Any:
+def dose_figure(results: Results) -> go.Figure:
     """Refusal, quality and multiple choice over m."""
-    return plots.dose_response(results.summary())
+    summary = results.summary()
+    return plots.curves(summary, _panels(summary, ["refusal", "quality", "choice"]), x="m", title="Scaling the circuit")
 
 
-def export_all(figures: Mapping[str, Any], folder: Path, *, captions: Mapping[str, str] | None = None) -> str:
-    """Write every figure in every format that works here, and an `index.html`.
-
-    Returns sentences that say what was written, and which formats were left out and why.
-    """
-    captions = captions or {}
-    reports = {}
-    for name, figure in figures.items():
-        reports[name] = plots.export(figure, Path(folder) / name, plotlyjs="directory")
-    entries = [(f"{name}.html", captions.get(name, name.replace("_", " "))) for name in figures]
-    index = plots.index(Path(folder), entries)
-    written = sorted({path.suffix[1:] for report in reports.values() for path in report.written})
-    skipped = {form: why for report in reports.values() for form, why in report.skipped.items()}
-    lines = [f"{len(figures)} figures written to {folder} as {', '.join(written)}; open {index}"]
-    lines += [f"left out {form}: {why}" for form, why in skipped.items()]
-    return "\n".join(lines)
+def _panels(summary: pd.DataFrame, metrics: Sequence[str]) -> list[tuple[str, str]]:
+    """(metric, prompt set) for every prompt set on which a metric was measured."""
+    measured = summary[summary["metric"].isin(metrics)].drop_duplicates(["metric", "prompt_set"])
+    return [pair for metric in metrics for pair in zip(measured["metric"], measured["prompt_set"]) if pair[0] == metric]

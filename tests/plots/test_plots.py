@@ -5,10 +5,12 @@ import sys
 
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 import pytest
 import torch
+from support.summaries import summary
 
-from mechsurgery import Circuit, UnitScores, plots
+from mechsurgery import UnitScores, plots
 from mechsurgery.errors import InputError
 
 export_module = sys.modules["mechsurgery.plots.export"]
@@ -19,18 +21,6 @@ def make_scores(seed, layers=4, width=200, rule="difference"):
     return UnitScores(
         {f"blocks.{i}.mlp.hook_post": torch.randn(width, generator=generator) * (i + 1) for i in range(layers)}, rule
     )
-
-
-def summary(name="circuit <b>x</b>"):
-    rows = []
-    for metric in ("refusal", "quality", "choice"):
-        prompt_set = "questions" if metric == "choice" else "dangerous"
-        rows.append(("baseline", "baseline", 1.0, metric, 100, 0.9, 0.8, 0.95, prompt_set))
-        rows += [(name, "circuit", m, metric, 100, 0.4 * m, 0.3 * m, 0.45 * m, prompt_set) for m in (0.0, 0.5, 2.0)]
-        rows += [
-            (f"random like {name}, seed {s}", "random", 0.0, metric, 100, 0.8, 0.7, 0.9, prompt_set) for s in (0, 1)
-        ]
-    return pd.DataFrame(rows, columns="intervention kind m metric n value low high prompt_set".split())
 
 
 def test_layer_distribution_shows_quantiles_and_every_circuit_neuron():
@@ -51,21 +41,6 @@ def test_half_a_million_neurons_make_a_light_figure():
     circuit = big.top(fraction=0.001)
     assert len(plots.layer_distribution(big, circuit).to_json()) < 1_000_000
     assert len(plots.neuron_scatter(big, big, circuits={"a": circuit, "b": circuit}).to_json()) < 1_000_000
-
-
-def test_dose_response_joins_the_baseline_at_one():
-    figure = plots.dose_response(summary())
-    line = next(t for t in figure.data if t.mode == "lines+markers")
-    assert list(line.x) == [0.0, 0.5, 1.0, 2.0]
-    assert list(line.y) == [0.0, 0.2, 0.9, 0.8]
-
-
-def test_bars_have_the_tables_values_and_intervals():
-    figure = plots.bars(summary(), metric="refusal")
-    bar = figure.data[0]
-    assert list(bar.x) == [0.9, 0.0, 0.2, 0.8]
-    assert list(bar.error_x.array) == pytest.approx([0.05, 0.0, 0.025, 0.1])
-    assert list(figure.data[1].x) == [0.8, 0.8]
 
 
 def test_scatter_sorts_members_into_shared_and_own():
@@ -98,8 +73,9 @@ def test_text_of_users_is_escaped_everywhere():
     circuits = {bad: make_scores(0).top(k=3, name=bad), "b": make_scores(1).top(k=3)}
     scores = {name: make_scores(0, rule=bad) for name in circuits}
     figures = [
-        plots.dose_response(summary(bad)),
-        plots.bars(summary(bad)),
+        plots.curves(summary(bad), [("refusal", "harmful")]),
+        plots.bars(summary(bad), [("refusal", "harmful")]),
+        plots.trade_off(summary(bad), behaviour=("refusal", "harmful"), cost=("kl", "neutral")),
         plots.circuit_profile(circuits),
         plots.overlap(circuits),
         plots.layer_distribution(scores[bad], circuits[bad], title=bad),
@@ -113,11 +89,7 @@ def test_text_of_users_is_escaped_everywhere():
         assert "<a href" not in json.dumps(json.loads(figure.to_json()), ensure_ascii=False)
 
 
-def test_missing_columns_and_empty_tables_say_what_is_needed():
-    with pytest.raises(InputError, match="'low'"):
-        plots.dose_response(summary().drop(columns="low"))
-    with pytest.raises(InputError, match="empty"):
-        plots.bars(summary().head(0))
+def test_circuits_and_scores_that_do_not_fit_are_refused():
     with pytest.raises(InputError, match="two circuits"):
         plots.overlap({"a": make_scores(0).top(k=1)})
     with pytest.raises(InputError, match="different hook points"):
@@ -134,18 +106,12 @@ def test_export_writes_html_and_json_and_reports_what_it_left_out(tmp_path, monk
     assert json.loads((tmp_path / "f.json").read_text())["data"][0]["type"] == "bar"
     with pytest.raises(InputError, match="'gif'"):
         plots.export(figure, tmp_path / "f", formats=("gif",))
-    page = plots.index(tmp_path, [("f.html", "<script>alert(1)</script>")]).read_text()
-    assert "<script>" not in page
 
 
 def test_a_figure_that_cannot_be_drawn_is_reported_and_not_raised(tmp_path, monkeypatch):
     monkeypatch.setattr(export_module, "static_export_problem", lambda: None)
 
-    class Broken:
-        layout = plots.circuit_profile(
-            {"a": Circuit.from_indices({"blocks.0.mlp.hook_post": [1]}, {"blocks.0.mlp.hook_post": 4})}
-        ).layout
-
+    class Broken(go.Figure):
         def to_image(self, **_):
             raise RuntimeError("the browser is gone")
 
@@ -157,6 +123,8 @@ def test_static_pictures_where_a_browser_engine_works(tmp_path):
     problem = plots.static_export_problem()
     if problem is not None:
         pytest.skip(problem)
-    report = plots.export(plots.dose_response(summary()), tmp_path / "f", formats=("svg", "png"))
+    report = plots.export(plots.curves(summary(), [("refusal", "harmful")]), tmp_path / "f", formats=("svg", "png"))
     assert [path.suffix for path in report.written] == [".svg", ".png"]
-    assert (tmp_path / "f.png").read_bytes().startswith(b"\x89PNG")
+    header = (tmp_path / "f.png").read_bytes()[:24]
+    assert header.startswith(b"\x89PNG")
+    assert int.from_bytes(header[16:20], "big") == 3 * 330  # one column of a paper at 288 dots an inch

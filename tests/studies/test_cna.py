@@ -111,10 +111,10 @@ def test_the_report_stands_alone_and_escapes_text(study, out):
     names = {path.name for path in (out / "tables").iterdir()}
     assert {f"table_{i}.{e}" for i in range(1, 5) for e in ("csv", "md", "tex")} <= names
     assert (out / "circuits" / "instruct.safetensors").is_file()
-    from mechsurgery.studies.report import Section, write_report
+    from mechsurgery.plots import Section, write_page
 
     bad = pd.DataFrame({"<b>name</b>": ["<script>alert(1)</script>", "&"]})
-    text = write_report(out / "bad.html", "<i>t</i>", [Section("<u>s</u>", ("<img src=x>",), {"<p>": bad})]).read_text()
+    text = write_page(out / "bad.html", "<i>t</i>", [Section("<u>s</u>", ("<img src=x>",), {"<p>": bad})]).read_text()
     body = text[text.index("<body>") :]
     for raw in ("<script>alert", "<i>t", "<u>s", "<img", "<b>name"):
         assert raw not in body

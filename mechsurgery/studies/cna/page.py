@@ -6,8 +6,8 @@ from typing import Any
 
 import pandas as pd
 
+from ...plots import Section
 from ..base import FAILED, UNDECIDED, UNMEASURED
-from ..report import Section
 from .methods import CNA
 
 _FIGURES = {

@@ -35,7 +35,6 @@ from ...prompts import ContrastSet
 from ...units import Circuit
 from ..base import Study
 from ..compare import Comparison, compare
-from ..report import Section
 from . import methods, tables
 from .claims import claims
 from .data import StudyData, showing, study_data
@@ -58,10 +57,6 @@ class CNAStudy(Study):
     def circuits(self) -> dict[str, Circuit]:
         """The located circuits by name."""
         return self.artefacts
-
-    def sections(self) -> list[Section]:
-        """The report: claims beside numbers, what did not hold, tables, figures, responses to read."""
-        return sections(self)
 
 
 def cna(
@@ -137,6 +132,7 @@ def cna(
         runs={name: one.info for name, one in measured.results.items()},
     )
     study = CNAStudy(_tables(measured), _figures(measured), measured.results, measured.circuits, info)
+    study = replace(study, sections=tuple(sections(study)))
     if out is not None:
         logger.info("%s", study.save(out))
     return study

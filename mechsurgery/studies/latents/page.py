@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ...plots import Section
 from ..base import FAILED, UNDECIDED, UNMEASURED, settings_table
-from ..report import Section
 from .steering import FDR, MAX_INCOHERENT
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,6 @@ from ...prompts import encode
 from ...prompts.pairs import CompletionPairs
 from ...units import UnitScores
 from ..base import Study
-from ..report import Section
 from . import steering
 from .cases import WORLD_CASES, LatentCase, world_case
 from .figures import figures
@@ -68,11 +67,7 @@ class LatentStudy(Study):
 
     cases: tuple[CaseResult, ...] = ()
 
-    _quiet = ("Oracle", "Steering", "Responses", "Reading")
-
-    def sections(self) -> list[Section]:
-        """The report: claims beside numbers, what did not hold, tables, figures, latents to read."""
-        return sections(self)
+    quiet: tuple[str, ...] = field(default=("Oracle", "Steering", "Responses", "Reading"), kw_only=True)
 
     def save(self, out: str | Path) -> str:
         """As every study; the sampled completions are kept too."""
@@ -166,7 +161,8 @@ def latents(
     scores = {f"{r.case.name} {name}": one for r in done for name, one in r.scores.items()}
     results = {f"{r.case.name} {name}": one for r in done for name, one in r.results.items()}
     found = tables(done, dictionary)
-    made = LatentStudy(found, figures(done, dictionary), results, scores, info, tuple(done))
+    made = LatentStudy(found, figures(done, dictionary), results, scores, info, cases=tuple(done))
+    made = replace(made, sections=tuple(sections(made)))
     if out is not None:
         logger.info("%s", made.save(out))
     return made

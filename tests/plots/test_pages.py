@@ -1,0 +1,119 @@
+"""Pages and heat maps: everything that users and models wrote is shown as text; figures fit a paper's columns."""
+
+import html.parser
+import json
+import re
+
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+from support.summaries import summary
+
+from mechsurgery import plots
+from mechsurgery.errors import InputError
+from mechsurgery.plots import Section, TokenHeatmaps, write_page
+from mechsurgery.studies.base import Study
+
+TOKENS = ["<bos>", "<h1>", "x<y", "<img/src=x onerror=alert(1)>", "&lt;", "a & b", "</script>", "<!--", "<?x", " ok"]
+
+
+class Reader(html.parser.HTMLParser):
+    """Reads HTML as a browser's innerHTML does: text, and every tag or comment."""
+
+    def __init__(self, source):
+        super().__init__()
+        self.text, self.others = "", []
+        self.feed(source)
+        self.close()
+
+    def handle_data(self, data):
+        self.text += data
+
+    def handle_starttag(self, tag, attrs):
+        self.others.append(tag)
+
+    def handle_endtag(self, tag):
+        self.others.append(tag)
+
+    handle_comment = handle_decl = handle_pi = handle_endtag
+
+
+def test_tokens_are_shown_as_the_text_they_are():
+    fragment = TokenHeatmaps([("<i>row</i>", TOKENS, range(len(TOKENS)))]).fragment()
+    assert fragment.count("<script>") == fragment.count("</script>") == 1
+    drawn = json.loads(re.search(r"ColoredTokens,(.*)\)</script>", fragment)[1])["tokens"]
+    for token, given in zip(TOKENS, drawn, strict=True):
+        reader = Reader(given)  # the picture is innerHTML, the tooltip plain text
+        assert not reader.others
+        assert reader.text.replace("\u2060", "") == given.replace("\u2060", "") == token
+    assert "<i>" not in fragment
+    with pytest.raises(InputError, match="2 tokens and 1 values"):
+        TokenHeatmaps([("r", ["a", "b"], [1.0])])
+
+
+def test_circuitsvis_still_takes_tokens_for_html():
+    # where this fails, the word joiners of `heatmaps` are needed no more
+    assert "dangerouslySetInnerHTML:{__html:" in TokenHeatmaps.script()
+
+
+def test_a_page_stands_alone_and_escapes_all_text(tmp_path):
+    figures = {"<u>caption</u>": plots.curves(summary(), [("refusal", "harmful")])}
+    table = pd.DataFrame({"<b>name</b>": ["<script>alert(1)</script>", "held"], "n": [0.12345, None]})
+    maps = {"<s>heat</s>": TokenHeatmaps([("row", ["a"], [1.0])])}
+    section = Section("<u>s</u>", ("<img src=x>",), {"<p>": table}, figures, maps)
+    page = write_page(tmp_path / "page.html", "<i>t</i>", [section, Section("second")]).read_text()
+    assert "<script src" not in page
+    body = page[page.index("<body>") :]
+    for raw in ("<script>alert", "<i>t", "<u>", "<img", "<b>name", "<p><", "<s>heat"):
+        assert raw not in body
+    assert "<td class='held'>held</td>" in body
+    assert "0.123<" in body
+    assert page.count("CircuitsVis.render(") == 1
+    again = write_page(tmp_path / "again.html", "<i>t</i>", [Section("second")]).read_text()
+    assert "plotly" not in again
+
+
+def test_all_figures_are_written_with_one_page_that_shows_them(tmp_path, monkeypatch):
+    import sys
+
+    monkeypatch.setattr(sys.modules["mechsurgery.plots.export"], "static_export_problem", lambda: "no browser")
+    figures = {name: plots.curves(summary(), [("refusal", "harmful")]) for name in ("first_one", "second")}
+    said = plots.export_all(figures, tmp_path, dict.fromkeys(figures, "<b>same caption</b>"))
+    assert said.startswith("2 figures written to")
+    assert "left out png: no browser" in said
+    page = (tmp_path / "index.html").read_text()
+    assert page.count("&lt;b&gt;same caption&lt;/b&gt; [") == 2
+    assert {"first_one.html", "second.json", "plotly.min.js"} <= {path.name for path in tmp_path.iterdir()}
+
+
+@pytest.mark.parametrize("entries", [1, 3, 8])
+@pytest.mark.parametrize("width", [330, 680])
+def test_title_and_legend_have_the_room_their_lines_need(entries, width):
+    figure = go.Figure([go.Scatter(x=[0], y=[0], name=f"an intervention {i}") for i in range(entries)])
+    plots.theme.themed(figure, "a long title " * 8, height=200, width=width)
+    layout = figure.layout
+    assert layout.width == width
+    assert layout.height - layout.margin.t - layout.margin.b == 200
+    assert layout.margin.t >= 12 * (layout.title.text.count("<br>") + 1)
+    assert all(len(line) * 7 < width for line in layout.title.text.split("<br>"))
+    columns = width // ((layout.legend.entrywidth or width) + 46) if entries > 1 else 1
+    assert layout.margin.b >= 26 + (16 * -(-entries // columns) if entries > 1 else 0)
+
+
+def test_a_study_writes_its_tables_rows_figures_and_page(tmp_path):
+    table = pd.DataFrame({"claim": ["a & b"], "verdict": ["held"]})
+    figures = {"curves": plots.curves(summary(), [("refusal", "harmful")])}
+    page = (Section("Claims", ("One.",), {"": table}),)
+    study = Study({"Claims: all": table, "Figure 1": table}, figures, {"rows": table}, {}, {"title": "A study"}, page)
+    assert "Figure 1" not in study.text()
+    said = study.save(tmp_path)
+    assert "1 figures written" in said
+    assert "2 tables and the report written" in said
+    assert {path.name for path in (tmp_path / "tables").iterdir()} == {
+        f"{name}.{ending}" for name in ("claims", "figure_1") for ending in ("csv", "md", "tex")
+    }
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "results" / "rows.parquet"), table)
+    report = (tmp_path / "report.html").read_text()
+    assert "A study" in report
+    assert "<td>a &amp; b</td>" in report
+    assert r"a \& b" in (tmp_path / "tables" / "claims.tex").read_text()

@@ -1,0 +1,189 @@
+"""Figures over strength and side by side hold the numbers of the summary they are given."""
+
+import pandas as pd
+import pytest
+from support.summaries import pooled, summary
+
+from mechsurgery import plots
+from mechsurgery.errors import InputError
+
+HARMFUL, KL = ("refusal", "harmful"), ("kl", "neutral")
+
+
+def named(figure, text):
+    return [trace for trace in figure.data if trace.name and text in trace.name]
+
+
+def test_curves_pass_through_the_baseline_on_the_axis_toward():
+    figure = plots.curves(summary(), [HARMFUL, KL])
+    refusal, kl = named(figure, "CNA")
+    assert refusal.name == "CNA &lt;b&gt;x&lt;/b&gt;"
+    assert list(refusal.x) == [-1, -0.5, 0, 1]
+    assert list(refusal.y) == pytest.approx([0.5, 0.7, 0.9, 1])
+    assert list(refusal.error_y.arrayminus) == pytest.approx([0.08] * 4)
+    assert list(kl.y) == pytest.approx([0.5, 0.125, 0, 0.5])
+    assert figure.layout.xaxis2.title.text == "against ← 0 → toward"
+    assert sorted(trace.name for trace in figure.data if trace.showlegend) == sorted(
+        ["CNA &lt;b&gt;x&lt;/b&gt;", "CAA, harmful − harmless", "matched controls"]
+    )
+
+
+def test_controls_are_found_by_what_they_control_and_never_by_name():
+    table = summary()
+    figure = plots.curves(table, [HARMFUL])
+    assert [list(trace.y) for trace in named(figure, "matched")] == [pytest.approx([0.86, 0.9, 0.94])] * 2
+    table.loc[table["intervention"] == "control 0", "control_of"] = None
+    figure = plots.curves(
+        table.assign(intervention=table["intervention"].replace({"control 0": "random like"})), [HARMFUL]
+    )
+    assert len(named(figure, "matched")) == 1
+    assert len(named(figure, "random like")) == 1
+
+
+def test_pooled_controls_are_a_band_of_their_range():
+    table = pooled(summary())
+    table.loc[table["control_of"].notna(), ["low", "high"]] = [0.2, 0.4]
+    line, shade = named(plots.curves(table, [HARMFUL]), "matched")
+    assert (line.mode, shade.fill) == ("lines", "toself")
+    assert list(shade.y) == [0.2, 0.9, 0.2, 0.4, 0.9, 0.4]
+
+
+def test_m_is_an_axis_where_all_shown_are_scalings():
+    figure = plots.curves(summary(steering=False), [HARMFUL], x="m")
+    assert list(named(figure, "CNA")[0].x) == [0, 0.5, 1, 2]
+    with pytest.raises(InputError, match="'CAA, harmful − harmless' has no 'm'"):
+        plots.curves(summary(), [HARMFUL], x="m")
+
+
+def test_a_column_that_the_caller_added_is_an_axis_and_the_baseline_a_level_line():
+    table = summary(steering=False)
+    table = table[table["control_of"].isna()].assign(n_examples=lambda t: t["m"].where(t["kind"] != "baseline") * 100)
+    figure = plots.curves(table, [HARMFUL], x="n_examples", x_title="training examples")
+    assert list(figure.data[0].x) == [0, 50, 200]
+    assert [shape.y0 for shape in figure.layout.shapes] == [0.9]
+    doubled = pd.concat([table, table[table["kind"] == "scaling"]])
+    with pytest.raises(InputError, match="share intervention"):
+        plots.curves(doubled, [HARMFUL], x="n_examples")
+
+
+def test_two_models_are_joined_each_to_its_own_baseline():
+    other = summary(model="organism/other")
+    other.loc[other["kind"] == "baseline", "value"] = 0.25
+    figure = plots.curves(pd.concat([summary(), other]), [HARMFUL])
+    here, there = (named(figure, f"CNA &lt;b&gt;x&lt;/b&gt;, organism/{name}")[0] for name in ("planted", "other"))
+    assert (here.y[2], there.y[2]) == (0.9, 0.25)
+
+
+def test_a_label_grade_is_picked_by_its_label():
+    assert set(plots.select(summary(), "endpoint", "harmful", "evades")["value"]) == {0.3}
+    figure = plots.curves(summary(), [("endpoint", "harmful", "evades")])
+    assert "evades" in figure.layout.annotations[0].text
+    with pytest.raises(InputError, match="choose one of 'complies', 'evades', 'refuses'"):
+        plots.select(summary(), "endpoint", "harmful")
+    with pytest.raises(InputError, match="no label 'agrees'.*'evades'"):
+        plots.bars(summary(), [("endpoint", "harmful", "agrees")])
+
+
+def test_what_is_not_there_is_said_with_what_is():
+    with pytest.raises(InputError, match="no metric 'quality'.*'kl'"):
+        plots.curves(summary(), [("quality", "harmful")])
+    with pytest.raises(InputError, match="no prompt_set 'benign'.*'harmful'"):
+        plots.bars(summary(), [("refusal", "benign")])
+    both = pd.concat([summary(), summary().assign(prompt_set="benign")])
+    with pytest.raises(InputError, match="several values of 'prompt_set'"):
+        plots.curves(both, [("refusal", None)])
+    with pytest.raises(InputError, match="lacks 'low'"):
+        plots.bars(summary().drop(columns="low"), [HARMFUL])
+    with pytest.raises(InputError, match="empty"):
+        plots.bars(summary().head(0), [HARMFUL])
+    for draw in (plots.curves, plots.bars):
+        with pytest.raises(InputError, match="no panels"):
+            draw(summary(), [])
+
+
+def by_hand(points, signs):
+    """Points that no other point beats, by comparing each with each."""
+    scaled = [tuple(value * sign for value, sign in zip(point, signs)) for point in points]
+    beaten = [any(q != p and all(a <= b for a, b in zip(q, p)) for q in scaled) for p in scaled]
+    return sorted({point for point, lost in zip(points, beaten) if not lost}, key=lambda point: point[::-1])
+
+
+@pytest.mark.parametrize("better", [("less", "less"), ("less", "more"), ("more", "less")])
+def test_the_front_is_what_no_other_setting_beats(better):
+    table = summary()
+    cost = ("choice", "questions") if better[1] == "more" else KL
+    figure = plots.trade_off(table, behaviour=HARMFUL, cost=cost, better=better)
+    sides = [table[table["metric"] == metric].reset_index()["value"] for metric in ("refusal", cost[0])]
+    points = [tuple(point) for point in zip(*sides)]
+    front = dict.fromkeys(zip(figure.data[0].y, figure.data[0].x))
+    assert list(front) == by_hand(points, [1 if wish == "less" else -1 for wish in better])
+    assert sum(len(trace.x) for trace in figure.data[1:]) == len(points)
+    assert named(figure, "unmodified")[0].y[0] == 0.9
+    assert list(named(figure, "CAA")[0].y) == pytest.approx([0.1, 0.5, 1])
+
+
+def test_a_logarithmic_cost_leaves_out_what_costs_nothing():
+    figure = plots.trade_off(summary(), behaviour=HARMFUL, cost=KL, log_cost=True)
+    assert min(x for trace in figure.data for x in trace.x) > 0
+    assert not named(figure, "unmodified")
+    assert [shape.y0 for shape in figure.layout.shapes] == [0.9]
+
+
+def test_bars_have_the_summarys_values_and_controls_stand_in_the_row_they_control():
+    table = summary()
+    figure = plots.bars(table[table["toward"].isin([0, -1])], [HARMFUL, KL])
+    bar = figure.data[0]
+    assert list(bar.y) == ["baseline", "CNA &lt;b&gt;x&lt;/b&gt;", "CAA, harmful − harmless"]
+    assert list(bar.x) == pytest.approx([0.9, 0.5, 0.5])
+    assert list(bar.error_x.array) == pytest.approx([0.08, 0.08, 0.08])
+    circles = named(figure, "matched")
+    assert [list(trace.y) for trace in circles] == [["CNA &lt;b&gt;x&lt;/b&gt;"] * 2] * 2
+    assert list(circles[0].x) == pytest.approx([0.86, 0.86])
+    assert [trace.showlegend for trace in circles] == [True, False]
+    ranged = plots.bars(pooled(table), [HARMFUL])
+    assert len(named(ranged, "range")[0].error_x.array) == 2
+    scaled = [row.replace("\u00a0", "").rsplit("m=")[-1] for row in ranged.data[0].y if "m\u00a0=" in row]
+    assert scaled == ["0", "0.5", "2"]
+
+
+def test_bars_at_several_strengths_and_of_several_models_have_a_row_each():
+    joined = pd.concat([summary(), summary(model="organism/other")])
+    names = list(plots.bars(joined, [HARMFUL]).data[0].y)
+    assert len(names) == len(set(names)) == 14
+    twice = pd.concat([summary(), summary()])
+    with pytest.raises(InputError, match="share panel 0, row baseline"):
+        plots.bars(twice, [HARMFUL])
+
+
+def test_sensitivity_and_changes_hold_their_numbers():
+    ends = {"random_value": [1.0] * 3, "random_low": [0.9] * 3, "random_high": [1.0] * 3}
+    places = {"varied": ["fraction", "fraction", "layers"], "setting": ["0.1 %", "1 %", "all"], "k": [3, 31, 3]}
+    values = {"value": [0.9, 0.5, 0.9], "low": [0.8, 0.4, 0.8], "high": [1.0, 0.6, 1.0]}
+    figure = plots.sensitivity(pd.DataFrame({**places, **values, **ends}))
+    assert list(figure.data[0].x) == [0.9, 0.5]
+    assert list(figure.data[0].y) == ["0.1 % (3 neurons)", "1 % (31 neurons)"]
+    assert list(figure.data[1].error_x.arrayminus) == pytest.approx([0.1, 0.1])
+    kinds = ["edit distance", "same response", "content only", "behaviour changed", "became degenerate"]
+    changes = pd.DataFrame({"intervention": "c", "strength": 1.0, "m": 0.0, "change": kinds, "value": [3, 2, 5, 2, 1]})
+    figure = plots.change_bars(changes.assign(value=changes["value"] / 10))
+    assert [trace.name for trace in figure.data] == kinds[1:]
+    assert sum(trace.x[0] for trace in figure.data) == pytest.approx(1)
+
+
+def test_a_training_curve_a_cosine_and_a_norm_are_drawn_as_measured():
+    curve = [{"step": 0, "loss": 2.0, "validation": 2.5}, {"step": 1, "loss": 1.0}]
+    loss, validation = plots.loss_curves({"cure": curve}).data
+    assert (list(loss.y), list(validation.y)) == ([2.0, 1.0], [2.5])
+    rows = [(step, "d", "direction", 0.1 * seed, "task", seed) for step in (0, 1) for seed in (1, 3)]
+    rows += [(step, "d", "random", value, "task", 0) for step in (0, 1) for value in (-0.1, 0.1)]
+    table = pd.DataFrame(rows, columns=["step", "direction", "kind", "cosine", "task", "seed"])
+    chance, task = plots.cosine_trajectories(table, direction="d").data
+    assert list(task.y) == pytest.approx([0.2, 0.2])
+    assert list(task.error_y.array) == pytest.approx([0.1, 0.1])
+    assert max(chance.y) == pytest.approx(0.095)
+    with pytest.raises(InputError, match="direction 'e'"):
+        plots.cosine_trajectories(table, direction="e")
+    norms = {"blocks.1.mlp.W_in": 2.0, "blocks.0.mlp.W_in": 1.0, "embed.W_E": 9.0}
+    assert [list(row) for row in plots.delta_heatmap(norms, title="t", label="norm").data[0].z] == [[1.0, 2.0]]
+    with pytest.raises(InputError, match="no parameter of a block"):
+        plots.delta_heatmap({"embed.W_E": 1.0}, title="t", label="norm")
