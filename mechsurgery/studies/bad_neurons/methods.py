@@ -137,9 +137,7 @@ def disputed_pairs(
     rows = evaluate(model, some, grades=(), generation=generation, folder=folder).table
     answers = rows.loc[rows["metric"] == "tokens", "tokens"]
     closed = [(*answer, model.tokenizer.eos_token_id) if answer else () for answer in answers]
-    pairs = [
-        (p, bad, good) for p, bad, good in zip(wanted.prompts, closed, wanted.completions) if bad and bad != good
-    ]
+    pairs = [(p, bad, good) for p, bad, good in zip(wanted.prompts, closed, wanted.completions) if bad and bad != good]
     if not pairs:
         raise PromptError(f"the model already answers all of {prompts.name!r} as wanted: there is nothing to cure")
     return CompletionPairs(*(tuple(part) for part in zip(*pairs)))

@@ -35,7 +35,7 @@ from .figures import figures
 from .methods import FineTune, Located, fine_tunes, locate
 from .page import sections
 from .settings import Settings
-from .summary import compared, summarise_ways
+from .summary import compared, main_rows, summarise_ways
 from .tables import tables
 
 logger = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class Measured:
 
 
 def run(
-    settings: Settings = Settings(),
+    settings: Settings | None = None,
     data: SycophancyTask | None = None,
     *,
     model: Model | None = None,
@@ -65,7 +65,7 @@ def run(
     `out`, every fine-tune and every measured row is kept as it is made, and an interrupted study continues. Raises what
     the parts raise.
     """
-    started = time.monotonic()
+    started, settings = time.monotonic(), settings or Settings()
     model = model or load_model(settings.model, dtype=settings.dtype, device=settings.device)
     data = data or load_task(settings)
     if not settings.no_sae:
@@ -76,17 +76,16 @@ def run(
     located = locate(model, data, dictionary, settings, generation, folder=folder)
     tunes = fine_tunes(located, settings)
     measured = measure(model, data, located, tunes, settings, generation, out=out, progress=progress)
-    info = sites.provenance_of(
-        model,
-        **_without(settings.facts(), "model", "template"),
-        title=f"A few bad neurons of {model.cfg.model_name}",
-        template=template.facts(),
-        task=data.describe(),
-        sae=None if dictionary is None else dictionary.name,
-        n_neurons=len(located.random[settings.seed]),
-        n_runs=len(tunes),
-        seconds=round(time.monotonic() - started),
-    )
+    facts = settings.facts() | {
+        "title": f"A few bad neurons of {model.cfg.model_name}",
+        "template": template.facts(),
+        "task": data.describe(),
+        "sae": None if dictionary is None else dictionary.name,
+        "n_neurons": len(located.random[settings.seed]),
+        "n_runs": len(tunes),
+        "seconds": round(time.monotonic() - started),
+    }
+    info = sites.provenance_of(model, **{name: fact for name, fact in facts.items() if name != "model"})
     study = assemble(measured, located, settings, info)
     if out is not None:
         logger.info("%s", study.save(out))
@@ -170,7 +169,8 @@ def assemble(measured: Measured, located: Located, settings: Settings, info: dic
     summary = summarise_ways(measured.results, measured.facts)
     rivals = compared(measured.results, measured.facts, settings)
     circuits = {way: located.circuit(way, settings, seed=settings.seed) for way in located.ways}
-    named = tables(summary, rivals, measured, circuits, located.probes, settings)
+    read = measured.results.table.merge(measured.facts, on="intervention", how="left").fillna({"run": "none"})
+    named = tables(summary, rivals, main_rows(read, settings), circuits, located.probes, settings)
     losses = {way: delta.info["curve"] for way, delta in measured.deltas.items()}
     drawn = figures(summary, located.probes, losses, settings)
     return Study(
@@ -179,9 +179,6 @@ def assemble(measured: Measured, located: Located, settings: Settings, info: dic
         {"measured": measured.results, "facts": measured.facts},
         {**circuits, **{f"delta {way}": delta for way, delta in measured.deltas.items()}},
         info,
-        sections(named, drawn, info, settings),
+        tuple(sections(named, drawn, info)),
     )
 
-
-def _without(facts: dict[str, Any], *names: str) -> dict[str, Any]:
-    return {name: value for name, value in facts.items() if name not in names}
