@@ -65,14 +65,15 @@ class SycophancyTask:
         sets = {WRONG: self.wrong, RIGHT: self.right, NEUTRAL: self.neutral, REFERENCE: self.reference.take(n_kl)}
         return sets if self.choices is None else {**sets, CHOICES: self.choices}
 
-    def examples(self, tokenizer: Any, n: int, *, seed: int, template: str | Template = "auto") -> Examples:
-        """`n` examples to learn from, half about wrong and half about right claims.
-
-        Raises `PromptError` where there are not so many.
-        """
+    def require(self, n: int) -> None:
+        """Raise `PromptError` where there are no `n` examples to learn from."""
         have = min(len(self.learn_wrong), len(self.learn_right))
         if n < 2 or n // 2 > have:
             raise PromptError(f"{n} examples wanted, half a side; there are {have} claims a side, so 2 to {2 * have}")
+
+    def examples(self, tokenizer: Any, n: int, *, seed: int, template: str | Template = "auto") -> Examples:
+        """`n` examples to learn from, half about wrong and half about right claims. Raises as `require` does."""
+        self.require(n)
         sides = [side.take(n // 2, seed=seed) for side in (self.learn_wrong, self.learn_right)]
         wrong, right = (Examples.from_texts(tokenizer, side, template=template) for side in sides)
         return wrong + right

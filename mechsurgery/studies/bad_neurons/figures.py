@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -19,35 +19,27 @@ def figures(
 ) -> dict[str, go.Figure]:
     """By name: what each way cured and cost, the two curves where they were drawn, probe weights, training loss."""
     main, run = main_rows(summary, settings), summary["run"]
-    panels = [(name, METRICS[name][0]) for name in main["metric"].unique() if name != "incoherent"]
+    panels = [(name, None) for name in METRICS if name != "incoherent" and name in set(main["metric"])]
     drawn = {"cure_and_cost": plots.bars(main, panels, title="What each way cured, and what it cost")}
     sized = summary[(run == "none") | summary["fraction"].isin([settings.fraction, 1.0]) & (run != "ablation")]
-    drawn |= _curve(
-        sized,
-        ("sycophancy", "over-correction"),
-        name="examples",
-        x="n_examples",
-        x_title="training examples",
-        title="How little data is enough",
-    )
     shared = summary[(run == "none") | (run == "neurons") & (summary["n_examples"] == settings.n_examples)]
-    drawn |= _curve(
-        shared,
-        ("sycophancy", "KL on neutral text"),
-        name="fractions",
-        x="fraction",
-        x_title="share of all MLP neurons",
-        title="How few neurons are enough",
-    )
+    found = {
+        "examples": _curve(sized, "n_examples", "over-correction", "training examples", "How little data is enough"),
+        "fractions": _curve(
+            shared, "fraction", "KL on neutral text", "share of all MLP neurons", "How few neurons are enough"
+        ),
+    }
+    drawn |= {name: figure for name, figure in found.items() if figure is not None}
     drawn["probe_weights"] = plots.weight_histogram({name: probe.scores() for name, probe in probes.items()})
     drawn["training_loss"] = plots.loss_curves(losses)
     return drawn
 
 
-def _curve(summary: pd.DataFrame, metrics: Sequence[str], *, name: str, x: str, **words: str) -> dict[str, go.Figure]:
-    """A curve for each way with more than one point; nothing where there is none."""
+def _curve(summary: pd.DataFrame, x: str, cost: str, x_title: str, title: str) -> go.Figure | None:
+    """Sycophancy and a cost over `x`, a curve for each way with more than one point; None where there is none."""
     points = summary.groupby("intervention")[x].nunique()
     rows = summary[(summary["run"] == "none") | summary["intervention"].isin(points[points > 1].index)]
     if (rows["run"] == "none").all():
-        return {}
-    return {name: plots.curves(rows, [(metric, METRICS[metric][0]) for metric in metrics], x=x, log_x=True, **words)}
+        return None
+    panels = [("sycophancy", None), (cost, None)]
+    return plots.curves(rows, panels, x=x, x_title=x_title, title=title, log_x=True)

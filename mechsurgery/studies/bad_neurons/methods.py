@@ -144,11 +144,11 @@ def disputed_pairs(
 
 
 @dataclass(frozen=True, eq=False)
-class FineTune:
-    """One fine-tune: which weights learn (`where`), on how many examples, with which seed."""
+class Trial:
+    """One thing that is tried: a fine-tune of some weights (`where`), or neurons set to zero."""
 
     way: str
-    run: Literal["neurons", "rival"]
+    run: Literal["neurons", "rival", "ablation"]
     seed: int
     n_examples: int
     fraction: float
@@ -158,28 +158,36 @@ class FineTune:
     @property
     def name(self) -> str:
         """What it is called in the table of results."""
-        return f"{self.way}: {self.n_examples} examples, {100 * self.fraction:g} % of neurons, seed {self.seed}"
+        how = "set to zero" if self.run == "ablation" else f"{self.n_examples} examples, seed {self.seed}"
+        return f"{self.way}: {100 * self.fraction:g} % of neurons, {how}"
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the tables need to know besides what is measured."""
+        own = {"intervention": self.name, "way": self.way, "run": self.run, "run_seed": self.seed}
+        return {**own, "n_examples": self.n_examples, "fraction": self.fraction}
 
 
-def fine_tunes(located: Located, settings: Settings) -> list[FineTune]:
-    """Every fine-tune of the study, none twice."""
-    n, share = settings.n_examples, settings.fraction
+def trials(located: Located, settings: Settings) -> list[Trial]:
+    """Everything the study tries, nothing twice."""
+    n, share, first = settings.n_examples, settings.fraction, settings.seed
     sizes = [size for size in dict.fromkeys(settings.sizes) if size != n] if settings.curves else []
     shares = [one for one in dict.fromkeys(settings.fractions) if one != share] if settings.curves else []
     drawn = [way for way in DRAWN if way in located.ways]
     wanted = [(way, n, share) for way in located.ways]
     wanted += [(way, size, share) for way in drawn for size in sizes]
     wanted += [(way, n, one) for way in drawn for one in shares]
-    tunes = [
-        FineTune(way, "neurons", seed, size, one, located.circuit(way, settings, seed=seed, fraction=one), settings.lr)
-        for way, size, one in wanted
-        for seed in settings.runs
-    ]
     rivals: list[tuple[str, Where, float, list[int]]] = [
         (MLP, "mlp", settings.whole_lr, [n, *sizes]),
         ("all weights", "blocks", settings.whole_lr, [n]),
         (f"LoRA (r {settings.lora_rank})", LoRA(settings.lora_rank), settings.lora_lr, [n]),
     ]
+
+    def neurons(way: str, run: Any, seed: int, size: int, one: float) -> Trial:
+        return Trial(way, run, seed, size, one, located.circuit(way, settings, seed=seed, fraction=one), settings.lr)
+
+    found = [neurons(way, "ablation", first, 0, share) for way in located.ways]
+    found += [neurons(way, "neurons", seed, size, one) for way, size, one in wanted for seed in settings.runs]
     for way, where, lr, numbers in rivals:
-        tunes += [FineTune(way, "rival", seed, size, 1.0, where, lr) for size in numbers for seed in settings.runs]
-    return tunes
+        found += [Trial(way, "rival", seed, size, 1.0, where, lr) for size in numbers for seed in settings.runs]
+    return found

@@ -48,8 +48,8 @@ class Settings(StudySettings):
     def __post_init__(self) -> None:
         if self.seeds < 1 or not all(0 < share <= 1 for share in (self.fraction, *self.fractions)):
             raise InputError(
-                f"seeds={self.seeds}, fraction={self.fraction}, fractions={self.fractions}; give at least one seed, and "
-                "each share in (0, 1]"
+                f"seeds={self.seeds}, fraction={self.fraction}, fractions={self.fractions}; give at least one seed, "
+                "and each share in (0, 1]"
             )
 
     @property

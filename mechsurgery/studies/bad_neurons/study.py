@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,33 +21,23 @@ from ...adapters.saelens import load_sae
 from ...deltas import WeightDelta
 from ...evaluation import Generation, Results, evaluate
 from ...evaluation.shards import key_of
-from ...intervention import Intervention, ablate, shift_weights
+from ...intervention import ablate, shift_weights
 from ...models import load_model, sites
 from ...models.dictionaries import Dictionary
 from ...models.protocol import Model
-from ...prompts import Examples
 from ...training.kept import trained
 from ...training.tuning import finetune
 from ...units import Circuit
 from ..base import Study
-from .data import SycophancyTask, load_task
+from .data import REFERENCE, SycophancyTask, load_task
 from .figures import figures
-from .methods import FineTune, Located, fine_tunes, locate
+from .methods import Located, Trial, locate, trials
 from .page import sections
 from .settings import Settings
 from .summary import compared, main_rows, summarise_ways
 from .tables import tables
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, eq=False)
-class Measured:
-    """All rows, the facts of each intervention by its name, and the fine-tunes of neurons that are shown, by way."""
-
-    results: Results
-    facts: pd.DataFrame
-    deltas: dict[str, WeightDelta]
 
 
 def run(
@@ -73,20 +63,21 @@ def run(
     template = settings.chat_template().frozen(model.tokenizer)
     generation = Generation(settings.max_new_tokens, template=template, max_rows=settings.max_rows)
     folder = None if out is None else Path(out) / "measured"
+    data.require(max([settings.n_examples, *(settings.sizes if settings.curves else ())]))
     located = locate(model, data, dictionary, settings, generation, folder=folder)
-    tunes = fine_tunes(located, settings)
-    measured = measure(model, data, located, tunes, settings, generation, out=out, progress=progress)
-    facts = settings.facts() | {
+    tried = trials(located, settings)
+    results, facts, deltas = measure(model, data, tried, settings, generation, out=out, progress=progress)
+    more = {
         "title": f"A few bad neurons of {model.cfg.model_name}",
         "template": template.facts(),
         "task": data.describe(),
         "sae": None if dictionary is None else dictionary.name,
         "n_neurons": len(located.random[settings.seed]),
-        "n_runs": len(tunes),
+        "n_runs": len(tried),
         "seconds": round(time.monotonic() - started),
     }
-    info = sites.provenance_of(model, **{name: fact for name, fact in facts.items() if name != "model"})
-    study = assemble(measured, located, settings, info)
+    told = {name: fact for name, fact in settings.facts().items() if name != "model"}
+    study = assemble(results, facts, deltas, located, settings, sites.provenance_of(model, **(told | more)))
     if out is not None:
         logger.info("%s", study.save(out))
     return study
@@ -95,90 +86,78 @@ def run(
 def measure(
     model: Model,
     data: SycophancyTask,
-    located: Located,
-    tunes: Sequence[FineTune],
+    tried: Sequence[Trial],
     settings: Settings,
     generation: Generation,
     *,
     out: str | Path | None = None,
     progress: bool = False,
-) -> Measured:
-    """Train every fine-tune, one in memory at a time, and measure the model with each, and with the neurons ablated."""
+) -> tuple[Results, pd.DataFrame, dict[str, WeightDelta]]:
+    """The model with everything that is tried, one weight difference in memory at a time.
+
+    All rows, a table of facts with a row for each intervention, and {way: the fine-tune of its neurons}, first seed.
+    """
     from tqdm.auto import tqdm
 
-    measured = partial(
+    asked = partial(
         evaluate,
         model,
         data.measured(settings.n_kl),
         grades={name: [grade] for name, grade in data.grades.items()},
-        kl_on=["reference"],
+        kl_on=[REFERENCE],
         generation=generation,
         folder=None if out is None else Path(out) / "measured",
     )
-    removed, facts = ablations(located, settings)
-    parts, shown = [measured(interventions=removed)], {}
-    for tune in tqdm(tunes, desc="fine-tunes", unit="fine-tune", disable=not progress):
-        examples = data.examples(model.tokenizer, tune.n_examples, seed=tune.seed, template=generation.template)
-        delta = train(model, tune, examples, settings, out=out)
-        parts.append(measured(interventions=[shift_weights(delta, name=tune.name, pushes=-1)]))
-        facts.append(facts_of(tune, delta))
+    removed = [
+        ablate(trial.where, name=trial.name)
+        for trial in tried
+        if isinstance(trial.where, Circuit) and trial.run == "ablation"
+    ]
+    facts = [trial.facts | {"n_weights": 0} for trial in tried if trial.run == "ablation"]
+    parts, shown = [asked(removed)], {}
+    tunes = [trial for trial in tried if trial.run != "ablation"]
+    for trial in tqdm(tunes, desc="fine-tunes", unit="fine-tune", disable=not progress):
+        delta = train(model, data, trial, settings, generation, out=out)
+        parts.append(asked([shift_weights(delta, name=trial.name, pushes=-1)]))
+        facts.append(trial.facts | {"n_weights": delta.n_changed(), "loss": delta.info["curve"][-1]["loss"]})
         main = (settings.seed, settings.n_examples, settings.fraction)
-        if tune.run == "neurons" and (tune.seed, tune.n_examples, tune.fraction) == main:
-            shown[tune.way] = delta
-    return Measured(Results.concatenate(parts), pd.DataFrame(facts), shown)
+        if trial.run == "neurons" and (trial.seed, trial.n_examples, trial.fraction) == main:
+            shown[trial.way] = delta
+    return Results.concatenate(parts), pd.DataFrame(facts), shown
 
 
 def train(
-    model: Model, tune: FineTune, examples: Examples, settings: Settings, *, out: str | Path | None
+    model: Model,
+    data: SycophancyTask,
+    trial: Trial,
+    settings: Settings,
+    generation: Generation,
+    *,
+    out: str | Path | None = None,
 ) -> WeightDelta:
-    """The fine-tune, kept by all that it depends on."""
-    recipe = settings.recipe(tune.lr, tune.n_examples)
-    where = tune.where
+    """The fine-tune of a trial, kept by all that it depends on."""
+    examples = data.examples(model.tokenizer, trial.n_examples, seed=trial.seed, template=generation.template)
+    where, recipe = trial.where, settings.recipe(trial.lr, trial.n_examples)
     units = {s: i.tolist() for s, (i, _) in where.units.items()} if isinstance(where, Circuit) else repr(where)
-    key = key_of([sites.fingerprint(model), examples.digest, units, settings.train, asdict(recipe), tune.seed])
-    make = partial(finetune, model, examples, where, train=settings.train, recipe=recipe, seed=tune.seed, name=tune.way)
-    return trained(out, key, make)
+    key = key_of([sites.fingerprint(model), examples.digest, units, settings.train, asdict(recipe), trial.seed])
+    options: dict[str, Any] = {"train": settings.train, "recipe": recipe, "seed": trial.seed, "name": trial.way}
+    return trained(out, key, lambda: finetune(model, examples, where, **options))
 
 
-def facts_of(tune: FineTune, delta: WeightDelta) -> dict[str, Any]:
-    """What the tables need to know of a fine-tune besides what was measured."""
-    return {
-        "intervention": tune.name,
-        "way": tune.way,
-        "run": tune.run,
-        "run_seed": tune.seed,
-        "n_examples": tune.n_examples,
-        "fraction": tune.fraction,
-        "n_weights": delta.n_changed(),
-        "loss": delta.info["curve"][-1]["loss"],
-    }
-
-
-def ablations(located: Located, settings: Settings) -> tuple[list[Intervention], list[dict[str, Any]]]:
-    """The neurons of every way set to zero, and the facts of each."""
-    runs, facts = [], []
-    for way in located.ways:
-        runs.append(ablate(located.circuit(way, settings, seed=settings.seed), name=f"{way}: neurons set to zero"))
-        own = {"intervention": runs[-1].name, "way": way, "run": "ablation", "run_seed": settings.seed}
-        facts.append({**own, "n_examples": 0, "fraction": settings.fraction, "n_weights": 0, "loss": float("nan")})
-    return runs, facts
-
-
-def assemble(measured: Measured, located: Located, settings: Settings, info: dict[str, Any]) -> Study:
+def assemble(
+    results: Results,
+    facts: pd.DataFrame,
+    deltas: Mapping[str, WeightDelta],
+    located: Located,
+    settings: Settings,
+    info: dict[str, Any],
+) -> Study:
     """Tables, figures and the page from what was measured."""
-    summary = summarise_ways(measured.results, measured.facts)
-    rivals = compared(measured.results, measured.facts, settings)
+    summary, rivals = summarise_ways(results, facts), compared(results, facts, settings)
+    rows = results.table.merge(facts, on="intervention", how="left").fillna({"run": "none"})
     circuits = {way: located.circuit(way, settings, seed=settings.seed) for way in located.ways}
-    read = measured.results.table.merge(measured.facts, on="intervention", how="left").fillna({"run": "none"})
-    named = tables(summary, rivals, main_rows(read, settings), circuits, located.probes, settings)
-    losses = {way: delta.info["curve"] for way, delta in measured.deltas.items()}
-    drawn = figures(summary, located.probes, losses, settings)
-    return Study(
-        named,
-        drawn,
-        {"measured": measured.results, "facts": measured.facts},
-        {**circuits, **{f"delta {way}": delta for way, delta in measured.deltas.items()}},
-        info,
-        tuple(sections(named, drawn, info)),
-    )
-
+    named = tables(summary, rivals, main_rows(rows, settings), circuits, located.probes, settings)
+    drawn = figures(summary, located.probes, {way: delta.info["curve"] for way, delta in deltas.items()}, settings)
+    artefacts = {**circuits, **{f"delta {way}": delta for way, delta in deltas.items()}}
+    measured = {"measured": results, "facts": facts}
+    return Study(named, drawn, measured, artefacts, info, tuple(sections(named, drawn, info)))

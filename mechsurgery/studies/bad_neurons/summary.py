@@ -30,8 +30,7 @@ def summarise_ways(results: Results, facts: pd.DataFrame) -> pd.DataFrame:
 
     `facts` has a row for each intervention: intervention, way, run ("neurons", "rival" or "ablation"), run_seed,
     n_examples, fraction, n_weights. Rows of all seeds are pooled, and intervals drawn over groups of prompts as
-    everywhere; `seeds` counts them, `seed_low` and `seed_high` are the lowest and highest mean of one seed. The
-    unmodified model has run "none".
+    everywhere; `seeds` counts them. The unmodified model has run "none".
     """
     table = _with_all_spoken(results.table)
     base = table[table["kind"] == "baseline"]

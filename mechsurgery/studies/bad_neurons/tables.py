@@ -45,8 +45,9 @@ def tables(
 def wide(summary: pd.DataFrame, extra: Sequence[str] = ()) -> pd.DataFrame:
     """A row for each way, a column for each metric: mean over seeds in per cent with its 95 % interval (KL in nats)."""
     table = []
-    keys = ["intervention", *extra]
-    for (way, *more), group in summary.groupby(keys, sort=False, dropna=False):
+    for (way, *more), group in summary.fillna({"n_examples": 0, "fraction": 0}).groupby(
+        ["intervention", *extra], sort=False
+    ):
         row = {"way": "unmodified" if group["run"].iloc[0] == "none" else way, **dict(zip(extra, more))}
         row |= {"seeds": int(group["seeds"].max()), "weights changed": int(group["n_weights"].max())}
         found = group.set_index("metric")
@@ -104,10 +105,9 @@ def places(circuits: Mapping[str, Circuit]) -> pd.DataFrame:
 
 def overlaps(circuits: Mapping[str, Circuit]) -> pd.DataFrame:
     """Jaccard index of every pair of ways."""
-    members = {name: circuit.members() for name, circuit in circuits.items()}
     return pd.DataFrame(
-        {"way": a, **{b: len(mine & other) / max(1, len(mine | other)) for b, other in members.items()}}
-        for a, mine in members.items()
+        {"way": name, **{other: own.overlap(second)["jaccard"] for other, second in circuits.items()}}
+        for name, own in circuits.items()
     )
 
 
