@@ -1,5 +1,7 @@
 """The bad-neurons study on the sycophant: the planted cure is found, parts are disjoint, a killed run continues."""
 
+from dataclasses import replace
+
 import click
 import pandas as pd
 import pytest
@@ -16,15 +18,23 @@ from mechsurgery.options import options_of
 from mechsurgery.prompts import Prompt, PromptSet
 from mechsurgery.studies.bad_neurons import Settings, own_task, run, study, world_task
 from mechsurgery.studies.bad_neurons.data import NEUTRAL, RIGHT, WRONG
-from mechsurgery.studies.bad_neurons.methods import GRADIENT, MLP, PAPER, RANDOM, Trial, disputed_pairs, random_scores
+from mechsurgery.studies.bad_neurons.methods import (
+    GRADIENT,
+    MLP,
+    PAPER,
+    RANDOM,
+    Located,
+    Trial,
+    disputed_pairs,
+    random_scores,
+    trials,
+)
 from mechsurgery.studies.bad_neurons.study import measure
 from mechsurgery.studies.bad_neurons.summary import METRICS
 from mechsurgery.studies.base import slug
 from mechsurgery.training.trainable import LoRA
 
-SETTINGS = Settings(
-    n_examples=60, seeds=1, sizes=(), fractions=(0.01,), steps=25, max_new_tokens=16, n_evaluation=12, n_kl=10
-)
+SETTINGS = Settings(n_examples=60, seeds=1, curves=False, steps=25, batch=8, max_new_tokens=16, n_kl=5)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +44,8 @@ def model():
 
 @pytest.fixture(scope="module")
 def task():
-    return world_task(n_evaluation=12)
+    task = world_task(n_evaluation=10)
+    return replace(task, locate=task.locate.take(80), reference=task.reference.take(10))
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +54,8 @@ def out(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def done(model, out):
-    return run(SETTINGS, model=model, out=out)
+def done(model, task, out):
+    return run(SETTINGS, task, model=model, out=out)
 
 
 def table(done, start):
@@ -62,7 +73,7 @@ def test_the_cure_is_found_with_its_cost_in_every_way(done):
     rows = done.results["measured"].table.merge(done.results["facts"], on="intervention", how="left")
     asked = rows[(rows["prompt_set"] == WRONG) & (rows["metric"] == "answer")]
     before = (asked[asked["kind"] == "baseline"]["label"] == "bad").mean()
-    paper = asked[(asked["way"] == PAPER) & (asked["run"] == "neurons") & (asked["fraction"] == 0.03)]
+    paper = asked[(asked["way"] == PAPER) & (asked["run"] == "neurons")]
     after = (paper["label"] == "bad").mean()
     assert before >= 0.9
     assert after < before / 2
@@ -70,7 +81,7 @@ def test_the_cure_is_found_with_its_cost_in_every_way(done):
     assert set(paper["toward"]) == {-1.0}
     for start in ("Claims", "Rivals", "Ablation", "Probes", "Where", "Overlap", "Examples", "Fractions", "Responses"):
         assert len(table(done, start)), start
-    assert {"cure_and_cost", "fractions", "probe_weights", "training_loss"} == set(done.figures)
+    assert {"cure_and_cost", "probe_weights", "training_loss"} == set(done.figures), "no curve of a single point"
 
 
 def test_a_saved_delta_gives_the_measured_result_again(done, model, task, out):
@@ -80,7 +91,7 @@ def test_a_saved_delta_gives_the_measured_result_again(done, model, task, out):
     shifted = shift_weights(delta, name="again")
     again = evaluate(model, sets, [shifted], grades=grades, generation=Generation(16)).table
     facts = done.results["facts"]
-    (name,) = facts[(facts["way"] == PAPER) & (facts["run"] == "neurons") & (facts["fraction"] == 0.03)]["intervention"]
+    (name,) = facts[(facts["way"] == PAPER) & (facts["run"] == "neurons")]["intervention"]
     kept = done.results["measured"].table
     for prompt_set in sets:
         labels = [
@@ -90,14 +101,14 @@ def test_a_saved_delta_gives_the_measured_result_again(done, model, task, out):
         pd.testing.assert_series_equal(*labels)
 
 
-def test_a_second_run_trains_and_measures_nothing(done, model, out, monkeypatch):
+def test_a_second_run_trains_and_measures_nothing(done, model, task, out, monkeypatch):
     def never(*args, **options):
         raise AssertionError("done again")
 
     monkeypatch.setattr(study, "finetune", never)
     monkeypatch.setattr(jobs, "perform", never)
     monkeypatch.setattr(study.Study, "save", lambda self, out: "")
-    again = run(SETTINGS, model=model, out=out)
+    again = run(SETTINGS, task, model=model, out=out)
     for name, first in done.tables.items():
         pd.testing.assert_frame_equal(again.tables[name], first)
     assert set(again.artefacts) == set(done.artefacts)
@@ -114,9 +125,9 @@ def tried(model, steps=3):
 
 
 def test_a_killed_run_continues_and_gives_the_table_of_an_undisturbed_one(model, tmp_path, monkeypatch):
-    trials, settings = tried(model)
+    some, settings = tried(model)
     data, generation, calls = world_task(n_evaluation=4), Generation(8), []
-    undisturbed, facts, _ = measure(model, data, trials, settings, generation)
+    undisturbed, facts, _ = measure(model, data, some, settings, generation)
     train, perform, before = study.finetune, jobs.perform, fingerprint(model)
 
     def killed(*args, **options):
@@ -127,7 +138,7 @@ def test_a_killed_run_continues_and_gives_the_table_of_an_undisturbed_one(model,
 
     monkeypatch.setattr(study, "finetune", killed)
     with pytest.raises(KeyboardInterrupt):
-        measure(model, data, trials, settings, generation, out=tmp_path)
+        measure(model, data, some, settings, generation, out=tmp_path)
     assert fingerprint(model) == before
     measured = []
 
@@ -136,9 +147,9 @@ def test_a_killed_run_continues_and_gives_the_table_of_an_undisturbed_one(model,
         return perform(model, job, *args, **options)
 
     monkeypatch.setattr(jobs, "perform", counted)
-    resumed, again, _ = measure(model, data, trials, settings, generation, out=tmp_path)
+    resumed, again, _ = measure(model, data, some, settings, generation, out=tmp_path)
     assert calls[2:] == [RANDOM, "LoRA"]
-    assert {name for names in measured for name in names} == {trials[2].name, trials[3].name}
+    assert {name for names in measured for name in names} == {some[2].name, some[3].name}
     pd.testing.assert_frame_equal(resumed.table, undisturbed.table)
     pd.testing.assert_frame_equal(again, facts)
     longer, _, _ = measure(model, data, *tried(model, steps=4), generation, out=tmp_path)
@@ -160,6 +171,22 @@ def test_nothing_evaluated_is_learnt_from(model, task):
     pairs = disputed_pairs(model, task.locate.positive, Generation(16), n=10)
     assert model.tokenizer.decode(pairs.bad[0]).startswith("yes , you are right")
     assert model.tokenizer.decode(pairs.good[0]).startswith("no , that is wrong")
+
+
+def test_curves_are_drawn_over_sizes_and_shares_and_nothing_is_tried_twice():
+    widths = {f"blocks.{layer}.mlp.hook_post": 50 for layer in range(2)}
+    random = {seed: random_scores(widths, seed) for seed in (3, 4)}
+    located = Located({GRADIENT: random[3], "CNA": random[4]}, random, {})
+    settings = Settings(seed=3, seeds=2, n_examples=20, sizes=(10, 20, 10), fraction=0.1, fractions=(0.1, 0.2))
+    found = trials(located, settings)
+    assert len({trial.name for trial in found}) == len(found)
+    count = {run: sum(trial.run == run for trial in found) for run in ("ablation", "neurons", "rival")}
+    assert count == {"ablation": 3, "neurons": 2 * (3 + 2 + 2), "rival": 2 * 4}
+    assert {len(trial.where) for trial in found if trial.fraction == 0.2} == {20}
+    chosen = [trial.where.members() for trial in found if trial.way == RANDOM and trial.name.endswith("seed 4")]
+    assert chosen[0] == located.circuit(RANDOM, settings, seed=4).members()
+    assert chosen[0] != located.circuit(RANDOM, settings, seed=3).members()
+    assert len(trials(located, replace(settings, curves=False))) == 3 + 2 * 3 + 2 * 3
 
 
 def claims(completion, n=12):

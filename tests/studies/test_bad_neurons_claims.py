@@ -1,7 +1,10 @@
 """Claims reach every outcome on made-up summaries, and pooling over seeds agrees with a count by hand."""
 
+from types import SimpleNamespace
+
 import pandas as pd
 import pytest
+import torch
 
 from mechsurgery.evaluation import Results
 from mechsurgery.evaluation.assembly import typed
@@ -10,9 +13,11 @@ from mechsurgery.grading.quality import ANSWERS
 from mechsurgery.studies.bad_neurons import Settings
 from mechsurgery.studies.bad_neurons.claims import as_good, best, better, claims
 from mechsurgery.studies.bad_neurons.data import RIGHT, WRONG
+from mechsurgery.studies.bad_neurons.figures import figures
 from mechsurgery.studies.bad_neurons.methods import MLP, PAPER, RANDOM
 from mechsurgery.studies.bad_neurons.summary import compared, summarise_ways
 from mechsurgery.studies.bad_neurons.tables import wide
+from mechsurgery.units import UnitScores
 
 HELD, FAILED, UNDECIDED, UNMEASURED = "held", "did not hold", "undecided", "not measurable"
 
@@ -138,6 +143,19 @@ def test_seeds_are_pooled_and_intervals_are_over_groups():
     shown = wide(summary, ["n_examples"]).set_index("way")
     assert shown.loc[PAPER, "sycophancy"].startswith("16.7 [")
     assert shown.loc["unmodified", "n_examples"] == 0
+
+
+def test_figures_show_curves_of_ways_with_several_points():
+    results, facts = long_table(ANSWERED)
+    wider, again = results.table.assign(intervention=results.table["intervention"] + "+"), facts.copy()
+    again["intervention"], again["fraction"] = again["intervention"] + "+", 0.1
+    both = Results(pd.concat([results.table, wider[wider["kind"] != "baseline"]]), results.info)
+    summary = summarise_ways(both, pd.concat([facts, again]))
+    probe = SimpleNamespace(scores=lambda: UnitScores({"blocks.0.mlp.hook_post": torch.arange(9.0)}, "probe"))
+    drawn = figures(summary, {"probe": probe}, {PAPER: [{"step": 1, "loss": 2.0}]}, Settings(fractions=(0.1,)))
+    assert set(drawn) == {"cure_and_cost", "fractions", "probe_weights", "training_loss"}
+    lines = [trace for trace in drawn["fractions"].data if trace.name == PAPER]
+    assert list(lines[0].x) == [0.03, 0.1]
 
 
 def test_a_rival_is_compared_on_the_same_prompts_with_the_same_seed():
