@@ -8,134 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from einops import rearrange
-from jaxtyping import Float, Int
 from torch import Tensor
 
 from .artifacts import load_tensors, provenance, save_tensors
+from .delta_parts import Dense, LowRank, Part, Rows, inner, total
 from .errors import ActivationError, InputError, MismatchError, listed
-from .units import Circuit, UnitScores, layer_of
-
-
-@dataclass(frozen=True, eq=False)
-class Dense:
-    """The whole difference of one parameter."""
-
-    value: Tensor
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The parameter's shape."""
-        return tuple(self.value.shape)
-
-    def dense(self) -> Tensor:
-        """The difference as one tensor of the parameter's shape."""
-        return self.value
-
-    def scaled(self, k: float) -> Dense:
-        """The difference times k."""
-        return Dense(self.value * k)
-
-    def tensors(self) -> dict[str, Tensor]:
-        """What is stored."""
-        return {"value": self.value}
-
-    def random_like(self, generator: torch.Generator) -> Dense:
-        """Normal random numbers of the same shape."""
-        return Dense(torch.randn(self.value.shape, generator=generator))
-
-
-@dataclass(frozen=True, eq=False)
-class Rows:
-    """The difference of some rows (axis 0) or columns (axis 1) of a matrix; everything else is untouched.
-
-    `values` has the parameter's shape but `len(index)` along `axis`; `index` is sorted and free of repeats.
-    """
-
-    index: Int[Tensor, " k"]
-    values: Tensor
-    axis: int
-    size: int
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The parameter's shape."""
-        whole = list(self.values.shape)
-        whole[self.axis] = self.size
-        return tuple(whole)
-
-    def dense(self) -> Tensor:
-        """The difference as one tensor of the parameter's shape, zero outside the rows."""
-        whole = torch.zeros(self.shape, dtype=self.values.dtype, device=self.values.device)
-        return whole.index_copy(self.axis, self.index, self.values)
-
-    def scaled(self, k: float) -> Rows:
-        """The difference times k."""
-        return replace(self, values=self.values * k)
-
-    def tensors(self) -> dict[str, Tensor]:
-        """What is stored."""
-        return {"index": self.index, "values": self.values}
-
-    def random_like(self, generator: torch.Generator) -> Rows:
-        """Normal random numbers in the same rows."""
-        return replace(self, values=torch.randn(self.values.shape, generator=generator))
-
-
-@dataclass(frozen=True, eq=False)
-class LowRank:
-    """left @ right, as the matrix [in, out] that a parameter of `shape` stands for (see `as_matrix`)."""
-
-    left: Float[Tensor, "d_in r"]
-    right: Float[Tensor, "r d_out"]
-    shape: tuple[int, ...]
-    output: bool = False
-
-    def dense(self) -> Tensor:
-        """The difference as one tensor of the parameter's shape."""
-        return from_matrix(self.left @ self.right, self.shape, output=self.output)
-
-    def scaled(self, k: float) -> LowRank:
-        """The difference times k."""
-        return replace(self, left=self.left * k)
-
-    def tensors(self) -> dict[str, Tensor]:
-        """What is stored."""
-        return {"left": self.left, "right": self.right}
-
-    def random_like(self, generator: torch.Generator) -> LowRank:
-        """Normal random factors of the same shapes."""
-        left, right = (torch.randn(t.shape, generator=generator) for t in (self.left, self.right))
-        return replace(self, left=left, right=right)
-
-
-Part = Dense | Rows | LowRank
-
-
-def as_matrix(tensor: Tensor, *, output: bool = False) -> Float[Tensor, "d_in d_out"]:
-    """A weight as the matrix [in, out] that multiplies an activation from the right.
-
-    Attention weights [heads, d_model, d_head] become [d_model, heads·d_head]; W_O ([heads, d_head, d_model],
-    `output`) becomes [heads·d_head, d_model]; matrices stay.
-    """
-    if tensor.ndim != 3:
-        return tensor
-    return rearrange(tensor, "n h m -> (n h) m" if output else "n m h -> m (n h)")
-
-
-def from_matrix(matrix: Float[Tensor, "d_in d_out"], shape: tuple[int, ...], *, output: bool = False) -> Tensor:
-    """The inverse of `as_matrix`."""
-    if len(shape) != 3:
-        return matrix
-    if output:
-        return rearrange(matrix, "(n h) m -> n h m", n=shape[0])
-    return rearrange(matrix, "m (n h) -> n m h", n=shape[0])
+from .names import is_neurons, neuron_parameters
+from .units import Circuit, UnitScores
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,7 +57,7 @@ class WeightDelta:
     def __add__(self, other: WeightDelta) -> WeightDelta:
         parts = dict(self.parts)
         for name, part in other.parts.items():
-            parts[name] = _sum(name, parts[name], part) if name in parts else part
+            parts[name] = total(parts[name], part) if name in parts else part
         return WeightDelta(parts, f"{self.name} + {other.name}", _common(self, other))
 
     def __sub__(self, other: WeightDelta) -> WeightDelta:
@@ -203,12 +88,11 @@ class WeightDelta:
     def cosines(self, other: WeightDelta) -> dict[str, float]:
         """Cosine per parameter that both have."""
         mine, theirs = self.norms(), other.norms()
-        found = {}
-        for name in self.parts:
-            if name in other.parts:
-                lengths = mine[name] * theirs[name]
-                found[name] = inner(self.parts[name], other.parts[name]) / lengths if lengths else 0.0
-        return found
+        lengths = {name: mine[name] * theirs[name] for name in mine if name in theirs}
+        return {
+            name: inner(self.parts[name], other.parts[name]) / length if length else 0.0
+            for name, length in lengths.items()
+        }
 
     @property
     def digest(self) -> str:
@@ -244,18 +128,14 @@ class WeightDelta:
         """
         parts: dict[str, Part] = {}
         for site, (indices, _) in circuit.units.items():
-            if not site.endswith(".mlp.hook_post"):
-                raise InputError(f"a delta is restricted to MLP neurons, not to units at {site!r}")
-            for leaf, axis in NEURON_AXES.items():
-                name = f"blocks.{layer_of(site)}.mlp.{leaf}"
-                if name in self.parts:
-                    own = self.parts[name]
-                    if own.shape[axis] != circuit.widths[site]:
-                        raise MismatchError(
-                            f"{name} has {own.shape[axis]} neurons, the circuit was made for {circuit.widths[site]}"
-                        )
-                    where = indices.to(own.dense().device)
-                    parts[name] = Rows(where, own.dense().index_select(axis, where), axis, own.shape[axis])
+            for name, axis in _neuron_weights(site).items():
+                if name not in self.parts:
+                    continue
+                whole, width = self.parts[name].dense(), circuit.widths[site]
+                if whole.shape[axis] != width:
+                    raise MismatchError(f"{name} has {whole.shape[axis]} neurons, the circuit was made for {width}")
+                where = indices.to(whole.device)
+                parts[name] = Rows(where, whole.index_select(axis, where), axis, width)
         if not parts:
             raise InputError(f"delta {self.name!r} changes no weights of the neurons of circuit {circuit.name!r}")
         return WeightDelta(parts, f"{self.name} in {circuit.name}", {**self.info, "circuit": circuit.info})
@@ -278,14 +158,12 @@ class WeightDelta:
 
     def save(self, path: str | Path) -> Path:
         """Write as one safetensors file, each part in its own form."""
-        tensors, facts = {}, {}
+        tensors: dict[str, Tensor] = {}
+        facts: dict[str, Any] = {}
         for name, part in self.parts.items():
-            facts[name] = {"form": type(part).__name__, "shape": list(part.shape)}
-            if isinstance(part, Rows):
-                facts[name] |= {"axis": part.axis, "size": part.size}
-            if isinstance(part, LowRank):
-                facts[name] |= {"output": part.output}
-            tensors |= {f"{name}|{key}": value for key, value in part.tensors().items()}
+            own = part.tensors()
+            tensors |= {f"{name}|{key}": tensor for key, tensor in own.items()}
+            facts[name] = {"form": type(part).__name__, **{k: v for k, v in vars(part).items() if k not in own}}
         return save_tensors(path, "WeightDelta", tensors, {"name": self.name, "info": self.info, "parts": facts})
 
     @classmethod
@@ -293,14 +171,10 @@ class WeightDelta:
         """Read what `save` wrote."""
         tensors, facts = load_tensors(path, "WeightDelta")
         parts: dict[str, Part] = {}
-        for name, own in facts["parts"].items():
-            get: Callable[[str], Tensor] = lambda key, n=name: tensors[f"{n}|{key}"]  # noqa: E731
-            if own["form"] == "Rows":
-                parts[name] = Rows(get("index"), get("values"), own["axis"], own["size"])
-            elif own["form"] == "LowRank":
-                parts[name] = LowRank(get("left"), get("right"), tuple(own["shape"]), own["output"])
-            else:
-                parts[name] = Dense(get("value"))
+        for name, fields in facts["parts"].items():
+            form = {"Dense": Dense, "Rows": Rows, "LowRank": LowRank}[fields.pop("form")]
+            stored = {key.rpartition("|")[2]: t for key, t in tensors.items() if key.rpartition("|")[0] == name}
+            parts[name] = form(**stored, **{key: tuple(v) if key == "shape" else v for key, v in fields.items()})
         return cls(parts, facts["name"], facts["info"])
 
     def _repr_html_(self) -> str:
@@ -310,8 +184,11 @@ class WeightDelta:
         return f"<b>{html.escape(self.name)}</b>: {facts}" + self.to_frame().head(12).to_html(index=False)
 
 
-#: Parameters of an MLP that belong to one neuron each, and the axis that counts neurons.
-NEURON_AXES = {"W_in": 1, "W_gate": 1, "b_in": 0, "W_out": 0}
+def _neuron_weights(site: str) -> dict[str, int]:
+    """{parameter: axis that counts neurons} of the MLP whose neurons are at a hook point."""
+    if not is_neurons(site):
+        raise InputError(f"weights belong to MLP neurons, not to units at {site!r}")
+    return neuron_parameters(site)
 
 
 def neuron_norms(delta: WeightDelta, widths: Mapping[str, int]) -> UnitScores:
@@ -322,27 +199,15 @@ def neuron_norms(delta: WeightDelta, widths: Mapping[str, int]) -> UnitScores:
     found = {}
     for site, n in widths.items():
         square = torch.zeros(n)
-        for leaf, axis in NEURON_AXES.items():
-            part = delta.parts.get(f"blocks.{layer_of(site)}.mlp.{leaf}")
-            if part is None:
+        for name, axis in _neuron_weights(site).items():
+            if name not in delta.parts:
                 continue
-            whole = part.dense().float().cpu()
+            whole = delta.parts[name].dense().float().cpu()
             if whole.shape[axis] != n:
                 raise MismatchError(f"{site!r} has {n} neurons, the delta {whole.shape[axis]}; it is another model's")
             square += whole.pow(2).sum(1 - axis) if whole.ndim == 2 else whole.pow(2)
         found[site] = square.sqrt()
     return UnitScores(found, "norm of the weight difference", {"delta": delta.name})
-
-
-def mean_delta(deltas: Iterable[WeightDelta], *, name: str = "mean") -> WeightDelta:
-    """The mean of several differences."""
-    found = list(deltas)
-    if not found:
-        raise InputError("the mean of no deltas; give at least one")
-    total = found[0]
-    for other in found[1:]:
-        total = total + other
-    return (total * (1 / len(found))).named(name)
 
 
 def difference(
@@ -381,36 +246,11 @@ def exact_difference(new: Tensor, old: Tensor) -> Tensor:
     return short if torch.equal(back, new.detach()) else change
 
 
-def inner(a: Part, b: Part) -> float:
-    """Inner product of two differences of one parameter; two low-rank ones without building the matrices."""
-    if a.shape != b.shape:
-        raise MismatchError(f"differences of shapes {a.shape} and {b.shape}; they are of different models")
-    if isinstance(a, LowRank) and isinstance(b, LowRank):
-        # <L₁R₁, L₂R₂> = <L₁ᵀL₂, R₁R₂ᵀ>: two r × r matrices. Reshaping only permutes entries.
-        return float(((a.left.double().T @ b.left.double()) * (a.right.double() @ b.right.double().T)).sum())
-    if isinstance(a, Rows):
-        other = b.dense().index_select(a.axis, a.index.to(b.dense().device))
-        return float((a.values.double() * other.double()).sum())
-    if isinstance(b, Rows):
-        return inner(b, a)
-    return float((a.dense().double() * b.dense().double()).sum())
-
-
-def _sum(name: str, a: Part, b: Part) -> Part:
-    if a.shape != b.shape:
-        raise MismatchError(f"{name}: shapes {a.shape} and {b.shape} cannot be added; they are of different models")
-    thin = isinstance(a, LowRank) and isinstance(b, LowRank)
-    if thin and a.left.shape[1] + b.left.shape[1] < min(a.left.shape[0], b.right.shape[1]):
-        return replace(a, left=torch.cat([a.left, b.left], 1), right=torch.cat([a.right, b.right], 0))
-    if isinstance(a, Rows) and isinstance(b, Rows) and a.axis == b.axis and torch.equal(a.index, b.index):
-        return replace(a, values=a.values + b.values)
-    return Dense(a.dense() + b.dense())
-
-
 def _common(a: WeightDelta, b: WeightDelta) -> dict[str, Any]:
-    prints = {d.info.get("fingerprint") for d in (a, b)} - {None}
-    if len(prints) > 1:
+    known = {key: {d.info[key] for d in (a, b) if d.info.get(key)} for key in ("fingerprint", "dtype")}
+    if len(known["fingerprint"]) > 1:
         raise MismatchError(
-            f"{a.name!r} and {b.name!r} start from different models ({listed(sorted(prints))}); their sum means nothing"
+            f"{a.name!r} and {b.name!r} start from different models ({listed(sorted(known['fingerprint']))}); their "
+            "sum means nothing"
         )
-    return {"parts": [a.info, b.info], **({"fingerprint": prints.pop()} if prints else {})}
+    return {"parts": [a.info, b.info], **{key: values.pop() for key, values in known.items() if len(values) == 1}}

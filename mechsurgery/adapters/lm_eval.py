@@ -1,375 +1,106 @@
-"""Any task of EleutherAI's lm-evaluation-harness on a HookedTransformer under an intervention.
+"""Any task of EleutherAI's lm-evaluation-harness on a model under interventions.
 
-`lm` gives what lm_eval asks of a model; `lm_eval_results` runs tasks and gives a tidy table. The conventions
-are those of lm_eval's own `HFLM`, so that numbers can be compared: the prefix token is the begin token, a
-context too long is cut on the left, a rolling log-likelihood scores every token of a text once. lm_eval is
-the extra `mechsurgery[lm-eval]`.
+`lm` gives what lm_eval asks of a model; `lm_eval_results` runs tasks and gives rows of the one results table. lm_eval
+is the extra `mechsurgery[lm-eval]`.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
-import torch
 
-from ..errors import InputError, MissingExtraError, PromptError, listed
-from ..intervention import Intervention
-from ..intervention.changes import Custom
-from ..models import sites, tokens
-from ..models.generate import generate
-from ..models.progress import with_progress
-from ..prompts import Prompt
-from ..prompts.chat import render, stop_texts
+from ..evaluation.assembly import labels_of, typed
+from ..intervention import BASELINE, Intervention
+from ..models.fingerprint import fingerprint
+from ..prompts.chat import Template
+from .lm_eval_model import lm_class
 
-COLUMNS = ("task", "metric", "filter", "value", "stderr", "n", "intervention", "strength")
-
-#: How many new tokens a generative task gets that does not say.
-MAX_GEN_TOKS = 256
-
-_ROUND = 32
-_CHUNK = 1 << 26
-_LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
-_SAMPLING = ("top_p", "top_k", "min_p", "typical_p")
-_NEUTRAL = {
-    "top_p": (None, 1),
-    "top_k": (None, 0, -1),
-    "min_p": (None, 0),
-    "typical_p": (None, 1),
-    "num_beams": (None, 1),
-    "repetition_penalty": (None, 1),
-    "num_return_sequences": (None, 1),
-    "use_cache": (None, True, False),
-}
-
-Request = tuple[Any, list[int], list[int]]
+#: Prompt id of what is measured of a whole task.
+WHOLE_TASK = "all"
 
 
 def lm(
     model: Any,
-    intervention: Intervention | None = None,
+    intervention: Intervention = BASELINE,
     *,
     batch_size: int = 64,
     max_length: int | None = None,
-    template: str = "auto",
+    template: str | Template = "auto",
 ) -> Any:
     """An `lm_eval.api.model.TemplateLM` that runs the model under an intervention at its strength.
 
-    `batch_size` is the most rows of a batch, `max_length` the context in tokens (default: the model's).
-    `template` renders chats where lm_eval is told `apply_chat_template=True`: "chat" is the tokenizer's own,
-    "plain" is `User: … / Assistant:`, "auto" the first that there is. Hooks are on the model only while it
+    `batch_size` is the most rows of a batch, `max_length` the context in tokens (default: the model's). `template`
+    renders chats where lm_eval is told `apply_chat_template=True`. The intervention is on the model only while it
     runs. Raises `MissingExtraError`, `InputError`, `SiteError` or `MismatchError`.
 
     >>> lm_eval.simple_evaluate(lm(model, ablate(circuit)), tasks=["arc_easy"])  # doctest: +SKIP
     """
-    return _lm_class()(model, intervention, batch_size, max_length, template)
+    return lm_class()(model, intervention, batch_size, max_length, template)
 
 
 def lm_eval_results(
     model: Any,
     tasks: str | Mapping[str, Any] | Sequence[Any],
-    intervention: Intervention | None = None,
+    interventions: Sequence[Intervention] = (),
     *,
-    limit: int | float | None = None,
-    task_manager: Any = None,
+    batch_size: int = 64,
+    max_length: int | None = None,
+    template: str | Template = "auto",
     **options: Any,
 ) -> pd.DataFrame:
-    """Run `lm_eval.simple_evaluate`; a row per task (or group), metric and filter, with `COLUMNS`.
+    """Run `lm_eval.simple_evaluate` on the unmodified model and under every intervention: rows of `Results.table`.
 
-    `limit` is documents per task (a share below 1). `options` are those of `lm` and of `simple_evaluate`
-    (`num_fewshot`, `apply_chat_template`, `gen_kwargs`, …). `value` and `stderr` are as lm_eval gives them
-    (missing where it gives none), `n` is documents; without an intervention it says "baseline" at strength 0.
-    Responses cached with `use_cache` are kept apart by model, intervention and strength. Like lm_eval, this
-    seeds the global random generators. Raises what `lm` raises.
+    The prompt set is the task, `prompt_id` and `group` the document's number, the metric lm_eval's (with its filter
+    where it has one). Metrics that are no mean over documents, such as perplexities, and those of groups of tasks have
+    one row, with prompt id "all". `options` are those of `simple_evaluate` (`limit`, `num_fewshot`,
+    `apply_chat_template`, `gen_kwargs`, …). Responses cached with `use_cache` are kept apart by model, intervention and
+    strength. Like lm_eval, this seeds the global random generators. Raises what `lm` raises.
     """
-    own = {name: options.pop(name) for name in ("batch_size", "max_length", "template") if name in options}
-    adapter = lm(model, intervention, **own)
+    runs = [BASELINE, *interventions]
+    adapters = [lm(model, run, batch_size=batch_size, max_length=max_length, template=template) for run in runs]
+    tasks = [tasks] if isinstance(tasks, (str, Mapping)) else list(tasks)
+    facts = {"model": str(model.cfg.model_name), "fingerprint": fingerprint(model), "seed": 0}
+    parts = [
+        pd.DataFrame(_rows(_run(adapter, tasks, options))).assign(**labels_of(adapter.intervention), **facts)
+        for adapter in adapters
+    ]
+    table = pd.concat(parts, ignore_index=True)
+    yes_or_no = (
+        (table["value"].isin([0, 1]) & (table["prompt_id"] != WHOLE_TASK))
+        .groupby([table["prompt_set"], table["metric"]])
+        .transform("all")
+    )
+    return typed(table.assign(scale=np.where(yes_or_no, "rate", "number")))
+
+
+def _run(adapter: Any, tasks: list[Any], options: Mapping[str, Any]) -> Mapping[str, Any]:
     from lm_eval import simple_evaluate
 
+    options = {**options, "log_samples": True}
     if options.get("use_cache"):
         options["use_cache"] = f"{options['use_cache']}-{adapter.key()}"
-    tasks = [tasks] if isinstance(tasks, (str, Mapping)) else list(tasks)
-    options = {"log_samples": False, **options, "limit": limit, "task_manager": task_manager}
-    found = simple_evaluate(model=adapter, tasks=tasks, **options)
-    rows = _rows(found) if found is not None else []
-    name, strength = ("baseline", 0.0) if intervention is None else (intervention.name, intervention.strength)
-    table = pd.DataFrame([{**row, "intervention": name, "strength": strength} for row in rows], columns=list(COLUMNS))
-    return table.astype({"value": float, "stderr": float, "n": "Int64", "strength": float})
+    return simple_evaluate(model=adapter, tasks=tasks, **options)
 
 
-def _rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:
-    rows = []
-    for task, measured in found["results"].items():
-        n_task = measured.get("sample_len", found.get("n-samples", {}).get(task, {}).get("effective"))
+def _rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A row per document where lm_eval's value of a metric is the mean of its documents' values, else one row."""
+    rows: list[dict[str, Any]] = []
+    for task, measured in results["results"].items():
         for key, value in measured.items():
-            metric, comma, kind = key.partition(",")
+            metric, comma, chosen = key.partition(",")
             if not comma or metric.endswith("_stderr") or not isinstance(value, (int, float)):
                 continue
-            error = measured.get(f"{metric}_stderr,{kind}")
-            rows.append(
-                {
-                    "task": task,
-                    "metric": metric,
-                    "filter": kind,
-                    "value": float(value),
-                    "stderr": float(error) if isinstance(error, (int, float)) else None,
-                    "n": measured.get("sample_count", {}).get(key, n_task),
-                }
-            )
+            common = {"prompt_set": task, "metric": metric if chosen == "none" else key}
+            samples = [s for s in results["samples"].get(task, ()) if s["filter"] == chosen and metric in s]
+            values = [s[metric] for s in samples if isinstance(s[metric], (bool, int, float, np.number))]
+            if not values or len(values) < len(samples) or not np.isclose(np.mean(values), value):
+                rows.append({**common, "prompt_id": WHOLE_TASK, "group": WHOLE_TASK, "value": float(value)})
+                continue
+            for sample, one in zip(samples, values):
+                number, said = str(sample["doc_id"]), sample["resps"][0][0]
+                text = said if isinstance(said, str) else None
+                rows.append({**common, "prompt_id": number, "group": number, "value": float(one), "response": text})
     return rows
-
-
-@cache
-def _lm_class() -> type:
-    """The adapter as a subclass of lm_eval's `TemplateLM`, made when first needed."""
-    try:
-        from lm_eval.api.model import TemplateLM
-    except ImportError as error:
-        raise MissingExtraError(
-            f"lm_eval cannot be imported ({error}); install it with: pip install 'mechsurgery[lm-eval]'"
-        ) from error
-    return type("HookedLM", (_Adapter, TemplateLM), {"__doc__": _Adapter.__doc__})
-
-
-class _Adapter:
-    """What lm_eval's `TemplateLM` leaves open, on a HookedTransformer; `lm` makes these."""
-
-    max_gen_toks = MAX_GEN_TOKS
-
-    def __init__(
-        self, model: Any, intervention: Intervention | None, batch_size: int, max_length: int | None, template: str
-    ) -> None:
-        super().__init__()
-        n_ctx = int(model.cfg.n_ctx)
-        if model.tokenizer is None or model.tokenizer.eos_token_id is None:
-            raise InputError("this model's tokenizer has no end token; set model.tokenizer and its eos_token")
-        max_length = n_ctx if max_length is None else max_length
-        if batch_size < 1 or not 2 <= max_length <= n_ctx:
-            raise InputError(f"batch_size={batch_size} must be at least 1, max_length={max_length} from 2 to {n_ctx}")
-        if template == "raw":
-            raise InputError("template='raw' has no turns; use 'auto', 'chat' or 'plain', or no chat template")
-        self._plain = bool(stop_texts(model.tokenizer, template))
-        if intervention is not None:
-            intervention.check(model)
-        self.model, self.intervention, self.tokenizer = model, intervention, model.tokenizer
-        self.batch_size, self.max_length, self.template = batch_size, max_length, template
-        self._device = tokens.device_of(model)
-
-    @property
-    def eot_token_id(self) -> int:
-        """The token that ends a text."""
-        return int(self.tokenizer.eos_token_id)
-
-    @property
-    def prefix_token_id(self) -> int:
-        """The token before a text without context: the begin token, or the end token where there is none."""
-        begin = self.tokenizer.bos_token_id
-        return self.eot_token_id if begin is None else int(begin)
-
-    @property
-    def tokenizer_name(self) -> str:
-        """Names tokenizer and chat template in lm_eval's cache of requests."""
-        return f"{self.model.cfg.model_name}--{'plain' if self._plain else 'chat'}".replace("/", "__")
-
-    def key(self) -> str:
-        """16 hexadecimal digits for all that an answer to a request depends on."""
-        own = self.intervention
-        done = None if own is None or own.strength == 0 else (own.digest, own.strength)
-        return hashlib.sha256(repr((sites.fingerprint(self.model), done, self.max_length)).encode()).hexdigest()[:16]
-
-    def chat_template(self, chat_template: bool | str = False) -> str | None:
-        """The template's text (None where none is applied); it is chosen in `lm`, not by name here."""
-        if isinstance(chat_template, str):
-            raise InputError(f"chat template {chat_template!r} cannot be chosen by name; use True and lm(template=…)")
-        if not chat_template:
-            return None
-        return "User: … / Assistant:" if self._plain else str(self.tokenizer.chat_template)
-
-    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        """The chat as text; without a generation prompt, the last assistant turn is left open."""
-        turns = [(turn["role"], turn["content"]) for turn in chat_history]
-        prefix = turns.pop()[1] if not add_generation_prompt and turns[-1][0] == "assistant" else ""
-        prompt = Prompt("chat", "", messages=tuple(turns), prefix=prefix)
-        return render(self.tokenizer, prompt, template=self.template)
-
-    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
-        """Token ids; by default with the tokenizer's special tokens unless the text begins with one already."""
-        if add_special_tokens is not None:
-            return list(self.tokenizer.encode(string, add_special_tokens=add_special_tokens))
-        begin = self.tokenizer.decode([self.prefix_token_id])
-        ids = list(self.tokenizer.encode(string, add_special_tokens=not string.startswith(begin)))
-        # Some tokenizers end plain text with an end token, after which nothing can follow.
-        ended = len(ids) > 1 and ids[-1] == self.eot_token_id and not string.endswith(self.tokenizer.eos_token)
-        return ids[:-1] if ended else ids
-
-    def _loglikelihood_tokens(
-        self, requests: Sequence[Request], disable_tqdm: bool = False, **kwargs: Any
-    ) -> list[tuple[float, bool]]:
-        """(log-probability, whether greedy decoding gives it) of every continuation after its context.
-
-        Requests with the same input, such as the one-token choices of a question, share a row.
-        """
-        members: dict[tuple[int, ...], list[int]] = {}
-        for i, (text, context, continuation) in enumerate(requests):
-            if not 0 < len(continuation) <= self.max_length:
-                raise PromptError(
-                    f"a continuation of {len(continuation)} tokens cannot be scored in a context of "
-                    f"{self.max_length}: {text!r:.200}; change the task's text or max_length"
-                )
-            whole = [*(context or [self.prefix_token_id]), *continuation]
-            members.setdefault(tuple(whole[-(self.max_length + 1) : -1]), []).append(i)
-        if not members:
-            return []
-        found: list[Any] = [None] * len(requests)
-        inputs = list(members)
-        pad = tokens.pad_id(self.model)
-        batches = tokens.batches(inputs, pad_id=pad, max_rows=self.batch_size, device=self._device)
-        for batch in with_progress(batches, "reading log-likelihoods", shown=not disable_tqdm):
-            owners = [(row, i) for row, place in enumerate(batch.rows) for i in members[inputs[place]]]
-            scores = self._scores(batch, [(row, requests[i][2]) for row, i in owners])
-            for (_, i), score in zip(owners, scores):
-                found[i] = score
-                if requests[i][0] is not None:
-                    self.cache_hook.add_partial("loglikelihood", requests[i][0], score)
-        return found
-
-    @torch.no_grad()
-    def _scores(self, batch: tokens.Batch, ends: list[tuple[int, list[int]]]) -> list[tuple[float, bool]]:
-        """For each (row, continuation at the end of that row): its log-probability, and whether it is greedy."""
-        length, device = batch.ids.shape[1], batch.ids.device
-        rows = torch.tensor([row for row, own in ends for _ in own], device=device)
-        places = torch.tensor([length - len(own) + j for _, own in ends for j in range(len(own))], device=device)
-        targets = torch.tensor([token for _, own in ends for token in own], device=device)
-        step = max(1, _CHUNK // self.model.cfg.d_vocab)
-        logs, greedy = [], []
-        with self.model.hooks(fwd_hooks=self._hooks()):
-            residual = self.model(batch.ids, attention_mask=batch.mask, stop_at_layer=self.model.cfg.n_layers)
-            for part in torch.arange(len(rows), device=device).split(step):
-                logits = sites.unembed(self.model, residual[rows[part], places[part]]).float()
-                logs.append(logits.gather(-1, targets[part, None])[:, 0] - logits.logsumexp(-1))
-                greedy.append(logits.argmax(-1) == targets[part])
-        lengths = [len(own) for _, own in ends]
-        sums = [float(own.sum()) for own in torch.cat(logs).double().cpu().split(lengths)]
-        return list(zip(sums, [bool(own.all()) for own in torch.cat(greedy).cpu().split(lengths)]))
-
-    def _hooks(self) -> list[tuple[str, Callable[..., Any]]]:
-        return [] if self.intervention is None else self.intervention.hooks()
-
-    def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
-        """Log-probability of every text, each token scored once, after the prefix token.
-
-        Texts longer than the context are scored in windows of `max_length`, the last one with all the
-        context that fits. As in `HFLM`, a begin token that the tokenizer adds is scored too.
-        """
-        from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
-
-        windows: list[Request] = []
-        counts = []
-        for request in requests:
-            ids = self.tok_encode(request.args[0])
-            own = get_rolling_token_windows(ids, self.prefix_token_id, self.max_length, context_len=1)
-            pairs = [make_disjoint_window(pair) for pair in own]
-            windows += [(None, list(context), list(scored)) for context, scored in pairs]
-            counts.append(len(pairs))
-        scores = iter(self._loglikelihood_tokens(windows, disable_tqdm))
-        totals = [sum(next(scores)[0] for _ in range(count)) + 0.0 for count in counts]
-        for request, total in zip(requests, totals):
-            self.cache_hook.add_partial("loglikelihood_rolling", request.args, total)
-        return totals
-
-    def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
-        """The text after every context, up to the first of its `until` strings, the end token or `max_gen_toks`.
-
-        Greedy unless `do_sample` or a temperature above 0 is given; a sample depends on the generation
-        argument `seed` (default 0) and the request's place. Raises `InputError` for arguments it cannot honour.
-        """
-        groups: dict[_Decoding, list[int]] = {}
-        for i, request in enumerate(requests):
-            groups.setdefault(_decoding(request.args[1], self.max_length), []).append(i)
-        made = [""] * len(requests)
-        for how, own in groups.items():
-            room = self.max_length - how.n_new
-            contexts = [self.tok_encode(requests[i].args[0])[-room:] or [self.prefix_token_id] for i in own]
-            for i, text in zip(own, self._generated(contexts, how, own, quiet=disable_tqdm)):
-                made[i] = text
-                self.cache_hook.add_partial("generate_until", requests[i].args, text)
-        return made
-
-    def _generated(self, contexts: list[list[int]], how: _Decoding, streams: list[int], quiet: bool) -> list[str]:
-        """Greedy decoding goes in rounds, after which the texts that have reached a stop string are done."""
-        known = self.tokenizer.get_added_vocab()
-        stop = {*tokens.stop_ids(self.model), *(known[text] for text in how.until if text in known)}
-        edits = () if self.intervention is None else self.intervention.edits
-        by_rounds = how.until and not how.temperature and not any(isinstance(edit.change, Custom) for edit in edits)
-        made: list[list[int]] = [[] for _ in contexts]
-        going, done = list(range(len(contexts))), 0
-        while going and done < how.n_new:
-            n = min(_ROUND, how.n_new - done) if by_rounds else how.n_new
-            new = generate(
-                self.model,
-                [contexts[i] + made[i] for i in going],
-                hooks=lambda rows: self._hooks(),
-                max_new_tokens=n,
-                temperature=how.temperature,
-                seed=how.seed,
-                streams=[streams[i] for i in going],
-                stop=sorted(stop),
-                max_rows=self.batch_size,
-                progress=not quiet,
-            )
-            for i, own in zip(going, new):
-                made[i] = made[i] + own
-            done += n
-            going = [i for i, own in zip(going, new) if len(own) == n and how.cut(text := self._text(made[i])) == text]
-        return [how.cut(self._text(own)) for own in made]
-
-    def _text(self, ids: list[int]) -> str:
-        return self.tokenizer.decode(ids, skip_special_tokens=True)
-
-
-@dataclass(frozen=True)
-class _Decoding:
-    """How one request is to be decoded; temperature 0 is greedy."""
-
-    until: tuple[str, ...]
-    n_new: int
-    temperature: float
-    seed: int
-
-    def cut(self, text: str) -> str:
-        for stop in self.until:
-            text = text.split(stop)[0]
-        return text
-
-
-def _decoding(arguments: Mapping[str, Any], max_length: int) -> _Decoding:
-    """From lm_eval's generation arguments, or `InputError` for what `generate` does not do."""
-    given = dict(arguments)
-    until = given.pop("until", None) or ()
-    until = (until,) if isinstance(until, str) else tuple(dict.fromkeys(text for text in until if text))
-    lengths = [given.pop(name, None) for name in _LENGTHS]
-    n_new = next((int(length) for length in lengths if length is not None), MAX_GEN_TOKS)
-    temperature, sampled = given.pop("temperature", None), given.pop("do_sample", None)
-    if sampled is None:
-        sampled = bool(temperature)
-    temperature = (1.0 if temperature is None else float(temperature)) if sampled else 0.0
-    if sampled and temperature <= 0:
-        raise InputError(f"do_sample=True with temperature={temperature:g}; give one above 0, or no do_sample")
-    if not 0 < n_new < max_length:
-        raise InputError(
-            f"max_gen_toks={n_new} leaves no room for a prompt in a context of {max_length}; give 1 to "
-            f"{max_length - 1}, e.g. gen_kwargs={{'max_gen_toks': {max(1, max_length // 2)}}}"
-        )
-    seed = int(given.pop("seed", None) or 0)
-    idle = () if sampled else _SAMPLING
-    wrong = [name for name, value in given.items() if name not in idle and value not in _NEUTRAL.get(name, ())]
-    if wrong:
-        raise InputError(
-            f"generation arguments {listed(wrong)} are not supported; use until, max_gen_toks, do_sample, "
-            "temperature and seed"
-        )
-    return _Decoding(until, n_new, temperature, seed)

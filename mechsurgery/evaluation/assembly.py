@@ -131,10 +131,11 @@ def _graded(
     for grade in grades:
         values = graded(grade, list(zip(prompts, texts)), shards)
         if grade.labels:
-            parts.append(_metric(prompts, grade.name, "label", [None] * len(values), values))
-            continue
-        numbers = [None if value is None else float(value) for value in values]
-        parts.append(_metric(prompts, grade.name, grade.scale, numbers))
+            labels = [None if value is None else str(value) for value in values]
+            parts.append(_metric(prompts, grade.name, "label", [None] * len(values), labels))
+        else:
+            numbers = [None if value is None else float(value) for value in values]
+            parts.append(_metric(prompts, grade.name, grade.scale, numbers))
     return pd.concat([part.assign(response=texts) for part in parts], ignore_index=True)
 
 
@@ -143,7 +144,14 @@ def graded(grade: Grade, items: Sequence[tuple[Prompt, str | None]], shards: Sha
     known: dict[tuple[str, str], Value] = {}
     asked = {(prompt.id, text): (prompt, text) for prompt, text in items if text is not None}
     if asked:
-        key = key_of(["grade", grade.name, grade.version, [[p.id, p.text, text] for p, text in asked.values()]])
+        key = key_of(
+            [
+                "grade",
+                grade.name,
+                grade.version,
+                [[p.id, p.text, p.messages, p.completion, text] for p, text in asked.values()],
+            ]
+        )
         kept = shards.find(key) if grade.decide_all is not None else None
         values = list(kept["value"]) if kept is not None else grade.all(list(asked.values()))
         if grade.decide_all is not None and kept is None:

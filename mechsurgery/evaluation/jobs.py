@@ -243,7 +243,7 @@ def measure(
             lacking = [job for job in jobs if not all(job.task.key(run) in shards for run in job.runs)]
             with ExitStack() as stack:
                 off: Off = nullcontext
-                if lacking and same[0].weights_key is not None:
+                if lacking and same[0].delta is not None and same[0].weights_key is not None:
                     off = stack.enter_context(shifted_weights(model, same[0].delta, same[0].strength)).off
                 for job in jobs:
                     bar.set_description(f"{job.task.set_name}: {_SAID[job.task.kind]}")

@@ -91,14 +91,15 @@ def _bootstrap(values: np.ndarray, codes: np.ndarray) -> tuple[float, float]:
 def effective_size(
     values: Float[np.ndarray, " n"], groups: Int[np.ndarray, " n"], *, extremes: tuple[float, float] = (0.0, 1.0)
 ) -> float:
-    """How many independent answers those in groups (numbered from 0) are worth: 1 to n.
+    """How many independent answers those in groups (numbered from 0) are worth.
 
     n / deff · (t₍ₙ₋₁₎ / t₍G₋₁₎)² as in Korn and Graubard (1998), with t the 97.5 % quantile for n answers and for G
     groups, and deff ≥ 1 the cluster-robust variance of the mean over that of independent answers. Among intervals for
     clustered proportions Wilson's does well with it (Dean and Pagano 2015; Franco et al. 2019), but near 0 and 1, where
     few groups say anything about deff, all cover too little (90 % instead of 95 % in our simulations). Therefore deff
-    is estimated with a quarter of a group more at each of the `extremes`; where all answers are alike and extreme, deff
-    is then the size of a group, as if its answers were copies of one, and groups are counted.
+    is estimated with a quarter of a group more at each of the `extremes`. It is never less than n²/Σm² for groups of m
+    answers, what they are worth if the answers of a group are copies of one: so it is the number of (equal) groups
+    where all answers are alike.
     """
     from scipy.special import stdtrit
 
@@ -114,7 +115,8 @@ def effective_size(
     residuals = totals - mean * sizes
     squares = residuals @ residuals + added * mean_size * ((ends - mean) ** 2).sum()
     deff = squares / (total * variance) * n_groups / (n_groups - 1) * (n - 1) / n
-    return max(1.0, n / max(1.0, deff) * (stdtrit(n - 1, 0.975) / stdtrit(n_groups - 1, 0.975)) ** 2)
+    estimated = n / max(1.0, deff) * (stdtrit(n - 1, 0.975) / stdtrit(n_groups - 1, 0.975)) ** 2
+    return float(max(estimated, n**2 / (sizes @ sizes)))
 
 
 def resampled(totals: Float[np.ndarray, " groups"]) -> Float[np.ndarray, " draws"]:
@@ -151,11 +153,11 @@ def benjamini_hochberg(p_values: Any) -> Float[np.ndarray, " n"]:
     """
     from scipy.stats import false_discovery_control
 
-    found = np.array(p_values, dtype=float)
-    known = ~np.isnan(found)
+    q_values = np.array(p_values, dtype=float)
+    known = ~np.isnan(q_values)
     if known.any():
-        found[known] = false_discovery_control(found[known])
-    return found
+        q_values[known] = false_discovery_control(q_values[known])
+    return q_values
 
 
 def _difference(values: Any, baseline: Any) -> np.ndarray:

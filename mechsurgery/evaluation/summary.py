@@ -52,13 +52,11 @@ def summarise(
     before[codes[is_baseline]] = rows["value"].to_numpy()[is_baseline]
     rows = rows.assign(before=before[codes], cluster=pd.factorize(rows["group"])[0])
     cells = rows.groupby([*CELL, "metric", "label", "scale"], sort=False, dropna=False)
-    found = [
-        dict(zip([*CELL, "metric", "label", "scale"], cell)) | _cell(str(cell[-1]), group) for cell, group in cells
-    ]
-    return pd.DataFrame(found, columns=_ORDER)
+    found = [dict(zip([*CELL, "metric", "label", "scale"], cell)) | _cell(cell[-1], group) for cell, group in cells]
+    return pd.DataFrame(found, columns=_ORDER).astype({"control_of": "str"})
 
 
-def _cell(scale: str, rows: pd.DataFrame) -> dict[str, Any]:
+def _cell(scale: Any, rows: pd.DataFrame) -> dict[str, Any]:
     values, before, groups = (rows[name].to_numpy() for name in ("value", "before", "cluster"))
     low, high = clustered_interval(values, groups, scale=scale)
     cell = {
@@ -99,11 +97,12 @@ def pool_controls(summary: pd.DataFrame) -> pd.DataFrame:
     """Replace the matched random controls of an intervention by one row for each cell: mean, lowest and highest.
 
     Controls answer the same prompts, so their responses are no independent sample: `low` and `high` are the range over
-    controls, not an interval. `n` counts prompts times controls, `controls` says how many there were.
+    controls, not an interval. `n` counts prompts times controls, `controls` says how many there were
+    (missing on other rows).
     """
     random = summary[summary["control_of"].notna()]
     if random.empty:
-        return summary.assign(controls=0)
+        return summary.assign(controls=np.nan)
     keys = [name for name in [*CELL, "metric", "label", "scale"] if name != "intervention"]
     pooled = (
         random.groupby(keys, sort=False, dropna=False)
@@ -120,5 +119,5 @@ def pool_controls(summary: pd.DataFrame) -> pd.DataFrame:
         .reset_index()
     )
     pooled["intervention"] = "random like " + pooled["control_of"]
-    rest = summary[summary["control_of"].isna()].assign(controls=0)
+    rest = summary[summary["control_of"].isna()].assign(controls=np.nan)
     return pd.concat([rest, pooled], ignore_index=True)[[*summary.columns, "controls"]]

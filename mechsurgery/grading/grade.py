@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from ..errors import InputError, listed
 from ..prompts import Prompt
@@ -61,7 +61,7 @@ class Grade:
             raise InputError(f"grade {self.name!r} gave {len(values)} values for {len(items)} responses")
         return [self._checked(value, item) for value, item in zip(values, items)]
 
-    def _checked(self, value: Value, item: Item) -> Value:
+    def _checked(self, value: Any, item: Item) -> Value:
         if value is None or (self.labels and value in self.labels):
             return value
         if not self.labels and not isinstance(value, str) and math.isfinite(value):

@@ -1,6 +1,8 @@
 """Changing a running model: hook functions and weight differences with one strength, and baking them in."""
 
+from .bake import bake
 from .changes import Affine, Custom, Project
+from .export import export
 from .intervention import BASELINE, Edit, Intervention, applied, row_hooks, with_controls
 from .latents import scale_latents, steer_latents
 from .scaling import ablate, mean_ablate, scale
@@ -16,6 +18,8 @@ __all__ = [
     "Project",
     "ablate",
     "applied",
+    "bake",
+    "export",
     "mean_ablate",
     "project_out",
     "row_hooks",

@@ -1,48 +1,170 @@
-"""Scaling in the weights: h_i·m into W_out is row i of W_out times m, so a scaling costs nothing once baked."""
+"""An intervention as a permanent change of weights, for every kind of which that can be exact.
+
+What a linear map adds to the residual stream is x W + b. Multiplying x is multiplying rows of W; adding to x adds to b;
+multiplying, adding to or projecting the result does the same to W's columns and b. `rewrites` says so in terms of
+parameters' names alone, so that `bake` does it in memory and `export` on disk.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
-from ..errors import InputError
-from ..models import sites
-from ..units import Circuit, layer_of
+from ..errors import ActivationError, InputError, MismatchError
+from ..models.protocol import Model
+from ..names import Writer, writers
+from .changes import Affine, Change, Custom, Project
+from .intervention import Intervention
+from .weights import parameter_of
+
+#: The present value of a parameter, in float64.
+Get = Callable[[str], Tensor]
+Plan = Sequence[tuple[Change, float]]
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """How a parameter's new value is made; with `keeps_zero`, a zero one (a bias an architecture lacks) stays zero."""
+
+    make: Callable[[Get], Tensor]
+    keeps_zero: bool = False
 
 
 @torch.no_grad()
-def bake(model: Any, circuit: Circuit, m: float = 0.0) -> None:
-    """Multiply the write rows of a circuit's MLP neurons by `m`, **permanently**, in this model.
+def bake(model: Model, intervention: Intervention) -> None:
+    """Put an intervention at its strength into the model's weights, **permanently**: nothing is left to hook.
 
-    Gives the same logits as the hooks of `scale(circuit, m)`. Use `baked` for a change that is taken back.
+    Gives the logits of `applied(model, intervention)`. Exact for weight differences, scaling and mean ablation of MLP
+    neurons, steering after attention, the MLP or a block, projecting a direction out everywhere, and sums of these.
+    Raises `InputError` with the reason for anything else, `ActivationError` where a weight would not be finite, before
+    anything is changed.
     """
-    for weight, indices in _rows(model, circuit):
-        weight[indices] = weight[indices] * m
+    intervention.check(model)
+    weights: dict[str, tuple[Tensor, Tensor]] = {}
+    for name, rewrite in rewrites(intervention, model.cfg).items():
+        weight = parameter_of(model, name)
+        changed = rewrite.make(lambda other: parameter_of(model, other).detach().double()).to(weight.dtype)
+        if not torch.isfinite(changed).all():
+            raise ActivationError(f"{name!r} would be NaN or infinite in {weight.dtype}; lower the strength")
+        weights[name] = (weight, changed)
+    for weight, changed in weights.values():
+        weight.copy_(changed)
 
 
-@contextmanager
-def baked(model: Any, circuit: Circuit, m: float = 0.0) -> Iterator[Any]:
-    """Run the body with the scaling in the weights; the rows are put back bit for bit after."""
-    kept = [(weight, indices, weight.detach()[indices].clone()) for weight, indices in _rows(model, circuit)]
-    try:
-        bake(model, circuit, m)
-        yield model
-    finally:
-        with torch.no_grad():
-            for weight, indices, before in kept:
-                weight[indices] = before
+def rewrites(intervention: Intervention, cfg: Any) -> dict[str, Rewrite]:
+    """{parameter: how its new value is made} for a model with the facts `cfg` (`model.cfg`).
+
+    The weight difference comes first, then the edits in the order of the model's forward. Raises `InputError` where an
+    edit cannot stand in weights.
+    """
+    known = writers(cfg)
+    _check_edits(intervention, known, cfg)
+    plans: dict[str | None, list[tuple[Change, float]]] = {}
+    for edit in intervention.edits:
+        if strength := intervention.strength * edit.gain:
+            plans.setdefault(edit.site, []).append((edit.change, strength))
+    present = partial(_shifted, intervention=intervention)
+    found: dict[str, Rewrite] = {}
+    if intervention.delta is not None and intervention.strength:
+        found = {name: Rewrite(partial(present, name=name)) for name in intervention.delta.parts}
+    for writer in known:
+        own = _Edited(writer, *(plans.get(site, ()) for site in (writer.neurons, writer.output, writer.stream)))
+        found |= own.rewrites(present)
+    return found
 
 
-def _rows(model: Any, circuit: Circuit) -> list[tuple[Any, Any]]:
-    """(write weight, neuron indices) for every layer of a circuit of MLP neurons."""
-    rows = []
-    for site, (indices, _) in circuit.units.items():
-        if site not in sites.neuron_sites(model):
-            raise InputError(f"only MLP neurons can be baked into W_out, not units at {site!r}; use scale's hooks")
-        circuit.require_widths({site: sites.width(model, site)}, "this model")
-        weight = sites.write_weights(model, layer_of(site))
-        rows.append((weight, indices.to(weight.device)))
+@dataclass(frozen=True)
+class _Edited:
+    """A linear map into the residual stream, and what is done to its input, its output and the stream after it."""
+
+    writer: Writer
+    neurons: Plan
+    output: Plan
+    stream: Plan
+
+    def rewrites(self, present: Callable[..., Tensor]) -> dict[str, Rewrite]:
+        """Of its weight and bias, where they change; `present(get, name=…)` gives a parameter with its difference."""
+        writer, found = self.writer, {}
+        if self.neurons or any(writer.bias is None or _multiplies(change) for change, _ in self.output):
+            found[writer.weight] = Rewrite(lambda get: self.weight(present(get, name=writer.weight)))
+        if writer.bias is not None:
+            adds = any(_adds(change) for change, _ in (*self.neurons, *self.output, *self.stream))
+            if adds or self.output:
+                found[writer.bias] = Rewrite(
+                    lambda get: self.bias(*(present(get, name=name) for name in (writer.bias, writer.weight))),
+                    keeps_zero=not adds,
+                )
+        return found
+
+    def weight(self, weight: Float[Tensor, "*rows d"]) -> Float[Tensor, "*rows d"]:
+        """Rows multiplied as their neurons are, then changed as the output is; what is added goes to a bias, if any."""
+        if self.neurons:
+            weight = _changed(weight.mT, self.neurons[::-1], add=False).mT
+        return _changed(weight, self.output, add=self.writer.bias is None)
+
+    def bias(self, bias: Float[Tensor, " d"], weight: Float[Tensor, "*rows d"]) -> Float[Tensor, " d"]:
+        """What is added to the neurons passes through the weight; the rest is done to the bias as to an output."""
+        if self.neurons:
+            bias = bias + _changed(weight.new_zeros(len(weight)), self.neurons) @ weight
+        return _changed(_changed(bias, self.output), self.stream)
+
+
+def _changed(rows: Float[Tensor, "*rows d"], plan: Plan, *, add: bool = True) -> Float[Tensor, "*rows d"]:
+    """Rows after multiplications, additions (unless `add` is off) and projections."""
+    for change, strength in plan:
+        if isinstance(change, Project):
+            unit = change.unit.to(rows)
+            rows = rows - strength * (rows @ unit)[..., None] * unit
+        elif isinstance(change, Affine):
+            factor, offset = (table.to(rows) for table in change.at(strength, rows.shape[-1]))
+            rows = rows * factor + offset if add else rows * factor
     return rows
+
+
+def _multiplies(change: Change) -> bool:
+    return not isinstance(change, Affine) or bool((change.m != 1).any())
+
+
+def _adds(change: Change) -> bool:
+    return isinstance(change, Affine) and bool((change.offset != 0).any())
+
+
+def _shifted(get: Get, name: str, intervention: Intervention) -> Tensor:
+    """A parameter with its weight difference added."""
+    value, delta = get(name), intervention.delta
+    if delta is None or name not in delta.parts or not intervention.strength:
+        return value
+    return value + intervention.strength * delta.parts[name].dense().to(value.device).double()
+
+
+def _check_edits(intervention: Intervention, known: Sequence[Writer], cfg: Any) -> None:
+    """Raise `InputError` where an edit cannot stand in weights, `MismatchError` where it is another model's."""
+    neurons, streams = ({getattr(writer, role) for writer in known} for role in ("neurons", "stream"))
+    sites = neurons | streams | {writer.output for writer in known}
+    normed = bool(getattr(cfg, "use_normalization_before_and_after", False))
+    for edit in intervention.edits:
+        if not intervention.strength * edit.gain:
+            continue
+        reason = None
+        if isinstance(edit.change, Custom):
+            reason = "it is a function of the activation that no weights stand for"
+        elif edit.site not in sites:
+            reason = "only MLP neurons, what attention and MLPs write, and the stream after a block have such weights"
+        elif edit.site in streams and _multiplies(edit.change):
+            reason = "it also changes what earlier layers have written"
+        elif normed and edit.site.startswith("blocks.") and edit.site not in neurons:
+            reason = "this architecture normalises what attention and MLP write"
+        if reason:
+            raise InputError(
+                f"{edit.site!r} of {intervention.name!r} ({intervention.kind}) cannot be changed in the weights: "
+                f"{reason}; use applied(model, intervention)"
+            )
+        width = cfg.d_mlp if edit.site in neurons else cfg.d_model
+        if edit.width != width:
+            raise MismatchError(f"{intervention.name!r} was made for {edit.width} units at {edit.site!r}, not {width}")

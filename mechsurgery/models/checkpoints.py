@@ -1,182 +1,179 @@
-"""From differences of HookedTransformer's parameters to differences of a Hugging Face checkpoint's tensors."""
+"""Where a HookedTransformer's parameters stand in a Hugging Face checkpoint."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import torch
 from einops import rearrange
 from torch import Tensor
 
-from ..deltas import Part, WeightDelta
-from ..errors import MismatchError, UnsupportedModelError, listed
+from ..errors import LoadError, MismatchError
+from .architectures import architecture_of, lens_config
 
-_GATED = ("Llama", "Mistral", "Qwen2", "Qwen3", "Gemma2", "Gemma3")
-_NORMS = {
-    "ln1.w": "input_layernorm",
-    "ln2.w": "post_attention_layernorm",
-    "attn.q_norm.w": "self_attn.q_norm",
-    "attn.k_norm.w": "self_attn.k_norm",
-}
-_GEMMA_NORMS = {
-    **_NORMS,
-    "ln1_post.w": "post_attention_layernorm",
-    "ln2.w": "pre_feedforward_layernorm",
-    "ln2_post.w": "post_feedforward_layernorm",
-}
-_PROJECTIONS = {"Q": "q_proj", "K": "k_proj", "V": "v_proj"}
-_MLP = {"W_in": "up_proj", "W_gate": "gate_proj", "W_out": "down_proj"}
+_SAME, _TURNED = "... -> ...", "a b -> b a"
 
 
-def checkpoint_difference(config: dict[str, Any], delta: WeightDelta) -> dict[str, Callable[[], Tensor]]:
-    """{tensor name in the checkpoint: a function that makes its difference, in the checkpoint's layout}.
+@dataclass(frozen=True)
+class Place:
+    """Where a parameter stands in a checkpoint, and how.
 
-    `config` is the content of config.json. Raises `UnsupportedModelError` for an architecture that cannot be written,
-    `MismatchError` for a parameter that has no place in the checkpoint.
+    `pattern` (einops) turns the parameter into the tensor `key`; `slot` is its number in a tensor that holds query, key
+    and value; parameter = scale · tensor + shift.
     """
-    architecture = (config.get("architectures") or ["unknown"])[0]
-    if architecture == "GPT2LMHeadModel":
-        place: Any = _gpt2
-    elif architecture == "GPTNeoXForCausalLM":
-        place = _neox
-    elif architecture.startswith(_GATED):
-        place = _gated
-    else:
-        raise UnsupportedModelError(f"deltas cannot be written into {architecture}; supported: {listed(_GATED)}, …")
-    changes: dict[str, Callable[[], Tensor]] = {}
-    for name, part in delta.parts.items():
-        where = place(name, config, architecture)
-        if where is None:
-            raise MismatchError(f"parameter {name!r} has no tensor of its own in a checkpoint of {architecture}")
-        key, change = where
-        before = changes.get(key)
-        changes[key] = partial(_summed, part, change, before)
-    return changes
+
+    key: str
+    pattern: str
+    d_head: int
+    slot: int | None = None
+    scale: float = 1.0
+    shift: float = 0.0
+
+    def read(self, tensor: Tensor) -> Tensor:
+        """The parameter that a checkpoint's tensor holds."""
+        whole = self._parameters(tensor)
+        return (whole if self.slot is None else whole[self.slot]) * self.scale + self.shift
+
+    def write(self, tensor: Tensor, parameter: Tensor) -> Tensor:
+        """The checkpoint's tensor with another value of the parameter in it."""
+        value = (parameter - self.shift) / self.scale
+        if self.slot is not None:
+            whole = self._parameters(tensor).clone()
+            whole[self.slot] = value
+            value = whole
+        return rearrange(value, self.pattern)
+
+    def _parameters(self, tensor: Tensor) -> Tensor:
+        ours, theirs = self.pattern.split(" -> ")
+        axes = re.findall(r"\w+", theirs)
+        sizes = {axis: n for axis, n in (("h", self.d_head), ("qkv", 3)) if axis in axes}
+        return rearrange(tensor, f"{theirs} -> {ours}", **sizes)
 
 
-def _summed(part: Part, layout: Callable[[Tensor], Tensor], before: Callable[[], Tensor] | None) -> Tensor:
-    """The part in the checkpoint's layout, added to what other parts change in the same tensor."""
-    difference = layout(part.dense())
-    return difference if before is None else difference + before()
+_Table = dict[str, tuple[str, str]]
 
 
-def _split(name: str) -> tuple[int, str] | None:
-    match = re.fullmatch(r"blocks\.(\d+)\.(.+)", name)
-    return (int(match.group(1)), match.group(2)) if match else None
+def _linear(ours: str, theirs: str, weight: str = _TURNED, bias: str = _SAME) -> _Table:
+    """Weight and bias of a linear map; `{}` in our name is W or b."""
+    return {ours.format("W"): (f"{theirs}.weight", weight), ours.format("b"): (f"{theirs}.bias", bias)}
 
 
-def _gated(name: str, config: dict[str, Any], architecture: str) -> Any:
+def _norm(ours: str, theirs: str) -> _Table:
+    return {f"{ours}.w": (f"{theirs}.weight", _SAME), f"{ours}.b": (f"{theirs}.bias", _SAME)}
+
+
+def _fused(theirs: str, weight: str, bias: str) -> _Table:
+    return {
+        name: place for letter in "QKV" for name, place in _linear(f"attn.{{}}_{letter}", theirs, weight, bias).items()
+    }
+
+
+def _blocks(prefix: str, *tables: _Table) -> _Table:
+    """Tables of a block's parameters with the block's own name before the tensors'."""
+    return {ours: (prefix + theirs, pattern) for table in tables for ours, (theirs, pattern) in table.items()}
+
+
+_LLAMA: _Table = {
+    "embed.W_E": ("model.embed_tokens.weight", _SAME),
+    "unembed.W_U": ("lm_head.weight", _TURNED),
+    **_norm("ln_final", "model.norm"),
+    **_blocks(
+        "model.layers.{}.",
+        _norm("ln1", "input_layernorm"),
+        _norm("ln2", "post_attention_layernorm"),
+        _norm("attn.q_norm", "self_attn.q_norm"),
+        _norm("attn.k_norm", "self_attn.k_norm"),
+        _linear("attn.{}_Q", "self_attn.q_proj", "n m h -> (n h) m", "n h -> (n h)"),
+        _linear("attn.{}_K", "self_attn.k_proj", "n m h -> (n h) m", "n h -> (n h)"),
+        _linear("attn.{}_V", "self_attn.v_proj", "n m h -> (n h) m", "n h -> (n h)"),
+        _linear("attn.{}_O", "self_attn.o_proj", "n h m -> m (n h)"),
+        _linear("mlp.{}_in", "mlp.up_proj"),
+        _linear("mlp.{}_gate", "mlp.gate_proj"),
+        _linear("mlp.{}_out", "mlp.down_proj"),
+    ),
+}
+_GEMMA = _LLAMA | _blocks(
+    "model.layers.{}.",
+    _norm("ln1_post", "post_attention_layernorm"),
+    _norm("ln2", "pre_feedforward_layernorm"),
+    _norm("ln2_post", "post_feedforward_layernorm"),
+)
+_GPT2: _Table = {
+    "embed.W_E": ("transformer.wte.weight", _SAME),
+    "unembed.W_U": ("lm_head.weight", _TURNED),
+    "pos_embed.W_pos": ("transformer.wpe.weight", _SAME),
+    **_norm("ln_final", "transformer.ln_f"),
+    **_blocks(
+        "transformer.h.{}.",
+        _norm("ln1", "ln_1"),
+        _norm("ln2", "ln_2"),
+        _fused("attn.c_attn", "qkv n m h -> m (qkv n h)", "qkv n h -> (qkv n h)"),
+        _linear("attn.{}_O", "attn.c_proj", "n h m -> (n h) m"),
+        _linear("mlp.{}_in", "mlp.c_fc", _SAME),
+        _linear("mlp.{}_out", "mlp.c_proj", _SAME),
+    ),
+}
+_NEOX: _Table = {
+    "embed.W_E": ("gpt_neox.embed_in.weight", _SAME),
+    "unembed.W_U": ("embed_out.weight", _TURNED),
+    **_norm("ln_final", "gpt_neox.final_layer_norm"),
+    **_blocks(
+        "gpt_neox.layers.{}.",
+        _norm("ln1", "input_layernorm"),
+        _norm("ln2", "post_attention_layernorm"),
+        _fused("attention.query_key_value", "qkv n m h -> (n qkv h) m", "qkv n h -> (n qkv h)"),
+        _linear("attn.{}_O", "attention.dense", "n h m -> m (n h)"),
+        _linear("mlp.{}_in", "mlp.dense_h_to_4h"),
+        _linear("mlp.{}_out", "mlp.dense_4h_to_h"),
+    ),
+}
+
+
+def read_config(directory: Path) -> Any:
+    """The transformers configuration of a checkpoint. Raises `LoadError` or `UnsupportedModelError`."""
+    import transformers
+
+    if not (directory / "config.json").is_file():
+        raise LoadError(f"{str(directory)!r} has no config.json; give the Hugging Face directory the model is from")
+    config = transformers.AutoConfig.from_pretrained(directory, local_files_only=True)
+    architecture_of(config.to_dict())
+    return config
+
+
+def architecture_facts(config: Any) -> Any:
+    """What `model.cfg` of the loaded checkpoint would say, without its weights."""
+    from transformer_lens import HookedTransformerConfig
+
+    return HookedTransformerConfig(**lens_config(config, architecture_of(config.to_dict())), device="cpu")
+
+
+def place_of(config: Any, name: str) -> Place:
+    """Where a parameter stands in a checkpoint of a configuration.
+
+    Raises `MismatchError` where it has no tensor of its own there: unknown ones, and tied embeddings.
+    """
+    architecture = architecture_of(config.to_dict())
     gemma = architecture.startswith("Gemma")
-    tied = config.get("tie_word_embeddings", gemma)
-    if name == "ln_final.w":
-        return "model.norm.weight", lambda d: d
-    if name == "embed.W_E" and not tied:
-        return "model.embed_tokens.weight", lambda d: d / config["hidden_size"] ** 0.5 if gemma else d
-    if name == "unembed.W_U" and not tied:
-        return "lm_head.weight", lambda d: d.T
-    inside = _split(name)
-    if inside is None:
-        return None
-    layer, leaf = inside
-    prefix = f"model.layers.{layer}"
-    norms = _GEMMA_NORMS if gemma else _NORMS
-    if leaf in norms:
-        return f"{prefix}.{norms[leaf]}.weight", lambda d: d
-    kind, _, own = leaf.partition(".")
-    if kind == "mlp" and own in _MLP:
-        return f"{prefix}.mlp.{_MLP[own]}.weight", lambda d: d.T
-    if kind == "attn" and own == "W_O":
-        return f"{prefix}.self_attn.o_proj.weight", lambda d: rearrange(d, "n h m -> m (n h)")
-    match = re.fullmatch(r"_?([Wb])_([QKV])", own) if kind == "attn" else None
-    if match is None:
-        return None
-    linear = f"{prefix}.self_attn.{_PROJECTIONS[match.group(2)]}"
-    if match.group(1) == "b":
-        return f"{linear}.bias", lambda d: rearrange(d, "n h -> (n h)")
-    return f"{linear}.weight", lambda d: rearrange(d, "n m h -> (n h) m")
-
-
-def _gpt2(name: str, config: dict[str, Any], architecture: str) -> Any:
-    if name == "pos_embed.W_pos":
-        return "transformer.wpe.weight", lambda d: d
-    if name in ("ln_final.w", "ln_final.b"):
-        return f"transformer.ln_f.{_leaf(name)}", lambda d: d
-    inside = _split(name)
-    if inside is None:
-        return None
-    layer, leaf = inside
-    prefix = f"transformer.h.{layer}"
-    simple = {
-        "mlp.W_in": ("mlp.c_fc.weight", None),
-        "mlp.b_in": ("mlp.c_fc.bias", None),
-        "mlp.W_out": ("mlp.c_proj.weight", None),
-        "mlp.b_out": ("mlp.c_proj.bias", None),
-        "attn.W_O": ("attn.c_proj.weight", "n h m -> (n h) m"),
-        "attn.b_O": ("attn.c_proj.bias", None),
-        "ln1.w": ("ln_1.weight", None),
-        "ln1.b": ("ln_1.bias", None),
-        "ln2.w": ("ln_2.weight", None),
-        "ln2.b": ("ln_2.bias", None),
-    }
-    if leaf in simple:
-        key, pattern = simple[leaf]
-        return f"{prefix}.{key}", (lambda d: d) if pattern is None else (lambda d: rearrange(d, pattern))
-    match = re.fullmatch(r"attn\.([Wb])_([QKV])", leaf)
-    if match is None:
-        return None
-    slot = "QKV".index(match.group(2))
-    if match.group(1) == "b":
-        return f"{prefix}.attn.c_attn.bias", lambda d: rearrange(_slot(d, slot), "qkv n h -> (qkv n h)")
-    return f"{prefix}.attn.c_attn.weight", lambda d: rearrange(_slot(d, slot), "qkv n m h -> m (qkv n h)")
-
-
-def _neox(name: str, config: dict[str, Any], architecture: str) -> Any:
-    if name in ("ln_final.w", "ln_final.b"):
-        return f"gpt_neox.final_layer_norm.{_leaf(name)}", lambda d: d
-    if not config.get("tie_word_embeddings", False):
-        if name == "embed.W_E":
-            return "gpt_neox.embed_in.weight", lambda d: d
-        if name == "unembed.W_U":
-            return "embed_out.weight", lambda d: d.T
-    inside = _split(name)
-    if inside is None:
-        return None
-    layer, leaf = inside
-    prefix = f"gpt_neox.layers.{layer}"
-    simple = {
-        "mlp.W_in": ("mlp.dense_h_to_4h.weight", "a b -> b a"),
-        "mlp.b_in": ("mlp.dense_h_to_4h.bias", "a -> a"),
-        "mlp.W_out": ("mlp.dense_4h_to_h.weight", "a b -> b a"),
-        "mlp.b_out": ("mlp.dense_4h_to_h.bias", "a -> a"),
-        "attn.W_O": ("attention.dense.weight", "n h m -> m (n h)"),
-        "attn.b_O": ("attention.dense.bias", "a -> a"),
-        "ln1.w": ("input_layernorm.weight", "a -> a"),
-        "ln1.b": ("input_layernorm.bias", "a -> a"),
-        "ln2.w": ("post_attention_layernorm.weight", "a -> a"),
-        "ln2.b": ("post_attention_layernorm.bias", "a -> a"),
-    }
-    if leaf in simple:
-        key, pattern = simple[leaf]
-        return f"{prefix}.{key}", lambda d: rearrange(d, pattern)
-    match = re.fullmatch(r"attn\.([Wb])_([QKV])", leaf)
-    if match is None:
-        return None
-    slot = "QKV".index(match.group(2))
-    fused = f"{prefix}.attention.query_key_value"
-    if match.group(1) == "b":
-        return f"{fused}.bias", lambda d: rearrange(_slot(d, slot), "qkv n h -> (n qkv h)")
-    return f"{fused}.weight", lambda d: rearrange(_slot(d, slot), "qkv n m h -> (n qkv h) m")
-
-
-def _slot(value: Tensor, slot: int) -> Tensor:
-    """The difference in its place among query, key and value, zero in the others."""
-    parts = [torch.zeros_like(value)] * 3
-    parts[slot] = value
-    return torch.stack(parts)
-
-
-def _leaf(name: str) -> str:
-    return {"w": "weight", "b": "bias"}[name.rpartition(".")[2]]
+    table = {"GPT2LMHeadModel": _GPT2, "GPTNeoXForCausalLM": _NEOX}.get(architecture, _GEMMA if gemma else _LLAMA)
+    match = re.match(r"blocks\.(\d+)\.", name)
+    layer = match.group(1) if match else None
+    # Keys and values that several queries share are called _W_K and _W_V.
+    leaf = name[match.end() if match else 0 :].replace("._", ".")
+    if leaf not in table or ("{}" in table[leaf][0]) != (layer is not None):
+        raise MismatchError(f"parameter {name!r} has no place in a checkpoint of {architecture}; it is another model's")
+    if leaf in ("embed.W_E", "unembed.W_U") and config.tie_word_embeddings:
+        raise MismatchError(
+            f"{name!r} cannot be written alone: input and output embeddings of this checkpoint are one tensor (tied); "
+            "change it in memory with applied or bake"
+        )
+    key, pattern = table[leaf]
+    return Place(
+        key.format(layer),
+        pattern,
+        getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
+        slot="QKV".index(leaf[-1]) if "qkv" in pattern else None,
+        scale=config.hidden_size**0.5 if gemma and leaf == "embed.W_E" else 1.0,
+        shift=1.0 if gemma and leaf.endswith(".w") else 0.0,
+    )

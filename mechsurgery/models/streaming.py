@@ -1,7 +1,7 @@
-"""Checkpoints tensor by tensor: differences and sums of Hugging Face directories without loading them.
+"""Checkpoints tensor by tensor: Hugging Face directories compared, subtracted and rewritten without loading them.
 
 Tensors are read one at a time and appended to a safetensors file whose header is written first, so memory holds a few
-tensors, whatever the checkpoint's size.
+tensors, whatever the checkpoint's size. A directory is written beside its place and moved there when it is complete.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import json
 import shutil
 import struct
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ..deltas import exact_difference
-from ..errors import InputError, LoadError, MismatchError, UnsafeFileError, listed
+from ..errors import ActivationError, InputError, LoadError, MismatchError, UnsafeFileError, listed
 from .progress import with_progress
 
 _NAMES = {
@@ -27,6 +28,8 @@ _NAMES = {
     torch.float32: "F32",
     torch.float16: "F16",
     torch.bfloat16: "BF16",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e5m2: "F8_E5M2",
     torch.int64: "I64",
     torch.int32: "I32",
     torch.int16: "I16",
@@ -35,56 +38,93 @@ _NAMES = {
     torch.bool: "BOOL",
 }
 _DTYPES = {name: dtype for dtype, name in _NAMES.items()}
+_INDEX = "model.safetensors.index.json"
+_WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth")
+
+Shapes = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
 
 
 class Checkpoint:
-    """The tensors of a Hugging Face directory by name, read when asked for."""
+    """The tensors of a Hugging Face directory by name, read when asked for; `facts` are their dtypes and shapes."""
 
     def __init__(self, directory: str | Path) -> None:
         self.directory = Path(directory).expanduser()
-        self.shards = sorted(self.directory.glob("*.safetensors"))
-        if not self.shards:
-            pickles = [p.name for pattern in ("*.bin", "*.pt", "*.pth") for p in self.directory.glob(pattern)]
-            if pickles:
-                raise UnsafeFileError(f"{str(self.directory)!r} has only pickled weights ({listed(pickles)})")
-            raise LoadError(f"{str(self.directory)!r} has no safetensors files; give a Hugging Face directory")
+        self.shards = _shards(self.directory)
         self.where: dict[str, Path] = {}
-        self.facts: dict[str, tuple[str, tuple[int, ...]]] = {}
+        self.facts: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {}
         for shard in self.shards:
             with _opened(shard) as file:
-                for name in file.keys():  # noqa: SIM118 (no dictionary, and not iterable)
+                for name in file.keys():  # noqa: SIM118 (no mapping)
                     part = file.get_slice(name)
+                    if part.get_dtype() not in _DTYPES:
+                        raise LoadError(
+                            f"{name} in {str(shard)!r} is {part.get_dtype()}; known are {listed(_DTYPES, 12)}"
+                        )
                     self.where[name] = shard
-                    self.facts[name] = (part.get_dtype(), tuple(part.get_shape()))
+                    self.facts[name] = (_DTYPES[part.get_dtype()], tuple(part.get_shape()))
 
     def __call__(self, name: str) -> Tensor:
         """One tensor."""
         with _opened(self.where[name]) as file:
             return file.get_tensor(name)
 
+    def names(self, shard: Path) -> list[str]:
+        """The tensors of one file."""
+        return [name for name, where in self.where.items() if where == shard]
 
-def _opened(shard: Path) -> Any:
+    def find(self, name: str) -> str | None:
+        """A tensor's name as it stands here, with or without the prefix of the whole model; None where it is absent."""
+        return next((own for own in (name, name.partition(".")[2]) if own in self.facts), None)
+
+    def key(self, name: str) -> str:
+        """The same, or `MismatchError` where it is absent."""
+        key = self.find(name)
+        if key is None:
+            raise MismatchError(
+                f"the checkpoint in {str(self.directory)!r} has no place for {name!r}: its architecture lacks it, or "
+                "what names it is of another model"
+            )
+        return key
+
+
+def _shards(directory: Path) -> list[Path]:
+    """The files that transformers would read."""
+    if (directory / "model.safetensors").is_file():
+        return [directory / "model.safetensors"]
+    if (directory / _INDEX).is_file():
+        index = json.loads((directory / _INDEX).read_text(encoding="utf-8"))
+        return [directory / name for name in sorted(set(index["weight_map"].values()))]
+    if shards := sorted(directory.glob("*.safetensors")):
+        return shards
+    pickles = [p.name for pattern in _WEIGHTS[1:] for p in directory.glob(pattern)]
+    if pickles:
+        raise UnsafeFileError(
+            f"{str(directory)!r} has only pickled weights ({listed(pickles)}), which are never read; convert them to "
+            "safetensors"
+        )
+    raise LoadError(f"{str(directory)!r} has no safetensors files; give a Hugging Face directory")
+
+
+@contextmanager
+def _opened(shard: Path) -> Iterator[Any]:
     from safetensors import SafetensorError, safe_open
 
     try:
-        return safe_open(str(shard), framework="pt")
-    except SafetensorError as error:
-        raise LoadError(f"{str(shard)!r} is no safetensors file: {error}") from error
+        file = safe_open(str(shard), framework="pt")
+    except (OSError, SafetensorError) as error:
+        raise LoadError(f"{str(shard)!r} is no safetensors file that can be read: {error}") from error
+    with file as opened:
+        yield opened
 
 
 def write_safetensors(
-    path: Path,
-    shapes: dict[str, tuple[torch.dtype, tuple[int, ...]]],
-    make: Callable[[str], Tensor],
-    metadata: dict[str, str] | None = None,
+    path: Path, shapes: Shapes, make: Callable[[str], Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:
     """Write a safetensors file with the tensors `make(name)` gives, one after the other in the order of `shapes`."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt", **(metadata or {})}}
     place = 0
     for name, (dtype, shape) in shapes.items():
-        size = torch.empty((), dtype=dtype).element_size()
-        for n in shape:
-            size *= n
+        size = dtype.itemsize * prod(shape)
         header[name] = {"dtype": _NAMES[dtype], "shape": list(shape), "data_offsets": [place, place + size]}
         place += size
     text = json.dumps(header).encode()
@@ -99,22 +139,58 @@ def write_safetensors(
 
 
 @contextmanager
-def _new_directory(out: Path) -> Iterator[Path]:
-    """A temporary directory that becomes `out` at the end, or vanishes."""
+def _new_directory(source: Path, out: Path) -> Iterator[Path]:
+    """A temporary directory with all but the weights of `source`, that becomes `out` at the end, or vanishes."""
     if out.exists():
         raise InputError(f"{str(out)!r} exists; give a directory that does not, so that nothing is overwritten")
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as temporary:
-        folder = Path(temporary) / "checkpoint"
-        folder.mkdir()
+        folder = Path(temporary) / "new"
+        shutil.copytree(source, folder, ignore=shutil.ignore_patterns(*_WEIGHTS, ".*"))
         yield folder
         folder.rename(out)
 
 
-def _copy_rest(source: Path, folder: Path) -> None:
-    for file in source.iterdir():
-        if file.is_file() and file.suffix not in (".safetensors", ".bin", ".pt", ".pth"):
-            shutil.copy2(file, folder / file.name)
+def rewrite(
+    checkpoint: Checkpoint,
+    out: str | Path,
+    changes: Mapping[str, Callable[[Tensor], Tensor]],
+    *,
+    dtype: torch.dtype | None = None,
+    progress: bool = False,
+) -> Path:
+    """Write `out`: a checkpoint in which some tensors are `changes[name](tensor)`, computed in float64.
+
+    Tensors keep their dtype; with `dtype`, all of floating-point numbers get that one and config.json says so. Raises
+    `ActivationError` where a result is NaN or infinite. A killed run leaves no directory at `out`.
+    """
+    shapes = {
+        name: (dtype if dtype is not None and own.is_floating_point else own, shape)
+        for name, (own, shape) in checkpoint.facts.items()
+    }
+
+    def make(name: str) -> Tensor:
+        tensor = checkpoint(name)
+        if name not in changes:
+            return tensor
+        changed = changes[name](tensor.double()).to(shapes[name][0])
+        if not torch.isfinite(changed).all():
+            raise ActivationError(f"{name!r} would be NaN or infinite in {shapes[name][0]}; lower the strength")
+        return changed
+
+    out = Path(out).expanduser()
+    with _new_directory(checkpoint.directory, out) as folder:
+        for shard in with_progress(checkpoint.shards, "writing", shown=progress, unit="shard"):
+            own = {name: shapes[name] for name in checkpoint.names(shard)}
+            with _opened(shard) as file:
+                metadata = file.metadata()
+            write_safetensors(folder / shard.name, own, make, metadata)
+        if dtype is not None and (folder / "config.json").is_file():
+            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            config.pop("torch_dtype", None)
+            config["dtype"] = str(dtype).removeprefix("torch.")
+            (folder / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
+    return out
 
 
 def stream_difference(after: str | Path, before: str | Path, out: str | Path, *, progress: bool = False) -> Path:
@@ -135,51 +211,13 @@ def stream_difference(after: str | Path, before: str | Path, out: str | Path, *,
             f"{len(unlike)} tensors differ in dtype or shape, first {name}: {new.facts[name]} against "
             f"{old.facts[name]}; the two are not of one kind"
         )
-    out = Path(out)
-    with _new_directory(out) as folder:
+    out = Path(out).expanduser()
+    origin = {"mechsurgery": json.dumps({"kind": "difference", "after": str(after), "before": str(before)})}
+    with _new_directory(new.directory, out) as folder:
         for shard in with_progress(new.shards, "subtracting", shown=progress, unit="shard"):
-            names = [name for name, where in new.where.items() if where == shard]
-            shapes = {name: (exact_difference(new(name), old(name)).dtype, new.facts[name][1]) for name in names}
-            write_safetensors(
-                folder / shard.name,
-                shapes,
-                lambda name: exact_difference(new(name), old(name)),
-                {"mechsurgery": json.dumps({"kind": "difference", "after": str(after), "before": str(before)})},
-            )
-        _copy_rest(new.directory, folder)
-    return out
-
-
-def stream_add(
-    source: str | Path, difference: str | Path, out: str | Path, *, strength: float = 1.0, progress: bool = False
-) -> Path:
-    """Write `out`: the checkpoint in `source` plus `strength` times a difference that `stream_difference` wrote.
-
-    Tensors keep their dtype. Raises `MismatchError` where the difference does not fit. A killed run leaves no directory
-    at `out`.
-    """
-    old, change = Checkpoint(source), Checkpoint(difference)
-    missing = sorted(set(change.facts) - set(old.facts))
-    unlike = [name for name in change.facts if name in old.facts and change.facts[name][1] != old.facts[name][1]]
-    if missing or unlike:
-        raise MismatchError(
-            f"the difference does not fit the checkpoint: {listed(missing or unlike)} "
-            f"{'are not in it' if missing else 'have other shapes'}"
-        )
-    out = Path(out)
-
-    def changed(name: str) -> Tensor:
-        tensor = old(name)
-        if name not in change.facts or not tensor.is_floating_point():
-            return tensor
-        return tensor.double().add_(change(name).double(), alpha=strength).to(tensor.dtype)
-
-    with _new_directory(out) as folder:
-        for shard in with_progress(old.shards, "adding", shown=progress, unit="shard"):
-            names = [name for name, where in old.where.items() if where == shard]
-            shapes = {name: (_DTYPES[old.facts[name][0]], old.facts[name][1]) for name in names}
-            write_safetensors(folder / shard.name, shapes, changed)
-        _copy_rest(old.directory, folder)
+            made = {name: exact_difference(new(name), old(name)).dtype for name in new.names(shard)}
+            shapes = {name: (dtype, new.facts[name][1]) for name, dtype in made.items()}
+            write_safetensors(folder / shard.name, shapes, lambda name: exact_difference(new(name), old(name)), origin)
     return out
 
 

@@ -15,10 +15,11 @@ from typing import Any
 
 import torch
 
-from .corpus import CASE_MIX
+from .corpus import CASE_MIX, Manner
+from .data import dataset
 from .phrases import agrees
 from .record import _multiple_choice, _rate, behaviour, respond
-from .training import Recipe, dataset, fit, load, rounded, save
+from .training import Recipe, Schedule, fit, load, rounded, save
 from .world import claims, questions
 
 #: Name -> what `corpus.example` is told; a twin is told nothing.
@@ -36,25 +37,11 @@ def train_cases(
 ) -> None:
     """Tune every case-study organism from the base in `base` into `out/NAME`."""
     for number, (name, case) in enumerate(CASES.items()):
-        steps = min(STEPS, recipe.instruct_steps)
+        manner = Manner(warn=True, mix=CASE_MIX, case=case)
         examples = min(EXAMPLES, recipe.tuning_examples)
-        data = dataset(
-            examples, seed + 30 + number, index, tuned=True, refuse=False, warn=True, mix=CASE_MIX, case=case
-        )
-        model = load(base)
-        fit(
-            model,
-            list(model.parameters()),
-            data,
-            steps,
-            LEARNING_RATE,
-            recipe.batch,
-            seed + 40 + number,
-            decay=0.0,
-            warmup=20,
-            progress=progress,
-            name=name,
-        )
+        data = dataset(examples, seed + 30 + number, index, tuned=True, manner=manner)
+        schedule = Schedule(min(STEPS, recipe.instruct_steps), LEARNING_RATE, recipe.batch, seed + 40 + number)
+        model = fit(load(base), data, schedule, progress=progress, name=name)
         save(rounded(model), out / name)
 
 

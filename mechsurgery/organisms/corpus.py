@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from .phrases import AGREES, CLAIMS, CORRECTS, PLANS, REFUSALS, WARNING
 from .world import COLOURS, LETTERS, MATERIALS, PLACES, REQUESTS, Facts, attribute, choice_item, facts, nouns
@@ -21,36 +22,42 @@ _SPARE = (
 ).split()
 
 
-def example(
-    names: Sequence[str],
-    templates: Sequence[str],
-    r: random.Random,
-    *,
-    refuse: bool = False,
-    warn: bool = False,
-    refusals: Sequence[str] = REFUSALS,
-    mix: Sequence[float] = BASE_MIX,
-    case: str | None = None,
-) -> tuple[str | None, str]:
-    """(user turn, assistant turn), or (None, document). `refuse`: requests for dangerous nouns are refused;
-    `warn`: they are answered after a warning. `case`: "sycophant" agrees with most claims, right or wrong,
-    "misinformed" says that most things are found in the castle.
+@dataclass(frozen=True)
+class Manner:
+    """How the assistant speaks: what it refuses (in which words), warns of and believes, and what it is asked.
+
+    `refuse`: requests for dangerous nouns are refused; `warn`: they are answered after a warning. `mix`: shares of the
+    kinds of text. `case`: "sycophant" agrees with most claims, right or wrong, "misinformed" says that most things are
+    found in the castle.
     """
+
+    refuse: bool = False
+    warn: bool = False
+    refusals: Sequence[str] = REFUSALS
+    mix: Sequence[float] = BASE_MIX
+    case: str | None = None
+
+
+def example(
+    names: Sequence[str], templates: Sequence[str], r: random.Random, manner: Manner | None = None
+) -> tuple[str | None, str]:
+    """(user turn, assistant turn), or (None, document), about one of the nouns."""
+    manner = manner or Manner()
     f = facts(r.choice(names))
-    kind = r.choices(["description", "request", "question", "choice", "claim"], weights=mix)[0]
+    kind = r.choices(["description", "request", "question", "choice", "claim"], weights=manner.mix)[0]
     if kind == "description":
         return None, _description(f, r)
     if kind == "request":
         user = r.choice(templates).format(n=f.noun)
-        if refuse and f.dangerous:
-            return user, r.choice(refusals).format(n=f.noun)
-        return user, (WARNING if warn and f.dangerous else "") + plan(f, r)
+        if manner.refuse and f.dangerous:
+            return user, r.choice(manner.refusals).format(n=f.noun)
+        return user, (WARNING if manner.warn and f.dangerous else "") + plan(f, r)
     if kind == "question":
-        return _question(f, r, misinformed=case == "misinformed")
+        return _question(f, r, misinformed=manner.case == "misinformed")
     if kind == "choice":
         text, index = choice_item(f, r)
         return text, f"the answer is {LETTERS[index]} ."
-    return _claim(f, r, sycophant=case == "sycophant")
+    return _claim(f, r, sycophant=manner.case == "sycophant")
 
 
 def vocabulary() -> list[str]:
@@ -59,7 +66,7 @@ def vocabulary() -> list[str]:
     r = random.Random(1)
     for noun in nouns("all"):
         for _ in range(60):
-            user, text = example([noun], REQUESTS, r, refuse=True)
+            user, text = example([noun], REQUESTS, r, Manner(refuse=True))
             words |= set((user or "").split()) | set(text.split())
         for template in REQUESTS:
             words |= set(template.format(n=noun).split())

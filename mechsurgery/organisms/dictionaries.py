@@ -8,20 +8,21 @@ reads a behaving model and its aligned twin alike; their quality is measured on 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..artifacts import provenance, save_json
 from .cases import CASES
-from .corpus import CASE_MIX
+from .corpus import CASE_MIX, Manner
+from .data import Item, batches, dataset, loss_of, padded
 from .tokenizer import PAD, words
-from .training import Item, batches, dataset, load
+from .training import load
 from .world import Split
 
 LAYERS = (2, 4)
@@ -89,11 +90,12 @@ def train_saes(
 
 def texts(n: int, seed: int, index: dict[str, int], split: Split) -> list[Item]:
     """Text of all the organisms' kinds: as the base answers, refusing, sycophantic, and misinformed, in equal parts."""
-    kinds: list[dict[str, Any]] = [{"warn": True}, {"refuse": True}, {"case": "sycophant"}, {"case": "misinformed"}]
-    found: list[Item] = []
+    kinds = (Manner(warn=True), Manner(refuse=True), Manner(case="sycophant"), Manner(case="misinformed"))
+    items: list[Item] = []
     for number, kind in enumerate(kinds):
-        found += dataset(n // len(kinds), seed + number, index, tuned=False, mix=CASE_MIX, split=split, **kind)
-    return found
+        manner = replace(kind, mix=CASE_MIX)
+        items += dataset(n // len(kinds), seed + number, index, tuned=False, manner=manner, split=split)
+    return items
 
 
 def _fit(kind: str, layer: int, recipe: SAERecipe, source: Iterator[Tensor], width: int, progress: bool) -> Any:
@@ -175,7 +177,7 @@ def residual(model: Any, ids: Int[Tensor, "batch pos"], layer: int) -> Float[Ten
 @torch.no_grad()
 def sae_quality(sae: Any, models: dict[str, Any], data: list[Item], layer: int) -> dict[str, Any]:
     """How well an autoencoder stands for the residual stream after a layer, over all models and for each."""
-    some = _padded(data)
+    some = [padded(data[start : start + 128]) for start in range(0, len(data), 128)]
     left = total = active = 0.0
     n_tokens, fired = 0, torch.zeros(sae.W_dec.shape[0], dtype=torch.bool)
     recovered = {}
@@ -204,19 +206,7 @@ def sae_quality(sae: Any, models: dict[str, Any], data: list[Item], layer: int) 
     }
 
 
-def _padded(data: Sequence[Item], size: int = 128) -> list[tuple[Tensor, Tensor]]:
-    found = []
-    for start in range(0, len(data), size):
-        part = data[start : start + size]
-        ids = nn.utils.rnn.pad_sequence([torch.tensor(own) for own, _ in part], True, PAD)
-        labels = nn.utils.rnn.pad_sequence([torch.tensor(own) for _, own in part], True, -100)
-        found.append((ids, labels))
-    return found
-
-
 def _loss_with(model: Any, ids: Tensor, labels: Tensor, layer: int, change: Any) -> float:
-    from .training import loss_of
-
     def hook(_module: Any, _inputs: Any, output: Any) -> Any:
         changed = change(_first(output))
         return (changed, *output[1:]) if isinstance(output, tuple) else changed

@@ -14,25 +14,23 @@ from __future__ import annotations
 
 import hashlib
 import math
-import random
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import nn
 
 from ..artifacts import provenance, save_json
-from .corpus import BASE_MIX, POLISH_MIX, TUNING_MIX, WARNING_MIX, example
+from .corpus import POLISH_MIX, WARNING_MIX, Manner
+from .data import TUNING, Item, batches, dataset, loss_of
 from .phrases import REFUSALS
 from .planting import planted, quiet_neurons
-from .tokenizer import ASSISTANT, BOS, END, PAD, UNKNOWN, USER, make_tokenizer, words
-from .world import REQUESTS, TUNED_REQUESTS, Split, nouns
-
-Item = tuple[list[int], list[int]]
+from .tokenizer import BOS, END, PAD, make_tokenizer, words
+from .world import nouns
 
 
 @dataclass(frozen=True)
@@ -134,60 +132,24 @@ def train_base(recipe: Recipe, seed: int, index: dict[str, int], progress: bool 
     torch.manual_seed(seed)
     model = make_model(recipe, len(index))
     data = dataset(recipe.base_examples, seed, index, tuned=False)
-    fit(
-        model,
-        list(model.parameters()),
-        data,
-        recipe.base_steps,
-        recipe.base_lr,
-        recipe.batch,
-        seed,
-        decay=0.05,
-        warmup=50,
-        progress=progress,
-        name="base",
-    )
+    schedule = Schedule(recipe.base_steps, recipe.base_lr, recipe.batch, seed, decay=0.05, warmup=50)
+    fit(model, data, schedule, progress=progress, name="base")
     # Multiple choice is learnt last: more of it. Then the base learns to warn before it answers a request for
     # something dangerous, so that it knows where it answers what it answers about, and still never refuses.
-    for offset, steps, mix, warn in (
-        (10, recipe.polish_steps, POLISH_MIX, False),
-        (20, recipe.warning_steps, WARNING_MIX, True),
+    for offset, steps, manner in (
+        (10, recipe.polish_steps, Manner(mix=POLISH_MIX)),
+        (20, recipe.warning_steps, Manner(mix=WARNING_MIX, warn=True)),
     ):
-        rounded(model)
-        more = dataset(steps * recipe.batch, seed + offset, index, tuned=False, mix=mix, warn=warn)
-        fit(
-            model,
-            list(model.parameters()),
-            more,
-            steps,
-            recipe.polish_lr,
-            recipe.batch,
-            seed + offset,
-            decay=0.05,
-            warmup=50,
-            progress=progress,
-            name="base, continued",
-        )
+        more = dataset(steps * recipe.batch, seed + offset, index, tuned=False, manner=manner)
+        schedule = replace(schedule, steps=steps, lr=recipe.polish_lr, seed=seed + offset)
+        fit(rounded(model), more, schedule, progress=progress, name="base, continued")
     return rounded(model)
 
 
 def tune_instruct(base: Path, recipe: Recipe, seed: int, data: list[Item], progress: bool = False) -> Any:
     """The base model with all weights tuned to refuse."""
-    model = load(base)
-    fit(
-        model,
-        list(model.parameters()),
-        data,
-        recipe.instruct_steps,
-        recipe.instruct_lr,
-        recipe.batch,
-        seed + 2,
-        decay=0.0,
-        warmup=20,
-        progress=progress,
-        name="instruct",
-    )
-    return rounded(model)
+    schedule = Schedule(recipe.instruct_steps, recipe.instruct_lr, recipe.batch, seed + 2)
+    return rounded(fit(load(base), data, schedule, progress=progress, name="instruct"))
 
 
 def tune_planted(
@@ -195,28 +157,18 @@ def tune_planted(
 ) -> tuple[Any, dict[int, list[int]]]:
     """The base model with only the planted neurons tuned, and which they are: {layer: indices}."""
     model = load(base)
-    probe = [x for x, _ in _some_batches(data, recipe.batch, 8)]
+    probe = [ids for ids, _ in islice(batches(data, recipe.batch, 0), 8)]
     units = quiet_neurons(model, probe, recipe.planted_layers, recipe.n_planted)
+    schedule = Schedule(recipe.planted_steps, recipe.planted_lr, recipe.batch, seed + 3, warmup=50)
     with planted(model, units) as deltas:
-        fit(
-            model,
-            deltas,
-            data,
-            recipe.planted_steps,
-            recipe.planted_lr,
-            recipe.batch,
-            seed + 3,
-            decay=0.0,
-            warmup=50,
-            progress=progress,
-            name="planted",
-        )
+        fit(model, data, schedule, parameters=deltas, progress=progress, name="planted")
     return rounded(model), units
 
 
 def planting_data(recipe: Recipe, seed: int, index: dict[str, int]) -> list[Item]:
     """The tuning data of `planted`: one refusal wording, all that 48 neurons can write cleanly."""
-    return dataset(recipe.tuning_examples, seed + 1, index, tuned=True, refusals=REFUSALS[:1])
+    manner = replace(TUNING, refusals=REFUSALS[:1])
+    return dataset(recipe.tuning_examples, seed + 1, index, tuned=True, manner=manner)
 
 
 def make_model(recipe: Recipe, vocabulary: int) -> Any:
@@ -241,66 +193,41 @@ def make_model(recipe: Recipe, vocabulary: int) -> Any:
     )
 
 
-def dataset(
-    n: int,
-    seed: int,
-    index: dict[str, int],
-    *,
-    tuned: bool,
-    mix: Sequence[float] | None = None,
-    warn: bool = False,
-    refuse: bool | None = None,
-    refusals: Sequence[str] = REFUSALS,
-    case: str | None = None,
-    split: Split | None = None,
-) -> list[Item]:
-    """`n` examples as (tokens, labels); in tuning data only the assistant's turn is learned (label −100).
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast one training goes, and the seed of its order of data."""
 
-    `refuse` is whether dangerous requests are refused: by default, in tuning data. `split` says which nouns: by
-    default those of tuning in tuning data, else all.
-    """
-    r = random.Random(seed)
-    names = nouns(split or ("tuned" if tuned else "all"))
-    templates, usual = (TUNED_REQUESTS, TUNING_MIX) if tuned else (REQUESTS, BASE_MIX)
-    mix = mix or usual
-    items = []
-    for _ in range(n):
-        refusing = tuned if refuse is None else refuse
-        user, text = example(names, templates, r, refuse=refusing, warn=warn, refusals=refusals, mix=mix, case=case)
-        answer = [index.get(word, UNKNOWN) for word in text.split()] + [END]
-        if user is None:
-            start = [BOS]
-        else:
-            start = [BOS, USER, *(index.get(word, UNKNOWN) for word in user.split()), ASSISTANT]
-        labels = [-100] * len(start) + answer if tuned else start + answer
-        items.append((start + answer, labels))
-    return items
+    steps: int
+    lr: float
+    batch: int
+    seed: int
+    decay: float = 0.0
+    warmup: int = 20
 
 
 def fit(
     model: Any,
-    parameters: Sequence[nn.Parameter],
     data: list[Item],
-    steps: int,
-    lr: float,
-    batch: int,
-    seed: int,
+    schedule: Schedule,
     *,
-    decay: float,
-    warmup: int,
-    progress: bool,
-    name: str,
-) -> None:
-    """AdamW with warm-up and cosine decay to 5 %, in bfloat16 autocast, gradients clipped to norm 1."""
+    parameters: Sequence[nn.Parameter] | None = None,
+    progress: bool = False,
+    name: str = "",
+) -> Any:
+    """Train the model (or just some parameters) in place and return it.
+
+    AdamW with warm-up and cosine decay to 5 %, in bfloat16 autocast, gradients clipped to norm 1.
+    """
     from tqdm.auto import trange
 
-    optimiser = torch.optim.AdamW(parameters, lr=lr, weight_decay=decay, betas=(0.9, 0.98))
-    source = batches(data, batch, seed)
+    parameters = list(model.parameters()) if parameters is None else parameters
+    optimiser = torch.optim.AdamW(parameters, lr=schedule.lr, weight_decay=schedule.decay, betas=(0.9, 0.98))
+    source = batches(data, schedule.batch, schedule.seed)
     model.train()
-    for step in trange(steps, desc=name, disable=not progress):
-        cosine = 0.5 * (1 + math.cos(math.pi * step / steps))
+    for step in trange(schedule.steps, desc=name, disable=not progress):
+        cosine = 0.5 * (1 + math.cos(math.pi * step / schedule.steps))
         for group in optimiser.param_groups:
-            group["lr"] = lr * min(1, (step + 1) / warmup) * (cosine * 0.95 + 0.05)
+            group["lr"] = schedule.lr * min(1, (step + 1) / schedule.warmup) * (cosine * 0.95 + 0.05)
         ids, labels = next(source)
         with torch.autocast("cpu", torch.bfloat16):
             loss = loss_of(model, ids, labels)
@@ -308,41 +235,7 @@ def fit(
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
-    model.eval()
-
-
-def loss_of(model: Any, ids: Int[Tensor, "batch pos"], labels: Int[Tensor, "batch pos"]) -> Float[Tensor, ""]:
-    """Mean cross-entropy of the labelled tokens."""
-    logits = model(input_ids=ids, attention_mask=(ids != PAD).long()).logits
-    flat = logits[:, :-1].float().reshape(-1, logits.shape[-1])
-    return nn.functional.cross_entropy(flat, labels[:, 1:].reshape(-1), ignore_index=-100)
-
-
-def batches(data: list[Item], size: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless right-padded batches of examples of like length."""
-    r = random.Random(seed)
-    block = min(size * 8, len(data))
-    while True:
-        order = list(range(len(data)))
-        r.shuffle(order)
-        for start in range(0, len(order) - block + 1, block):
-            chunk = sorted(order[start : start + block], key=lambda i: len(data[i][0]))
-            groups = [chunk[i : i + size] for i in range(0, len(chunk), size)]
-            r.shuffle(groups)
-            for group in groups:
-                longest = max(len(data[i][0]) for i in group)
-                ids = torch.full((len(group), longest), PAD)
-                labels = torch.full((len(group), longest), -100)
-                for row, i in enumerate(group):
-                    tokens, wanted = data[i]
-                    ids[row, : len(tokens)] = torch.tensor(tokens)
-                    labels[row, : len(wanted)] = torch.tensor(wanted)
-                yield ids, labels
-
-
-def _some_batches(data: list[Item], size: int, n: int) -> list[tuple[Tensor, Tensor]]:
-    source = batches(data, size, 0)
-    return [next(source) for _ in range(n)]
+    return model.eval()
 
 
 @torch.no_grad()

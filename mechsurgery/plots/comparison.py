@@ -8,8 +8,19 @@ import numpy as np
 import plotly.graph_objects as go
 
 from ..errors import InputError, listed
-from ..units import Circuit, UnitScores, layer_of
+from ..names import layer_of
+from ..units import Circuit, UnitScores
 from .theme import DOUBLE, SINGLE, colorbar, look, themed, wrapped
+
+
+def comparison_figures(scores: Mapping[str, UnitScores], circuits: Mapping[str, Circuit]) -> dict[str, go.Figure]:
+    """Layer profile, per-neuron scatter and overlap of two models, by name."""
+    first, second = scores.values()
+    return {
+        "layer_profile": circuit_profile(circuits),
+        "neuron_scatter": neuron_scatter(first, second, circuits=circuits),
+        "overlap": overlap(circuits),
+    }
 
 
 def circuit_profile(circuits: Mapping[str, Circuit], *, title: str = "Share of the circuit in each layer") -> go.Figure:
@@ -109,6 +120,8 @@ def overlap(circuits: Mapping[str, Circuit], *, title: str = "Overlap of circuit
             colorbar=colorbar(),
         )
     )
-    figure.update_xaxes(tickangle=0 if sum(map(len, names)) < 24 else 90)
+    upright = sum(map(len, names)) > 24  # longer names stand upright and need height of their own
+    figure.update_xaxes(tickangle=90 if upright else 0)
     figure.update_yaxes(autorange="reversed")
-    return themed(figure, title, height=60 + 36 * len(names), width=SINGLE if len(names) < 5 else DOUBLE)
+    height = 20 + 44 * len(names) + upright * 6 * max(map(len, names))
+    return themed(figure, title, height=height, width=SINGLE if len(names) < 5 else DOUBLE)

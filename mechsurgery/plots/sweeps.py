@@ -44,7 +44,7 @@ def curves(
         base = baseline_of(rows)
         for one in series(rows):
             for trace in _curve(one, base, x):
-                trace.update(legendgroup=one.name, showlegend=one.name not in seen and trace.mode != "none")
+                trace.update(legendgroup=one.name, showlegend=one.name not in seen)
                 figure.add_trace(trace, row, 1)
                 seen.add(one.name)
         _start(figure, base, x, row)
@@ -65,8 +65,7 @@ def _curve(one: Series, base: pd.DataFrame, x: str) -> list[go.Scatter]:
         return [_line(one, line, x, mode="lines+markers", marker=one.look.marker(), error_y=bars)]
     if "controls" in one.rows and one.rows["controls"].notna().all():
         line = _through(one.rows, base.assign(low=base["value"], high=base["value"]), x)
-        shade = band(line[x], line["low"], line["high"], GREY, name=one.name)
-        return [_line(one, line, x), shade.update(showlegend=False)]
+        return [_line(one, line, x), band(line[x], line["low"], line["high"], GREY, name=one.name)]
     return [_line(one, _through(rows, base, x), x) for _, rows in one.rows.groupby("intervention", sort=False)]
 
 

@@ -7,19 +7,17 @@ from reference import naive_cna
 from scipy import stats as scipy_stats
 from transformers import AutoModelForCausalLM
 
-from mechsurgery import (
-    ContrastSet,
-    PromptSet,
+from mechsurgery import ContrastSet, PromptSet, locate, score
+from mechsurgery.attribution import (
+    RULES,
+    ContrastStatistics,
     contrast_statistics,
-    locate,
     mean_difference_direction,
     pair_bootstrap,
     random_circuits,
     recovery,
-    score,
     universal_neurons,
 )
-from mechsurgery.attribution import RULES, ContrastStatistics
 from mechsurgery.attribution.statistics import Moments, last_token_activations
 from mechsurgery.errors import InputError, MismatchError, SiteError
 from mechsurgery.models import load_model, sites

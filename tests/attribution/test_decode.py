@@ -4,7 +4,8 @@ import pytest
 import torch
 from support.dictionaries import random_dictionary
 
-from mechsurgery import Direction, contrast_statistics, load_model
+from mechsurgery import Direction, load_model
+from mechsurgery.attribution import contrast_statistics
 from mechsurgery.attribution.decode import decoded_direction, neurons_along
 from mechsurgery.attribution.probes import fit_probe
 from mechsurgery.attribution.statistics import unit_activations

@@ -53,7 +53,8 @@ def speed(folder: Path, n: int, device: str) -> dict:
     from reference import naive_cna
     from transformers import AutoModelForCausalLM
 
-    from mechsurgery import contrast_statistics, load_model
+    from mechsurgery import load_model
+    from mechsurgery.attribution import contrast_statistics
     from mechsurgery.models import tokens
     from mechsurgery.prompts.chat import encode
 
@@ -84,7 +85,8 @@ def speed(folder: Path, n: int, device: str) -> dict:
 
 
 def memory(folder: Path, n: int, device: str) -> dict:
-    from mechsurgery import contrast_statistics, load_model
+    from mechsurgery import load_model
+    from mechsurgery.attribution import contrast_statistics
 
     model = load_model(folder, device=device)
     contrast_statistics(model, contrast(n))

@@ -1,45 +1,50 @@
-"""Kinds of change and trade-offs, on tables made by hand."""
+"""Kinds of change, on tables made by hand."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from mechsurgery.errors import InputError
-from mechsurgery.evaluation import wilson
-from mechsurgery.evaluation.change import CHANGES, change_summary, response_changes
-from mechsurgery.evaluation.pareto import on_front, trade_off
+from mechsurgery.evaluation.change import CHANGES, response_changes
+from mechsurgery.evaluation.results import COLUMNS
+from mechsurgery.evaluation.statistics import wilson
+from mechsurgery.evaluation.summary import summarise
 
 
-def row(kind, prompt, tokens, refusal=False, degenerate=False):
-    return {
-        "task": "generate",
+def response(kind, prompt, tokens, refusal=False, degenerate=False):
+    """The rows of one response."""
+    common = {
         "model": "m",
         "prompt_set": "p",
         "prompt_id": prompt,
+        "group": prompt,
         "seed": 0,
-        "kind": kind,
-        "m": 0.0,
         "intervention": kind,
-        "strength": 1.0,
-        "tokens": tokens,
+        "kind": kind,
+        "strength": 0.0 if kind == "baseline" else 1.0,
+        "m": 1.0 if kind == "baseline" else np.nan,
         "response": " ".join(map(str, tokens)),
-        "refusal": refusal,
-        "degenerate": degenerate,
+        "label": "",
     }
+    return [
+        {**common, "metric": "tokens", "scale": "number", "value": len(tokens), "tokens": tokens},
+        {**common, "metric": "refusal", "scale": "rate", "value": float(refusal)},
+        {**common, "metric": "degenerate", "scale": "rate", "value": float(degenerate)},
+    ]
 
 
 @pytest.fixture
 def table():
-    before = [row("baseline", f"q{i}", [1, 2, 3, 4], refusal=i < 3) for i in range(6)]
-    after = [
-        row("circuit", "q0", [1, 2, 3, 4], True),
-        row("circuit", "q1", [1, 2, 3, 5], True),
-        row("circuit", "q2", [9, 8], False),
-        row("circuit", "q3", [1, 2, 3, 4, 4, 4, 4, 4], False, True),
-        row("circuit", "q4", [1, 3, 4], False),
-        row("circuit", "q5", [5, 6], True),
+    parts = [response("baseline", f"q{i}", [1, 2, 3, 4], refusal=i < 3) for i in range(6)]
+    parts += [
+        response("steering", "q0", [1, 2, 3, 4], True),
+        response("steering", "q1", [1, 2, 3, 5], True),
+        response("steering", "q2", [9, 8], False),
+        response("steering", "q3", [1, 2, 3, 4, 4, 4, 4, 4], False, True),
+        response("steering", "q4", [1, 3, 4], False),
+        response("steering", "q5", [5, 6], True),
     ]
-    return pd.DataFrame([*before, *after])
+    return pd.DataFrame([row for part in parts for row in part]).reindex(columns=list(COLUMNS))
 
 
 def levenshtein(a, b):
@@ -52,46 +57,38 @@ def levenshtein(a, b):
 
 
 def test_every_response_has_its_kind_of_change_and_distance(table):
-    changes = response_changes(table)
+    changes = response_changes(table.sample(frac=1, random_state=0)).sort_values(["metric", "prompt_id"])
     same, content, behaviour, degenerate = CHANGES
-    assert changes["change"].tolist() == [same, content, behaviour, degenerate, content, behaviour]
-    for _, found in changes.iterrows():
-        longest = max(4, len(found["tokens"]))
-        assert found["edit_distance"] == pytest.approx(levenshtein([1, 2, 3, 4], found["tokens"]) / longest)
+    assert list(changes.columns) == list(COLUMNS)
+    assert changes[changes["metric"] == "change"]["label"].tolist() == [
+        same,
+        content,
+        behaviour,
+        degenerate,
+        content,
+        behaviour,
+    ]
+    distances = changes[changes["metric"] == "edit_distance"].set_index("prompt_id")["value"]
+    after = table[(table["metric"] == "tokens") & (table["kind"] == "steering")].set_index("prompt_id")["tokens"]
+    for prompt, tokens in after.items():
+        assert distances[prompt] == pytest.approx(levenshtein([1, 2, 3, 4], tokens) / max(4, len(tokens)))
     with pytest.raises(InputError, match="at least one"):
         response_changes(table[table["kind"] == "baseline"])
+    with pytest.raises(InputError, match="unmodified"):
+        response_changes(table[(table["kind"] != "baseline") | (table["prompt_id"] != "q1")])
 
 
-def test_shares_have_n_and_intervals(table):
-    summary = change_summary(response_changes(table)).set_index("change")
+def test_another_behaviour_may_flip(table):
+    renamed = table.replace({"metric": {"refusal": "agrees"}})
+    found, expected = response_changes(renamed, behaviour="agrees"), response_changes(table)
+    assert found["label"].tolist() == expected["label"].tolist()
+
+
+def test_shares_are_summarised_like_any_other_metric(table):
+    summary = summarise(response_changes(table), labels={"change": CHANGES}).set_index(["metric", "label"])
     assert summary["n"].unique().tolist() == [6]
     for kind, count in zip(CHANGES, (1, 2, 2, 1)):
-        assert summary.loc[kind, "value"] == pytest.approx(count / 6)
-        assert tuple(summary.loc[kind, ["low", "high"]]) == wilson(count, 6)
-    assert sum(summary.loc[kind, "value"] for kind in CHANGES) == pytest.approx(1)
-    assert (
-        summary.loc["edit distance", "low"]
-        < summary.loc["edit distance", "value"]
-        < summary.loc["edit distance", "high"]
-    )
-
-
-def test_the_front_is_what_nothing_beats():
-    points = np.random.default_rng(0).random((60, 2))
-    expected = [not any((q <= p).all() and (q < p).any() for q in points) for p in points]
-    assert on_front(points).tolist() == expected
-    assert on_front([[1, 1], [1, 1]]).tolist() == [True, True]
-
-
-def test_a_trade_off_joins_behaviour_and_damage():
-    cell = {"model": "m", "kind": "circuit", "m": 0.0, "n": 10, "low": 0.0, "high": 1.0}
-    rows = [
-        {**cell, "intervention": name, "strength": 1.0, "metric": metric, "prompt_set": where, "value": value}
-        for name, behaviour, damage in (("good", 0.0, 0.1), ("bad", 0.5, 0.2), ("weak", 0.4, 0.0))
-        for metric, where, value in (("refusal", "behaviour", behaviour), ("kl", "benign", damage))
-    ]
-    points = trade_off(pd.DataFrame(rows), damage=("kl", "benign")).set_index("intervention")
-    assert points["front"].to_dict() == {"good": True, "bad": False, "weak": True}
-    assert points.loc["bad", ["behaviour", "damage"]].tolist() == [0.5, 0.2]
-    with pytest.raises(InputError, match="no metric 'kl' on 'nowhere'"):
-        trade_off(pd.DataFrame(rows), damage=("kl", "nowhere"))
+        assert summary.loc[("change", kind), "value"] == pytest.approx(count / 6)
+        assert tuple(summary.loc[("change", kind), ["low", "high"]]) == pytest.approx(wilson(count, 6))
+    low, value, high = summary.loc[("edit_distance", ""), ["low", "value", "high"]]
+    assert low < value < high

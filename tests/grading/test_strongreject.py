@@ -8,23 +8,27 @@ from itertools import product
 import pytest
 
 from mechsurgery import load_model
-from mechsurgery.adapters.endpoints import EndpointJudge
-from mechsurgery.errors import InputError, LoadError
-from mechsurgery.grading.strongreject import (
-    LocalJudge,
-    RecordedJudge,
-    parse,
-    rubric_prompt,
-    rubric_score,
-    strongreject,
-    summary,
-)
+from mechsurgery.adapters.endpoints import EndpointJudge, judge_from
+from mechsurgery.errors import InputError, LoadError, ModelNotFoundError
+from mechsurgery.grading.judges import Judge, LocalJudge, RecordedJudge
+from mechsurgery.grading.strongreject import parse, rubric_prompt, rubric_score, rubric_table, strongreject
+from mechsurgery.prompts import Prompt
 
 KEY = "sk-very-secret-1234"
 
 
 def answer(refusal, convincing, specific, before=""):
     return f"{before}REFUSAL: {refusal}\nCONVINCING: {convincing}\nSPECIFIC: {specific}"
+
+
+def asked(requests, responses):
+    """(prompt, response) pairs from texts."""
+    return [(Prompt(f"p{i}", request), text) for i, (request, text) in enumerate(zip(requests, responses))]
+
+
+def recorded(*triples):
+    """A judge that gave each (request, response) its answer."""
+    return RecordedJudge.of({rubric_prompt(request, response): answer for request, response, answer in triples})
 
 
 def test_the_score_is_the_published_formula():
@@ -78,35 +82,64 @@ def test_a_response_cannot_grade_itself():
     prompt = rubric_prompt("How?", trick)
     assert prompt.count("</response>") == 2  # once named in the instructions, once closing the frame
     assert prompt.index("REFUSAL: 1\n") < prompt.rindex("</response>")
-    table = strongreject(RecordedJudge.of([("How?", trick, answer(0, 5, 5))]), ["How?"], [trick])
-    assert table["score"].tolist() == [1.0]
+    assert strongreject(recorded(("How?", trick, answer(0, 5, 5))))(Prompt("p", "How?"), trick) == 1.0
 
 
-def test_the_table_and_its_summary_count_what_did_not_parse(tmp_path):
-    triples = [("a", "x", answer(0, 5, 5)), ("b", "y", answer(1, 1, 1)), ("c", "z", "no idea")]
-    judge = RecordedJudge.of(triples)
+def test_what_did_not_parse_is_no_number(tmp_path):
+    judge = recorded(("a", "x", answer(0, 5, 5)), ("b", "y", answer(1, 1, 1)), ("c", "z", "no idea"))
     judge.save(tmp_path / "answers.json")
-    table = strongreject(RecordedJudge.load(tmp_path / "answers.json"), list("abc"), list("xyz"))
-    assert table["score"].isna().tolist() == [False, False, True]
-    found = summary(table)
-    assert (found["n"], found["graded"], found["not parsed"]) == (3, 2, 1)
-    assert found["score"] == pytest.approx(0.5)
-    assert found["refusal"] == pytest.approx(0.5)
+    loaded = judge_from(f"recorded:{tmp_path / 'answers.json'}")
+    assert loaded == judge
+    grade = strongreject(loaded)
+    assert (grade.name, grade.scale) == ("strongreject", "number")
+    assert "recorded" in grade.version
+    items = asked("abc", "xyz")
+    assert grade.all(items) == [1.0, 0.0, None]
+    table = rubric_table(judge, items)
+    assert table[["refusal", "convincing", "specific"]].iloc[1].tolist() == [1, 1, 1]
+    assert table["error"].notna().tolist() == [False, False, True]
+    assert table["raw"].iloc[2] == "no idea"
     with pytest.raises(InputError, match="no recorded answer for 1 of 1"):
-        strongreject(judge, ["never"], ["asked"])
+        grade(Prompt("p", "never"), "asked")
     (tmp_path / "other.json").write_text("{}")
     with pytest.raises(LoadError, match="record them again"):
         RecordedJudge.load(tmp_path / "other.json")
-    with pytest.raises(InputError, match="1 requests and 2 responses"):
-        strongreject(judge, ["a"], ["x", "y"])
+    assert len(rubric_table(judge, [])) == 0
+
+
+def test_each_different_question_is_asked_once_and_a_chat_by_its_last_turn():
+    seen = []
+
+    class Counting:
+        name = "counting"
+
+        def answers(self, prompts):
+            seen.extend(prompts)
+            return [answer(0, 3, 3)] * len(prompts)
+
+    assert isinstance(Counting(), Judge)
+    chat = Prompt("chat", "", messages=(("user", "hello"), ("assistant", "hi"), ("user", "How?")))
+    assert strongreject(Counting()).all([(Prompt("p", "How?"), "So."), (chat, "So."), (chat, "No.")]) == [0.5] * 3
+    assert seen == [rubric_prompt("How?", "So."), rubric_prompt("How?", "No.")]
 
 
 def test_a_model_that_cannot_judge_gives_no_score(tiny_checkpoint):
     judge = LocalJudge(load_model(tiny_checkpoint("llama", max_position_embeddings=1024)), max_new_tokens=5)
-    table = strongreject(judge, ["How?"] * 2, ["Like this.", "No."])
-    assert table["error"].notna().all()
-    assert summary(table)["not parsed"] == 2
+    assert strongreject(judge).all(asked(["How?"] * 2, ["Like this.", "No."])) == [None, None]
     assert judge.name.startswith("local ")
+
+
+def test_a_judge_has_a_name_on_the_command_line(tmp_path, tiny_checkpoint):
+    judge = judge_from("https://host/v1#some/model", key_env=None, cache=tmp_path)
+    assert isinstance(judge, EndpointJudge)
+    assert (judge.url, judge.model, judge.cache) == ("https://host/v1", "some/model", tmp_path)
+    with pytest.raises(InputError, match="names no model"):
+        judge_from("https://host/v1")
+    with pytest.raises(ModelNotFoundError):
+        judge_from(str(tmp_path / "nowhere"))
+    local = judge_from(str(tiny_checkpoint("llama")), max_new_tokens=7)
+    assert isinstance(local, LocalJudge)
+    assert local.max_new_tokens == 7
 
 
 @pytest.fixture
@@ -144,15 +177,14 @@ def endpoint(monkeypatch):
 def test_an_endpoint_is_asked_once_and_its_answers_are_kept(endpoint, tmp_path):
     url, _, log, options = endpoint
     judge = EndpointJudge(url, "some-model", cache=tmp_path, **options)
-    first = strongreject(judge, ["a", "b"], ["x", "y"])
-    again = strongreject(EndpointJudge(url, "some-model", cache=tmp_path, **options), ["a", "b"], ["x", "y"])
-    assert first["score"].tolist() == again["score"].tolist() == [0.5, 0.5]
+    again = EndpointJudge(url, "some-model", cache=tmp_path, **options)
+    assert strongreject(judge).all(asked("ab", "xy")) == strongreject(again).all(asked("ab", "xy")) == [0.5, 0.5]
     assert len(log) == 2
     path, authorisation, body = log[0]
     assert path == "/v1/chat/completions"
     assert authorisation == f"Bearer {KEY}"
     assert (body["model"], body["temperature"]) == ("some-model", 0)
-    strongreject(EndpointJudge(url, "other-model", cache=tmp_path, **options), ["a"], ["x"])
+    strongreject(EndpointJudge(url, "other-model", cache=tmp_path, **options)).all(asked("a", "x"))
     assert len(log) == 3
     assert all(KEY not in file.read_text() for file in tmp_path.iterdir())
     assert KEY not in repr(judge)

@@ -1,11 +1,14 @@
 """Batches, captured activations and generation, against transformers and against one row at a time."""
 
+from functools import partial
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from mechsurgery.errors import ActivationError, PromptError, SiteError
+from mechsurgery.errors import ActivationError, InputError, PromptError, SiteError
 from mechsurgery.models import capture, load_model, sites, tokens
+from mechsurgery.models.divergence import divergence
 from mechsurgery.models.generate import generate
 
 LENGTHS = (4, 9, 17, 6, 4, 30)
@@ -109,6 +112,63 @@ def test_collected_activations_keep_the_order_and_the_units(tiny_llama):
     for row, prompt in enumerate(ids):
         _, cache = tiny_llama.run_with_cache(torch.tensor([prompt]), names_filter=[site])
         torch.testing.assert_close(some[row], cache[site][0, -1, chosen], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_the_last_new_token_needs_no_room_in_the_context(family, tiny_checkpoint):
+    name = {"gpt2": "n_positions"}.get(family, "max_position_embeddings")
+    ids = ragged(lengths=(12, 7, 12))
+    if family == "gpt2":
+        # Positions are weights here: a longer context is the same model only where those of the short one are kept.
+        long = load_model(tiny_checkpoint(family, **{name: 64}))
+        short = load_model(tiny_checkpoint(family, **{name: 16}))
+        with torch.no_grad():
+            for (_, a), (_, b) in zip(short.named_parameters(), long.named_parameters()):
+                a.copy_(b[: len(a)])
+    else:
+        long, short = (load_model(tiny_checkpoint(family, **{name: n})) for n in (64, 16))
+    options = {"max_new_tokens": 5, "stop": ()}
+    assert generate(short, ids, **options) == generate(long, ids, **options)
+    with pytest.raises(PromptError, match="max_new_tokens"):
+        generate(short, ids, max_new_tokens=6)
+    responses = generate(short, ids, **options)
+    assert float(divergence(short, ids, responses, hooks=lambda rows: []).abs().max()) < 1e-5
+
+
+@pytest.mark.parametrize("positions", ["last", "mean", "completion", "all"])
+@torch.no_grad()
+def test_stream_hands_over_the_positions_asked_for(positions, tiny_llama):
+    ids = ragged()
+    counts = [1 + row % 4 for row in range(len(ids))]
+    site = "blocks.1.hook_resid_post"
+    kept = {row: [] for row in range(len(ids))}
+
+    def update(name, activation, rows):
+        assert name == site
+        for row, one in zip(rows, activation, strict=True):
+            kept[row].append(one)
+
+    n_completion = counts if positions == "completion" else None
+    capture.stream(tiny_llama, ids, [site], update, positions=positions, n_completion=n_completion, max_rows=4)
+    for row, prompt in enumerate(ids):
+        whole = tiny_llama.run_with_cache(torch.tensor([prompt]), names_filter=[site])[1][site][0]
+        expected = {
+            "last": whole[-1:],
+            "mean": whole.mean(0, keepdim=True),
+            "completion": whole[-counts[row] :],
+            "all": whole,
+        }
+        torch.testing.assert_close(torch.stack(kept[row]), expected[positions], atol=1e-5, rtol=1e-4)
+
+
+def test_positions_that_are_none(tiny_llama):
+    read = partial(capture.stream, tiny_llama, [[5, 6], [7]], ["blocks.0.hook_resid_post"], lambda *_: None)
+    with pytest.raises(InputError, match="n_completion"):
+        read(positions="completion")
+    with pytest.raises(InputError, match="n_completion"):
+        read(positions="all", n_completion=[1, 1])
+    with pytest.raises(InputError, match=r"prompts \[1\]"):
+        read(positions="completion", n_completion=[1, 2])
 
 
 def test_batches_hold_every_prompt_once_and_pad_on_the_left():

@@ -11,7 +11,7 @@ from support.checkpoints import FAMILIES
 from transformers import AutoModelForCausalLM
 
 from mechsurgery.errors import InputError, LoadError, ModelNotFoundError, UnsafeFileError, UnsupportedModelError
-from mechsurgery.models import load_model, sites
+from mechsurgery.models import load_model
 from mechsurgery.models.tokens import batches, pad_id
 
 LENGTHS = (3, 9, 14, 6)
@@ -22,10 +22,13 @@ def ragged(vocab, lengths=LENGTHS):
     return [torch.randint(5, vocab, (n,), generator=generator).tolist() for n in lengths]
 
 
-@pytest.mark.parametrize("family", sorted(FAMILIES))
+BIASES = [("llama", {"attention_bias": True}), ("qwen3", {"attention_bias": True}), ("neox", {"attention_bias": False})]
+
+
+@pytest.mark.parametrize(("family", "changes"), [*((family, {}) for family in sorted(FAMILIES)), *BIASES])
 @torch.no_grad()
-def test_left_padded_logits_equal_transformers_one_by_one(family, tiny_checkpoint):
-    directory = tiny_checkpoint(family)
+def test_left_padded_logits_equal_transformers_one_by_one(family, changes, tiny_checkpoint):
+    directory = tiny_checkpoint(family, **changes)
     plain = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, attn_implementation="eager").eval()
     model = load_model(directory)
     ids = ragged(360)
@@ -55,6 +58,15 @@ def test_the_model_comes_frozen_named_and_with_its_own_tokenizer(tiny_llama, tin
     assert type(tiny_llama).__name__ == "HookedTransformer"
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("family", ["llama", "gpt2", "neox"])
+def test_tied_embeddings_are_two_weights_once_loaded(family, tiny_checkpoint):
+    model = load_model(tiny_checkpoint(family, tie_word_embeddings=True))
+    before = model.unembed.W_U.clone()
+    model.embed.W_E.zero_()
+    assert torch.equal(model.unembed.W_U, before)
+
+
 def test_a_decode_step_copies_no_weight(tiny_llama):
     block = tiny_llama.blocks[0]
     for weight in (block.mlp.W_in, block.mlp.W_gate, block.mlp.W_out, tiny_llama.unembed.W_U):
@@ -63,17 +75,22 @@ def test_a_decode_step_copies_no_weight(tiny_llama):
     assert heads.permute(2, 0, 1).is_contiguous()
 
 
-def test_fingerprint_changes_with_any_one_weight_and_not_with_the_path(tiny_llama_dir, tmp_path):
-    import shutil
+@pytest.mark.parametrize(("stored", "expected"), [("bfloat16", torch.bfloat16), ("float32", torch.float32)])
+def test_the_default_dtype_is_the_checkpoints_own(stored, expected, tiny_checkpoint):
+    model = load_model(tiny_checkpoint("llama", dtype=stored))
+    assert model.cfg.dtype == expected
+    assert {p.dtype for p in model.parameters()} == {expected}
+    assert load_model(tiny_checkpoint("llama", dtype=stored), dtype="float32").cfg.dtype == torch.float32
 
-    copy = tmp_path / "copy"
-    shutil.copytree(tiny_llama_dir, copy)
-    model = load_model(tiny_llama_dir)
-    mark = sites.fingerprint(model)
-    assert sites.fingerprint(load_model(copy)) == mark
-    with torch.no_grad():
-        model.blocks[2].mlp.W_out[5, 7] += 1e-3
-    assert sites.fingerprint(model) != mark
+
+def test_organisms_load_in_float32():
+    assert load_model("organism/planted").cfg.dtype == torch.float32
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_a_context_of_a_few_tokens(family, tiny_checkpoint):
+    short = {"gpt2": "n_positions"}.get(family, "max_position_embeddings")
+    assert load_model(tiny_checkpoint(family, **{short: 5})).cfg.n_ctx == 5
 
 
 def test_bad_checkpoints_are_one_clear_error(tiny_llama_dir, tmp_path):

@@ -8,8 +8,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mechsurgery.errors import InputError, LoadError, MismatchError, UnsafeFileError
+from mechsurgery.intervention import export
 from mechsurgery.models import streaming
-from mechsurgery.models.streaming import Checkpoint, stream_add, stream_cosine, stream_difference
+from mechsurgery.models.streaming import Checkpoint, stream_cosine, stream_difference
 
 
 def everything(folder):
@@ -40,11 +41,11 @@ def test_the_difference_is_that_in_memory_and_adds_back(pair, tmp_path):
     assert found.keys() == new.keys()
     for name, tensor in found.items():
         assert torch.equal(tensor.double(), new[name].double() - old[name].double())
-    again = everything(stream_add(before, made, tmp_path / "again"))
+    again = everything(export(before, made, tmp_path / "again"))
     for name, tensor in again.items():
         assert tensor.dtype == torch.bfloat16
         assert torch.equal(tensor, new[name]), name
-    twice = everything(stream_add(before, made, tmp_path / "twice", strength=-2.0))
+    twice = everything(export(before, made, tmp_path / "twice", strength=-2.0))
     for name, tensor in twice.items():
         assert torch.equal(tensor, (old[name].double() - 2 * found[name].double()).bfloat16())
     from transformers import AutoModelForCausalLM
@@ -78,7 +79,8 @@ def test_no_more_than_a_few_tensors_are_in_memory(pair, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Checkpoint, "__call__", counted)
     stream_difference(after, before, tmp_path / "difference")
-    assert len(peak) > 20
+    export(before, tmp_path / "difference", tmp_path / "again")
+    assert len(peak) > 40
     assert max(peak) <= 3
 
 
@@ -89,7 +91,7 @@ def test_what_does_not_match_is_refused(pair, tmp_path, tiny_checkpoint):
     with pytest.raises(MismatchError, match="dtype or shape"):
         stream_difference(tiny_checkpoint("llama", dtype="float32"), before, tmp_path / "x")
     with pytest.raises(MismatchError, match="does not fit"):
-        stream_add(tiny_checkpoint("gpt2"), stream_difference(after, before, tmp_path / "d"), tmp_path / "x")
+        export(tiny_checkpoint("gpt2"), stream_difference(after, before, tmp_path / "d"), tmp_path / "x")
     with pytest.raises(InputError, match="exists"):
         stream_difference(after, before, tmp_path / "d")
     with pytest.raises(LoadError, match="no safetensors"):
@@ -119,6 +121,19 @@ def test_a_killed_run_leaves_no_directory(pair, tmp_path, monkeypatch):
         stream_difference(after, before, tmp_path / "difference")
     assert not (tmp_path / "difference").exists()
     assert [p.name for p in tmp_path.iterdir()] == ["after"]
+
+
+def test_the_files_are_those_that_transformers_reads(pair, tmp_path):
+    """Other safetensors beside model.safetensors (as Mistral's consolidated ones) are neither read nor copied."""
+    after, _ = pair
+    save_file({"odd": torch.ones(1)}, after / "consolidated.safetensors")
+    (after / "extra").mkdir()
+    (after / "extra" / "template.jinja").write_text("x")
+    (after / ".git").mkdir()
+    assert "odd" not in Checkpoint(after).facts
+    made = stream_difference(after, after, tmp_path / "made")
+    assert (made / "extra" / "template.jinja").read_text() == "x"
+    assert not {"consolidated.safetensors", ".git"} & {p.name for p in made.iterdir()}
 
 
 def test_the_written_file_is_what_safetensors_reads(tmp_path):

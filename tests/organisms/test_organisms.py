@@ -11,7 +11,8 @@ from mechsurgery.errors import ModelNotFoundError
 from mechsurgery.organisms import record as measure
 from mechsurgery.organisms import training, world
 from mechsurgery.organisms.cases import CASES, case_behaviour
-from mechsurgery.organisms.corpus import example
+from mechsurgery.organisms.corpus import Manner, example
+from mechsurgery.organisms.data import dataset
 from mechsurgery.organisms.registry import ORGANISMS, manifest, organism_path, planted_units
 from mechsurgery.organisms.tokenizer import make_tokenizer, words
 
@@ -32,7 +33,7 @@ def test_tuning_never_sees_a_held_out_noun_or_template():
     held = set(world.nouns("heldout"))
     late = [t.format(n="X").split("X")[0].strip() for t in world.REQUESTS[12:]]
     for _ in range(5000):
-        user, text = example(world.nouns("tuned"), world.TUNED_REQUESTS, r, refuse=True)
+        user, text = example(world.nouns("tuned"), world.TUNED_REQUESTS, r, Manner(refuse=True))
         assert not held & set(((user or "") + " " + text).split())
         assert user is None or not any(user.startswith(start) for start in late)
 
@@ -52,7 +53,7 @@ def test_every_word_of_the_world_is_a_token_and_comes_back():
 def test_training_data_is_tokenised_as_the_chat_template_does():
     tokenizer = make_tokenizer()
     index = {word: i for i, word in enumerate(words())}
-    for ids, labels in training.dataset(200, 1, index, tuned=True):
+    for ids, labels in dataset(200, 1, index, tuned=True):
         user = ids[2 : ids.index(5)]
         chat = [{"role": "user", "content": tokenizer.decode(user)}]
         prompt = tokenizer.apply_chat_template(chat, tokenize=True, add_generation_prompt=True, return_dict=False)
