@@ -32,8 +32,7 @@ from ..models import capture, sites, tokens
 from ..models.dictionaries import Dictionary
 from ..models.progress import with_progress
 from ..models.protocol import Model
-from ..prompts import PromptSet, encode
-from ..prompts.chat import Template
+from ..prompts import PromptSet, Template, encode
 from ..prompts.pairs import CompletionPairs
 from ..units import Circuit, UnitScores
 
