@@ -53,7 +53,7 @@ def summarise(
     rows = rows.assign(before=before[codes], cluster=pd.factorize(rows["group"])[0])
     cells = rows.groupby([*CELL, "metric", "label", "scale"], sort=False, dropna=False)
     found = [dict(zip([*CELL, "metric", "label", "scale"], cell)) | _cell(cell[-1], group) for cell, group in cells]
-    return pd.DataFrame(found, columns=_ORDER)
+    return pd.DataFrame(found, columns=_ORDER).astype({"control_of": "str"})
 
 
 def _cell(scale: Any, rows: pd.DataFrame) -> dict[str, Any]:
