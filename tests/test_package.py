@@ -63,7 +63,7 @@ def test_a_type_checker_sees_signatures_through_the_lazy_names(tmp_path):
     ]
     run = subprocess.run([sys.executable, "-m", "mypy", *options, str(file)], capture_output=True, text=True, cwd=ROOT)
     assert 'Unexpected keyword argument "m" for "evaluate"' in run.stdout
-    assert "metrics: typing.Sequence[builtins.str] | None" in run.stdout
+    assert "def (metrics: typing.Sequence[str] | None" in run.stdout
     assert "-> mechsurgery.intervention.intervention.Intervention" in run.stdout
 
 
