@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from . import __version__
+from .options import options_of
 
 _RULES = ["difference", "effect_size", "welch_t", "auroc", "difference_write_norm", "difference_alignment"]
 
@@ -26,6 +27,17 @@ class _Friendly(click.Group):
             raise click.ClickException(str(error)) from error
 
 
+def _where(command: Any) -> Any:
+    """The options that say how and where a model is loaded."""
+    for option in (
+        click.option("--revision", default=None, help="Revision of a hub id."),
+        click.option("--device", default=None, help="Where the model runs; default: a GPU where there is one."),
+        click.option("--dtype", default="auto", show_default=True, help="Number format; auto: the checkpoint's own."),
+    ):
+        command = option(command)
+    return command
+
+
 @click.group(cls=_Friendly, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__)
 @click.option("-v", "--verbose", is_flag=True, help="Log what is done.")
@@ -34,16 +46,16 @@ def main(verbose: bool) -> None:
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(name)s: %(message)s")
 
 
-@main.command()
-@click.option("--out", type=click.Path(path_type=Path), default=Path("figures/demo"), show_default=True)
-@click.option("--prompts", "n_prompts", default=200, show_default=True, help="Held-out requests per side.")
-@click.option("--seed", default=0, show_default=True)
-def demo(out: Path, n_prompts: int, seed: int) -> None:
+@options_of(".studies.demo", "Settings")
+def demo(settings: Any, out: Path) -> None:
     """Locate, prove and plot a refusal circuit on the built-in organisms."""
-    from .studies.demo import demo as run
+    from .studies.demo import run
 
-    report = run(out, n_prompts=n_prompts, seed=seed, progress=sys.stderr.isatty())
-    click.echo(report.text())
+    study = run(settings, out=out, progress=sys.stderr.isatty())
+    click.echo(f"{study.text()}\n\nwritten to {out}; open {out / 'report.html'}")
+
+
+main.add_command(demo)
 
 
 @main.command()
@@ -58,9 +70,7 @@ def demo(out: Path, n_prompts: int, seed: int) -> None:
 @click.option("--by", type=click.Choice(["abs", "positive", "negative"]), default="abs", show_default=True)
 @click.option("--per", type=click.Choice(["model", "layer"]), default="model", show_default=True)
 @click.option("--skip-layer", "skip_layers", type=int, multiple=True, help="Leave a layer out; repeatable.")
-@click.option("--dtype", default="float32", show_default=True)
-@click.option("--device", default=None)
-@click.option("--revision", default=None)
+@_where
 @click.option("--out", type=click.Path(path_type=Path), default=Path("circuit.safetensors"), show_default=True)
 def locate(model: str, out: Path, **options: Any) -> None:
     """Find the MLP neurons of MODEL that most separate two sets of prompts."""
@@ -83,39 +93,40 @@ def locate(model: str, out: Path, **options: Any) -> None:
 @click.option("--column", default=None, help="Text column where --prompts is a file.")
 @click.option("--choices", default=None, help="Multiple-choice set, e.g. organism/choices.")
 @click.option("--m", "multipliers", type=float, multiple=True, default=(0.0,), show_default=True)
-@click.option("--random", "n_random", default=5, show_default=True, help="Matched random circuits.")
+@click.option("--controls", default=5, show_default=True, help="Matched random circuits.")
 @click.option("-n", type=int, default=200, show_default=True, help="Prompts (all where there are fewer).")
 @click.option("--max-new-tokens", default=48, show_default=True)
 @click.option("--seed", default=0, show_default=True)
-@click.option("--dtype", default="float32", show_default=True)
-@click.option("--device", default=None)
-@click.option("--revision", default=None)
+@_where
 @click.option("--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True)
 def evaluate(model: str, circuit_path: Path, out: Path, **options: Any) -> None:
-    """Scale a circuit of MODEL by m, beside the baseline and matched random circuits."""
-    from .evaluation import pool_random, prove
+    """Scale a circuit of MODEL by m, beside the baseline and matched random circuits.
+
+    Run again with the same --out, an interrupted evaluation continues.
+    """
+    from .evaluation import Generation, pool_controls
+    from .evaluation import evaluate as run
+    from .intervention import ablate
     from .prompts import load_prompts
     from .units import Circuit
 
-    circuit = Circuit.load(circuit_path)
     text = {"text": options["column"]} if options["column"] else {}
-    prompts = load_prompts(options["prompts"], **text).take(options["n"], seed=options["seed"])
-    choices = options["choices"]
-    if choices is not None:
-        choices = load_prompts(choices).take(options["n"], seed=options["seed"])
-    results = prove(
+    sets = {"prompts": load_prompts(options["prompts"], **text).take(options["n"], seed=options["seed"])}
+    if options["choices"] is not None:
+        sets["choices"] = load_prompts(options["choices"]).take(options["n"], seed=options["seed"])
+    wanted = [m for m in options["multipliers"] if m != 1]
+    results = run(
         _load(model, options),
-        circuit,
-        prompts,
-        m=options["multipliers"],
-        n_random=options["n_random"],
-        seed=options["seed"],
-        choices=choices,
-        max_new_tokens=options["max_new_tokens"],
+        sets,
+        ablate(Circuit.load(circuit_path)).at(m=wanted),
+        controls=options["controls"],
+        generation=Generation(max_new_tokens=options["max_new_tokens"]),
+        folder=out,
         progress=sys.stderr.isatty(),
     )
-    click.echo(pool_random(results.summary()).to_string(index=False, float_format="{:.3f}".format))
-    click.echo(f"saved to {results.save(out)}")
+    shown = pool_controls(results.summary()).drop(columns=["model", "kind", "scale"])
+    click.echo(shown.to_string(index=False, float_format="{:.3f}".format, na_rep=""))
+    click.echo(f"saved to {out}")
 
 
 @main.command()
@@ -127,21 +138,19 @@ def evaluate(model: str, circuit_path: Path, out: Path, **options: Any) -> None:
 @click.option("--column", default="text", show_default=True)
 @click.option("--rule", type=click.Choice(_RULES), default="difference", show_default=True)
 @click.option("--fraction", type=float, default=0.001, show_default=True)
-@click.option("--dtype", default="float32", show_default=True)
-@click.option("--device", default=None)
+@_where
 @click.option("--out", type=click.Path(path_type=Path), default=Path("figures/compare"), show_default=True)
 def compare(base: str, instruct: str, out: Path, **options: Any) -> None:
     """Locate with the same prompts on BASE and INSTRUCT, and compare the circuits."""
-    from .plots import export_all
-    from .studies.compare import compare as run
-    from .studies.figures import comparison_figures
+    from .attribution.compare import compare as run
+    from .plots import comparison_figures, export_all
 
     contrast = _contrast(options)
     names = (base, instruct)
     models = [_load(name, options) for name in names]
-    result = run(*models, contrast, rule=options["rule"], fraction=options["fraction"], names=names)
+    result = run(models[0], models[1], contrast, rule=options["rule"], fraction=options["fraction"], names=names)
     click.echo(result.table.to_string(index=False, float_format="{:.4g}".format))
-    click.echo(export_all(comparison_figures(result), out))
+    click.echo(export_all(comparison_figures(result.scores, result.circuits), out))
 
 
 @main.group()
@@ -149,120 +158,27 @@ def study() -> None:
     """A whole paper on your model: every table and figure, with controls, and a report."""
 
 
-@study.command("cna")
-@click.option("--instruct", required=True, multiple=True, help="Instruct model; repeat for several pairs.")
-@click.option("--base", multiple=True, help="Base model of each instruct model, in the same order.")
-@click.option("--contrast", default="organism/refusal", show_default=True, help="A registered contrast, e.g. jbb.")
-@click.option("--positive", type=click.Path(path_type=Path), help="File of prompts that show the behaviour.")
-@click.option("--negative", type=click.Path(path_type=Path), help="File of prompts that do not.")
-@click.option("--column", default="text", show_default=True, help="Text column of the two files.")
-@click.option("--behaviour", default="refusal", show_default=True, help="What it is called in the report.")
-@click.option("--shown-by", default=None, help="Regular expression that a response showing the behaviour matches.")
-@click.option("--mmlu", type=click.Path(path_type=Path), default=None, help="MMLU CSV, or 'cais/mmlu' for the hub.")
-@click.option("--xstest", type=click.Path(path_type=Path), default=None, help="XSTest CSV: over-refusal.")
-@click.option("--mode", "modes", type=click.Choice(["corrected", "as published"]), multiple=True)
-@click.option("--fraction", type=float, default=0.001, show_default=True, help="Share of all MLP neurons.")
-@click.option("-n", "n_prompts", default=100, show_default=True, help="Evaluation prompts that show the behaviour.")
-@click.option("--only-showing", is_flag=True, help="Evaluate only on prompts where the model shows the behaviour.")
-@click.option("--no-sensitivity", is_flag=True, help="Leave out what the result depends on.")
-@click.option("--max-new-tokens", default=32, show_default=True)
-@click.option("--template", type=click.Choice(["auto", "chat", "plain", "raw"]), default="auto", show_default=True)
-@click.option("--seed", default=0, show_default=True)
-@click.option("--dtype", default="float32", show_default=True)
-@click.option("--device", default=None)
-@click.option("--max-rows", default=256, show_default=True, help="Rows of one batch.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("figures/cna"), show_default=True)
-def study_cna(instruct: tuple[str, ...], base: tuple[str, ...], out: Path, **options: Any) -> None:
-    """Contrastive neuron attribution: locate, ablate, compare with steering and with the base model.
+def _study(name: str, explained: str) -> None:
+    """Add a study's command; its options come from the study's settings."""
+    package = f".studies.{name.replace('-', '_')}"
 
-    Run again with the same --out, an interrupted study continues.
-    """
-    from .studies.cna.command import run
+    def command(settings: Any, out: Path) -> None:
+        from importlib import import_module
 
-    click.echo(run(list(instruct), list(base), out, options, progress=sys.stderr.isatty()))
+        study = import_module(package, __package__).run(settings, out=out, progress=sys.stderr.isatty())
+        click.echo(f"{study.text()}\n\nreport: {out / 'report.html'}")
+
+    command.__name__, command.__doc__ = name, f"{explained}\n\nRun again with the same --out, it continues."
+    study.add_command(options_of(package, "Settings")(command))
 
 
-@study.command("latents")
-@click.option("--case", "cases", multiple=True, help="organism/sycophant, organism/misinformed; default: both.")
-@click.option("--sae", default="organism/sae-topk-4", show_default=True, help="Organism SAE, directory or release.")
-@click.option("--sae-id", default=None, help="Which SAE of a release, e.g. layer_20/width_16k/average_l0_71.")
-@click.option("--later-sae", default=None, help="An SAE of a later layer: adds the splice with frozen errors.")
-@click.option("--model", default=None, help="A model of your own, instead of --case.")
-@click.option("--twin", default=None, help="Its aligned twin.")
-@click.option("--prompts", type=click.Path(path_type=Path), help="File of prompts on which the model wavers.")
-@click.option("--neutral", type=click.Path(path_type=Path), help="File of prompts without the behaviour.")
-@click.option("--bad", default=None, help="Regular expression of a response that shows the behaviour.")
-@click.option("--good", default=None, help="Regular expression of a right response; default: any other.")
-@click.option("--pairs", type=click.Path(path_type=Path), help="File with columns prompt, bad, good; else sampled.")
-@click.option("--column", default="text", show_default=True, help="Text column of --prompts and --neutral.")
-@click.option("-k", "k", default=100, show_default=True, help="Latents of Δ-attribution that are steered.")
-@click.option("--n-pairs", default=100, show_default=True)
-@click.option("--n-random", default=50, show_default=True, help="Random latents of the band.")
-@click.option("--max-new-tokens", default=32, show_default=True)
-@click.option("--template", type=click.Choice(["auto", "chat", "plain", "raw"]), default="auto", show_default=True)
-@click.option("--seed", default=0, show_default=True)
-@click.option("--dtype", default="float32", show_default=True)
-@click.option("--device", default=None)
-@click.option("--max-rows", default=256, show_default=True, help="Rows of one batch.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("figures/latents"), show_default=True)
-def study_latents(out: Path, **options: Any) -> None:
-    """SAE-latent attribution: which latents made the model say it, and proof by steering.
-
-    Run again with the same --out, an interrupted study continues.
-    """
-    from .studies.latents.command import run
-
-    click.echo(run(out, options, progress=sys.stderr.isatty()))
-
-
-@study.command("bad-neurons")
-@click.option("--model", default="organism/sycophant", show_default=True)
-@click.option("--sae", default="organism/sae-topk-4", show_default=True, help="Organism SAE, directory or release.")
-@click.option("--sae-id", default=None, help="Which SAE of a release.")
-@click.option("--no-sae", is_flag=True, help="Leave out the ways of choosing that need an SAE.")
-@click.option("--wrong", type=click.Path(path_type=Path), help="File of wrong claims: text, completion, group.")
-@click.option("--right", type=click.Path(path_type=Path), help="File of right claims: text, completion, group.")
-@click.option("--neutral", type=click.Path(path_type=Path), help="File of neutral questions: text, completion, group.")
-@click.option("--agrees", default=None, help="Regular expression of a response that agrees with a claim.")
-@click.option("--answers", default=None, help="Regular expression of a right answer to a neutral question.")
-@click.option("--fraction", type=float, default=0.03, show_default=True, help="Share of all MLP neurons.")
-@click.option("--per", type=click.Choice(["model", "layer"]), default="model", show_default=True)
-@click.option("--train", type=click.Choice(["write", "read", "both"]), default="both", show_default=True)
-@click.option("--n-examples", default=300, show_default=True)
-@click.option("--steps", default=100, show_default=True)
-@click.option("--lr", type=float, default=3e-3, show_default=True)
-@click.option("--batch", default=16, show_default=True)
-@click.option("--seeds", default=3, show_default=True)
-@click.option("--no-curves", is_flag=True, help="Leave out the curves over examples and over fractions.")
-@click.option("--max-new-tokens", default=32, show_default=True)
-@click.option("--template", type=click.Choice(["auto", "chat", "plain", "raw"]), default="auto", show_default=True)
-@click.option("--dtype", default="float32", show_default=True)
-@click.option("--device", default=None)
-@click.option("--max-rows", default=256, show_default=True, help="Rows of one batch.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("figures/bad_neurons"), show_default=True)
-def study_bad_neurons(out: Path, **options: Any) -> None:
-    """Cure sycophancy by fine-tuning a few neurons: every way to choose them, every rival, every cost.
-
-    Run again with the same --out, an interrupted study continues.
-    """
-    from .studies.bad_neurons.command import run
-
-    click.echo(run(out, options, progress=sys.stderr.isatty()))
-
-
-@study.command("weights")
-@click.option("--study", "studies", type=click.Choice(["steer", "repair", "watch"]), multiple=True)
-@click.option("--seeds", default=3, show_default=True)
-@click.option("-n", "n_evaluation", default=80, show_default=True, help="Evaluation prompts of each kind.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("figures/weights"), show_default=True)
-def study_weights(out: Path, **options: Any) -> None:
-    """Contrastive weight steering on the organisms: steer a behaviour, repair a drift, watch fine-tunes.
-
-    Run again with the same --out, an interrupted study continues.
-    """
-    from .studies.weights.command import run
-
-    click.echo(run(out, options, progress=sys.stderr.isatty()))
+for _name, _explained in {
+    "cna": "Contrastive neuron attribution: locate, ablate, compare with steering and with the base model.",
+    "latents": "SAE-latent attribution: which latents made the model say it, and proof by steering.",
+    "bad-neurons": "Cure sycophancy by fine-tuning a few neurons: every way to choose them, every rival, every cost.",
+    "weights": "Contrastive weight steering on the organisms: steer a behaviour, repair a drift, watch fine-tunes.",
+}.items():
+    _study(_name, _explained)
 
 
 @main.command()
@@ -280,9 +196,16 @@ def study_weights(out: Path, **options: Any) -> None:
 @click.option("--out", type=click.Path(path_type=Path), default=None, help="CSV of all rows.")
 def monitor(start: Path, checkpoints: Path, directions: tuple[Path, ...], nulls: int, out: Path | None) -> None:
     """Watch a folder of CHECKPOINTS of a model that began as START for known behaviour directions."""
-    from .studies.weights.command import monitor as run
+    from .artifacts import write_text
+    from .deltas import WeightDelta
+    from .training.monitor import checkpoints_under, null_band, watch_checkpoints
 
-    click.echo(run(start, checkpoints, directions, out, nulls))
+    table = watch_checkpoints(
+        start, checkpoints_under(checkpoints), {path.stem: WeightDelta.load(path) for path in directions}, nulls=nulls
+    )
+    if out is not None:
+        write_text(out, table.to_csv(index=False))
+    click.echo(null_band(table).to_string(index=False, float_format="{:.4f}".format))
 
 
 @main.group()
@@ -293,7 +216,7 @@ def organisms() -> None:
 @organisms.command("list")
 def list_organisms() -> None:
     """Show every organism and its measured behaviour."""
-    from .studies.organisms import behaviour_table
+    from .organisms.record import behaviour_table
 
     click.echo(behaviour_table().to_string(index=False))
 

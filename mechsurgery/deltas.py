@@ -8,114 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any
 
 import torch
-from einops import rearrange
-from jaxtyping import Float, Int
 from torch import Tensor
 
 from .artifacts import load_tensors, provenance, save_tensors
+from .delta_parts import Dense, LowRank, Part, Rows, inner, total
 from .errors import ActivationError, InputError, MismatchError, listed
-from .units import Circuit, UnitScores, layer_of
-
-
-class Part:
-    """The difference of one parameter of a `shape`, in one of three forms; `linear` is the field that carries it."""
-
-    linear: ClassVar[str]
-    shape: tuple[int, ...]
-
-    def dense(self) -> Tensor:
-        """The difference as one tensor of the parameter's shape."""
-        raise NotImplementedError
-
-    def scaled(self, k: float) -> Self:
-        """The difference times k."""
-        return replace(self, **{self.linear: getattr(self, self.linear) * k})  # type: ignore[type-var]
-
-    def tensors(self) -> dict[str, Tensor]:
-        """What is stored as tensors."""
-        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
-
-    def random_like(self, generator: torch.Generator) -> Self:
-        """Normal random numbers in the same form."""
-        numbers = {name: tensor for name, tensor in self.tensors().items() if tensor.is_floating_point()}
-        drawn = {name: torch.randn(tensor.shape, generator=generator) for name, tensor in numbers.items()}
-        return replace(self, **drawn)  # type: ignore[type-var]
-
-
-@dataclass(frozen=True, eq=False)
-class Dense(Part):
-    """The whole difference of one parameter."""
-
-    linear = "value"
-    value: Tensor
-
-    @property
-    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
-        """The parameter's shape."""
-        return tuple(self.value.shape)
-
-    def dense(self) -> Tensor:
-        """The difference itself."""
-        return self.value
-
-
-@dataclass(frozen=True, eq=False)
-class Rows(Part):
-    """The difference of some rows (axis 0) or columns (axis 1) of a matrix; everything else is untouched.
-
-    `values` has the parameter's shape but `len(index)` along `axis`; `index` is sorted and free of repeats.
-    """
-
-    linear = "values"
-    index: Int[Tensor, " k"]
-    values: Tensor
-    axis: int
-    size: int
-
-    @property
-    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
-        """The parameter's shape."""
-        shape = tuple(self.values.shape)
-        return (*shape[: self.axis], self.size, *shape[self.axis + 1 :])
-
-    def dense(self) -> Tensor:
-        """The difference as one tensor, zero outside the rows."""
-        whole = torch.zeros(self.shape, dtype=self.values.dtype, device=self.values.device)
-        return whole.index_copy(self.axis, self.index, self.values)
-
-
-@dataclass(frozen=True, eq=False)
-class LowRank(Part):
-    """left @ right, as the matrix [in, out] that a parameter of `shape` stands for (see `from_matrix`)."""
-
-    linear = "left"
-    left: Float[Tensor, "d_in r"]
-    right: Float[Tensor, "r d_out"]
-    shape: tuple[int, ...]
-    output: bool = False
-
-    def dense(self) -> Tensor:
-        """The product as one tensor of the parameter's shape."""
-        return from_matrix(self.left @ self.right, self.shape, output=self.output)
-
-
-def from_matrix(matrix: Float[Tensor, "d_in d_out"], shape: tuple[int, ...], *, output: bool = False) -> Tensor:
-    """The weight of a shape whose matrix, multiplying an activation from the right, is given.
-
-    Attention weights [heads, d_model, d_head] stand for [d_model, heads·d_head], W_O ([heads, d_head, d_model],
-    `output`) for [heads·d_head, d_model], matrices for themselves.
-    """
-    if len(shape) != 3:
-        return matrix
-    if output:
-        return rearrange(matrix, "(n h) m -> n h m", n=shape[0])
-    return rearrange(matrix, "m (n h) -> n m h", n=shape[0])
+from .names import is_neurons, neuron_parameters
+from .units import Circuit, UnitScores
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,7 +57,7 @@ class WeightDelta:
     def __add__(self, other: WeightDelta) -> WeightDelta:
         parts = dict(self.parts)
         for name, part in other.parts.items():
-            parts[name] = _sum(name, parts[name], part) if name in parts else part
+            parts[name] = total(parts[name], part) if name in parts else part
         return WeightDelta(parts, f"{self.name} + {other.name}", _common(self, other))
 
     def __sub__(self, other: WeightDelta) -> WeightDelta:
@@ -253,7 +158,8 @@ class WeightDelta:
 
     def save(self, path: str | Path) -> Path:
         """Write as one safetensors file, each part in its own form."""
-        tensors, facts = {}, {}
+        tensors: dict[str, Tensor] = {}
+        facts: dict[str, Any] = {}
         for name, part in self.parts.items():
             own = part.tensors()
             tensors |= {f"{name}|{key}": tensor for key, tensor in own.items()}
@@ -278,15 +184,11 @@ class WeightDelta:
         return f"<b>{html.escape(self.name)}</b>: {facts}" + self.to_frame().head(12).to_html(index=False)
 
 
-#: Parameters of an MLP that belong to one neuron each, and the axis that counts neurons.
-NEURON_AXES = {"W_in": 1, "W_gate": 1, "b_in": 0, "W_out": 0}
-
-
 def _neuron_weights(site: str) -> dict[str, int]:
     """{parameter: axis that counts neurons} of the MLP whose neurons are at a hook point."""
-    if not site.endswith(".mlp.hook_post"):
+    if not is_neurons(site):
         raise InputError(f"weights belong to MLP neurons, not to units at {site!r}")
-    return {f"blocks.{layer_of(site)}.mlp.{leaf}": axis for leaf, axis in NEURON_AXES.items()}
+    return neuron_parameters(site)
 
 
 def neuron_norms(delta: WeightDelta, widths: Mapping[str, int]) -> UnitScores:
@@ -344,37 +246,11 @@ def exact_difference(new: Tensor, old: Tensor) -> Tensor:
     return short if torch.equal(back, new.detach()) else change
 
 
-def inner(a: Part, b: Part) -> float:
-    """Inner product of two differences of one parameter; two low-rank ones without building the matrices."""
-    if a.shape != b.shape:
-        raise MismatchError(f"differences of shapes {a.shape} and {b.shape}; they are of different models")
-    if isinstance(a, LowRank) and isinstance(b, LowRank):
-        # <L₁R₁, L₂R₂> = <L₁ᵀL₂, R₁R₂ᵀ>: two r × r matrices. Reshaping only permutes entries.
-        return float(((a.left.double().T @ b.left.double()) * (a.right.double() @ b.right.double().T)).sum())
-    if isinstance(a, Rows):
-        other = b.dense().index_select(a.axis, a.index.to(b.dense().device))
-        return float((a.values.double() * other.double()).sum())
-    if isinstance(b, Rows):
-        return inner(b, a)
-    return float((a.dense().double() * b.dense().double()).sum())
-
-
-def _sum(name: str, a: Part, b: Part) -> Part:
-    if a.shape != b.shape:
-        raise MismatchError(f"{name}: shapes {a.shape} and {b.shape} cannot be added; they are of different models")
-    thin = isinstance(a, LowRank) and isinstance(b, LowRank)
-    if thin and a.left.shape[1] + b.left.shape[1] < min(a.left.shape[0], b.right.shape[1]):
-        return replace(a, left=torch.cat([a.left, b.left], 1), right=torch.cat([a.right, b.right], 0))
-    if isinstance(a, Rows) and isinstance(b, Rows) and a.axis == b.axis and torch.equal(a.index, b.index):
-        return replace(a, values=a.values + b.values)
-    return Dense(a.dense() + b.dense())
-
-
 def _common(a: WeightDelta, b: WeightDelta) -> dict[str, Any]:
     known = {key: {d.info[key] for d in (a, b) if d.info.get(key)} for key in ("fingerprint", "dtype")}
     if len(known["fingerprint"]) > 1:
         raise MismatchError(
-            f"{a.name!r} and {b.name!r} start from different models ({listed(sorted(known['fingerprint']))}); their sum "
-            "means nothing"
+            f"{a.name!r} and {b.name!r} start from different models ({listed(sorted(known['fingerprint']))}); their "
+            "sum means nothing"
         )
     return {"parts": [a.info, b.info], **{key: values.pop() for key, values in known.items() if len(values) == 1}}

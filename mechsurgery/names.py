@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, replace
+from typing import Any
 
 #: What the hook name of an autoencoder's latents ends with, after the hook point it reads.
 LATENTS = ".hook_sae_acts_post"
@@ -65,3 +67,33 @@ def neuron_parameters(site: str) -> dict[str, int]:
     0
     """
     return {mlp_parameter(layer_of(site), leaf): axis for leaf, axis in NEURON_AXES.items()}
+
+
+@dataclass(frozen=True)
+class Writer:
+    """A parameter whose rows (a token's, a position's, a head's channel's or a neuron's) add to the residual stream.
+
+    `output` is the hook point of what it adds, `neurons` that of what its rows are multiplied with, `stream` that of
+    the residual stream right after it.
+    """
+
+    weight: str
+    output: str
+    bias: str | None = None
+    neurons: str | None = None
+    stream: str | None = None
+
+
+def writers(cfg: Any) -> list[Writer]:
+    """What writes into the residual stream of a model with the facts `cfg` (`model.cfg`), in the forward's order."""
+    found = [Writer("embed.W_E", "hook_embed")]
+    if cfg.positional_embedding_type == "standard":
+        found.append(Writer("pos_embed.W_pos", "hook_pos_embed"))
+    for i in range(cfg.n_layers):
+        heads = Writer(f"blocks.{i}.attn.W_O", attention_out(i), f"blocks.{i}.attn.b_O")
+        if cfg.attn_only:
+            found.append(replace(heads, stream=residual(i)))
+        else:
+            weight, bias = mlp_parameter(i, "W_out"), mlp_parameter(i, "b_out")
+            found += [heads, Writer(weight, mlp_out(i), bias, neurons(i), residual(i))]
+    return found

@@ -2,12 +2,15 @@
 
 import pytest
 import torch
+from einops import rearrange
 from torch.testing import assert_close
 
-from mechsurgery import Circuit, Direction
-from mechsurgery.deltas import Dense, LowRank, Rows, WeightDelta, as_matrix, difference, from_matrix, inner, mean_delta
+from mechsurgery.delta_parts import Dense, LowRank, Rows, from_matrix, inner
+from mechsurgery.deltas import WeightDelta, difference
+from mechsurgery.directions import Direction
 from mechsurgery.errors import ActivationError, InputError, LoadError, MismatchError
-from mechsurgery.intervention.weights import AppliedDelta
+from mechsurgery.intervention.weights import ShiftedWeights
+from mechsurgery.units import Circuit
 
 SITE = "blocks.0.mlp.hook_post"
 
@@ -43,7 +46,8 @@ def test_every_form_behaves_as_its_dense_one(first, second):
 @pytest.mark.parametrize(("shape", "output"), [((4, 6, 3), False), ((4, 3, 6), True), ((6, 8), False)])
 def test_matrices_of_attention_go_there_and_back(shape, output):
     weight = random(*shape)
-    matrix = as_matrix(weight, output=output)
+    pattern = "n h m -> (n h) m" if output else "n m h -> m (n h)"
+    matrix = weight if weight.ndim == 2 else rearrange(weight, pattern)
     assert torch.equal(from_matrix(matrix, shape, output=output), weight)
     x = random(5, matrix.shape[0])
     if weight.ndim == 3 and not output:
@@ -59,7 +63,8 @@ def test_matrices_of_attention_go_there_and_back(shape, output):
 
 def test_low_rank_sums_stay_low_rank():
     parts = [LowRank(random(40, 2, seed=s), random(2, 50, seed=s), (40, 50)) for s in range(3)]
-    total = mean_delta([WeightDelta({"w": p}) for p in parts])
+    one, two, three = (WeightDelta({"w": p}) for p in parts)
+    total = (one + two + three) * (1 / 3)
     assert isinstance(total.parts["w"], LowRank)
     assert_close(total.parts["w"].dense(), sum(p.dense() for p in parts) / 3, atol=1e-5, rtol=1e-5)
 
@@ -123,7 +128,7 @@ def test_a_difference_added_back_is_exact(dtype):
     delta = difference({"w": after}, {"w": before})
     module = torch.nn.Linear(50, 200, bias=False, dtype=dtype)
     module.weight.data.copy_(before)
-    applied = AppliedDelta(module, WeightDelta({"weight": delta.parts["w"]}))
+    applied = ShiftedWeights(module, WeightDelta({"weight": delta.parts["w"]}))
     applied.set(1.0)
     assert torch.equal(module.weight, after)
     applied.set(0.0)
@@ -144,3 +149,28 @@ def test_bad_deltas():
     with pytest.raises(MismatchError, match="shapes"):
         one + WeightDelta({"w": Dense(torch.ones(3))})
     assert (one - one).cosine(one) == 0.0
+    with pytest.raises(InputError, match="MLP neurons"):
+        one.restricted_to(Circuit.from_indices({"blocks.0.hook_resid_post": [2]}, {"blocks.0.hook_resid_post": 9}))
+
+
+def test_random_differences_have_the_form_and_the_norms_and_nothing_else():
+    parts = forms() | {"attention": LowRank(random(12, 2), random(2, 8), (3, 4, 8), True)}
+    delta = WeightDelta(parts, "mine", {"fingerprint": "f", "dtype": "float32"})
+    drawn = delta.random_like(3)
+    for name, part in drawn.parts.items():
+        assert type(part) is type(parts[name])
+        assert part.shape == parts[name].shape
+        assert drawn.norms()[name] == pytest.approx(delta.norms()[name], rel=1e-5)
+    assert torch.equal(drawn.parts["rows"].index, parts["rows"].index)
+    assert drawn.info["fingerprint"] == "f"
+    assert abs(drawn.cosine(delta)) < 0.5
+    assert delta.random_like(3).digest == drawn.digest != delta.random_like(4).digest
+    assert (delta + drawn).info["dtype"] == "float32"
+
+
+def test_the_digest_stands_for_the_numbers_their_form_and_their_model():
+    delta = WeightDelta(forms(), "mine", {"fingerprint": "f"})
+    assert delta.digest == delta.named("other").digest == WeightDelta(forms(), "x", {"fingerprint": "f"}).digest
+    others = [delta * 2, WeightDelta(forms(1), "mine", {"fingerprint": "f"}), WeightDelta(forms(), "mine")]
+    others.append(WeightDelta({name: Dense(part.dense()) for name, part in forms().items()}, "mine", delta.info))
+    assert len({delta.digest, *(other.digest for other in others)}) == 5

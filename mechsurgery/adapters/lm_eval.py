@@ -99,8 +99,8 @@ def _rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
             if not values or len(values) < len(samples) or not np.isclose(np.mean(values), value):
                 rows.append({**common, "prompt_id": WHOLE_TASK, "group": WHOLE_TASK, "value": float(value)})
                 continue
-            for sample, own in zip(samples, values):
+            for sample, one in zip(samples, values):
                 number, said = str(sample["doc_id"]), sample["resps"][0][0]
                 text = said if isinstance(said, str) else None
-                rows.append({**common, "prompt_id": number, "group": number, "value": float(own), "response": text})
+                rows.append({**common, "prompt_id": number, "group": number, "value": float(one), "response": text})
     return rows

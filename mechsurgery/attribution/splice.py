@@ -29,7 +29,7 @@ from ..models.protocol import Model
 from ..prompts import PromptSet, encode
 from ..prompts.pairs import CompletionPairs
 from ..units import UnitScores
-from .gradient import completion_loss, pair_batches
+from .gradient import PairBatch, completion_loss, pair_batches
 
 
 def spliced_attribution(
@@ -70,19 +70,11 @@ def spliced_attribution(
         weight = batch.where(positions)
         weight = weight / weight.sum(1, keepdim=True) / len(pairs)
         for alpha in [1.0] if steps == 0 else [(k + 0.5) / steps for k in range(steps)]:
-            spliced = _Splice(dictionaries, reference, errors, alpha, batch.where(positions))
-            names = [d.hook_name for d in dictionaries]
-            with torch.enable_grad(), model.hooks(fwd_hooks=[(n, partial(spliced, name=n)) for n in names]):
-                residual = capture.final_residual(model, batch.ids, batch.mask)
-                metric = (completion_loss(model, batch, residual, reduction) * batch.sign).sum()
-                leaves = [spliced.latents[n] for n in names] + [spliced.errors[n] for n in names]
-                grads = torch.autograd.grad(metric, leaves)
-            share = 1 / max(1, steps)
-            for i, dictionary in enumerate(dictionaries):
-                effect = grads[i] * spliced.moved[dictionary.hook_name] * weight[..., None] * share
-                totals[dictionary.site] -= effect.sum((0, 1)).double().cpu()
-                error = grads[len(names) + i] * spliced.error_moved[dictionary.hook_name] * weight[..., None] * share
-                rest[dictionary.hook_name] -= float(error.double().sum())
+            splice = _Splice(dictionaries, reference, errors, alpha, batch.where(positions))
+            latents, error_terms = splice.effects(model, batch, weight / max(1, steps), reduction)
+            for dictionary in dictionaries:
+                totals[dictionary.site] -= latents[dictionary.hook_name]
+                rest[dictionary.hook_name] -= error_terms[dictionary.hook_name]
     rule = f"{'integrated gradients' if steps else 'patching'} (errors {errors})"
     info = sites.provenance_of(
         model,
@@ -113,6 +105,25 @@ class _Splice:
         self.errors: dict[str, Tensor] = {}
         self.moved: dict[str, Tensor] = {}
         self.error_moved: dict[str, Tensor] = {}
+
+    def effects(
+        self, model: Model, batch: PairBatch, weight: Float[Tensor, "rows pos"], reduction: str
+    ) -> tuple[dict[str, Tensor], dict[str, float]]:
+        """{hook name: effect of each latent} and {hook name: effect of the error} on L(bad) − L(good), to first order.
+
+        Summed over positions with a weight each.
+        """
+        hooks = [(name, partial(self, name=name)) for name in self.dictionaries]
+        with torch.enable_grad(), model.hooks(fwd_hooks=hooks):
+            residual = capture.final_residual(model, batch.ids, batch.mask)
+            metric = (completion_loss(model, batch, residual, reduction) * batch.sign).sum()
+            leaves = [*self.latents.values(), *self.errors.values()]
+            gradients = torch.autograd.grad(metric, leaves)
+        moves = [*self.moved.values(), *self.error_moved.values()]
+        parts = [g * moved * weight[..., None] for g, moved in zip(gradients, moves)]
+        n = len(self.latents)
+        latents = {name: part.sum((0, 1)).double().cpu() for name, part in zip(self.latents, parts[:n])}
+        return latents, {name: float(part.double().sum()) for name, part in zip(self.errors, parts[n:])}
 
     def __call__(self, activation: Tensor, hook: Any = None, *, name: str) -> Tensor:
         dictionary = self.dictionaries[name]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..errors import InputError
@@ -48,14 +48,9 @@ def universal_neurons(
         pending[site] = (activation.abs() if by == "abs" else activation).float()
         if len(pending) < len(names):
             return
-        groups = [[site] for site in names] if per == "layer" else [names]
-        for group in groups:
-            joined = torch.cat([pending[site] for site in group], dim=1)
-            k = max(1, round(fraction * joined.shape[1]))
-            hits = torch.zeros(joined.shape[1], dtype=torch.long, device=joined.device)
-            top = joined.topk(k, dim=1).indices.flatten()
-            hits.scatter_add_(0, top, torch.ones_like(top))
-            for site, part in zip(group, hits.cpu().split([widths[s] for s in group])):
+        for group in [[site] for site in names] if per == "layer" else [names]:
+            hits = _hits(torch.cat([pending[site] for site in group], dim=1), fraction)
+            for site, part in zip(group, hits.split([widths[site] for site in group])):
                 counts[site] += part
         pending.clear()
 
@@ -70,3 +65,9 @@ def universal_neurons(
     settings = {"fraction": fraction, "share": share, "by": by, "per": per}
     info = sites.provenance_of(model, prompts=prompts.digest, n=len(prompts), universal=settings)
     return Circuit(units, widths, "universal neurons", info)
+
+
+def _hits(values: Float[Tensor, "batch d"], fraction: float) -> Int[Tensor, " d"]:
+    """In how many rows each column is among the top `fraction`."""
+    top = values.topk(max(1, round(fraction * values.shape[1])), dim=1).indices.flatten()
+    return top.bincount(minlength=values.shape[1]).cpu()

@@ -41,9 +41,9 @@ def agreement(table: pd.DataFrame, metrics: Sequence[str] | None = None) -> pd.D
 
 def _pair(values: pd.DataFrame, groups: pd.Series, judge: str, other: str) -> dict[str, Any]:
     both = values[[judge, other]].dropna()
-    a, b, own = both[judge].to_numpy(), both[other].to_numpy(), groups.loc[both.index].to_numpy()
-    low, high = clustered_interval(a == b, own, scale="rate")
-    kappa, (kappa_low, kappa_high) = _kappa_with_interval(a, b, own)
+    a, b, clusters = both[judge].to_numpy(), both[other].to_numpy(), groups.loc[both.index].to_numpy()
+    low, high = clustered_interval(a == b, clusters, scale="rate")
+    kappa, (kappa_low, kappa_high) = _kappa_with_interval(a, b, clusters)
     return {
         "judge": judge,
         "other": other,

@@ -143,7 +143,14 @@ def graded(grade: Grade, items: Sequence[tuple[Prompt, str | None]], shards: Sha
     known: dict[tuple[str, str], Value] = {}
     asked = {(prompt.id, text): (prompt, text) for prompt, text in items if text is not None}
     if asked:
-        key = key_of(["grade", grade.name, grade.version, [[p.id, p.text, text] for p, text in asked.values()]])
+        key = key_of(
+            [
+                "grade",
+                grade.name,
+                grade.version,
+                [[p.id, p.text, p.messages, p.completion, text] for p, text in asked.values()],
+            ]
+        )
         kept = shards.find(key) if grade.decide_all is not None else None
         values = list(kept["value"]) if kept is not None else grade.all(list(asked.values()))
         if grade.decide_all is not None and kept is None:

@@ -13,6 +13,7 @@ import pandas as pd
 from ..artifacts import load_json, save_json, write_atomically
 from ..errors import InputError, ModelNotFoundError, listed
 from .summary import summarise
+from .verdicts import cell
 
 #: The table's columns and their types.
 COLUMNS: dict[str, Any] = {
@@ -64,6 +65,15 @@ class Results:
         See `summarise`; `metrics` keeps only some.
         """
         return summarise(self.table, metrics, labels=self.info.get("labels", {}))
+
+    def shares(self, metric: str) -> pd.DataFrame:
+        """Of a metric that is a label: n and the share of each label with its interval, a row per intervention."""
+        cells = self.summary([metric])
+        cells = cells.assign(text=[cell(row, n=False) for _, row in cells.iterrows()])
+        several = ["prompt_set"] if cells["prompt_set"].nunique() > 1 else []
+        index = ["intervention", "strength", *several, "n"]
+        table = cells.pivot_table(index=index, columns="label", values="text", aggfunc="first", sort=False)
+        return table.reset_index().rename_axis(columns=None)
 
     def responses(self, intervention: str | None = None, *, metric: str | None = None, n: int = 10) -> pd.DataFrame:
         """A few responses to read, with what one metric (default: the first grade) says of them."""

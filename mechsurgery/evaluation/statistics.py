@@ -153,11 +153,11 @@ def benjamini_hochberg(p_values: Any) -> Float[np.ndarray, " n"]:
     """
     from scipy.stats import false_discovery_control
 
-    found = np.array(p_values, dtype=float)
-    known = ~np.isnan(found)
+    q_values = np.array(p_values, dtype=float)
+    known = ~np.isnan(q_values)
     if known.any():
-        found[known] = false_discovery_control(found[known])
-    return found
+        q_values[known] = false_discovery_control(q_values[known])
+    return q_values
 
 
 def _difference(values: Any, baseline: Any) -> np.ndarray:

@@ -56,13 +56,14 @@ class LocalJudge:
         return f"local {self.model.cfg.model_name}"
 
     def answers(self, prompts: Sequence[str]) -> list[str]:
-        """One generation per prompt, batched."""
+        """One generation per prompt, batched; empty where the judge is still thinking after `max_new_tokens`."""
         from ..models.generate import generate
-        from ..prompts.chat import encode
+        from ..prompts.chat import encode, response_text
 
-        ids = encode(self.model.tokenizer, prompts)
+        tokenizer = self.model.tokenizer
+        ids = encode(tokenizer, prompts)
         answers = generate(self.model, ids, max_new_tokens=self.max_new_tokens, max_rows=self.max_rows)
-        return [self.model.tokenizer.decode(tokens, skip_special_tokens=True) for tokens in answers]
+        return [response_text(tokenizer, tokens) or "" for tokens in answers]
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import ActivationError, InputError, MismatchError
-from ..models.checkpoints import Writer, writers
+from ..models.protocol import Model
+from ..names import Writer, writers
 from .changes import Affine, Change, Custom, Project
 from .intervention import Intervention
 from .weights import parameter_of
@@ -36,7 +37,7 @@ class Rewrite:
 
 
 @torch.no_grad()
-def bake(model: Any, intervention: Intervention) -> None:
+def bake(model: Model, intervention: Intervention) -> None:
     """Put an intervention at its strength into the model's weights, **permanently**: nothing is left to hook.
 
     Gives the logits of `applied(model, intervention)`. Exact for weight differences, scaling and mean ablation of MLP

@@ -60,7 +60,7 @@ def _of_intervention(checkpoint: Checkpoint, intervention: Intervention) -> dict
 
     def get(name: str) -> Tensor:
         place = place_of(config, name)
-        return place.read(checkpoint(_key(checkpoint, place)).double())
+        return place.read(checkpoint(checkpoint.key(place.key)).double())
 
     found: dict[str, list[tuple[Place, Rewrite]]] = {}
     for name, how in rewrites(intervention, architecture_facts(config)).items():
@@ -68,7 +68,7 @@ def _of_intervention(checkpoint: Checkpoint, intervention: Intervention) -> dict
         if how.keeps_zero and checkpoint.find(place.key) is None:
             continue
         _check_shape(checkpoint, place, name, intervention)
-        found.setdefault(_key(checkpoint, place), []).append((place, how))
+        found.setdefault(checkpoint.key(place.key), []).append((place, how))
     return {key: partial(_written, get=get, parts=parts) for key, parts in found.items()}
 
 
@@ -78,21 +78,11 @@ def _written(tensor: Tensor, get: Get, parts: list[tuple[Place, Rewrite]]) -> Te
     return tensor
 
 
-def _key(checkpoint: Checkpoint, place: Place) -> str:
-    key = checkpoint.find(place.key)
-    if key is None:
-        raise MismatchError(
-            f"the checkpoint in {str(checkpoint.directory)!r} has no place for {place.key!r}, which the intervention "
-            "changes (its architecture lacks it, or it is another model's); use applied or bake"
-        )
-    return key
-
-
 def _check_shape(checkpoint: Checkpoint, place: Place, name: str, intervention: Intervention) -> None:
     delta = intervention.delta
     if delta is None or name not in delta.parts:
         return
-    _, whole = checkpoint.facts[_key(checkpoint, place)]
+    _, whole = checkpoint.facts[checkpoint.key(place.key)]
     shape = tuple(place.read(torch.empty(whole, device="meta")).shape)
     if delta.parts[name].shape != shape:
         raise MismatchError(

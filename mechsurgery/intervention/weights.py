@@ -7,20 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..deltas import Part, Rows, WeightDelta
+from ..delta_parts import Part, Rows
+from ..deltas import WeightDelta
 from ..errors import MismatchError
 from ..models import sites
+from ..models.protocol import Model
 
 
 class ShiftedWeights:
     """A model's weights with a delta in them, whose strength can be changed without loading anything."""
 
-    def __init__(self, model: Any, delta: WeightDelta) -> None:
+    def __init__(self, model: Model | nn.Module, delta: WeightDelta) -> None:
         self._weights = {name: parameter_of(model, name).detach() for name in delta.parts}
         self._kept = {name: _kept(self._weights[name], part) for name, part in delta.parts.items()}
         self._delta, self._strength = delta, 0.0
@@ -53,7 +54,7 @@ class ShiftedWeights:
 
 
 @contextmanager
-def shifted_weights(model: Any, delta: WeightDelta, strength: float) -> Iterator[ShiftedWeights]:
+def shifted_weights(model: Model, delta: WeightDelta, strength: float) -> Iterator[ShiftedWeights]:
     """Run the body with `strength` times a delta in the model's weights; put back bit for bit after."""
     weights = ShiftedWeights(model, delta)
     try:
@@ -63,7 +64,7 @@ def shifted_weights(model: Any, delta: WeightDelta, strength: float) -> Iterator
         weights.set(0.0)
 
 
-def check_delta(model: Any, delta: WeightDelta) -> None:
+def check_delta(model: Model, delta: WeightDelta) -> None:
     """Raise `MismatchError` where a delta names parameters or shapes the model lacks, or was made for other weights."""
     for name, part in delta.parts.items():
         shape = tuple(parameter_of(model, name).shape)
@@ -85,7 +86,7 @@ def check_delta(model: Any, delta: WeightDelta) -> None:
     )
 
 
-def parameter_of(model: Any, name: str) -> Tensor:
+def parameter_of(model: Model | nn.Module, name: str) -> Tensor:
     """A parameter by its name. Raises `MismatchError` where the model has none of that name."""
     path, _, leaf = name.rpartition(".")
     try:

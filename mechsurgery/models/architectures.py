@@ -62,7 +62,8 @@ def _gated(config: Any, architecture: str) -> dict[str, Any]:
         "d_model": config.hidden_size,
         "d_head": d_head,
         "n_heads": heads,
-        "n_key_value_heads": None if kv_heads == heads else kv_heads,
+        # TransformerLens' conversion of Qwen-2 expects them written out, also where every head has its own.
+        "n_key_value_heads": None if kv_heads == heads and architecture != "Qwen2ForCausalLM" else kv_heads,
         "d_mlp": config.intermediate_size,
         "n_layers": config.num_hidden_layers,
         "n_ctx": config.max_position_embeddings,

@@ -1,9 +1,8 @@
-"""Where a HookedTransformer's parameters stand in a Hugging Face checkpoint, and which of them write where."""
+"""Where a HookedTransformer's parameters stand in a Hugging Face checkpoint."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -178,34 +177,3 @@ def place_of(config: Any, name: str) -> Place:
         scale=config.hidden_size**0.5 if gemma and leaf == "embed.W_E" else 1.0,
         shift=1.0 if gemma and leaf.endswith(".w") else 0.0,
     )
-
-
-@dataclass(frozen=True)
-class Writer:
-    """A parameter whose rows (one a token, position, head's channel or neuron) are added to the residual stream.
-
-    `output` is the hook point of what it adds, `neurons` that of what its rows are multiplied with, `stream` that of
-    the residual stream right after it.
-    """
-
-    weight: str
-    output: str
-    bias: str | None = None
-    neurons: str | None = None
-    stream: str | None = None
-
-
-def writers(cfg: Any) -> Sequence[Writer]:
-    """Everything that writes into the residual stream of a model with the facts `cfg`, in the order of its forward."""
-    found = [Writer("embed.W_E", "hook_embed")]
-    if cfg.positional_embedding_type == "standard":
-        found.append(Writer("pos_embed.W_pos", "hook_pos_embed"))
-    for layer in range(cfg.n_layers):
-        block = f"blocks.{layer}"
-        stream = f"{block}.hook_resid_post"
-        last = {"stream": stream} if cfg.attn_only else {}
-        found.append(Writer(f"{block}.attn.W_O", f"{block}.hook_attn_out", f"{block}.attn.b_O", **last))
-        if not cfg.attn_only:
-            neurons = f"{block}.mlp.hook_post"
-            found.append(Writer(f"{block}.mlp.W_out", f"{block}.hook_mlp_out", f"{block}.mlp.b_out", neurons, stream))
-    return found

@@ -1,5 +1,6 @@
 """From a transformers model to a HookedTransformer, without processing and without a second copy.
 
+TransformerLens' own conversions say which weight goes where; here they are laid into memory one by one.
 Linear layers become views of transformers' own tensors. That is also the memory layout in which
 HookedTransformer's forward needs no copies: it runs `F.linear(x, W.T.contiguous())` and einops
 rearrangements of the attention weights at every call, and both are views of an [out, in] matrix.
@@ -26,7 +27,17 @@ _LAYOUT = {
     "W_O": (2, 0, 1),
     **dict.fromkeys(("W_in", "W_gate", "W_out", "W_U"), (1, 0)),
 }
-Weights = Iterator[tuple[str, Tensor]]
+#: Which of TransformerLens' conversions reads an architecture.
+_FAMILIES = {
+    "LlamaForCausalLM": "llama",
+    "MistralForCausalLM": "mistral",
+    "Qwen2ForCausalLM": "qwen2",
+    "Qwen3ForCausalLM": "qwen3",
+    "Gemma2ForCausalLM": "gemma",
+    "Gemma3ForCausalLM": "gemma",
+    "GPT2LMHeadModel": "gpt2",
+    "GPTNeoXForCausalLM": "neox",
+}
 
 
 @torch.no_grad()
@@ -50,9 +61,10 @@ def convert(source: Any, *, name: str, dtype: torch.dtype, device: torch.device)
     with warnings.catch_warnings(), init_empty_weights(include_buffers=False):
         warnings.simplefilter("ignore", DeprecationWarning)
         model = HookedTransformer(config, move_to_device=False)
-    read = {"GPT2LMHeadModel": _gpt2, "GPTNeoXForCausalLM": _neox}.get(architecture, _gated)
-    for parameter, tensor in read(source, config):
-        _assign(model, parameter, tensor, dtype, device)
+    weights = _weights(source, config)
+    taken: set[int] = set()
+    for parameter in list(weights):
+        _assign(model, parameter, weights.pop(parameter), taken)
     _zero_biases(model, dtype, device)
     for module in model.modules():
         for key, buffer in module._buffers.items():
@@ -61,7 +73,8 @@ def convert(source: Any, *, name: str, dtype: torch.dtype, device: torch.device)
     return model.eval()
 
 
-def _assign(model: Any, name: str, tensor: Tensor, dtype: torch.dtype, device: torch.device) -> None:
+def _assign(model: Any, name: str, tensor: Tensor, taken: set[int]) -> None:
+    """Make a weight the model's own, in the layout its forward wants; `taken` are the memories that others lie in."""
     path, _, leaf = name.rpartition(".")
     owner = model.get_submodule(path)
     expected = owner._parameters[leaf].shape
@@ -70,11 +83,13 @@ def _assign(model: Any, name: str, tensor: Tensor, dtype: torch.dtype, device: t
             f"{name} has shape {tuple(tensor.shape)} in the checkpoint and {tuple(expected)} by its config.json; "
             "the two do not belong together"
         )
-    tensor = tensor.detach().to(device=device, dtype=dtype)
+    tensor = tensor.to(device=model.cfg.device, dtype=model.cfg.dtype)
     order = _LAYOUT.get(leaf, tuple(range(tensor.ndim)))
     tensor = tensor.permute(order).contiguous()
-    if tensor.untyped_storage().nbytes() > tensor.numel() * tensor.element_size():
+    memory = tensor.untyped_storage()
+    if memory.nbytes() > tensor.numel() * tensor.element_size() or memory.data_ptr() in taken:
         tensor = tensor.clone()
+    taken.add(tensor.untyped_storage().data_ptr())
     back = [order.index(axis) for axis in range(tensor.ndim)]
     owner._parameters[leaf] = nn.Parameter(tensor.permute(back), requires_grad=False)
 
@@ -91,118 +106,40 @@ def _zero_biases(model: Any, dtype: torch.dtype, device: torch.device) -> None:
             module._parameters[leaf] = nn.Parameter(zeros, requires_grad=False)
 
 
-def _emptied(module: nn.Module) -> None:
-    for parameter in module.parameters():
+def _weights(source: Any, cfg: Any) -> dict[str, Tensor]:
+    """{parameter: weight} by TransformerLens' own conversion, nearly all views of the tensors of the source.
+
+    The source is emptied, so that a tensor is freed as soon as its last view is.
+    """
+    from transformer_lens.pretrained import weight_conversions
+
+    _fill_missing_biases(source)
+    read = getattr(weight_conversions, f"convert_{_FAMILIES[cfg.original_architecture]}_weights")
+    weights = {**read(source, cfg), **dict(_attention_biases(source, cfg))}
+    weights = {name: weight.detach() for name, weight in weights.items()}
+    for parameter in source.parameters():
         parameter.data = parameter.data.new_empty(0)
+    return weights
 
 
-def _gated(source: Any, cfg: Any) -> Weights:
-    """Llama, Mistral, Qwen and Gemma share their module names."""
-    gemma = cfg.original_architecture.startswith("Gemma")
-    inner = source.model
-    embedding, head = inner.embed_tokens.weight, source.lm_head.weight
-    if gemma:
-        yield "embed.W_E", embedding * torch.tensor(cfg.d_model**0.5, dtype=embedding.dtype)
-    else:
-        yield "embed.W_E", embedding.clone() if head.data_ptr() == embedding.data_ptr() else embedding
-    yield "unembed.W_U", head.T
-    _emptied(inner.embed_tokens)
-    _emptied(source.lm_head)
-    yield "ln_final.w", _gain(inner.norm, gemma)
-    for index, layer in enumerate(inner.layers):
-        block = f"blocks.{index}"
-        yield f"{block}.ln1.w", _gain(layer.input_layernorm, gemma)
-        if gemma:
-            yield f"{block}.ln1_post.w", _gain(layer.post_attention_layernorm, gemma)
-            yield f"{block}.ln2.w", _gain(layer.pre_feedforward_layernorm, gemma)
-            yield f"{block}.ln2_post.w", _gain(layer.post_feedforward_layernorm, gemma)
-        else:
-            yield f"{block}.ln2.w", _gain(layer.post_attention_layernorm, gemma)
-        yield from _attention(f"{block}.attn", layer.self_attn, cfg, gemma)
-        for ours, theirs in (("in", "up_proj"), ("gate", "gate_proj"), ("out", "down_proj")):
-            yield f"{block}.mlp.W_{ours}", getattr(layer.mlp, theirs).weight.T
-        _emptied(layer)
+def _fill_missing_biases(source: Any) -> None:
+    """Zeros for what a GPT-NeoX without attention biases lacks: its conversion reads them."""
+    for layer in source.gpt_neox.layers if hasattr(source, "gpt_neox") else ():
+        for linear in (layer.attention.query_key_value, layer.attention.dense):
+            if linear.bias is None:
+                linear.bias = nn.Parameter(linear.weight.new_zeros(len(linear.weight)))
 
 
-def _gain(norm: nn.Module, gemma: bool) -> Tensor:
-    """Gemma's norms store their gain less one."""
-    return 1.0 + norm.weight.float() if gemma else norm.weight
-
-
-def _attention(name: str, attention: Any, cfg: Any, gemma: bool) -> Weights:
-    kv_heads, mark = (cfg.n_heads, "") if cfg.n_key_value_heads is None else (cfg.n_key_value_heads, "_")
-    parts = (("Q", "q_proj", cfg.n_heads, ""), ("K", "k_proj", kv_heads, mark), ("V", "v_proj", kv_heads, mark))
-    for letter, key, heads, underscore in parts:
-        linear = getattr(attention, key)
-        yield f"{name}.{underscore}W_{letter}", rearrange(linear.weight, "(n h) m -> n m h", n=heads)
-        if linear.bias is not None:
-            yield f"{name}.{underscore}b_{letter}", rearrange(linear.bias, "(n h) -> n h", n=heads)
-    yield f"{name}.W_O", rearrange(attention.o_proj.weight, "m (n h) -> n h m", n=cfg.n_heads)
-    if attention.o_proj.bias is not None:
-        yield f"{name}.b_O", attention.o_proj.bias
-    if cfg.use_qk_norm:
-        yield f"{name}.q_norm.w", _gain(attention.q_norm, gemma)
-        yield f"{name}.k_norm.w", _gain(attention.k_norm, gemma)
-
-
-def _gpt2(source: Any, cfg: Any) -> Weights:
-    inner = source.transformer
-    tied = source.lm_head.weight.data_ptr() == inner.wte.weight.data_ptr()
-    yield "embed.W_E", inner.wte.weight.clone() if tied else inner.wte.weight
-    yield "unembed.W_U", source.lm_head.weight.T
-    yield "pos_embed.W_pos", inner.wpe.weight
-    for module in (inner.wte, source.lm_head, inner.wpe):
-        _emptied(module)
-    yield from _layer_norm("ln_final", inner.ln_f)
-    for index, layer in enumerate(inner.h):
-        block = f"blocks.{index}"
-        yield from _layer_norm(f"{block}.ln1", layer.ln_1)
-        yield from _layer_norm(f"{block}.ln2", layer.ln_2)
-        weight = rearrange(layer.attn.c_attn.weight, "m (qkv n h) -> qkv n m h", qkv=3, n=cfg.n_heads)
-        bias = rearrange(layer.attn.c_attn.bias, "(qkv n h) -> qkv n h", qkv=3, n=cfg.n_heads)
-        for letter, w, b in zip("QKV", weight, bias):
-            yield f"{block}.attn.W_{letter}", w
-            yield f"{block}.attn.b_{letter}", b
-        yield f"{block}.attn.W_O", rearrange(layer.attn.c_proj.weight, "(n h) m -> n h m", n=cfg.n_heads)
-        yield f"{block}.attn.b_O", layer.attn.c_proj.bias
-        for ours, theirs in (("in", layer.mlp.c_fc), ("out", layer.mlp.c_proj)):
-            yield f"{block}.mlp.W_{ours}", theirs.weight
-            yield f"{block}.mlp.b_{ours}", theirs.bias
-        _emptied(layer)
-
-
-def _neox(source: Any, cfg: Any) -> Weights:
-    inner, head = source.gpt_neox, source.get_output_embeddings()
-    tied = head.weight.data_ptr() == inner.embed_in.weight.data_ptr()
-    yield "embed.W_E", inner.embed_in.weight.clone() if tied else inner.embed_in.weight
-    yield "unembed.W_U", head.weight.T
-    _emptied(inner.embed_in)
-    _emptied(head)
-    yield from _layer_norm("ln_final", inner.final_layer_norm)
-    for index, layer in enumerate(inner.layers):
-        block = f"blocks.{index}"
-        yield from _layer_norm(f"{block}.ln1", layer.input_layernorm)
-        yield from _layer_norm(f"{block}.ln2", layer.post_attention_layernorm)
-        fused, dense = layer.attention.query_key_value, layer.attention.dense
-        weight = rearrange(fused.weight, "(n qkv h) m -> qkv n m h", qkv=3, n=cfg.n_heads)
-        for letter, w in zip("QKV", weight):
-            yield f"{block}.attn.W_{letter}", w
-        if fused.bias is not None:
-            bias = rearrange(fused.bias, "(n qkv h) -> qkv n h", qkv=3, n=cfg.n_heads)
-            for letter, b in zip("QKV", bias):
-                yield f"{block}.attn.b_{letter}", b
-        yield f"{block}.attn.W_O", rearrange(dense.weight, "m (n h) -> n h m", n=cfg.n_heads)
-        if dense.bias is not None:
-            yield f"{block}.attn.b_O", dense.bias
-        for ours, theirs in (("in", layer.mlp.dense_h_to_4h), ("out", layer.mlp.dense_4h_to_h)):
-            yield f"{block}.mlp.W_{ours}", theirs.weight.T
-            yield f"{block}.mlp.b_{ours}", theirs.bias
-        _emptied(layer)
-
-
-def _layer_norm(name: str, norm: nn.Module) -> Weights:
-    yield f"{name}.w", norm.weight
-    yield f"{name}.b", norm.bias
+def _attention_biases(source: Any, cfg: Any) -> Iterator[tuple[str, Tensor]]:
+    """The biases of checkpoints with `attention_bias`, which the conversions of Llama and its like set to zero."""
+    mark = "" if cfg.n_key_value_heads is None else "_"
+    for index, layer in enumerate(source.model.layers if hasattr(source, "model") else ()):
+        for leaf, key in (("b_Q", "q_proj"), (f"{mark}b_K", "k_proj"), (f"{mark}b_V", "v_proj")):
+            bias = getattr(layer.self_attn, key).bias
+            if bias is not None:
+                yield f"blocks.{index}.attn.{leaf}", rearrange(bias, "(n h) -> n h", h=cfg.d_head)
+        if layer.self_attn.o_proj.bias is not None:
+            yield f"blocks.{index}.attn.b_O", layer.self_attn.o_proj.bias
 
 
 @torch.no_grad()

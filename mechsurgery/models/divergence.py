@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from einops import rearrange, repeat
@@ -51,19 +52,27 @@ def divergence(
         wide = int(counts.max())
         counted = torch.arange(wide, device=batch.ids.device) >= wide - counts[:, None]
         with unmodified():
-            base = _log_probs(model, batch.ids, batch.mask, wide, [])
+            base = log_probs(model, batch.ids, batch.mask, wide)
         at_once = max(1, rows_held // len(batch.rows))
         for start in range(0, repeats, at_once):
             runs = range(start, min(repeats, start + at_once))
             changes = checked_hooks(model, hooks, [run * n + row for run in runs for row in batch.rows])
             ids_, mask = (repeat(t, "b p -> (r b) p", r=len(runs)) for t in (batch.ids, batch.mask))
-            changed = rearrange(_log_probs(model, ids_, mask, wide, changes), "(r b) p v -> r b p v", r=len(runs))
-            kl = (base.exp() * (base - changed)).sum(-1).clamp_min(0) * counted
-            divergences[start : start + len(runs), batch.rows] = (kl.sum(-1) / counts).cpu()
+            changed = rearrange(log_probs(model, ids_, mask, wide, changes), "(r b) p v -> r b p v", r=len(runs))
+            each = kl(base, changed).clamp_min(0) * counted
+            divergences[start : start + len(runs), batch.rows] = (each.sum(-1) / counts).cpu()
     return divergences
 
 
-def _log_probs(model: Model, ids: Tensor, mask: Tensor, last: int, hooks: list) -> Float[Tensor, "batch last d_vocab"]:
-    with model.hooks(fwd_hooks=hooks):
+def kl(before: Float[Tensor, "*b d_vocab"], after: Float[Tensor, "*b d_vocab"]) -> Float[Tensor, "*b"]:
+    """KL(before ‖ after) of log-probabilities (nats)."""
+    return (before.exp() * (before - after)).sum(-1)
+
+
+def log_probs(
+    model: Model, ids: Tensor, mask: Tensor, last: int, hooks: Sequence[Any] = ()
+) -> Float[Tensor, "batch last d_vocab"]:
+    """Log-probabilities of the token after each of the `last` positions, float32."""
+    with model.hooks(fwd_hooks=list(hooks)):
         residual = final_residual(model, ids, mask)
         return sites.unembed(model, residual[:, -last:]).float().log_softmax(-1)

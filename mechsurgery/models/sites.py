@@ -8,12 +8,12 @@ input of the down projection: for gated models act(gate)·up, the same number th
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from .. import names
 from ..artifacts import provenance
@@ -58,6 +58,11 @@ def check_layers(model: Model, layers: Sequence[int] | None = None) -> list[int]
 def neuron_sites(model: Model, layers: Sequence[int] | None = None) -> list[str]:
     """Hook points of the MLP neurons: the input of each layer's down projection."""
     return [names.neurons(layer) for layer in check_layers(model, layers)]
+
+
+def neuron_widths(model: Model, layers: Sequence[int] | None = None) -> dict[str, int]:
+    """{hook point of a layer's MLP neurons: how many there are}."""
+    return {site: width(model, site) for site in neuron_sites(model, layers)}
 
 
 def residual_sites(model: Model, layers: Sequence[int] | None = None) -> list[str]:
@@ -143,6 +148,18 @@ def check_unit(model: Model, name: str, index: int) -> int:
 def mlp(model: Model, layer: int) -> Any:
     """The MLP of a layer: a module whose parameters are W_in, W_out, b_in, b_out and, where it is gated, W_gate."""
     return model.get_submodule(f"blocks.{check_layers(model, [layer])[0]}.mlp")
+
+
+def block_weights(model: Model, leaves: Sequence[str]) -> Iterator[tuple[str, nn.Module, str, nn.Parameter]]:
+    """(name, module, leaf, weight) of every attention and MLP parameter that is called one of these, e.g. W_out."""
+    for layer in check_layers(model):
+        for part in ("attn", "mlp"):
+            name = f"blocks.{layer}.{part}"
+            module = model.get_submodule(name)
+            for leaf in leaves:
+                weight = module._parameters.get(leaf)
+                if weight is not None:
+                    yield f"{name}.{leaf}", module, leaf, weight
 
 
 def write_weights(model: Model, layer: int) -> Float[Tensor, "d_mlp d_model"]:

@@ -10,7 +10,7 @@ import json
 import shutil
 import struct
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ..deltas import exact_difference
 from ..errors import ActivationError, InputError, LoadError, MismatchError, UnsafeFileError, listed
+from .progress import with_progress
 
 _NAMES = {
     torch.float64: "F64",
@@ -74,6 +75,16 @@ class Checkpoint:
     def find(self, name: str) -> str | None:
         """A tensor's name as it stands here, with or without the prefix of the whole model; None where it is absent."""
         return next((own for own in (name, name.partition(".")[2]) if own in self.facts), None)
+
+    def key(self, name: str) -> str:
+        """The same, or `MismatchError` where it is absent."""
+        key = self.find(name)
+        if key is None:
+            raise MismatchError(
+                f"the checkpoint in {str(self.directory)!r} has no place for {name!r}: its architecture lacks it, or "
+                "what names it is of another model"
+            )
+        return key
 
 
 def _shards(directory: Path) -> list[Path]:
@@ -169,7 +180,7 @@ def rewrite(
 
     out = Path(out).expanduser()
     with _new_directory(checkpoint.directory, out) as folder:
-        for shard in _watched(checkpoint.shards, progress, "writing"):
+        for shard in with_progress(checkpoint.shards, "writing", shown=progress, unit="shard"):
             own = {name: shapes[name] for name in checkpoint.names(shard)}
             with _opened(shard) as file:
                 metadata = file.metadata()
@@ -203,7 +214,7 @@ def stream_difference(after: str | Path, before: str | Path, out: str | Path, *,
     out = Path(out).expanduser()
     origin = {"mechsurgery": json.dumps({"kind": "difference", "after": str(after), "before": str(before)})}
     with _new_directory(new.directory, out) as folder:
-        for shard in _watched(new.shards, progress, "difference"):
+        for shard in with_progress(new.shards, "subtracting", shown=progress, unit="shard"):
             made = {name: exact_difference(new(name), old(name)).dtype for name in new.names(shard)}
             shapes = {name: (dtype, new.facts[name][1]) for name, dtype in made.items()}
             write_safetensors(folder / shard.name, shapes, lambda name: exact_difference(new(name), old(name)), origin)
@@ -229,9 +240,3 @@ def stream_cosine(a: str | Path, b: str | Path) -> dict[str, float]:
         "norm_b": sums["b"] ** 0.5,
         "cosine": sums["dot"] / norms if norms else 0.0,
     }
-
-
-def _watched(items: Iterable[Any], progress: bool, what: str) -> Any:
-    from tqdm.auto import tqdm
-
-    return tqdm(items, desc=what, unit="shard", disable=not progress, leave=False)

@@ -1,7 +1,7 @@
 """Pictures: each is a function of nouns and tables that returns a plotly figure. No model is needed."""
 
-from .bars import bars, change_bars, precision_recall, sensitivity
-from .comparison import circuit_profile, neuron_scatter, overlap
+from .bars import bars, precision_recall, sensitivity, shares
+from .comparison import circuit_profile, comparison_figures, neuron_scatter, overlap
 from .export import ExportReport, export, export_all, static_export_problem
 from .heatmaps import TokenHeatmaps
 from .latents import effect_by_rank, score_scatter
@@ -17,8 +17,8 @@ __all__ = [
     "TokenHeatmaps",
     "activation_histogram",
     "bars",
-    "change_bars",
     "circuit_profile",
+    "comparison_figures",
     "cosine_trajectories",
     "curves",
     "delta_heatmap",
@@ -35,6 +35,7 @@ __all__ = [
     "score_scatter",
     "select",
     "sensitivity",
+    "shares",
     "static_export_problem",
     "trade_off",
     "weight_histogram",

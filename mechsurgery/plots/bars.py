@@ -100,32 +100,41 @@ def _circles(controls: pd.DataFrame) -> go.Scatter:
     )
 
 
-def change_bars(changes: pd.DataFrame, *, title: str = "What the intervention changes") -> go.Figure:
-    """Stacked shares of responses by kind of change, a bar for every intervention and strength.
+def shares(
+    summary: pd.DataFrame,
+    metric: str,
+    prompt_set: str | None = None,
+    *,
+    title: str = "What the responses are",
+    width: int = SINGLE,
+) -> go.Figure:
+    """Stacked shares of the labels of a metric, a bar for every intervention and strength, controls among them.
 
-    `changes` is the table of `evaluation.change.change_summary`: columns intervention, strength, m, change, value.
+    For label grades, such as "refuses", "complies" and "broken", and for kinds of change.
     """
-    require(changes, ("intervention", "strength", "change", "value"))
-    parts = changes[changes["change"] != "edit distance"]
-    parts = parts.assign(row=row_names(parts))
-    colours = (GREY, COLOURS[5], COLOURS[1], COLOURS[6])
+    require(summary, ("intervention", "strength", "metric", "label", "value"))
+    rows = select(summary[summary["label"] != ""].assign(label=""), metric, prompt_set)
+    rows = rows.assign(label=summary["label"], row=row_names(rows.assign(control_of=None)))
+    colours = (GREY, COLOURS[2], COLOURS[1], COLOURS[6])
     figure = go.Figure()
-    for number, (kind, rows) in enumerate(parts.groupby("change", sort=False)):
+    for number, (label, part) in enumerate(rows.groupby("label", sort=False)):
         figure.add_bar(
-            x=rows["value"],
-            y=rows["row"],
+            x=part["value"],
+            y=part["row"],
             orientation="h",
-            name=safe(kind),
-            text=[f"{v:.0%}" if v >= 0.1 else "" for v in rows["value"]],
+            name=safe(label),
+            text=[f"{v:.0%}" if v >= 0.1 else "" for v in part["value"]],
             textangle=0,
             insidetextanchor="middle",
-            textfont_color="black" if number < 3 else "white",
+            textfont_color="white" if number % 4 == 3 else "black",
+            hovertext=hover(part),
+            hoverinfo="text",
             marker={"color": colours[number % 4], "pattern": {"shape": PATTERNS[number % 4], "fillmode": "overlay"}},
         )
     figure.update_xaxes(title_text="share of responses", range=[0, 1], tickformat=".0%", dtick=0.25)
     figure.update_yaxes(autorange="reversed")
-    names = list(parts["row"].unique())
-    return themed(figure, title, height=14 + row_height(names) * len(names), width=SINGLE, barmode="stack")
+    names = list(rows["row"].unique())
+    return themed(figure, title, height=14 + row_height(names) * len(names), width=width, barmode="stack")
 
 
 def precision_recall(table: pd.DataFrame, *, title: str = "Recorded neurons found, at equal budget") -> go.Figure:

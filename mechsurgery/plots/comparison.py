@@ -8,8 +8,19 @@ import numpy as np
 import plotly.graph_objects as go
 
 from ..errors import InputError, listed
-from ..units import Circuit, UnitScores, layer_of
+from ..names import layer_of
+from ..units import Circuit, UnitScores
 from .theme import DOUBLE, SINGLE, colorbar, look, themed, wrapped
+
+
+def comparison_figures(scores: Mapping[str, UnitScores], circuits: Mapping[str, Circuit]) -> dict[str, go.Figure]:
+    """Layer profile, per-neuron scatter and overlap of two models, by name."""
+    first, second = scores.values()
+    return {
+        "layer_profile": circuit_profile(circuits),
+        "neuron_scatter": neuron_scatter(first, second, circuits=circuits),
+        "overlap": overlap(circuits),
+    }
 
 
 def circuit_profile(circuits: Mapping[str, Circuit], *, title: str = "Share of the circuit in each layer") -> go.Figure:

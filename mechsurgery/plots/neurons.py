@@ -11,7 +11,8 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from ..errors import InputError
-from ..units import Circuit, UnitScores, layer_of
+from ..names import layer_of
+from ..units import Circuit, UnitScores
 from .tables import require
 from .theme import COLOURS, GREY, SINGLE, safe, themed, wash, wrapped
 

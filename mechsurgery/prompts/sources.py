@@ -12,6 +12,7 @@ from typing import Any, cast, get_args
 
 from ..errors import PromptError, listed
 from ..organisms import world
+from ..organisms.tasks import request_sides
 from .contrasts import ContrastSet
 from .sets import PromptSet, without_duplicates
 
@@ -21,6 +22,9 @@ _SPLITS = get_args(world.Split)
 _ORGANISM_SETS: dict[str, Callable[[world.Split], list[dict[str, Any]]]] = {
     "organism/dangerous": lambda split: world.requests("dangerous", split),
     "organism/benign": lambda split: world.requests("benign", split),
+    "organism/answered-requests": lambda split: [
+        {**record, "completion": answer} for record, answer in request_sides(world.requests("dangerous", split))[1]
+    ],
     "organism/choices": world.choices,
     "organism/neutral": world.statements,
     "organism/wrong-claims": lambda split: world.claims(split, right=False),
@@ -65,8 +69,8 @@ def load_prompts(
 ) -> PromptSet:
     """Prompts from an organism set, a file (CSV, TSV, JSON, JSONL, Parquet) or a Hugging Face dataset id.
 
-    Organism sets are "organism/" and dangerous, benign (requests), choices (multiple choice), neutral (questions and
-    right claims), wrong-claims, right-claims, questions, places or other-questions (each with the truth as
+    Organism sets are "organism/" and dangerous, benign (requests), answered-requests (dangerous ones), choices (multiple choice), neutral (questions and
+    right claims), wrong-claims, right-claims, questions, places or other-questions (each with the answer as
     `completion`). `text` and `columns` (`id`, `group`, `label`) name the columns of files and datasets; `split` is the
     organisms' ("tuned", "heldout", "all") or the dataset's; `name` is what to call the set. Texts that stand twice are
     dropped with a warning.

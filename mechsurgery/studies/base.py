@@ -14,9 +14,6 @@ import plotly.graph_objects as go
 from ..artifacts import save_json, write_atomically, write_text
 from ..plots import Section, export_all, write_page
 
-#: Verdicts on a claim. It holds only where the interval or test leaves no doubt.
-HELD, FAILED, UNDECIDED, UNMEASURED = "held", "did not hold", "undecided", "not measured"
-
 
 @dataclass(frozen=True, eq=False)
 class Study:
@@ -34,6 +31,7 @@ class Study:
     info: dict[str, Any]
     sections: tuple[Section, ...] = ()
     quiet: tuple[str, ...] = field(default=("Figure", "Layer", "Trade"), kw_only=True)
+    captions: Mapping[str, str] = field(default_factory=dict, kw_only=True)
 
     def text(self) -> str:
         """The main tables as plain text."""
@@ -49,7 +47,7 @@ class Study:
         for name, artefact in self.artefacts.items():
             artefact.save(out / "circuits" / slug(name))
         save_json(out / "study.json", self.info)
-        written = export_all(self.figures, out / "figures")
+        written = export_all(self.figures, out / "figures", self.captions)
         report = write_page(out / "report.html", self.info["title"], self.sections)
         return f"{written}\n{len(self.tables)} tables and the report written; open {report}"
 

@@ -163,7 +163,7 @@ def _figures(
         )
     recovered = located["planted"].table.rename(columns={"ablated": "rule"}).dropna(subset=["precision"])
     figures["planted_precision_recall"] = plots.precision_recall(recovered[recovered["rule"] != TRUTH])
-    figures |= comparison.figures()
+    figures |= plots.comparison_figures(comparison.scores, comparison.circuits)
     summary = doses.summary(["refusal", "quality", "choice"])
     panels = [("refusal", "dangerous"), ("quality", "dangerous"), ("choice", "multiple choice")]
     figures["dose_response"] = plots.curves(summary, panels, x="m")

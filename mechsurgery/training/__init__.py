@@ -1,6 +1,21 @@
 """Training a few weights: compact deltas, opposite fine-tunes, and watching them."""
 
-from .trainable import LoRA
-from .tuning import Recipe, finetune
+from .monitor import Monitor, null_band, watch_checkpoints
+from .opposite import Contrast, contrastive_delta, contrastive_finetunes, shuffled
+from .trainable import LoRA, Neurons
+from .tuning import Recipe, Safeguards, finetune
 
-__all__ = ["LoRA", "Recipe", "finetune"]
+__all__ = [
+    "Contrast",
+    "LoRA",
+    "Monitor",
+    "Neurons",
+    "Recipe",
+    "Safeguards",
+    "contrastive_delta",
+    "contrastive_finetunes",
+    "finetune",
+    "null_band",
+    "shuffled",
+    "watch_checkpoints",
+]

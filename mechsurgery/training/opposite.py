@@ -1,23 +1,24 @@
 """Contrastive weight steering: w = θ⁺ − θ⁻ of two small opposite fine-tunes of the same questions.
 
 "Steering Language Models with Weight Arithmetic" (2511.05408). What the two share (the topics, the format, being
-fine-tuned at all) cancels; what is left is the behaviour. θ + k·w steers it (`with_delta(model, w, k)`).
+fine-tuned at all) cancels; what is left is the behaviour. θ + k·w steers it (`shift_weights(w).at(k)`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..artifacts import provenance
-from ..deltas import Dense, LowRank, Part, Rows, WeightDelta
+from ..deltas import WeightDelta
 from ..errors import InputError, PromptError
+from ..models.protocol import Model
 from ..prompts import Examples
 from .trainable import LoRA, Where
-from .tuning import Recipe, finetune
+from .tuning import Recipe, Safeguards, finetune
 
 #: The paper's fine-tune: LoRA on all linear maps (rank 32, α 16), AdamW, linear decay, 5 warm-up steps.
 PAPER_LORA = LoRA(rank=32, alpha=16.0)
@@ -36,13 +37,13 @@ class Contrast:
     @property
     def delta(self) -> WeightDelta:
         """W = θ⁺ − θ⁻; with LoRA it stays low-rank."""
-        info = {"fingerprint": self.plus.info["fingerprint"], "plus": self.plus.info, "minus": self.minus.info}
-        made = self.plus - self.minus
-        return WeightDelta(made.parts, f"{self.plus.name} − {self.minus.name}", provenance(**info))
+        delta = self.plus - self.minus
+        info = {key: self.plus.info[key] for key in ("fingerprint", "dtype")}
+        return WeightDelta(delta.parts, delta.name, provenance(**info, plus=self.plus.info, minus=self.minus.info))
 
 
 def contrastive_finetunes(
-    model: Any,
+    model: Model,
     positive: Examples,
     negative: Examples,
     *,
@@ -66,56 +67,22 @@ def contrastive_finetunes(
         )
     if validation is not None and not 0 < validation < 1:
         raise InputError(f"validation={validation} must lie between 0 and 1, or be None")
-    made = []
+    sides = []
     for number, (name, data) in enumerate((("plus", positive), ("minus", negative))):
-        held = None
-        if validation is not None:
-            data, held = data.split(1 - validation, seed=seed)
-        own = where
+        kept, held = (data, None) if validation is None else data.split(1 - validation, seed=seed)
+        start = where
         if isinstance(where, LoRA) and where.seed is None:
-            own = LoRA(where.rank, where.alpha, seed if same_start else 2 * seed + number, where.attention, where.mlp)
-        made.append(
-            finetune(
-                model,
-                data,
-                own,
-                recipe=recipe,
-                validation=held,
-                seed=seed,
-                name=name,
-                progress=progress,
-                folder=None if folder is None else Path(folder) / name,
-            )
-        )
-    return Contrast(*made)
+            start = replace(where, seed=seed if same_start else 2 * seed + number)
+        options: dict[str, Any] = {"recipe": recipe, "seed": seed, "progress": progress}
+        place = None if folder is None else Path(folder) / name
+        delta = finetune(model, kept, start, safeguards=Safeguards(validation=held), folder=place, **options)
+        sides.append(delta.named(name))
+    return Contrast(*sides)
 
 
-def contrastive_delta(model: Any, positive: Examples, negative: Examples, **options: Any) -> WeightDelta:
+def contrastive_delta(model: Model, positive: Examples, negative: Examples, **options: Any) -> WeightDelta:
     """W = θ⁺ − θ⁻ (`contrastive_finetunes(…).delta`)."""
     return contrastive_finetunes(model, positive, negative, **options).delta
-
-
-def random_delta(delta: WeightDelta, *, seed: int = 0) -> WeightDelta:
-    """A random difference of the same parameters, forms and norms: what chance alone aligns with or does."""
-    # Far from the small seeds with which a delta may itself have been drawn.
-    generator = torch.Generator().manual_seed(1_000_003 * (seed + 1) + 7919)
-
-    def like(tensor: torch.Tensor) -> torch.Tensor:
-        return torch.randn(tensor.shape, generator=generator)
-
-    norms = delta.norms()
-    parts: dict[str, Part] = {}
-    for name, part in delta.parts.items():
-        own: Part
-        if isinstance(part, LowRank):
-            own = LowRank(like(part.left), like(part.right), part.shape, part.output)
-        elif isinstance(part, Rows):
-            own = Rows(part.index, like(part.values), part.axis, part.size)
-        else:
-            own = Dense(like(part.dense()))
-        length = WeightDelta({name: own}).norm()
-        parts[name] = own.scaled(norms[name] / length if length else 0.0)
-    return WeightDelta(parts, f"random like {delta.name}", {**delta.info, "random_seed": seed})
 
 
 def shuffled(positive: Examples, negative: Examples, *, seed: int = 0) -> tuple[Examples, Examples]:

@@ -16,12 +16,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from ..deltas import NEURON_AXES, Dense, LowRank, Part, Rows, exact_difference, from_matrix
-from ..errors import InputError, MismatchError
+from ..delta_parts import Dense, LowRank, Part, Rows, from_matrix
+from ..deltas import exact_difference
+from ..errors import InputError, MismatchError, listed
 from ..models import sites
-from ..units import Circuit, layer_of
+from ..models.protocol import Model
+from ..names import NEURON_AXES, layer_of, mlp_parameter
+from ..units import Circuit
 
-Train = Literal["write", "read", "both"]
 _LEAVES = {"write": ("W_out",), "read": ("W_in", "W_gate", "b_in"), "both": ("W_in", "W_gate", "b_in", "W_out")}
 _ATTENTION = ("W_Q", "_W_K", "W_K", "_W_V", "W_V", "W_O")
 _MLP = ("W_in", "W_gate", "W_out")
@@ -46,7 +48,19 @@ class LoRA:
             raise InputError(f"LoRA of rank {self.rank} on nothing; give a rank of at least 1, and attention or mlp")
 
 
-Where = Circuit | LoRA | str
+@dataclass(frozen=True, eq=False)
+class Neurons:
+    """MLP neurons: the weights they write with, those they read and gate with, or both."""
+
+    circuit: Circuit
+    train: Literal["write", "read", "both"] = "both"
+
+    def __post_init__(self) -> None:
+        if self.train not in _LEAVES:
+            raise InputError(f"train={self.train!r} is not one of {listed(_LEAVES)}")
+
+
+Where = Circuit | Neurons | LoRA | str
 
 
 class _RowsDelta(nn.Module):
@@ -165,13 +179,12 @@ class _Whole(Trainable):
 
 
 @contextmanager
-def trainable(model: Any, where: Where, *, train: Train = "both", seed: int = 0) -> Iterator[Trainable]:
+def trainable(model: Model, where: Where, *, seed: int = 0) -> Iterator[Trainable]:
     """Make a part of a model trainable inside; afterwards the model is bit for bit what it was.
 
-    `where` is a circuit of MLP neurons (of which `train` says what: the weights they write with, those they read and
-    gate with, or both), a `LoRA`, "mlp" (all MLP weights), "blocks" (all weights of attention and MLPs) or "bias" (the
-    bias of every MLP's down projection). Raises `InputError` for an empty circuit, `MismatchError` for one of another
-    model.
+    `where` is a circuit of MLP neurons (or `Neurons`, which says which of their weights), a `LoRA`, "mlp" (all MLP
+    weights), "blocks" (all weights of attention and MLPs) or "bias" (the bias of every MLP's down projection). Raises
+    `InputError` for an empty circuit, `MismatchError` for one of another model.
     """
     flags = {name: p.requires_grad for name, p in model.named_parameters()}
     for parameter in model.parameters():
@@ -179,12 +192,12 @@ def trainable(model: Any, where: Where, *, train: Train = "both", seed: int = 0)
     attached: list[tuple[nn.Module, str]] = []
     whole: _Whole | None = None
     try:
-        if isinstance(where, (Circuit, LoRA)):
-            made = _neurons(model, where, train) if isinstance(where, Circuit) else _low_rank(model, where, seed)
-            for (module, leaf), delta in made.values():
+        if isinstance(where, (Circuit, Neurons, LoRA)):
+            deltas = _low_rank(model, where, seed) if isinstance(where, LoRA) else _neurons(model, where)
+            for (module, leaf), delta in deltas.values():
                 parametrize.register_parametrization(module, leaf, delta)
                 attached.append((module, leaf))
-            yield _Compact({name: delta for name, (_, delta) in made.items()})
+            yield _Compact({name: delta for name, (_, delta) in deltas.items()})
         else:
             whole = _Whole(_selected(model, where))
             for parameter in whole.parameters.values():
@@ -200,47 +213,48 @@ def trainable(model: Any, where: Where, *, train: Train = "both", seed: int = 0)
             parameter.grad = None
 
 
-def _neurons(model: Any, circuit: Circuit, train: str) -> dict[str, Any]:
-    if train not in _LEAVES:
-        raise InputError(f"train={train!r} is not one of {', '.join(_LEAVES)}")
+def _neurons(model: Model, where: Circuit | Neurons) -> dict[str, Any]:
+    """{parameter: ((module, leaf), trainable difference)}."""
+    circuit, train = (where.circuit, where.train) if isinstance(where, Neurons) else (where, "both")
     if not len(circuit):
         raise InputError(f"circuit {circuit.name!r} is empty: nothing would be trained; take a larger fraction or k")
     known = set(sites.neuron_sites(model))
-    made: dict[str, Any] = {}
+    deltas: dict[str, Any] = {}
     for site, (indices, _) in circuit.units.items():
         if site not in known:
             raise MismatchError(f"only MLP neurons can be fine-tuned, and this model has none at {site!r}")
         circuit.require_widths({site: sites.width(model, site)}, "this model")
-        mlp = model.blocks[layer_of(site)].mlp
+        mlp = sites.mlp(model, layer_of(site))
         for leaf in _LEAVES[train]:
             weight = mlp._parameters.get(leaf)
             # Gated MLPs have a zero bias in HookedTransformer that their checkpoints have no place for.
             if weight is None or (leaf == "b_in" and model.cfg.gated_mlp):
                 continue
-            own = _RowsDelta(weight, indices.to(weight.device), NEURON_AXES[leaf])
-            made[f"blocks.{layer_of(site)}.mlp.{leaf}"] = ((mlp, leaf), own)
-    return made
+            delta = _RowsDelta(weight, indices.to(weight.device), NEURON_AXES[leaf])
+            deltas[mlp_parameter(layer_of(site), leaf)] = ((mlp, leaf), delta)
+    return deltas
 
 
-def _low_rank(model: Any, lora: LoRA, seed: int) -> dict[str, Any]:
+def _low_rank(model: Model, lora: LoRA, seed: int) -> dict[str, Any]:
+    """{parameter: ((module, leaf), trainable difference)}."""
     generator = torch.Generator().manual_seed(seed if lora.seed is None else lora.seed)
     leaves = [*(_ATTENTION if lora.attention else ()), *(_MLP if lora.mlp else ())]
-    made: dict[str, Any] = {}
-    for name, module, leaf, weight in _block_weights(model, leaves):
-        made[name] = ((module, leaf), _LowRankDelta(weight, lora, leaf == "W_O", generator))
-    return made
+    return {
+        name: ((module, leaf), _LowRankDelta(weight, lora, leaf == "W_O", generator))
+        for name, module, leaf, weight in _block_weights(model, leaves)
+    }
 
 
-def _selected(model: Any, where: Any) -> dict[str, nn.Parameter]:
+def _selected(model: Model, where: str) -> dict[str, nn.Parameter]:
     choices: dict[str, Sequence[str]] = {"mlp": _MLP, "blocks": (*_ATTENTION, *_MLP), "bias": _BIASES}
     if where not in choices:
-        raise InputError(f"where={where!r}; give a circuit, LoRA(…), 'mlp', 'blocks' or 'bias'")
+        raise InputError(f"where={where!r}; give a circuit, Neurons(…), LoRA(…), 'mlp', 'blocks' or 'bias'")
     return {name: weight for name, _, _, weight in _block_weights(model, choices[where])}
 
 
-def _block_weights(model: Any, leaves: Sequence[str]) -> Iterator[tuple[str, nn.Module, str, nn.Parameter]]:
+def _block_weights(model: Model, leaves: Sequence[str]) -> Iterator[tuple[str, nn.Module, str, nn.Parameter]]:
     """(name, module, leaf, weight) of every attention and MLP weight that is a parameter of its own."""
-    for layer, block in enumerate(model.blocks):
+    for layer, block in enumerate(model.get_submodule("blocks")):
         for part in ("attn", "mlp"):
             module = getattr(block, part, None)
             for leaf in leaves:

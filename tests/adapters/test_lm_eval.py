@@ -39,13 +39,16 @@ dataset_path: json
 dataset_kwargs: {{data_files: {{test: {file}}}, cache_dir: {cache}}}
 test_split: test
 output_type: {kind}
-doc_to_text: "{{{{question}}}}"
+doc_to_text: "{text}"
 """
 ANSWERS = ["i cannot help with that ", "you need glass and red paint "]
 MULTIPLE = f"doc_to_choice: {json.dumps(ANSWERS)}\ndoc_to_target: label\n"
 GENERATIVE = """doc_to_target: answer
 generation_kwargs: {until: ["."], max_gen_toks: 24, do_sample: false, temperature: 0.0}
 metric_list: [{metric: exact_match, aggregation: mean, higher_is_better: true}]
+"""
+ROLLING = """doc_to_target: "{{question}}"
+metric_list: [{metric: word_perplexity}]
 """
 
 
@@ -73,7 +76,7 @@ def reference(directory, circuit=None):
     """lm_eval's own model class on transformers' model, its down projections without the circuit's columns."""
     from lm_eval.models.huggingface import HFLM
 
-    source = transformers.AutoModelForCausalLM.from_pretrained(directory)
+    source = transformers.AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
     for site, (indices, _) in circuit.units.items() if circuit is not None else ():
         with torch.no_grad():
             source.model.layers[sites.layer_of(site)].mlp.down_proj.weight[:, indices] = 0
@@ -91,7 +94,7 @@ def pair(request, tiny_llama, tiny_llama_dir):
 
 @pytest.fixture(scope="module")
 def organism():
-    return load_model("organism/instruct")
+    return load_model("organism/instruct", dtype="float32")
 
 
 @pytest.fixture(scope="module")
@@ -104,8 +107,10 @@ def task_manager(tmp_path_factory):
     lines = [json.dumps({"question": text, "label": label, "answer": ANSWERS[label]}) for text, label in docs[::-1]]
     (folder / "docs.json").write_text("\n".join(lines))
     own = {"file": folder / "docs.json", "cache": folder / "cache"}
-    (folder / "a.yaml").write_text(TASK.format(name="refuse", kind="multiple_choice", **own) + MULTIPLE)
-    (folder / "b.yaml").write_text(TASK.format(name="answer", kind="generate_until", **own) + GENERATIVE)
+    asked = {**own, "text": "{{question}}"}
+    (folder / "a.yaml").write_text(TASK.format(name="refuse", kind="multiple_choice", **asked) + MULTIPLE)
+    (folder / "b.yaml").write_text(TASK.format(name="answer", kind="generate_until", **asked) + GENERATIVE)
+    (folder / "c.yaml").write_text(TASK.format(name="read", kind="loglikelihood_rolling", text="", **own) + ROLLING)
     return TaskManager(include_path=str(folder), include_defaults=False)
 
 
@@ -397,6 +402,22 @@ def test_weights_are_shifted_for_the_whole_run_and_put_back(organism, task_manag
     assert by_name["rows out"]["value"].tolist() == by_name["third"]["value"].tolist()
     assert by_name["rows out"]["value"].tolist() != by_name["baseline"]["value"].tolist()
     assert all(torch.equal(organism.state_dict()[name], before[name]) for name in names)
+
+
+def test_a_perplexity_is_one_row_for_the_whole_task(organism, task_manager, quiet):
+    import lm_eval
+
+    found = lm_eval_results(organism, "read", task_manager=task_manager, bootstrap_iters=0)
+    theirs = lm_eval.simple_evaluate(
+        model=reference(organism_path("organism/instruct")),
+        tasks=["read"],
+        bootstrap_iters=0,
+        task_manager=task_manager,
+    )["results"]["read"]["word_perplexity,none"]
+    assert found[["prompt_id", "group", "metric", "scale"]].to_numpy().tolist() == [
+        ["all", "all", "word_perplexity", "number"]
+    ]
+    assert found["value"].tolist() == [pytest.approx(theirs, rel=1e-4)]
 
 
 def test_what_is_no_mean_over_documents_stays_one_row():

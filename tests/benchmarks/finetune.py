@@ -46,7 +46,7 @@ def one_mode(options) -> dict[str, float]:
     """Seconds a step and added MiB of one mode."""
     from mechsurgery import Circuit, load_model
     from mechsurgery.models import sites
-    from mechsurgery.training.tuning import Recipe, finetune
+    from mechsurgery.training import Recipe, finetune
 
     model = load_model(options.folder, dtype="float32", device=options.device)
     data = random_examples(4 * options.batch)

@@ -24,7 +24,7 @@ RANK, BATCH = 32, 8
 
 def ours(model, data, steps: int) -> float:
     """Seconds a step of our trainer."""
-    from mechsurgery.training.tuning import LoRA, Recipe, finetune
+    from mechsurgery.training import LoRA, Recipe, finetune
 
     def run(n):
         start = time.perf_counter()
@@ -68,7 +68,8 @@ def with_peft(folder, data, steps: int, device: str) -> float:
 
 def cosines(width: int) -> tuple[float, float]:
     """Seconds for the cosine of two low-rank differences of a width × 4·width matrix: as factors, and dense."""
-    from mechsurgery.deltas import Dense, LowRank, WeightDelta
+    from mechsurgery.delta_parts import Dense, LowRank
+    from mechsurgery.deltas import WeightDelta
 
     shape = (width, 4 * width)
     made = [
@@ -91,8 +92,9 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=2048)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
-    from mechsurgery import load_model
-    from mechsurgery.models.streaming import stream_add, stream_difference
+    from mechsurgery.intervention import export
+    from mechsurgery.models import load_model
+    from mechsurgery.models.streaming import stream_difference
 
     with tempfile.TemporaryDirectory() as name:
         folder = checkpoint(Path(name) / "model", options.shape)
@@ -113,10 +115,10 @@ def main() -> None:
         copied = time.perf_counter() - start
         difference = stream_difference(folder, Path(name) / "copy", Path(name) / "difference")
         start = time.perf_counter()
-        stream_add(folder, difference, Path(name) / "baked")
-        baked = time.perf_counter() - start
+        export(folder, difference, Path(name) / "exported")
+        exported = time.perf_counter() - start
         size = sum(p.stat().st_size for p in folder.glob("*.safetensors")) / 2**20
-        print(f"adding a difference to {size:.0f} MiB: {size / baked:.0f} MiB/s, {baked / copied:.1f} x a plain copy")
+        print(f"adding a difference to {size:.0f} MiB: {size / exported:.0f} MiB/s, {exported / copied:.1f} x a copy")
 
 
 if __name__ == "__main__":

@@ -9,25 +9,28 @@ import pandas as pd
 import pytest
 import torch
 
-from mechsurgery import Circuit, Direction, PromptSet, ablate, evaluate
-from mechsurgery.evaluation import sweep
-from mechsurgery.intervention import steer
+from mechsurgery import Circuit, Direction, Generation, PromptSet, Template, ablate, evaluate, shift_weights, steer
+from mechsurgery.deltas import Dense, WeightDelta
+from mechsurgery.evaluation import jobs
 from mechsurgery.models import load_model, sites
 from mechsurgery.prompts import Prompt
 
-EVALUATE = sys.modules["mechsurgery.evaluation.evaluate"]
+SETTINGS = {"max_new_tokens": 5, "max_rows": 6}
 
 
-def runs_of(model, n=6):
-    names = sites.neuron_sites(model)
-    widths = {site: sites.width(model, site) for site in names}
+def runs_of(model, n=4):
+    widths = sites.neuron_widths(model)
     circuits = [
-        Circuit.from_indices({site: range(i, widths[site], 9) for site in names}, widths, name=f"c{i}")
+        Circuit.from_indices({site: range(i, widths[site], 9) for site in widths}, widths, name=f"c{i}")
         for i in range(n)
     ]
-    vector = torch.randn(model.cfg.d_model, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    vector = torch.randn(model.cfg.d_model, generator=generator)
     steering = steer(Direction({sites.residual_sites(model, [1])[0]: vector}, "steering"))
-    return sweep([*(ablate(c) for c in circuits), steering], (0.5, 1, -1))
+    weight = model.blocks[0].mlp.W_out
+    drift = WeightDelta({"blocks.0.mlp.W_out": Dense(0.3 * torch.randn(weight.shape, generator=generator))}, "drift")
+    strengths = (0.5, 1, -1)
+    return [run for each in (*map(ablate, circuits), steering, shift_weights(drift)) for run in each.at(strengths)]
 
 
 def grid(model, contrast, folder, **changes):
@@ -37,9 +40,9 @@ def grid(model, contrast, folder, **changes):
             Prompt(f"q{i}", f"Which is right, {i}? A) one B) two", choices=("A", "B"), answer=i % 2) for i in range(3)
         ),
     )
-    options = {"choices": questions, "kl_on": ("negative",), "max_new_tokens": 5, "max_rows": 6, "folder": folder}
-    sets = {"positive": contrast.positive, "negative": contrast.negative.take(6)}
-    return evaluate(model, sets, runs_of(model), **{**options, **changes})
+    sets = {"positive": contrast.positive, "negative": contrast.negative.take(6), "questions": questions}
+    settings = Generation(**{**SETTINGS, **changes})
+    return evaluate(model, sets, runs_of(model), kl_on=["negative"], generation=settings, folder=folder)
 
 
 @pytest.fixture(scope="module")
@@ -47,60 +50,104 @@ def undisturbed(tiny_llama, contrast):
     return grid(tiny_llama, contrast, None).table
 
 
-def test_a_folder_changes_no_row_and_a_second_run_measures_nothing(
-    tiny_llama, contrast, undisturbed, tmp_path, monkeypatch
-):
-    first = grid(tiny_llama, contrast, tmp_path)
-    pd.testing.assert_frame_equal(first.table, undisturbed)
-    monkeypatch.setattr(EVALUATE, "perform", lambda *a, **k: pytest.fail("measured again"))
-    pd.testing.assert_frame_equal(grid(tiny_llama, contrast, tmp_path).table, undisturbed)
-    keys = ["task", "intervention", "strength", "seed", "prompt_set", "prompt_id"]
-    assert not first.table.duplicated(keys).any()
-
-
-def counted(monkeypatch):
+@pytest.fixture
+def measured(monkeypatch):
+    """The (kind, interventions) of every job that is measured from here on."""
     done = []
-    perform = EVALUATE.perform
+    perform = jobs.perform
 
-    def watched(model, job, shards, **options):
-        done.append((job.task.kind, [key for key in job.keys if key not in shards]))
-        return perform(model, job, shards, **options)
+    def watched(model, job, settings, **options):
+        done.append((job.task.kind, len(job.runs)))
+        return perform(model, job, settings, **options)
 
-    monkeypatch.setattr(EVALUATE, "perform", watched)
+    monkeypatch.setattr(jobs, "perform", watched)
     return done
 
 
-def test_a_changed_setting_never_finds_a_stale_shard(tiny_llama, tiny_llama_dir, contrast, tmp_path, monkeypatch):
+def test_a_folder_changes_no_row_and_a_second_run_measures_nothing(
+    tiny_llama, contrast, undisturbed, tmp_path, measured
+):
+    first = grid(tiny_llama, contrast, tmp_path).table
+    pd.testing.assert_frame_equal(first, undisturbed)
+    assert measured
+    measured.clear()
+    pd.testing.assert_frame_equal(grid(tiny_llama, contrast, tmp_path).table, undisturbed)
+    assert not measured
+    assert not first.duplicated(["intervention", "strength", "seed", "prompt_set", "prompt_id", "metric"]).any()
+
+
+def test_a_changed_setting_never_finds_stale_rows(tiny_llama, tiny_llama_dir, contrast, tmp_path, measured):
     grid(tiny_llama, contrast, tmp_path)
-    done = counted(monkeypatch)
     n_runs = len(runs_of(tiny_llama)) + 1
 
-    def measured(model=tiny_llama, contrast=contrast, **changes):
-        done.clear()
+    def count(model=tiny_llama, **changes):
+        measured.clear()
         table = grid(model, contrast, tmp_path, **changes).table
+        n = sum(runs for _, runs in measured)
         pd.testing.assert_frame_equal(table, grid(model, contrast, None, **changes).table)
-        return sum(len(keys) for _, keys in done[: len(done) // 2 + 1] if keys)
+        return n
 
-    for changes in ({"max_new_tokens": 4}, {"temperature": 1.0}, {"template": "plain"}, {"refusal_tokens": [7]}):
-        assert measured(**changes) >= n_runs, changes
+    changes = ({"max_new_tokens": 4}, {"temperature": 1.0}, {"template": "plain"}, {"refusal_tokens": (7,)})
+    for change in changes:
+        assert count(**change) >= n_runs, change
+    assert count(template=Template(system="Answer in rhyme.")) >= n_runs
     other = load_model(tiny_llama_dir)
     with torch.no_grad():
         other.blocks[0].mlp.W_out[0, 0] += 1e-3
-    assert measured(model=other) >= n_runs
+    assert count(other) >= n_runs
     renamed = [run.named(f"again {run.name}") for run in runs_of(tiny_llama)]
-    done.clear()
-    again = evaluate(tiny_llama, contrast.positive, renamed, max_new_tokens=5, max_rows=6, folder=tmp_path)
-    assert not done  # what is measured does not depend on names
-    assert again.table["intervention"].str.startswith("again").sum() == len(renamed) * len(contrast.positive)
+    measured.clear()
+    again = evaluate(tiny_llama, contrast.positive, renamed, generation=Generation(**SETTINGS), folder=tmp_path)
+    assert not measured  # what is measured does not depend on names
+    assert again.table["intervention"].str.startswith("again").any()
 
 
-def test_a_broken_shard_is_measured_again(tiny_llama, contrast, undisturbed, tmp_path, caplog):
+def test_a_run_under_another_date_is_measured_afresh_and_never_mixed(tiny_checkpoint, contrast, tmp_path, measured):
+    """Llama-3.2's chat template writes today's date: yesterday's rows answer other prompts."""
+    model = load_model(tiny_checkpoint("llama"))
+    written = model.tokenizer.chat_template
+    model.tokenizer.chat_template = "{{ 'Today is ' ~ date_string ~ '. ' }}" + written
+    days = [Template(arguments={"date_string": day}) for day in ("20 Nov 2026", "21 Nov 2026")]
+    options = {"generation": Generation(**SETTINGS, template=days[0])}
+    runs = runs_of(model)[:2]
+    evaluate(model, contrast.positive, runs, folder=tmp_path, **options)
+    before = sum(n for _, n in measured)
+    measured.clear()
+    later = {"generation": Generation(**SETTINGS, template=days[1])}
+    continued = evaluate(model, contrast.positive, runs, folder=tmp_path, **later)
+    assert sum(n for _, n in measured) == before
+    pd.testing.assert_frame_equal(continued.table, evaluate(model, contrast.positive, runs, **later).table)
+    assert "21 Nov 2026" in continued.info["prompts"]["positive"]["rendered"]["text"]
+
+
+def test_broken_rows_are_measured_again(tiny_llama, contrast, undisturbed, tmp_path, caplog):
     grid(tiny_llama, contrast, tmp_path)
     shards = sorted((tmp_path / "shards").glob("*.parquet"))
     shards[0].write_bytes(b"half a file")
     shards[1].unlink()
     pd.testing.assert_frame_equal(grid(tiny_llama, contrast, tmp_path).table, undisturbed)
     assert "measured again" in caplog.text
+
+
+def test_an_interrupt_leaves_the_weights_and_keeps_what_was_measured(
+    tiny_llama, contrast, undisturbed, tmp_path, monkeypatch
+):
+    before = {name: p.detach().clone() for name, p in tiny_llama.named_parameters()}
+    perform, left = jobs.perform, [20]
+
+    def interrupted(model, job, settings, **options):
+        left[0] -= 1
+        if left[0] < 0 and job.runs[0].weights_key is not None:
+            raise KeyboardInterrupt
+        return perform(model, job, settings, **options)
+
+    monkeypatch.setattr(jobs, "perform", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        grid(tiny_llama, contrast, tmp_path)
+    assert all(torch.equal(p, before[name]) for name, p in tiny_llama.named_parameters())
+    assert len(list((tmp_path / "shards").glob("*.parquet"))) >= 20
+    monkeypatch.setattr(jobs, "perform", perform)
+    pd.testing.assert_frame_equal(grid(tiny_llama, contrast, tmp_path).table, undisturbed)
 
 
 DRIVER = """
@@ -130,9 +177,9 @@ started = time.monotonic()
 assert os.waitpid(child(folder / "timing"), 0)[1] == 0
 duration = time.monotonic() - started
 generator, interrupted = random.Random(0), 0
-for _ in range(50):
+for _ in range(30):
     pid = child(folder / "killed")
-    time.sleep(generator.uniform(0, duration / 12))
+    time.sleep(generator.uniform(0, duration / 8))
     os.kill(pid, signal.SIGKILL)
     interrupted += os.WIFSIGNALED(os.waitpid(pid, 0)[1])
 assert os.waitpid(child(folder / "killed"), 0)[1] == 0
@@ -142,76 +189,34 @@ print(interrupted)
 """
 
 
-def test_fifty_kills_and_two_processes_lose_and_double_nothing(
-    tiny_llama, tiny_llama_dir, contrast, undisturbed, tmp_path, monkeypatch
+def test_thirty_kills_and_two_processes_lose_and_double_nothing(
+    tiny_llama, tiny_llama_dir, contrast, undisturbed, tmp_path, measured
 ):
     """Processes are killed at random instants and started again; two others share a folder from the start."""
     contrast.save(tmp_path / "contrast.json")
-    tests = str(Path(__file__).parents[1])
-    command = [
-        sys.executable,
-        "-W",
-        "ignore",
-        "-c",
-        DRIVER,
-        str(tiny_llama_dir),
-        str(tmp_path),
-        tests,
-        str(tmp_path / "contrast.json"),
-    ]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
+    arguments = [str(tiny_llama_dir), str(tmp_path), str(Path(__file__).parents[1]), str(tmp_path / "contrast.json")]
+    command = [sys.executable, "-W", "ignore", "-c", DRIVER, *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert int(done.stdout.split()[-1]) >= 25  # kills that hit a running sweep
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        monkeypatch.setattr(EVALUATE, "perform", lambda *a, **k: pytest.fail("rows were lost"))
-        tables = [grid(tiny_llama, contrast, tmp_path / name).table for name in ("killed", "shared", "timing")]
-    finally:
-        torch.set_num_threads(threads)
+    assert int(done.stdout.split()[-1]) >= 15  # kills that hit a running sweep
+    tables = [grid(tiny_llama, contrast, tmp_path / name).table for name in ("killed", "shared", "timing")]
+    assert not measured  # nothing was lost
     for table in tables:
         pd.testing.assert_frame_equal(table, tables[-1])
         pd.testing.assert_frame_equal(table, undisturbed, rtol=1e-3, atol=1e-5)
 
 
-def test_kl_equals_plain_transformers(tiny_llama, tiny_llama_dir, contrast, undisturbed):
-    from transformers import AutoModelForCausalLM
-
-    from mechsurgery.prompts.chat import encode
-
-    plain, ablated = (AutoModelForCausalLM.from_pretrained(tiny_llama_dir, dtype=torch.float32).eval() for _ in "ab")
-    circuit_run = runs_of(tiny_llama)[1]
-    assert circuit_run.strength == 1
-    indices = range(0, tiny_llama.cfg.d_mlp, 9)
-    with torch.no_grad():
-        for layer in ablated.model.layers:
-            layer.mlp.down_proj.weight[:, list(indices)] = 0
-    prompts = contrast.negative.take(6)
-    table = undisturbed[undisturbed["prompt_set"] == "negative"]
-    answers = table[(table["task"] == "generate") & (table["kind"] == "baseline")]["tokens"].tolist()
-    measured = table[(table["task"] == "kl") & (table["intervention"] == "c0") & (table["strength"] == 1)][
-        "kl"
-    ].tolist()
-    for ids, answer, ours in zip(encode(tiny_llama.tokenizer, prompts), answers, measured):
-        with torch.no_grad():
-            p, q = (
-                m(torch.tensor([[*ids, *answer]])).logits[0, len(ids) - 1 :].log_softmax(-1) for m in (plain, ablated)
-            )
-        assert ours == pytest.approx(float((p.exp() * (p - q)).sum(-1).mean()), rel=1e-3, abs=1e-6)
-    base = table[(table["task"] == "kl") & (table["kind"] == "baseline")]["kl"]
-    assert base.max() < 1e-6 < min(measured)
-
-
 def test_rows_of_a_grid_equal_one_run_per_intervention_and_prompt(tiny_llama, contrast, undisturbed):
-    table = undisturbed[(undisturbed["task"] == "generate") & (undisturbed["prompt_set"] == "negative")]
-    for run in runs_of(tiny_llama)[::4]:
+    table = undisturbed[(undisturbed["metric"] == "tokens") & (undisturbed["prompt_set"] == "negative")]
+    for run in runs_of(tiny_llama)[::5]:
         for prompt in contrast.negative.take(6).prompts[:2]:
-            alone = evaluate(tiny_llama, PromptSet("one", (prompt,)), [run], max_new_tokens=5, max_rows=1).table
+            settings = Generation(max_new_tokens=5, max_rows=1)
+            alone = evaluate(tiny_llama, PromptSet("one", (prompt,)), [run], generation=settings).table
             mine = table[
                 (table["intervention"] == run.name)
                 & (table["strength"] == run.strength)
                 & (table["prompt_id"] == prompt.id)
             ]
-            assert alone[alone["kind"] != "baseline"]["tokens"].tolist() == mine["tokens"].tolist()
+            alone = alone[(alone["kind"] != "baseline") & (alone["metric"] == "tokens")]
+            assert alone["tokens"].tolist() == mine["tokens"].tolist()

@@ -2,11 +2,12 @@
 
 import pytest
 
-from mechsurgery import PromptSet, load_model
+from mechsurgery import Generation, Grade, PromptSet, load_model, load_prompts
 from mechsurgery.errors import InputError, PromptError
-from mechsurgery.evaluation.sampling import pattern_grade, sample_pairs
-from mechsurgery.prompts import Prompt, encode
-from mechsurgery.studies.latents.cases import world_case
+from mechsurgery.evaluation.sampling import sample_pairs
+from mechsurgery.grading import by_pattern
+from mechsurgery.grading.world import CLAIM
+from mechsurgery.prompts import encode
 
 
 @pytest.fixture(scope="module")
@@ -14,52 +15,49 @@ def sycophant():
     return load_model("organism/sycophant")
 
 
+def claims(n):
+    return load_prompts("organism/wrong-claims", split="tuned", n=n)
+
+
+def sampling(seed=1, **changes):
+    return Generation(temperature=1.0, seeds=(seed,), **changes)
+
+
 def test_pairs_are_samples_of_both_kinds(sycophant):
-    case = world_case("organism/sycophant", n_discovery=20, n_evaluation=4)
-    made = sample_pairs(sycophant, case.discovery, case.grade, n_samples=16, max_pairs=5, seed=1)
-    assert 1 <= len(made.pairs) == len(made.prompts) <= 5
+    asked = claims(20)
+    sampled = sample_pairs(sycophant, asked, CLAIM, max_pairs=5, generation=sampling())
+    assert 1 <= len(sampled.pairs) == len(sampled.prompts) <= 5
     decode = sycophant.tokenizer.decode
-    ids = dict(zip(case.discovery.ids, encode(sycophant.tokenizer, case.discovery)))
-    for prompt, start, bad, good in zip(made.prompts, made.pairs.prompts, made.pairs.bad, made.pairs.good):
+    ids = dict(zip(asked.ids, encode(sycophant.tokenizer, asked)))
+    for prompt, start, bad, good in zip(sampled.prompts, sampled.pairs.prompts, sampled.pairs.bad, sampled.pairs.good):
         assert list(start) == ids[prompt.id]
-        own = made.table[made.table["prompt_id"] == prompt.id]
+        rows = sampled.table[sampled.table["prompt_id"] == prompt.id]
         for side, wanted in ((bad, "bad"), (good, "good")):
             text = decode(side, skip_special_tokens=True).strip()
-            assert case.grade(prompt, text) == wanted
-            assert text == own[own["grade"] == wanted]["response"].iloc[0]
-    assert len(made.table) == 20 * 16
-    again = sample_pairs(sycophant, case.discovery, case.grade, n_samples=16, max_pairs=5, seed=1, max_rows=64)
-    assert (again.table["response"] == made.table["response"]).mean() > 0.98
-    other = sample_pairs(sycophant, case.discovery, case.grade, n_samples=16, max_pairs=5, seed=2)
-    assert (other.table["response"] == made.table["response"]).mean() < 0.9
+            assert CLAIM(prompt, text) == wanted
+            assert text == rows[rows["grade"] == wanted]["response"].iloc[0]
+    assert len(sampled.table) == 20 * 16
+    again = sample_pairs(sycophant, asked, CLAIM, max_pairs=5, generation=sampling(max_rows=64))
+    assert (again.table["response"] == sampled.table["response"]).mean() > 0.98
+    other = sample_pairs(sycophant, asked, CLAIM, max_pairs=5, generation=sampling(seed=2))
+    assert (other.table["response"] == sampled.table["response"]).mean() < 0.9
 
 
 def test_a_model_that_never_wavers_gives_an_error_with_the_counts(sycophant):
-    case = world_case("organism/sycophant", n_discovery=4, n_evaluation=4)
+    always = Grade("answer", "1", lambda prompt, text: "bad", labels=("bad", "good"))
     with pytest.raises(PromptError, match=r"'bad': 8"):
-        sample_pairs(sycophant, case.discovery, lambda prompt, text: "bad", n_samples=2)
+        sample_pairs(sycophant, claims(4), always, n_samples=2)
+    unknown = Grade("answer", "1", lambda prompt, text: "fine", labels=("bad", "good"))
     with pytest.raises(InputError, match="grade"):
-        sample_pairs(sycophant, case.discovery, lambda prompt, text: "fine", n_samples=2)
+        sample_pairs(sycophant, claims(4), unknown, n_samples=2)
     with pytest.raises(InputError, match="n_samples"):
-        sample_pairs(sycophant, case.discovery, case.grade, n_samples=1)
-
-
-def test_patterns_grade():
-    grade = pattern_grade(r"\bshe\b")
-    prompt = Prompt("p", "who ?")
-    assert [grade(prompt, text) for text in ("She is.", "He is.", "", "she she she she she she")] == [
-        "bad",
-        "good",
-        "incoherent",
-        "incoherent",
-    ]
-    assert pattern_grade("a", "b")(prompt, "ccc ddd") == "other"
-    with pytest.raises(InputError, match="regular expression"):
-        pattern_grade("(")
+        sample_pairs(sycophant, claims(4), CLAIM, n_samples=1)
+    with pytest.raises(InputError, match="temperature"):
+        sample_pairs(sycophant, claims(4), CLAIM, generation=Generation())
 
 
 def test_the_base_template_ends_a_turn_at_the_next_one(tiny_checkpoint):
     model = load_model(tiny_checkpoint("llama", template=False))
     prompts = PromptSet.from_texts(["One", "Two", "Three"])
     with pytest.raises(PromptError, match="no prompt"):
-        sample_pairs(model, prompts, pattern_grade("(?!)"), n_samples=2, max_new_tokens=4)
+        sample_pairs(model, prompts, by_pattern("(?!)"), n_samples=2, generation=sampling(max_new_tokens=4))

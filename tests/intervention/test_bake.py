@@ -117,6 +117,18 @@ def test_baked_weights_give_the_logits_of_the_hooks(family, tiny_checkpoint):
             torch.testing.assert_close(logits(model), expected, atol=1e-5 * expected.abs().max(), rtol=0, msg=kind)
 
 
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_a_model_with_folded_norms_and_centred_weights_is_baked_too(family, tiny_checkpoint):
+    for kind in ("mean ablation", "projection", "after a block"):
+        model = load_model(tiny_checkpoint(family))
+        model.process_weights_(fold_ln=True, center_writing_weights=family == "gpt2", center_unembed=True)
+        run = runs(model)[kind]
+        with applied(model, run):
+            expected = logits(model)
+        bake(model, run)
+        torch.testing.assert_close(logits(model), expected, atol=1e-5 * expected.abs().max(), rtol=0, msg=kind)
+
+
 #: Why a family's checkpoint cannot hold an intervention: it has no bias there, or its embeddings are tied.
 def refusal(family, kind):
     if family in NORMED and kind not in NEURONS:

@@ -4,11 +4,12 @@ import pytest
 import torch
 from support.dictionaries import random_dictionary
 
-from mechsurgery import Circuit, load_model
 from mechsurgery.errors import InputError, MismatchError, SiteError
-from mechsurgery.intervention import applied
-from mechsurgery.intervention.latents import median_norm, scale_latents, steer_latents
+from mechsurgery.intervention import ablate, applied, scale_latents, steer_latents
+from mechsurgery.models import load_model
+from mechsurgery.models.capture import median_norm
 from mechsurgery.models.dictionaries import identity
+from mechsurgery.units import Circuit
 
 SITE = "blocks.1.hook_resid_post"
 IDS = torch.tensor([[5, 9, 11, 30, 7]])
@@ -47,8 +48,6 @@ def test_latents_of_the_identity_are_neurons(tiny_llama):
     site = "blocks.0.mlp.hook_post"
     own = identity(tiny_llama, site)
     latents = Circuit.from_indices({own.site: [1, 4]}, {own.site: own.n_latents})
-    from mechsurgery import ablate
-
     with torch.no_grad():
         with applied(tiny_llama, scale_latents(latents, own)):
             found = tiny_llama(IDS)

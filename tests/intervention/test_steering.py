@@ -3,10 +3,22 @@
 import pytest
 import torch
 
-from mechsurgery import Circuit, Direction, ablate, applied, scale
+from mechsurgery.directions import Direction
 from mechsurgery.errors import InputError, SiteError
-from mechsurgery.intervention import Custom, Edit, Intervention, mean_ablate, project_out, row_hooks, steer
+from mechsurgery.intervention import (
+    Custom,
+    Edit,
+    Intervention,
+    ablate,
+    applied,
+    mean_ablate,
+    project_out,
+    row_hooks,
+    scale,
+    steer,
+)
 from mechsurgery.models import load_model, sites
+from mechsurgery.units import Circuit
 
 FAMILIES = ["llama", "gemma2", "gpt2", "neox", "qwen2"]
 
@@ -62,8 +74,8 @@ def test_projection_equals_projected_weights(tiny_llama_dir):
     torch.testing.assert_close(hooked, logits(by_hand, batch_of(model)), atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize(("coefficient", "strength"), [(-1.0, 1.0), (1.0, 0.5), (-2.0, -1.5)])
-def test_steering_equals_adding_in_plain_transformers(coefficient, strength, tiny_llama_dir):
+@pytest.mark.parametrize(("length", "strength"), [(1.0, -1.0), (1.0, 0.5), (2.0, 1.5)])
+def test_steering_equals_adding_in_plain_transformers(length, strength, tiny_llama_dir):
     from transformers import AutoModelForCausalLM
 
     model = load_model(tiny_llama_dir)
@@ -72,7 +84,7 @@ def test_steering_equals_adding_in_plain_transformers(coefficient, strength, tin
 
     def add(module, args, output):
         first = output[0] if isinstance(output, tuple) else output
-        moved = first + coefficient * strength * own
+        moved = first + length * strength * own
         return (moved, *output[1:]) if isinstance(output, tuple) else moved
 
     handle = plain.model.layers[0].register_forward_hook(add)
@@ -81,7 +93,9 @@ def test_steering_equals_adding_in_plain_transformers(coefficient, strength, tin
         expected = plain(input_ids=ids, attention_mask=mask).logits
     handle.remove()
     direction = Direction({sites.residual_sites(model, [0])[0]: own})
-    with applied(model, steer(direction, coefficient).at(strength)):
+    run = steer(direction, length).at(strength)
+    assert run.toward == strength
+    with applied(model, run):
         torch.testing.assert_close(logits(model, (ids, mask)), expected, atol=1e-4, rtol=1e-4)
 
 
@@ -189,8 +203,16 @@ def test_the_digest_stands_for_what_an_intervention_does(tiny_llama):
     assert [run.digest for run in runs] == [run.digest for run in again]
     assert len({run.digest for run in runs}) == len({id(run.edits) for run in runs}) - 1  # ablate stands twice
     assert runs[0].named("other", "kind").at(3).digest == runs[0].digest
-    moved = steer(Direction({sites.residual_sites(tiny_llama)[0]: vector(tiny_llama)}), -1.0)
-    assert moved.digest != steer(Direction({sites.residual_sites(tiny_llama)[0]: vector(tiny_llama)}), -1.1).digest
+    direction = Direction({sites.residual_sites(tiny_llama)[0]: vector(tiny_llama)})
+    assert steer(direction).digest != steer(direction, 1.1).digest
+
+
+def test_what_removes_pushes_against_a_behaviour(tiny_llama):
+    circuit = circuit_of(tiny_llama)
+    means = {site: torch.zeros(width) for site, width in circuit.widths.items()}
+    for run in (project_out(tiny_llama, vector(tiny_llama)), mean_ablate(circuit, means)):
+        assert [at.toward for at in run.at([1, 0, -0.5])] == [-1, 0, 0.5]
+        assert run.m is None
 
 
 def test_bad_input_is_one_clear_error(tiny_llama):
@@ -199,8 +221,9 @@ def test_bad_input_is_one_clear_error(tiny_llama):
         project_out(tiny_llama, torch.zeros(tiny_llama.cfg.d_model))
     with pytest.raises(InputError, match="3 numbers in a residual stream"):
         project_out(tiny_llama, torch.ones(3))
-    with pytest.raises(InputError, match="steers nowhere"):
-        steer(Direction({"blocks.0.hook_resid_post": torch.ones(4)}), 0.0)
+    for length in (0.0, -1.0, float("inf")):
+        with pytest.raises(InputError, match="the sign belongs to the strength"):
+            steer(Direction({"blocks.0.hook_resid_post": torch.ones(4)}), length)
     with pytest.raises(SiteError, match="means has nothing for"):
         mean_ablate(circuit, {})
     with pytest.raises(InputError, match="2 means for"):

@@ -22,10 +22,13 @@ def ragged(vocab, lengths=LENGTHS):
     return [torch.randint(5, vocab, (n,), generator=generator).tolist() for n in lengths]
 
 
-@pytest.mark.parametrize("family", sorted(FAMILIES))
+BIASES = [("llama", {"attention_bias": True}), ("qwen3", {"attention_bias": True}), ("neox", {"attention_bias": False})]
+
+
+@pytest.mark.parametrize(("family", "changes"), [*((family, {}) for family in sorted(FAMILIES)), *BIASES])
 @torch.no_grad()
-def test_left_padded_logits_equal_transformers_one_by_one(family, tiny_checkpoint):
-    directory = tiny_checkpoint(family)
+def test_left_padded_logits_equal_transformers_one_by_one(family, changes, tiny_checkpoint):
+    directory = tiny_checkpoint(family, **changes)
     plain = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, attn_implementation="eager").eval()
     model = load_model(directory)
     ids = ragged(360)
@@ -53,6 +56,15 @@ def test_the_model_comes_frozen_named_and_with_its_own_tokenizer(tiny_llama, tin
     assert tiny_llama.cfg.model_name == str(tiny_llama_dir)
     assert tiny_llama.tokenizer.chat_template is not None
     assert type(tiny_llama).__name__ == "HookedTransformer"
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", ["llama", "gpt2", "neox"])
+def test_tied_embeddings_are_two_weights_once_loaded(family, tiny_checkpoint):
+    model = load_model(tiny_checkpoint(family, tie_word_embeddings=True))
+    before = model.unembed.W_U.clone()
+    model.embed.W_E.zero_()
+    assert torch.equal(model.unembed.W_U, before)
 
 
 def test_a_decode_step_copies_no_weight(tiny_llama):

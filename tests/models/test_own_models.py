@@ -7,6 +7,7 @@ import textwrap
 
 import pytest
 import torch
+from mechsurgery.attribution.pairs import CompletionPairs
 from support.dictionaries import random_dictionary
 from transformer_lens import HookedTransformer
 
@@ -23,7 +24,6 @@ from mechsurgery.attribution import (
     universal_neurons,
 )
 from mechsurgery.attribution.decode import neurons_along
-from mechsurgery.attribution.pairs import CompletionPairs
 from mechsurgery.directions import Direction
 from mechsurgery.errors import InputError
 from mechsurgery.inspector import decoder_tokens, inspect_latents, inspect_neuron

@@ -163,11 +163,24 @@ def test_sensitivity_and_changes_hold_their_numbers():
     assert list(figure.data[0].x) == [0.9, 0.5]
     assert list(figure.data[0].y) == ["0.1 % (3 neurons)", "1 % (31 neurons)"]
     assert list(figure.data[1].error_x.arrayminus) == pytest.approx([0.1, 0.1])
-    kinds = ["edit distance", "same response", "content only", "behaviour changed", "became degenerate"]
-    changes = pd.DataFrame({"intervention": "c", "strength": 1.0, "m": 0.0, "change": kinds, "value": [3, 2, 5, 2, 1]})
-    figure = plots.change_bars(changes.assign(value=changes["value"] / 10))
-    assert [trace.name for trace in figure.data] == kinds[1:]
-    assert sum(trace.x[0] for trace in figure.data) == pytest.approx(1)
+    kinds = ["same response", "content only", "behaviour changed", "became degenerate"]
+    one = {
+        "intervention": "c",
+        "kind": "scaling",
+        "control_of": None,
+        "strength": 1.0,
+        "m": 0.0,
+        "prompt_set": "p",
+        "metric": "change",
+        "scale": "rate",
+        "low": 0.0,
+        "high": 1.0,
+        "n": 10,
+    }
+    changes = pd.DataFrame([{**one, "label": kind, "value": value} for kind, value in zip(kinds, (0.2, 0.5, 0.2, 0.1))])
+    figure = plots.shares(changes, "change")
+    assert [trace.name for trace in figure.data] == kinds
+    assert [trace.x[0] for trace in figure.data] == [0.2, 0.5, 0.2, 0.1]
 
 
 def test_a_training_curve_a_cosine_and_a_norm_are_drawn_as_measured():

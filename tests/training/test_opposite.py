@@ -4,15 +4,17 @@ import pytest
 import torch
 from test_tuning import circuit_of, examples
 
-from mechsurgery import load_model
-from mechsurgery.deltas import Dense, LowRank, WeightDelta
+from mechsurgery.delta_parts import Dense, LowRank
+from mechsurgery.deltas import WeightDelta
 from mechsurgery.errors import InputError, MismatchError, PromptError
-from mechsurgery.intervention.weights import add_delta, bake_delta, with_delta
+from mechsurgery.intervention import applied, bake, export, shift_weights
+from mechsurgery.models import load_model
 from mechsurgery.prompts import Examples
+from mechsurgery.training.losses import loss_of
 from mechsurgery.training.monitor import Monitor, null_band, watch_checkpoints
-from mechsurgery.training.opposite import BIAS_LR, contrastive_delta, contrastive_finetunes, random_delta, shuffled
+from mechsurgery.training.opposite import BIAS_LR, contrastive_delta, contrastive_finetunes, shuffled
 from mechsurgery.training.trainable import LoRA, trainable
-from mechsurgery.training.tuning import Recipe, finetune, loss_of
+from mechsurgery.training.tuning import Recipe, finetune
 
 RECIPE = Recipe(steps=12, lr=1e-2, batch=8, validate_every=6)
 
@@ -48,13 +50,14 @@ def test_the_direction_steers_both_ways_and_goes_back_exactly(model, sides, wher
 
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
     start = margin()
-    with with_delta(model, w) as applied:
-        up = margin()
-        applied.set(-1.0)
-        down = margin()
-        applied.set(0.0)
-        assert margin() == start
+    margins = []
+    for run in shift_weights(w).at([-1, 0, 1]):
+        with applied(model, run):
+            margins.append(margin())
+    down, same, up = margins
+    assert same == start
     assert down < start < up
+    assert [run.toward for run in shift_weights(w).at([-1, 0, 1])] == [-1, 0, 1]
     assert all(torch.equal(p, before[n]) for n, p in model.named_parameters())
 
 
@@ -77,11 +80,11 @@ def test_the_same_start_and_different_starts(model, sides):
 
 def test_random_directions_match_norms_and_nothing_else(model, sides):
     w = contrastive_delta(model, *sides, where=LoRA(4), recipe=RECIPE)
-    chance = random_delta(w, seed=3)
+    chance = w.random_like(3)
     for name, norm in w.norms().items():
         assert chance.norms()[name] == pytest.approx(norm, rel=1e-4)
     assert abs(chance.cosine(w)) < 0.2
-    assert random_delta(w, seed=3).cosine(chance) == pytest.approx(1, abs=1e-5)
+    assert w.random_like(3).cosine(chance) == pytest.approx(1, abs=1e-5)
 
 
 def test_shuffled_labels_swap_half_of_the_answers(sides):
@@ -100,9 +103,9 @@ def test_opposite_answers_need_the_same_questions(model, sides):
 
 def test_the_monitor_sees_an_update_along_a_direction_and_not_chance(model, sides):
     w = contrastive_delta(model, *sides, where="blocks", recipe=RECIPE)
-    monitor = Monitor(model, {"behaviour": w, "unrelated": random_delta(w, seed=99)}, nulls=4)
+    monitor = Monitor(model, {"behaviour": w, "unrelated": w.random_like(99)}, nulls=4)
     assert monitor(0) == {"behaviour": 0.0, "unrelated": 0.0}
-    add_delta(model, WeightDelta(w.parts, "w"), 0.3)
+    bake(model, shift_weights(w).at(0.3))
     found = monitor(1)
     assert found["behaviour"] == pytest.approx(1, abs=1e-3)
     assert abs(found["unrelated"]) < 0.05
@@ -134,7 +137,7 @@ def test_checkpoints_on_disk_give_what_the_model_gives(tiny_llama_dir, tmp_path,
     model = load_model(tiny_llama_dir)
     w = contrastive_delta(model, *sides, where="blocks", recipe=RECIPE)
     other = finetune(model, sides[0], "blocks", recipe=RECIPE)
-    folders = [bake_delta(tiny_llama_dir, other, tmp_path / f"c{k}", strength=k) for k in (0.5, 1.0)]
+    folders = [export(tiny_llama_dir, shift_weights(other).at(k), tmp_path / f"c{k}") for k in (0.5, 1.0)]
     table = watch_checkpoints(tiny_llama_dir, folders, {"behaviour": w}, nulls=2)
     own = table[table["kind"] == "direction"]["cosine"].tolist()
     assert own == pytest.approx([other.cosine(w)] * 2, abs=1e-3)

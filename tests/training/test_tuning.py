@@ -6,13 +6,16 @@ import pytest
 import torch
 from reference.masked_gradient import finetune_with_masked_gradients
 
-from mechsurgery import Circuit, load_model
-from mechsurgery.deltas import NEURON_AXES, Rows, WeightDelta
+from mechsurgery.delta_parts import Rows
 from mechsurgery.errors import InputError, MismatchError, PromptError
-from mechsurgery.intervention.weights import add_delta, bake_delta, with_delta
-from mechsurgery.models import sites
+from mechsurgery.intervention import applied, bake, export, shift_weights
+from mechsurgery.intervention.weights import shifted_weights
+from mechsurgery.models import load_model, sites
+from mechsurgery.names import NEURON_AXES
 from mechsurgery.prompts import CompletionPairs, Examples
-from mechsurgery.training.tuning import LoRA, Recipe, finetune, loss_of
+from mechsurgery.training import LoRA, Neurons, Recipe, Safeguards, finetune
+from mechsurgery.training.losses import divergence_from, loss_of
+from mechsurgery.units import Circuit
 
 STEPS = 50
 
@@ -57,7 +60,7 @@ def test_untouched_weights_are_bit_identical(model, name):
     delta = finetune(model, examples(), circuit, recipe=RECIPES[name])
     assert all(torch.equal(p, before[n]) for n, p in model.named_parameters())
     assert not any(p.requires_grad for p in model.parameters())
-    add_delta(model, delta)
+    bake(model, shift_weights(delta))
     indices = {layer: circuit.units[site][0] for layer, site in enumerate(circuit.units)}
     changed = 0
     for key, after in model.named_parameters():
@@ -91,7 +94,7 @@ def test_the_same_check_fails_for_a_masked_gradient(model):
 @pytest.mark.parametrize(("train", "leaves"), [("write", {"W_out"}), ("read", {"W_in", "W_gate"})])
 def test_only_what_is_asked_for_is_trained(model, train, leaves):
     circuit = circuit_of(model, layers=[1])
-    delta = finetune(model, examples(), circuit, train=train, recipe=Recipe(steps=4))
+    delta = finetune(model, examples(), Neurons(circuit, train), recipe=Recipe(steps=4))
     assert {name.split(".")[-1] for name in delta.parts} == leaves
     assert all(isinstance(part, Rows) and part.index.tolist() == [1, 3] for part in delta.parts.values())
     assert delta.info["n_trained"] == len(leaves) * len(circuit) * model.cfg.d_model
@@ -133,7 +136,7 @@ def test_rivals_train_what_they_say_and_leave_the_model(model, name):
     assert all(torch.equal(p, before[n]) for n, p in model.named_parameters())
     assert {n: type(m) for n, m in model.named_modules()} == kinds
     loss = float(loss_of(model, examples()))
-    with with_delta(model, delta):
+    with applied(model, shift_weights(delta)):
         assert float(loss_of(model, examples())) < loss
 
 
@@ -145,59 +148,29 @@ def test_the_delta_is_what_training_saw(model):
         seen["loss"] = float(loss_of(own, data))
         return 1.0
 
+    recipe = Recipe(steps=10, lr=1e-2, validate_every=10)
     for where in (circuit_of(model), LoRA(4)):
-        delta = finetune(model, data, where, recipe=Recipe(steps=10, lr=1e-2, validate_every=10), capability=watch)
-        with with_delta(model, delta):
+        delta = finetune(model, data, where, recipe=recipe, safeguards=Safeguards(capability=watch))
+        with applied(model, shift_weights(delta)):
             assert float(loss_of(model, data)) == pytest.approx(seen["loss"], rel=1e-5)
 
 
-def test_a_delta_is_applied_and_taken_back_exactly_in_every_dtype(tiny_llama_dir):
-    delta = finetune(load_model(tiny_llama_dir), examples(), LoRA(4), recipe=Recipe(steps=4, lr=1e-2))
-    ids = torch.tensor([[5, 6, 7, 8]])
-    for dtype in ("float32", "bfloat16"):
-        model = load_model(tiny_llama_dir, dtype=dtype)
-        own = WeightDelta(delta.parts, "own", {})
-        before, logits = weights(model), model(ids)
-        with with_delta(model, own, 2.0) as applied:
-            assert not torch.equal(model(ids), logits)
-            applied.set(-1.0)
-            applied.set(0.0)
-            assert torch.equal(model(ids), logits)
-            applied.set(0.5)
-        with pytest.raises(ZeroDivisionError), with_delta(model, own, 2.0):
-            1 / 0  # noqa: B018
-        assert all(torch.equal(p, before[n]) for n, p in model.named_parameters())
-
-
 @pytest.mark.parametrize("family", ["llama", "qwen2", "gemma2", "gpt2", "neox"])
-def test_applied_baked_and_reloaded_logits_agree(tiny_checkpoint, tmp_path, family):
+def test_applied_exported_and_reloaded_logits_agree(tiny_checkpoint, tmp_path, family):
     from transformers import AutoModelForCausalLM
 
     source = tiny_checkpoint(family)
     model = load_model(source)
-    circuit = circuit_of(model, layers=[0])
-    made = finetune(model, examples(), circuit, recipe=Recipe(steps=3, lr=1e-2))
-    made = made + finetune(model, examples(), LoRA(2), recipe=Recipe(steps=3, lr=1e-2))
+    delta = finetune(model, examples(), circuit_of(model, layers=[0]), recipe=Recipe(steps=3, lr=1e-2))
+    delta = delta + finetune(model, examples(), LoRA(2), recipe=Recipe(steps=3, lr=1e-2))
+    run = shift_weights(delta).at(1.5)
     ids = torch.randint(5, 300, (2, 7), generator=torch.Generator().manual_seed(0))
-    with with_delta(model, made, 1.5), torch.no_grad():
+    with applied(model, run), torch.no_grad():
         expected = model(ids)
-    baked = bake_delta(source, made, tmp_path / "baked", strength=1.5)
-    plain = AutoModelForCausalLM.from_pretrained(baked, dtype=torch.float32).eval()
+    plain = AutoModelForCausalLM.from_pretrained(export(source, run, tmp_path / "out"), dtype=torch.float32).eval()
     with torch.no_grad():
         torch.testing.assert_close(plain(ids).logits, expected, atol=2e-4, rtol=1e-3)
         assert (expected - model(ids)).abs().max() > 1e-3
-    with pytest.raises(InputError, match="exists"):
-        bake_delta(source, made, tmp_path / "baked")
-
-
-def test_a_bake_that_fails_leaves_no_directory(tiny_llama_dir, tmp_path, model, tiny_checkpoint):
-    delta = finetune(model, examples(), circuit_of(model), recipe=Recipe(steps=2))
-    other = tiny_checkpoint("llama", num_hidden_layers=2)
-    if model.cfg.n_layers > 2:
-        with pytest.raises(MismatchError, match="another model"):
-            bake_delta(other, delta, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-    assert not list(tmp_path.glob(".out*"))
 
 
 def test_a_killed_run_continues_as_if_undisturbed(model, tmp_path, monkeypatch):
@@ -223,27 +196,40 @@ def test_a_killed_run_continues_as_if_undisturbed(model, tmp_path, monkeypatch):
     assert [row["loss"] for row in resumed.info["curve"]] == [row["loss"] for row in whole.info["curve"]]
     for name, part in whole.parts.items():
         assert torch.equal(part.dense(), resumed.parts[name].dense())
-    with pytest.raises(InputError, match="another run"):
-        finetune(model, data, circuit, recipe=recipe, folder=tmp_path, seed=1)
+    others = [
+        {"seed": 1},
+        {"safeguards": Safeguards(neutral=data)},
+        {"safeguards": Safeguards(validation=data)},
+        {"safeguards": Safeguards(capability=lambda own: 1.0)},
+        {"safeguards": Safeguards(floor=0.5)},
+        {"where": Neurons(circuit, "write")},
+    ]
+    for other in others:
+        with pytest.raises(InputError, match="another run"):
+            finetune(model, data, **({"where": circuit, "recipe": recipe, "folder": tmp_path} | other))
+    same = finetune(model, data, Neurons(circuit), recipe=recipe, folder=tmp_path)
+    assert same.digest == resumed.digest
 
 
 def test_validation_stops_early_and_keeps_the_best(model):
     data, held = examples(8), examples(8, seed=9)
     recipe = Recipe(steps=200, lr=5e-2, validate_every=5, patience=3, decay=False)
-    delta = finetune(model, data, "mlp", recipe=recipe, validation=held)
+    delta = finetune(model, data, "mlp", recipe=recipe, safeguards=Safeguards(validation=held))
     assert "no lower validation loss" in delta.info["stopped"]
     losses = [row["validation"] for row in delta.info["curve"] if "validation" in row]
-    with with_delta(model, delta):
+    with applied(model, shift_weights(delta)):
         assert float(loss_of(model, held)) == pytest.approx(min(losses), rel=1e-4)
 
 
 def test_a_state_below_the_capability_floor_is_never_kept(model):
     values = iter([1.0, 0.2, 0.1])
     recipe = Recipe(steps=60, lr=1e-2, validate_every=5, patience=2)
-    able = {"capability": lambda own: next(values), "floor": 0.5}
-    delta = finetune(model, examples(), circuit_of(model), recipe=recipe, **able)
+    able = Safeguards(capability=lambda own: next(values), floor=0.5)
+    delta = finetune(model, examples(), circuit_of(model), recipe=recipe, safeguards=able)
     assert "capability below 0.5" in delta.info["stopped"]
-    five = finetune(model, examples(), circuit_of(model), recipe=recipe, capability=lambda own: 1.0)
+    five = finetune(
+        model, examples(), circuit_of(model), recipe=recipe, safeguards=Safeguards(capability=lambda own: 1.0)
+    )
     assert delta.norm() < five.norm()
     assert delta.norm() > 0
 
@@ -270,8 +256,7 @@ def test_a_broken_loss_stops_and_keeps_the_last_good_state(model, caplog):
         examples(),
         circuit_of(model),
         recipe=Recipe(steps=40, lr=1e-2, validate_every=5, patience=1),
-        validation=None,
-        capability=lambda own: float(len(delta.info["curve"]) > 0),
+        safeguards=Safeguards(capability=lambda own: float(len(delta.info["curve"]) > 0)),
     )
     assert delta.norm() > 0
     assert delta.norm() < ten.norm()
@@ -279,8 +264,9 @@ def test_a_broken_loss_stops_and_keeps_the_last_good_state(model, caplog):
 
 def test_kl_keeps_the_model_near_the_original(model):
     neutral = examples(8, seed=5)
+    guards = Safeguards(neutral=neutral)
     free, held = (
-        finetune(model, examples(), "mlp", recipe=Recipe(steps=30, lr=1e-2, kl_weight=weight), neutral=neutral)
+        finetune(model, examples(), "mlp", recipe=Recipe(steps=30, lr=1e-2, kl_weight=weight), safeguards=guards)
         for weight in (0.0, 5.0)
     )
     assert free.info["curve"][-1]["kl"] == 0
@@ -290,10 +276,27 @@ def test_kl_keeps_the_model_near_the_original(model):
         ids = torch.tensor([neutral.prompts[0] + neutral.completions[0]])
         with torch.no_grad():
             before = model(ids).log_softmax(-1)
-            with with_delta(model, delta):
+            with applied(model, shift_weights(delta)):
                 return float((before.exp() * (before - model(ids).log_softmax(-1))).sum(-1).mean())
 
     assert moved(held) < moved(free) / 2
+
+
+def test_the_divergence_is_the_mean_over_completion_tokens(model):
+    data = Examples(((5, 6, 7), (8, 9)), ((10, 11), (12, 13, 14, 15)))
+    delta = finetune(model, examples(), "mlp", recipe=Recipe(steps=5, lr=1e-2))
+    expected = []
+    for prompt, completion in zip(data.prompts, data.completions):
+        ids = torch.tensor([[*prompt, *completion]])
+        with torch.no_grad():
+            before = model(ids).log_softmax(-1)
+            with applied(model, shift_weights(delta)):
+                kl = (before.exp() * (before - model(ids).log_softmax(-1))).sum(-1)[0]
+        expected += kl[len(prompt) - 1 : -1].tolist()
+    with shifted_weights(model, delta, 1.0) as weights, torch.no_grad():
+        found = float(divergence_from(weights.off, model, data))
+    assert found == pytest.approx(sum(expected) / len(expected), rel=1e-4)
+    assert found > 1e-4
 
 
 def test_dpo_prefers_the_good_completion(model):
@@ -325,8 +328,11 @@ def test_bad_input(model, tiny_checkpoint):
         Recipe(steps=0)
     delta = finetune(model, data, circuit_of(model), recipe=Recipe(steps=2))
     other = load_model(tiny_checkpoint("llama", vocab_size=369))
-    with pytest.raises(MismatchError, match="fingerprint"), with_delta(other, delta):
+    with pytest.raises(MismatchError, match="fingerprint"), applied(other, shift_weights(delta)):
         pass
+    half = load_model(model.cfg.model_name, dtype="bfloat16")
+    with pytest.raises(MismatchError, match="made on float32 weights, this model has bfloat16"):
+        bake(half, shift_weights(delta))
     assert all(p.grad is None and not p.requires_grad for p in model.parameters())
 
 
