@@ -94,9 +94,9 @@ class Trainer:
             trained(self.out, key_of([key, "minus"]), lambda: both().minus),
         )
 
-    def finetune(self, data: Examples, where: LoRA, recipe: Recipe, *, seed: int, name: str) -> WeightDelta:
+    def finetune(self, data: Examples, where: LoRA, recipe: Recipe, *, seed: int) -> WeightDelta:
         """One fine-tune."""
-        make = partial(finetune, self.model, data, where, recipe=recipe, seed=seed, name=name)
+        make = partial(finetune, self.model, data, where, recipe=recipe, seed=seed)
         return trained(self.out, key_of([self.key(data, where=where, recipe=recipe), seed]), make)
 
     def sides(self, behaviour: Behaviour) -> list[Examples]:
@@ -126,7 +126,7 @@ def steering(trainer: Trainer, behaviour: Behaviour, generation: Generation) -> 
     w = shift_weights(contrast.delta, name=CONTRASTIVE)
     recipe, lora = trainer.recipe(longer), settings.lora(settings.rank)
     positive = trainer.sides(behaviour)[0]
-    again = trainer.finetune(positive, lora, recipe, seed=trainer.seed + 1000, name="plus again")
+    again = trainer.finetune(positive, lora, recipe, seed=trainer.seed + 1000)
     runs = [
         *w.at(settings.grid),
         *shift_weights(contrast.plus, name=PLUS).at(settings.grid),
@@ -199,7 +199,7 @@ def repairs(trainer: Trainer, drift: Drift, w: WeightDelta, mixed: WeightDelta) 
     data = task_examples(trainer.model, drift.task, settings, trainer.template, seed=seed)
     recipe = settings.recipe(settings.task_steps, settings.task_steps)
     tune = partial(trainer.finetune, where=settings.lora(settings.task_rank), recipe=recipe, seed=seed)
-    spoilt = shift_weights(tune(data, name=drift.task.name), name=f"{AFTER}, seed {seed}", pushes=drift.pushes)
+    spoilt = shift_weights(tune(data), name=f"{AFTER}, seed {seed}", pushes=drift.pushes)
     yield Trial(spoilt, AFTER, 0.0, seed)
     remedy_w = shift_weights(w, name=CONTRASTIVE)
     random = replace(remedy_w.random_like(seed), name=RANDOM)
@@ -211,5 +211,4 @@ def repairs(trainer: Trainer, drift: Drift, w: WeightDelta, mixed: WeightDelta) 
             yield Trial(replace(both, name=names[remedy.name], control_of=control_of), remedy.name, k, seed)
     with_it, without = trainer.sides(drift.behaviour)
     good = (without if drift.pushes > 0 else with_it).take(max(2, settings.n_task // 6), seed=seed)
-    joint = tune(data + good, name=JOINT)
-    yield Trial(shift_weights(joint, name=f"{JOINT}, seed {seed}", pushes=0), JOINT, 0.0, seed)
+    yield Trial(shift_weights(tune(data + good), name=f"{JOINT}, seed {seed}", pushes=0), JOINT, 0.0, seed)

@@ -16,7 +16,7 @@ from ...models.protocol import Model
 from ...organisms.tasks import FineTune
 from ...prompts import encode, response_text
 from ...training.monitor import Monitor
-from ...training.tuning import Recipe, finetune
+from ...training.tuning import Recipe, Safeguards, finetune
 from .data import Behaviour
 from .methods import Trainer, task_examples
 
@@ -44,7 +44,7 @@ def watch(
         monitor = Monitor(model, directions, nulls=settings.nulls, seed=seed)
         look = partial(_look, monitor=monitor, behaviours=behaviours, generation=generation, recipe=recipe)
         look(model)
-        finetune(model, data, lora, recipe=recipe, seed=seed, capability=look)
+        finetune(model, data, lora, recipe=recipe, seed=seed, safeguards=Safeguards(capability=look))
         shards.write(key, monitor.table)
     return shards.read(key).assign(task=kind.name, seed=seed)
 
