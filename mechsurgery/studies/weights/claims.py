@@ -26,6 +26,7 @@ from ...evaluation.verdicts import (
 )
 from .data import SKILL, Behaviour, Drift
 from .methods import ACTIVATIONS, AFTER, CONTRASTIVE, NULLS, ONE_SIDED
+from .summary import BASELINE, at
 from .tables import SKILL_KEPT
 
 #: A change smaller than this is none: of a null direction, of a task.
@@ -40,22 +41,23 @@ Row = dict[str, Any]
 
 def steering_claims(summary: pd.DataFrame, checked: pd.DataFrame, best: pd.Series, behaviour: Behaviour) -> list[Row]:
     """Contrastive beats either side alone, generalises further than activation steering, and nulls do nothing."""
-    rows = summary.set_index(["intervention", "strength", "metric"], drop=False)
-    start = rows.loc[("baseline", 0.0, behaviour.shown), "value"]
+    start = at(summary, BASELINE).loc[behaviour.shown, "value"]
     word = "raises" if behaviour.wanted == "more" else "lowers"
     room = start < CEILING if behaviour.wanted == "more" else start >= LEAST
+    none = not_measurable(f"{100 * start:.1f} % in the unmodified model: nothing to change")
 
     def further(rivals: Sequence[str], metric: str) -> Verdict:
         able = {name: checked.loc[(name, best[name]), behaviour.shown] for name in rivals if pd.notna(best[name])}
-        if not room or pd.isna(best[CONTRASTIVE]) or not able:
-            why = "no strength keeps capability" if room else f"{100 * start:.1f} % in the unmodified model"
-            return not_measurable(why)
+        if not room:
+            return none
+        if pd.isna(best[CONTRASTIVE]) or not able:
+            return not_measurable("no strength keeps capability")
         rival = max(able, key=lambda name: behaviour.sign * able[name])
-        own, other = (rows.loc[(name, best[name], metric)] for name in (CONTRASTIVE, rival))
+        own, other = (at(summary, name, best[name]).loc[metric] for name in (CONTRASTIVE, rival))
         verdict = beats(own, other, up=behaviour.wanted == "more")
         return Verdict(f"{verdict.measured} ({rival})", verdict.verdict)
 
-    nulls = rows[rows["intervention"].isin(NULLS) & (rows["metric"] == behaviour.shown)]
+    nulls = summary[summary["intervention"].isin(NULLS) & (summary["metric"] == behaviour.shown)]
     return [
         further(ONE_SIDED, behaviour.shown).row(
             f"{behaviour.name}: contrastive steering {word} it further than either side alone, at equal capability"
@@ -63,7 +65,9 @@ def steering_claims(summary: pd.DataFrame, checked: pd.DataFrame, best: pd.Serie
         further(ACTIVATIONS, behaviour.elsewhere).row(
             f"{behaviour.name}: on a template never trained on, it {word} it further than activation steering"
         ),
-        nothing_moves(nulls).row(f"{behaviour.name}: null directions change it by less than {100 * MARGIN:g} points"),
+        (nothing_moves(nulls) if room else none).row(
+            f"{behaviour.name}: null directions change it by less than {100 * MARGIN:g} points"
+        ),
     ]
 
 
@@ -86,16 +90,15 @@ def repair_claims(summary: pd.DataFrame, remedied: pd.DataFrame, best: pd.Series
     `remedied` is the summary in which the drifted model stands for the unmodified one.
     """
     name = drift.behaviour.name
-    rows = summary.set_index(["intervention", "strength", "metric"], drop=False)
-    drifted = moves(rows.loc[(AFTER, 0.0, drift.behaviour.shown)], up=drift.pushes > 0, margin=MARGIN)
+    shown = drift.behaviour.shown
+    drifted = moves(at(summary, AFTER).loc[shown], up=drift.pushes > 0, margin=MARGIN)
     if drifted.verdict != HELD:
         repaired = not_measurable("no drift to undo")
     elif CONTRASTIVE not in best:
         repaired = Verdict(f"no strength keeps {SKILL_KEPT:.0%} of the skill", FAILED)
     else:
-        at = remedied.set_index(["intervention", "strength", "metric"]).loc[(CONTRASTIVE, best[CONTRASTIVE])]
-        before = rows.loc[("baseline", 0.0, drift.behaviour.shown), "value"]
-        repaired = undone(at.loc[drift.behaviour.shown], before, at.loc[SKILL], k=best[CONTRASTIVE])
+        rows = at(remedied, CONTRASTIVE, best[CONTRASTIVE])
+        repaired = undone(rows.loc[shown], at(summary, BASELINE).loc[shown, "value"], rows.loc[SKILL])
     return [
         drifted.row(f"{name}: a task in which nobody asked for it moves it by more than {100 * MARGIN:g} points"),
         repaired.row(
@@ -104,13 +107,15 @@ def repair_claims(summary: pd.DataFrame, remedied: pd.DataFrame, best: pd.Series
     ]
 
 
-def undone(shown: pd.Series, before: float, skill: pd.Series, *, k: float) -> Verdict:
+def undone(shown: pd.Series, before: float, skill: pd.Series) -> Verdict:
     """Both rows have the drifted model as their baseline; `before` is the behaviour before the task."""
+    if skill["baseline"] < LEAST:
+        return not_measurable(f"{change(skill)}: the task taught too little of its skill")
     drift = shown["baseline"] - before
     back = sorted(-shown[end] / drift for end in ("difference_low", "difference_high"))
-    kept = [skill[end] / skill["baseline"] if skill["baseline"] else np.nan for end in ("low", "high")]
+    kept = [skill[end] / skill["baseline"] for end in ("low", "high")]
     measured = (
-        f"at k = {k:g}, {change(shown)}: {-shown['difference'] / drift:.0%} of the drift undone "
+        f"at k = {shown['strength']:g}, {change(shown)}: {-shown['difference'] / drift:.0%} of the drift undone "
         f"[{back[0]:.0%}, {back[1]:.0%}]; skill {cell(skill)}, {skill['baseline']:.0%} after the task"
     )
     return Verdict(measured, together([at_least(back[0], back[1], UNDONE), at_least(kept[0], kept[1], SKILL_KEPT)]))

@@ -50,6 +50,12 @@ def summarise_methods(rows: pd.DataFrame) -> pd.DataFrame:
     return summarise(rows).merge(seeds, left_on=_CELL, right_index=True)
 
 
+def at(summary: pd.DataFrame, method: str, k: float = 0.0) -> pd.DataFrame:
+    """The rows of a method at a strength, by metric."""
+    rows = summary[(summary["intervention"] == method) & (summary["strength"] == k)]
+    return rows.set_index("metric", drop=False)
+
+
 def beside(rows: pd.DataFrame, method: str) -> pd.DataFrame:
     """A summary in which one method, at its one strength, stands for the unmodified model; seeds stay paired."""
     own = rows[rows["intervention"] == method].assign(kind="baseline")

@@ -17,7 +17,7 @@ from ...prompts import ContrastSet, load_prompts
 from ...training.monitor import null_band
 from .data import SKILL, Behaviour, Drift
 from .methods import AFTER, Learnt
-from .summary import BASELINE
+from .summary import BASELINE, at
 
 #: Capability may fall by this much, and this share of responses be incoherent, before a strength is too strong.
 TOLERANCE, INCOHERENT = 0.05, 0.1
@@ -51,20 +51,19 @@ def best_repair(checked: pd.DataFrame, drift: Drift) -> pd.Series:
 
 def steering_table(summary: pd.DataFrame, best: pd.Series, behaviour: Behaviour) -> pd.DataFrame:
     """A row for each method at its best strength: behaviour, new template, capability and side effect."""
-    values = summary.set_index(["intervention", "strength", "metric"])
     rows = []
     for method, k in best.items():
         if pd.isna(k):
             rows.append({"behaviour": behaviour.name, "method": method, "note": "no strength within tolerance"})
             continue
-        at = values.loc[(method, k)]
-        row = {"behaviour": behaviour.name, "method": method, "k": k}
+        here = at(summary, method, k)
+        row: dict[str, Any] = {"behaviour": behaviour.name, "method": method, "k": k}
         for title, metric in (("shown", behaviour.shown), ("new template", behaviour.elsewhere)):
-            cells = at.loc[metric, ["value", "low", "high"]]
+            cells = here.loc[metric, ["value", "low", "high"]]
             row |= dict(zip((title, f"{title}, low", f"{title}, high"), cells, strict=True))
-        row["capability lost"] = -at.loc[list(behaviour.capability), "difference"].min()
-        row |= {"side effect": behaviour.side_effect, "side effect shown": at.loc[behaviour.side_effect, "value"]}
-        rows.append(row | {"n": at.loc[behaviour.shown, "n"], "seeds": at.loc[behaviour.shown, "seeds"]})
+        row["capability lost"] = -here.loc[list(behaviour.capability), "difference"].min()
+        row |= {"side effect": behaviour.side_effect, "side effect shown": here.loc[behaviour.side_effect, "value"]}
+        rows.append(row | {"n": here.loc[behaviour.shown, "n"], "seeds": here.loc[behaviour.shown, "seeds"]})
     return pd.DataFrame(rows)
 
 
