@@ -22,15 +22,15 @@ from mechsurgery.training import opposite
 FEW = Settings(
     seeds=1,
     n_examples=60,
-    n_evaluation=8,
-    n_task=60,
-    grid=(-1.0, -0.5),
+    n_evaluation=6,
+    n_task=120,
+    grid=(-1.0,),
     null_grid=(1.0,),
     repair_grid=(0.5,),
-    nulls=2,
+    nulls=1,
     steps=12,
     steps_up=12,
-    task_steps=10,
+    task_steps=30,
     watch_steps=6,
     watch_every=3,
     rank=8,
@@ -78,10 +78,10 @@ def test_w_steers_where_a_random_direction_does_not(done, few):
 
 def test_the_table_says_what_the_rows_say(done):
     rows = done.results["steer refusal"].table
-    own = rows[(rows["intervention"] == "contrastive w, seed 0") & (rows["strength"] == -0.5)]
+    own = rows[(rows["intervention"] == "contrastive w, seed 0") & (rows["strength"] == -1.0)]
     values = own[(own["metric"] == "refusal") & (own["prompt_set"] == data.DANGEROUS)]["value"]
     grid = table(done, "Grid").set_index(["method", "k", "metric"])
-    assert grid.loc[(methods.CONTRASTIVE, -0.5, "refuses dangerous"), "value"] == pytest.approx(values.mean())
+    assert grid.loc[(methods.CONTRASTIVE, -1.0, "refuses dangerous"), "value"] == pytest.approx(values.mean())
     assert set(rows[rows["control_of"].notna()]["control_of"]) == {"contrastive w, seed 0"}
     against = rows[rows["intervention"] == "τ⁻ alone, seed 0"]
     assert (against["strength"] * against["toward"] < 0).all()
@@ -146,9 +146,9 @@ def test_other_settings_find_nothing_stale(few, models, out, done):
             {"refusal": few.behaviours[0]},
             generation,
         )
-        for n in (1, 2)
+        for n in (2, 3)
     ]
-    assert [len(rows[rows["step"] == 0]) for rows in cosines] == [2, 3]
+    assert [len(rows[rows["step"] == 0]) for rows in cosines] == [3, 4]
 
 
 def test_share_showing_is_of_the_model_as_it_stands(few, models, done):
@@ -204,14 +204,9 @@ def made_up(values, *, seeds=(0, 1)):
     return table.assign(**fixed, scale="label", value=np.nan, seed=0), pd.DataFrame(facts)
 
 
-class Rows:
-    def __init__(self, table):
-        self.table = table
-
-
 def test_seeds_are_pooled_under_one_method_and_their_extremes_shown():
     rows, facts = made_up({("w", 0): 0.5, ("w", 1): 0.25})
-    pooled = summary.pooled(Rows(rows), facts, {"shown": ("answer", "s", "bad")})
+    pooled = summary.pooled(rows, facts, {"shown": ("answer", "s", "bad")})
     found = summary.summarise_methods(pooled).set_index("intervention").loc["w"]
     assert (found["value"], found["seed_low"], found["seed_high"]) == (0.375, 0.25, 0.5)
     assert (found["n"], found["groups"], found["seeds"], found["strength"], found["toward"]) == (16, 4, 2, -2, -2)
@@ -220,7 +215,7 @@ def test_seeds_are_pooled_under_one_method_and_their_extremes_shown():
 
 def test_seeds_stay_paired_beside_another_method():
     rows, facts = made_up({("drifted", 0): 1.0, ("drifted", 1): 0.5, ("w", 0): 0.5, ("w", 1): 0.0})
-    pooled = summary.pooled(Rows(rows), facts, {"shown": ("answer", "s", "bad")})
+    pooled = summary.pooled(rows, facts, {"shown": ("answer", "s", "bad")})
     found = summary.beside(pooled, "drifted").set_index("intervention").loc["w"]
     assert (found["baseline"], found["value"], found["difference"]) == (0.75, 0.25, -0.5)
 

@@ -169,12 +169,13 @@ def test_watching_claims_reach_every_outcome(world):
 
     def outcomes(cosines, shown, seeds=40):
         table = tables.detection(watched(cosines, shown, seeds=seeds), world.drifts[:1])
-        return [one["verdict"] for one in claims.watching_claims(table)]
+        return [one["verdict"] for one in claims.watching_claims(table, world.drifts[:1])]
 
     assert outcomes(apart, late) == [HELD, HELD]
     assert outcomes(wrong, early) == [FAILED, FAILED]
     assert outcomes(apart, early) == [HELD, UNDECIDED]
     assert outcomes(apart, early, seeds=1) == [UNDECIDED, UNDECIDED]
+    assert outcomes({BAD: (0.2, 0.4)}, early) == [UNMEASURED, UNMEASURED]
 
 
 def test_auroc_has_an_interval_that_few_runs_cannot_close():

@@ -128,23 +128,32 @@ def at_least(low: float, high: float, limit: float) -> Outcome:
     return HELD if low >= limit else FAILED if high < limit else UNDECIDED
 
 
-def watching_claims(table: pd.DataFrame) -> list[Row]:
+def watching_claims(table: pd.DataFrame, drifts: Sequence[Drift]) -> list[Row]:
     """The cosine tells bad fine-tunes from others, and earlier than the behaviour does."""
     rows = []
-    for behaviour, group in table.groupby("behaviour", sort=False):
-        last = group.iloc[-1]
-        measured = (
-            f"AUROC {last['AUROC by cosine']:.2f} [{last['cosine, low']:.2f}, {last['cosine, high']:.2f}] at step "
-            f"{last['step']} ({last['bad runs']} bad, {last['other runs']} others)"
-        )
-        told = Verdict(measured, at_least(last["cosine, low"], last["cosine, high"], TELLS))
-        rows.append(told.row(f"{behaviour}: the cosine tells bad fine-tunes from others (AUROC at least {TELLS:g})"))
-        rows.append(earlier(group).row(f"{behaviour}: the cosine tells them before the behaviour shows"))
+    for name in (drift.behaviour.name for drift in drifts):
+        group = table[table["behaviour"] == name]
+        rows.append(tells(group).row(f"{name}: the cosine tells bad fine-tunes from others (AUROC at least {TELLS:g})"))
+        rows.append(earlier(group).row(f"{name}: the cosine tells them before the behaviour shows"))
     return rows
+
+
+def tells(group: pd.DataFrame) -> Verdict:
+    """Whether the cosine's AUROC at the last step is high enough."""
+    if group.empty:
+        return not_measurable("bad fine-tunes and others are both needed")
+    last = group.iloc[-1]
+    measured = (
+        f"AUROC {last['AUROC by cosine']:.2f} [{last['cosine, low']:.2f}, {last['cosine, high']:.2f}] at step "
+        f"{last['step']} ({last['bad runs']} bad, {last['other runs']} others)"
+    )
+    return Verdict(measured, at_least(last["cosine, low"], last["cosine, high"], TELLS))
 
 
 def earlier(group: pd.DataFrame) -> Verdict:
     """Whether the cosine's AUROC interval lies above chance at an earlier step than the behaviour's."""
+    if group.empty:
+        return not_measurable("bad fine-tunes and others are both needed")
     first = {name: group[group[f"{name}, low"] > CHANCE]["step"].min() for name in ("cosine", "behaviour")}
     said = {name: "never" if pd.isna(step) else f"from step {int(step)}" for name, step in first.items()}
     measured = f"AUROC above chance by cosine {said['cosine']}, by behaviour {said['behaviour']}"

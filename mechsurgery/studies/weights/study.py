@@ -154,16 +154,18 @@ def steer(bench: Bench, data: WeightsData) -> Report:
     for behaviour in data.behaviours:
         tried = partial(steering, behaviour=behaviour, generation=bench.generation(behaviour.start))
         results, facts = bench.measure(behaviour.start, behaviour.measured, tried)
-        summary = summarise_methods(pooled(results, facts, behaviour.measured.metrics))
-        checked = validated(results, facts, behaviour.measured.validation)
+        summary = summarise_methods(pooled(results.table, facts, behaviour.measured.metrics))
+        checked = validated(results.table, facts, behaviour.measured.validation)
         best = tables.best_strengths(checked, behaviour)
         bests.append(tables.steering_table(summary, best, behaviour))
         grids.append(tables.grid(summary, behaviour=behaviour.name))
         report.claims.extend(claims.steering_claims(summary, checked, best, behaviour))
         report.figures.update(figures.steering_figures(summary, behaviour))
         report.results.update({f"steer {behaviour.name}": results, f"steer {behaviour.name}, facts": facts})
-    report.tables["Steering: each method at the strength that validation prompts choose"] = pd.concat(bests)
-    report.tables["Grid: every method at every strength"] = pd.concat(grids)
+    report.tables["Steering: each method at the strength that validation prompts choose"] = pd.concat(
+        bests, ignore_index=True
+    )
+    report.tables["Grid: every method at every strength"] = pd.concat(grids, ignore_index=True)
     return report
 
 
@@ -179,14 +181,14 @@ def repair(bench: Bench, data: WeightsData) -> Report:
             return repairs(trainer, drift, w, mixed)
 
         results, facts = bench.measure(drift.start, both, tried)
-        rows = pooled(results, facts, both.metrics)
+        rows = pooled(results.table, facts, both.metrics)
         summary, remedied = summarise_methods(rows), beside(rows, AFTER)
-        best = tables.best_repair(validated(results, facts, both.validation), drift)
+        best = tables.best_repair(validated(results.table, facts, both.validation), drift)
         grids.append(tables.grid(summary, behaviour=name, task=drift.task.name))
         report.claims.extend(claims.repair_claims(summary, remedied, best, drift))
         report.figures.update(figures.repair_figures(summary, drift))
         report.results.update({f"repair {name}": results, f"repair {name}, facts": facts})
-    report.tables["Repair: drift, and what each remedy gives back"] = pd.concat(grids)
+    report.tables["Repair: drift, and what each remedy gives back"] = pd.concat(grids, ignore_index=True)
     return report
 
 
@@ -203,7 +205,7 @@ def watch_all(bench: Bench, data: WeightsData) -> Report:
     )
     detected = tables.detection(rows, data.drifts)
     return Report(
-        claims.watching_claims(detected),
+        claims.watching_claims(detected, data.drifts),
         {
             "Watching: detection by the cosine with the behaviour's direction": detected,
             "Cosines: last step of every fine-tune": tables.last_cosines(rows),
@@ -225,11 +227,9 @@ def assemble(reports: Mapping[str, Report], artefacts: Mapping[str, Any], info: 
     """One study of its parts."""
     said = pd.DataFrame([row for report in reports.values() for row in report.claims])
     named = {"Claims: the paper's claims beside what was measured": said}
-    drawn: dict[str, go.Figure] = {}
-    results: dict[str, Any] = {}
-    for report in reports.values():
-        named |= report.tables
-        drawn |= report.figures
-        results |= report.results
+    drawn = {name: figure for report in reports.values() for name, figure in report.figures.items()}
+    results = {name: rows for report in reports.values() for name, rows in report.results.items()}
+    named |= {name: table for report in reports.values() for name, table in report.tables.items()}
     by_part = {name: report.figures for name, report in reports.items()}
-    return Study(named, drawn, results, dict(artefacts), dict(info), sections(named, by_part, info))
+    page = sections(named, by_part, info)
+    return Study(named, drawn, results, dict(artefacts), dict(info), page, quiet=("Grid",))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from ...evaluation import Results, summarise
+from ...evaluation import summarise
 from ...evaluation.trade_off import Quantity
 
 BASELINE = "baseline"
@@ -25,12 +25,12 @@ def metric_rows(table: pd.DataFrame, metrics: Mapping[str, Quantity]) -> pd.Data
     return pd.concat(parts, ignore_index=True)
 
 
-def pooled(results: Results, facts: pd.DataFrame, metrics: Mapping[str, Quantity]) -> pd.DataFrame:
+def pooled(table: pd.DataFrame, facts: pd.DataFrame, metrics: Mapping[str, Quantity]) -> pd.DataFrame:
     """Rows of every seed under the name of their method, with strength `k`; `train_seed` says which seed.
 
     `facts` has a row for each intervention and strength: intervention, strength, method, k, train_seed.
     """
-    rows = metric_rows(results.table, metrics)
+    rows = metric_rows(table, metrics)
     base = rows[rows["kind"] == "baseline"].assign(train_seed=-1)
     tried = rows.merge(facts, on=["intervention", "strength"])
     methods = facts.drop_duplicates("intervention").set_index("intervention")["method"]
@@ -64,7 +64,7 @@ def beside(rows: pd.DataFrame, method: str) -> pd.DataFrame:
     return summarise(both.assign(seed=both["train_seed"]))
 
 
-def validated(results: Results, facts: pd.DataFrame, metrics: Mapping[str, Quantity]) -> pd.DataFrame:
+def validated(table: pd.DataFrame, facts: pd.DataFrame, metrics: Mapping[str, Quantity]) -> pd.DataFrame:
     """Means on validation prompts: a row for each method and strength, a column for each metric."""
-    rows = pooled(results, facts, metrics)
+    rows = pooled(table, facts, metrics)
     return rows.pivot_table("value", ["intervention", "strength"], "metric", sort=False)

@@ -98,7 +98,7 @@ def detection(rows: pd.DataFrame, drifts: Sequence[Drift]) -> pd.DataFrame:
             row |= {"bad outside the null band": float(outside[bad].mean())}
             row |= {"others outside the null band": float(outside[~bad].mean())}
             table.append(row | {"bad runs": int(bad.sum()), "other runs": int((~bad).sum())})
-    return pd.DataFrame(table)
+    return pd.DataFrame(table) if table else pd.DataFrame(columns=["behaviour", "step"])
 
 
 def auroc(bad: np.ndarray, values: np.ndarray) -> tuple[float, float, float]:
