@@ -10,6 +10,7 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -95,9 +96,9 @@ class WeightDelta:
             for name, length in lengths.items()
         }
 
-    @property
+    @cached_property
     def digest(self) -> str:
-        """SHA-256 of the differences and of the model they belong to; the name does not enter."""
+        """SHA-256 of the differences and of the model they belong to; the name does not enter. Computed once."""
         digest = hashlib.sha256(str(self.info.get("fingerprint")).encode())
         for name, part in sorted(self.parts.items()):
             for key, tensor in part.tensors().items():

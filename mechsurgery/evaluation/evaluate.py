@@ -56,7 +56,7 @@ def evaluate(
     """
     sets = {prompts.name: prompts} if isinstance(prompts, PromptSet) else dict(prompts)
     settings = generation or Generation()
-    runs = [BASELINE, *with_controls(interventions, controls)]
+    runs = [BASELINE, *with_controls(_flat(interventions), controls)]
     deciding = _grades_of(sets, grades)
     _check(model, sets, discovery, runs, kl_on)
     facts = {"model": str(model.cfg.model_name), "fingerprint": sites.fingerprint(model)}
@@ -67,6 +67,13 @@ def evaluate(
     if folder is not None:
         results.save(folder)
     return results
+
+
+def _flat(interventions: Any) -> list[Intervention]:
+    given = [] if isinstance(interventions, Intervention) else list(interventions)
+    if isinstance(interventions, Intervention) or not all(isinstance(run, Intervention) for run in given):
+        raise InputError("interventions must be a flat list; give [run], and *run.at([…]) for a sweep among others")
+    return given
 
 
 def _grades_of(sets: Mapping[str, PromptSet], grades: Grades) -> dict[str, Sequence[Grade]]:

@@ -52,8 +52,14 @@ class Generation:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "seeds", tuple(self.seeds))
-        if not self.seeds:
-            raise InputError("no seed: give at least one, such as seeds=(0,)")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            wrong = f"seeds={self.seeds} hold one twice" if self.seeds else "no seed"
+            raise InputError(f"{wrong}: give at least one, such as seeds=(0,), and each once")
+        if self.max_new_tokens < 1 or self.max_rows < 1 or not 0 <= self.temperature < float("inf"):
+            raise InputError(
+                f"max_new_tokens={self.max_new_tokens} and max_rows={self.max_rows} must be at least 1, "
+                f"temperature={self.temperature} at least 0 and finite"
+            )
         if self.temperature == 0 and len(self.seeds) > 1:
             raise InputError(
                 f"greedy decoding is the same for every seed; give one seed or a temperature, not {self.seeds}"

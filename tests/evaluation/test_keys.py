@@ -1,14 +1,32 @@
 """Kept rows are found only by all they depend on; what would mislead is refused, before anything runs, or missing."""
 
+from inspect import unwrap
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
-from mechsurgery import Circuit, Direction, Generation, Grade, PromptSet, ablate, applied, evaluate, scale, steer
+from mechsurgery import (
+    Circuit,
+    Direction,
+    Generation,
+    Grade,
+    PromptSet,
+    Results,
+    ablate,
+    applied,
+    evaluate,
+    scale,
+    shift_weights,
+    steer,
+)
+from mechsurgery.deltas import Dense, WeightDelta
 from mechsurgery.errors import InputError, PromptError
 from mechsurgery.evaluation import jobs, summarise
 from mechsurgery.evaluation.shards import key_of
-from mechsurgery.models import sites
+from mechsurgery.intervention import bake
+from mechsurgery.models import load_model, sites
 from mechsurgery.prompts import Prompt
 
 FEW = Generation(max_new_tokens=3)
@@ -119,3 +137,53 @@ def test_one_prompt_without_a_grade_in_the_baseline_leaves_the_others_paired(tin
     assert (cell["n"], cell["baseline"]) == (len(contrast.positive), before)
     assert cell["difference"] == pytest.approx(others.loc[others["kind"] != "baseline", "value"].mean() - before)
     assert 0 < cell["p_value"] <= 1
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"seeds": (0, 0), "temperature": 1.0},
+        {"seeds": ()},
+        {"max_rows": 0},
+        {"max_new_tokens": 0},
+        {"temperature": -1.0},
+        {"temperature": float("nan")},
+    ],
+)
+def test_settings_that_mean_nothing_are_refused_when_they_are_made(wrong):
+    with pytest.raises(InputError):
+        Generation(**wrong)
+
+
+def test_a_sweep_inside_the_list_of_interventions_is_said_to_be_one(tiny_llama, contrast, circuit):
+    with pytest.raises(InputError, match="flat list"):
+        unwrap(evaluate)(tiny_llama, contrast.positive, [ablate(circuit).at([0.5, 1.0])])
+    with pytest.raises(InputError, match="flat list"):
+        unwrap(evaluate)(tiny_llama, contrast.positive, ablate(circuit))
+
+
+def test_models_of_one_name_and_different_weights_are_kept_apart(tiny_llama_dir, contrast, circuit):
+    """Their rows used to be one cell, of twice as many responses, against the baseline of the last."""
+    model, parts = load_model(tiny_llama_dir), []
+    for _ in range(2):
+        parts.append(evaluate(model, contrast.positive, [ablate(circuit)], generation=FEW))
+        bake(model, scale(circuit, -2.0))
+    both = Results.concatenate(parts).summary()
+    assert both["model"].nunique() == 2
+    for part in parts:
+        alone = part.summary()
+        mark = part.table["fingerprint"].iloc[0]
+        mine = both[both["model"].str.endswith(mark)].reset_index(drop=True)
+        pd.testing.assert_frame_equal(mine.drop(columns="model"), alone.drop(columns="model"))
+    with pytest.raises(InputError, match="different weights"):
+        summarise(pd.concat([part.table for part in parts]))
+
+
+def test_a_large_difference_is_digested_once(tiny_llama, contrast, monkeypatch):
+    """It was at every key: dozens of times in a small sweep, seconds each for a whole model."""
+    read = []
+    tensors = Dense.tensors
+    delta = WeightDelta({"blocks.0.mlp.W_out": Dense(torch.ones_like(tiny_llama.blocks[0].mlp.W_out))})
+    monkeypatch.setattr(Dense, "tensors", lambda part: read.append(1) or tensors(part))
+    evaluate(tiny_llama, contrast.positive, shift_weights(delta).at([1, -1, 0.5]), generation=FEW)
+    assert len(read) == 1
