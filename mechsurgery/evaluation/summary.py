@@ -38,8 +38,8 @@ def summarise(
 
     A cell is a model, intervention, strength and prompt set. Rates and shares of labels have Wilson intervals at the
     effective sample size, numbers a bootstrap interval over groups of prompts; the difference from the unmodified
-    model on the same prompts has an interval of its own and a permutation test over groups. `labels` names the labels
-    that a metric can have, so that those that never occur have a row too.
+    model, on the prompts that could be graded under both, has an interval of its own and a permutation test over
+    groups. `labels` names the labels that a metric can have, so that those that never occur have a row too.
     """
     rows = table if metrics is None else table[table["metric"].isin(metrics)]
     rows = _with_shares(rows, labels or {})
@@ -71,8 +71,10 @@ def _cell(scale: Any, rows: pd.DataFrame) -> dict[str, Any]:
         "difference_high": np.nan,
         "p_value": np.nan,
     }
-    if np.isnan(before).any():
+    paired = ~np.isnan(before)
+    if not paired.any():
         return cell
+    values, before, groups = values[paired], before[paired], groups[paired]
     change = difference_interval(values, before, groups, scale=scale)
     return cell | {
         "baseline": before.mean(),

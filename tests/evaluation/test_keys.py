@@ -6,7 +6,7 @@ import torch
 
 from mechsurgery import Circuit, Direction, Generation, Grade, PromptSet, ablate, applied, evaluate, scale, steer
 from mechsurgery.errors import InputError, PromptError
-from mechsurgery.evaluation import jobs
+from mechsurgery.evaluation import jobs, summarise
 from mechsurgery.evaluation.shards import key_of
 from mechsurgery.models import sites
 from mechsurgery.prompts import Prompt
@@ -103,3 +103,19 @@ def test_kept_judgements_depend_on_all_that_a_judge_is_shown(tiny_llama, tmp_pat
 
     assert (judged("yes"), judged("no"), judged("yes")) == ([1.0], [0.0], [1.0])
     assert asked == ["yes", "no"]
+
+
+def test_one_prompt_without_a_grade_in_the_baseline_leaves_the_others_paired(tiny_llama, contrast, circuit):
+    """It used to leave the whole cell without a baseline, a difference and a p-value."""
+    first = contrast.positive.ids[0]
+    long = Grade("long", "1", lambda prompt, text: None if prompt.id == first else len(text) > 8)
+    results = evaluate(tiny_llama, contrast.positive, [scale(circuit, -3.0)], grades=[long], generation=FEW)
+    table = results.table[results.table["metric"] == "long"].copy()
+    changed = table["kind"] != "baseline"
+    table.loc[changed & (table["prompt_id"] == first), "value"] = 1.0
+    _, cell = (row for _, row in summarise(table).iterrows())
+    others = table[table["prompt_id"] != first]
+    before = others.loc[others["kind"] == "baseline", "value"].mean()
+    assert (cell["n"], cell["baseline"]) == (len(contrast.positive), before)
+    assert cell["difference"] == pytest.approx(others.loc[others["kind"] != "baseline", "value"].mean() - before)
+    assert 0 < cell["p_value"] <= 1
