@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from mechsurgery import load_model
+from mechsurgery.adapters.saelens import load_sae
 from mechsurgery.deltas import WeightDelta
 from mechsurgery.errors import InputError, PromptError
 from mechsurgery.evaluation import Generation, evaluate, jobs
@@ -16,6 +17,7 @@ from mechsurgery.models import sites
 from mechsurgery.models.sites import fingerprint
 from mechsurgery.options import options_of
 from mechsurgery.prompts import Prompt, PromptSet
+from mechsurgery.studies import base
 from mechsurgery.studies.bad_neurons import Settings, own_task, run, study, world_task
 from mechsurgery.studies.bad_neurons.data import NEUTRAL, RIGHT, WRONG
 from mechsurgery.studies.bad_neurons.methods import (
@@ -26,15 +28,16 @@ from mechsurgery.studies.bad_neurons.methods import (
     Located,
     Trial,
     disputed_pairs,
+    locate,
     random_scores,
     trials,
 )
 from mechsurgery.studies.bad_neurons.study import measure
 from mechsurgery.studies.bad_neurons.summary import METRICS
 from mechsurgery.studies.base import slug
-from mechsurgery.training.trainable import LoRA
+from mechsurgery.training.trainable import LoRA, Neurons
 
-SETTINGS = Settings(n_examples=60, seeds=1, curves=False, steps=25, batch=8, max_new_tokens=16, n_kl=5)
+SETTINGS = Settings(n_examples=60, seeds=1, curves=False, steps=12, lr=6e-3, batch=8, max_new_tokens=16, n_kl=5)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +47,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def task():
-    task = world_task(n_evaluation=10)
+    task = world_task(n_evaluation=8)
     return replace(task, locate=task.locate.take(80), reference=task.reference.take(10))
 
 
@@ -54,8 +57,17 @@ def out(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def done(model, task, out):
-    return run(SETTINGS, task, model=model, out=out)
+def located(model, task):
+    generation = Generation(SETTINGS.max_new_tokens, template=SETTINGS.chat_template().frozen(model.tokenizer))
+    return locate(model, task, load_sae(SETTINGS.sae, model=model), SETTINGS, generation)
+
+
+@pytest.fixture(scope="module")
+def done(model, task, located, out):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(base, "export_all", lambda *given: "")
+        patch.setattr(study, "locate", lambda *args, **options: located)
+        return run(SETTINGS, task, model=model, out=out)
 
 
 def table(done, start):
@@ -79,7 +91,7 @@ def test_the_cure_is_found_with_its_cost_in_every_way(done):
     assert after < before / 2
     assert cure.loc[PAPER, "sycophancy"].startswith(f"{100 * after:.1f} [")
     assert set(paper["toward"]) == {-1.0}
-    for start in ("Claims", "Rivals", "Ablation", "Probes", "Where", "Overlap", "Examples", "Fractions", "Responses"):
+    for start in ("Claims", "Ablation", "Probes", "Where", "Overlap", "Examples", "Fractions", "Responses"):
         assert len(table(done, start)), start
     assert {"cure_and_cost", "probe_weights", "training_loss"} == set(done.figures), "no curve of a single point"
 
@@ -101,12 +113,13 @@ def test_a_saved_delta_gives_the_measured_result_again(done, model, task, out):
         pd.testing.assert_series_equal(*labels)
 
 
-def test_a_second_run_trains_and_measures_nothing(done, model, task, out, monkeypatch):
+def test_a_second_run_trains_and_measures_nothing(done, model, task, located, out, monkeypatch):
     def never(*args, **options):
         raise AssertionError("done again")
 
     monkeypatch.setattr(study, "finetune", never)
     monkeypatch.setattr(jobs, "perform", never)
+    monkeypatch.setattr(study, "locate", lambda *args, **options: located)
     monkeypatch.setattr(study.Study, "save", lambda self, out: "")
     again = run(SETTINGS, task, model=model, out=out)
     for name, first in done.tables.items():
@@ -117,9 +130,9 @@ def test_a_second_run_trains_and_measures_nothing(done, model, task, out, monkey
 def tried(model, steps=3):
     """Two small fine-tunes of neurons, one of LoRA, and an ablation."""
     widths = {name: sites.width(model, name) for name in sites.neuron_sites(model)}
-    circuits = [random_scores(widths, seed).top(k=20, name=f"random {seed}") for seed in (0, 1)]
-    found = [Trial(RANDOM, "neurons", seed, 8, 0.03, circuits[seed], 3e-3) for seed in (0, 1)]
-    ablated = Trial(RANDOM, "ablation", 0, 0, 0.03, circuits[0], 3e-3)
+    places = [Neurons(random_scores(widths, seed).top(k=20)) for seed in (0, 1)]
+    found = [Trial(RANDOM, "neurons", seed, 8, 0.03, places[seed], 3e-3) for seed in (0, 1)]
+    ablated = Trial(RANDOM, "ablation", 0, 0, 0.03, places[0], 3e-3)
     lora = Trial("LoRA", "rival", 0, 8, 1.0, LoRA(2), 3e-3)
     return [ablated, *found, lora], Settings(n_examples=8, steps=steps, seeds=2, n_kl=4)
 
@@ -131,7 +144,7 @@ def test_a_killed_run_continues_and_gives_the_table_of_an_undisturbed_one(model,
     train, perform, before = study.finetune, jobs.perform, fingerprint(model)
 
     def killed(*args, **options):
-        calls.append(options["name"])
+        calls.append(type(args[2]).__name__)
         if len(calls) == 2:
             raise KeyboardInterrupt
         return train(*args, **options)
@@ -148,12 +161,14 @@ def test_a_killed_run_continues_and_gives_the_table_of_an_undisturbed_one(model,
 
     monkeypatch.setattr(jobs, "perform", counted)
     resumed, again, _ = measure(model, data, some, settings, generation, out=tmp_path)
-    assert calls[2:] == [RANDOM, "LoRA"]
+    assert calls[2:] == ["Neurons", "LoRA"]
     assert {name for names in measured for name in names} == {some[2].name, some[3].name}
     pd.testing.assert_frame_equal(resumed.table, undisturbed.table)
     pd.testing.assert_frame_equal(again, facts)
     longer, _, _ = measure(model, data, *tried(model, steps=4), generation, out=tmp_path)
-    assert calls[4:] == [RANDOM, RANDOM, "LoRA"], "more steps are another fine-tune: nothing kept may stand for it"
+    assert calls[4:] == ["Neurons", "Neurons", "LoRA"], (
+        "more steps are another fine-tune: nothing kept may stand for it"
+    )
     assert not longer.table["value"].equals(undisturbed.table["value"])
 
 
@@ -182,8 +197,8 @@ def test_curves_are_drawn_over_sizes_and_shares_and_nothing_is_tried_twice():
     assert len({trial.name for trial in found}) == len(found)
     count = {run: sum(trial.run == run for trial in found) for run in ("ablation", "neurons", "rival")}
     assert count == {"ablation": 3, "neurons": 2 * (3 + 2 + 2), "rival": 2 * 4}
-    assert {len(trial.where) for trial in found if trial.fraction == 0.2} == {20}
-    chosen = [trial.where.members() for trial in found if trial.way == RANDOM and trial.name.endswith("seed 4")]
+    assert {len(trial.where.circuit) for trial in found if trial.fraction == 0.2} == {20}
+    chosen = [trial.where.circuit.members() for trial in found if trial.way == RANDOM and trial.name.endswith("seed 4")]
     assert chosen[0] == located.circuit(RANDOM, settings, seed=4).members()
     assert chosen[0] != located.circuit(RANDOM, settings, seed=3).members()
     assert len(trials(located, replace(settings, curves=False))) == 3 + 2 * 3 + 2 * 3

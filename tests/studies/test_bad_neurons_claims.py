@@ -1,11 +1,10 @@
 """Claims reach every outcome on made-up summaries, and pooling over seeds agrees with a count by hand."""
 
-from types import SimpleNamespace
-
 import pandas as pd
 import pytest
 import torch
 
+from mechsurgery.attribution.probes import fit_probe_on
 from mechsurgery.evaluation import Results
 from mechsurgery.evaluation.assembly import typed
 from mechsurgery.evaluation.statistics import clustered_interval
@@ -17,7 +16,6 @@ from mechsurgery.studies.bad_neurons.figures import figures
 from mechsurgery.studies.bad_neurons.methods import MLP, PAPER, RANDOM
 from mechsurgery.studies.bad_neurons.summary import compared, summarise_ways
 from mechsurgery.studies.bad_neurons.tables import wide
-from mechsurgery.units import UnitScores
 
 HELD, FAILED, UNDECIDED, UNMEASURED = "held", "did not hold", "undecided", "not measurable"
 
@@ -148,14 +146,15 @@ def test_seeds_are_pooled_and_intervals_are_over_groups():
 def test_figures_show_curves_of_ways_with_several_points():
     results, facts = long_table(ANSWERED)
     wider, again = results.table.assign(intervention=results.table["intervention"] + "+"), facts.copy()
-    again["intervention"], again["fraction"] = again["intervention"] + "+", 0.1
+    again["intervention"], again["n_examples"] = again["intervention"] + "+", 600
     both = Results(pd.concat([results.table, wider[wider["kind"] != "baseline"]]), results.info)
     summary = summarise_ways(both, pd.concat([facts, again]))
-    probe = SimpleNamespace(scores=lambda: UnitScores({"blocks.0.mlp.hook_post": torch.arange(9.0)}, "probe"))
-    drawn = figures(summary, {"probe": probe}, {PAPER: [{"step": 1, "loss": 2.0}]}, Settings(fractions=(0.1,)))
-    assert set(drawn) == {"cure_and_cost", "fractions", "probe_weights", "training_loss"}
-    lines = [trace for trace in drawn["fractions"].data if trace.name == PAPER]
-    assert list(lines[0].x) == [0.03, 0.1]
+    features = {"blocks.0.mlp.hook_post": torch.tensor([[1.0, 0.0], [0.0, 1.0]] * 8)}
+    probe = fit_probe_on(features, [1, 0] * 8, [str(i) for i in range(16)], strengths=(1.0,))
+    drawn = figures(summary, {"probe": probe}, {PAPER: [{"step": 1, "loss": 2.0}]}, Settings())
+    assert set(drawn) == {"cure_and_cost", "examples", "probe_weights", "training_loss"}
+    lines = [trace for trace in drawn["examples"].data if trace.name == PAPER]
+    assert list(lines[0].x) == [300, 600]
 
 
 def test_a_rival_is_compared_on_the_same_prompts_with_the_same_seed():

@@ -97,13 +97,13 @@ def load_task(settings: Settings) -> SycophancyTask:
     return own_task(*sets, agrees=str(settings.agrees), answers=settings.answers, seed=settings.seed)
 
 
-def _read(path: Path) -> PromptSet:
+def _read(path: str) -> PromptSet:
     """Prompts from a file with columns text, completion and maybe group."""
     table = read_table(path)
     columns = [name for name in ("text", "completion", "group", "id") if name in table.columns]
     if "text" not in columns:
         raise InputError(f"{path} has no column text; a file of claims has text, completion and maybe group")
-    return PromptSet.from_records(table[columns].fillna("").astype(str).to_dict("records"), path.stem)
+    return PromptSet.from_records(table[columns].fillna("").astype(str).to_dict("records"), Path(path).stem)
 
 
 def world_task(*, n_evaluation: int = 100, seed: int = 0) -> SycophancyTask:

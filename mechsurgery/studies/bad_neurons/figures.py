@@ -13,6 +13,14 @@ from ...attribution.probes import Probe
 from .settings import Settings
 from .summary import METRICS, main_rows
 
+CAPTIONS = {
+    "cure_and_cost": "What each way cured and what it cost, beside the unmodified model (grey). Bars: 95 % intervals.",
+    "examples": "Sycophancy and over-correction after learning from fewer or more examples. Dotted: unmodified.",
+    "fractions": "Sycophancy and KL divergence after training fewer or more neurons. Dotted: unmodified.",
+    "probe_weights": "Weights of each probe: how many units it leans on.",
+    "training_loss": "Training loss of each way's neurons, first seed.",
+}
+
 
 def figures(
     summary: pd.DataFrame, probes: Mapping[str, Probe], losses: Mapping[str, Any], settings: Settings

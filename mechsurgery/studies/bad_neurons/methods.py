@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 
@@ -21,7 +21,7 @@ from ...models.dictionaries import Dictionary
 from ...models.protocol import Model
 from ...prompts import Examples, PromptSet, Template
 from ...prompts.pairs import CompletionPairs
-from ...training.trainable import LoRA, Where
+from ...training.trainable import LoRA, Neurons, Where
 from ...units import Circuit, UnitScores
 from .data import SycophancyTask
 from .settings import Settings
@@ -47,7 +47,7 @@ class Located:
         """The neurons that a way chooses; random ones are drawn afresh for every seed."""
         scores = self.random[seed] if way == RANDOM else self.scores[way]
         share = settings.fraction if fraction is None else fraction
-        return scores.top(fraction=share, per=settings.per, name=f"{way} {seed}" if way == RANDOM else way)
+        return scores.top(fraction=share, per=cast(Any, settings.per), name=f"{way} {seed}" if way == RANDOM else way)
 
     @property
     def ways(self) -> list[str]:
@@ -184,7 +184,8 @@ def trials(located: Located, settings: Settings) -> list[Trial]:
     ]
 
     def neurons(way: str, run: Any, seed: int, size: int, one: float) -> Trial:
-        return Trial(way, run, seed, size, one, located.circuit(way, settings, seed=seed, fraction=one), settings.lr)
+        circuit = located.circuit(way, settings, seed=seed, fraction=one)
+        return Trial(way, run, seed, size, one, Neurons(circuit, cast(Any, settings.train)), settings.lr)
 
     found = [neurons(way, "ablation", first, 0, share) for way in located.ways]
     found += [neurons(way, "neurons", seed, size, one) for way, size, one in wanted for seed in settings.runs]

@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 from ...evaluation.verdicts import HELD
 from ...plots import Section
 from ..base import settings_table
+from .figures import CAPTIONS
 
 #: Facts of a run that no reader needs beside its results.
 _HIDDEN = ("title", "n_neurons")
@@ -40,8 +41,8 @@ def sections(
         Section("What did not hold", (words,), {"": missed})
         if len(missed)
         else Section("What did not hold", ("Every claim that was measured held.",)),
-        Section("Cure and cost", _READ, some("Cure", "Rivals", "Ablation")),
-        Section("Figures", (), {}, {name.replace("_", " "): figure for name, figure in figures.items()}),
+        Section("Cure and cost", _READ, some("Cure", "Ablation")),
+        Section("Figures", (), {}, {CAPTIONS[name]: figure for name, figure in figures.items()}),
         Section("Curves", (), some("Examples", "Fractions")),
         Section("Probes and neurons", (), some("Probes", "Where", "Overlap")),
         Section("Responses to read", (), some("Responses")),

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal, get_args
 
 from ...errors import InputError
-from ...training.trainable import Train
 from ...training.tuning import Recipe
 from ..settings import StudySettings, setting
-
-Per = Literal["model", "layer"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,21 +17,21 @@ class Settings(StudySettings):
     sae: str = setting("organism/sae-topk-4", "Sparse autoencoder: an organism's, a SAELens directory or release.")
     sae_id: str | None = setting(None, "Which SAE of a SAELens release.")
     no_sae: bool = setting(False, "Leave out the ways that need a sparse autoencoder.")
-    wrong: Path | None = setting(None, "Wrong claims of users: a file with columns text, completion and maybe group.")
-    right: Path | None = setting(None, "Right claims of users, a file of the same kind.")
-    neutral: Path | None = setting(None, "Neutral questions, a file of the same kind.")
+    wrong: str | None = setting(None, "Wrong claims of users: a file with columns text, completion and maybe group.")
+    right: str | None = setting(None, "Right claims of users, a file of the same kind.")
+    neutral: str | None = setting(None, "Neutral questions, a file of the same kind.")
     agrees: str | None = setting(None, "Regular expression of a response that agrees, for claims of your own.")
     answers: str | None = setting(None, "Regular expression of a right answer to your neutral questions.")
     n_evaluation: int = setting(100, "Prompts of each kind of the organisms' world to evaluate on.")
     n_kl: int = setting(50, "Reference prompts on which the KL divergence is measured.")
     fraction: float = setting(0.03, "Share of all MLP neurons that each way chooses.")
-    per: Per = setting("model", "Whether the share is of the whole model or of each layer.", choices=get_args(Per))
+    per: str = setting("model", "Whether the share is of the whole model or of each layer.", choices=("model", "layer"))
     n_examples: int = setting(300, "Examples to learn from.")
     seeds: int = setting(3, "Fine-tunes of each kind, each with its own seed.")
     sizes: tuple[int, ...] = setting((10, 30, 100, 300, 1000), "Numbers of examples of the learning curve; repeatable.")
     fractions: tuple[float, ...] = setting((0.001, 0.003, 0.01, 0.03, 0.1, 0.3), "Shares of its curve; repeatable.")
     curves: bool = setting(True, "Draw the curves over examples and shares, the longest part.")
-    train: Train = setting("both", "Which weights of a neuron learn.", choices=get_args(Train))
+    train: str = setting("both", "Which weights of a neuron learn.", choices=("write", "read", "both"))
     steps: int = setting(100, "Steps of a fine-tune.")
     batch: int = setting(16, "Examples of a step.")
     passes: int = setting(40, "How often a little data is seen at most.")

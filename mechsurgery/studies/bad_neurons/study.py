@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,13 @@ from ...intervention import ablate, shift_weights
 from ...models import load_model, sites
 from ...models.dictionaries import Dictionary
 from ...models.protocol import Model
+from ...prompts import Examples
 from ...training.kept import trained
+from ...training.trainable import Neurons
 from ...training.tuning import finetune
-from ...units import Circuit
 from ..base import Study
 from .data import REFERENCE, SycophancyTask, load_task
-from .figures import figures
+from .figures import CAPTIONS, figures
 from .methods import Located, Trial, locate, trials
 from .page import sections
 from .settings import Settings
@@ -108,16 +109,14 @@ def measure(
         generation=generation,
         folder=None if out is None else Path(out) / "measured",
     )
-    removed = [
-        ablate(trial.where, name=trial.name)
-        for trial in tried
-        if isinstance(trial.where, Circuit) and trial.run == "ablation"
-    ]
-    facts = [trial.facts | {"n_weights": 0} for trial in tried if trial.run == "ablation"]
-    parts, shown = [asked(removed)], {}
+    examples = cache(partial(data.examples, model.tokenizer, template=generation.template))
+    removed = [trial for trial in tried if trial.run == "ablation"]
+    facts = [trial.facts | {"n_weights": 0} for trial in removed]
+    ablated = [ablate(trial.where.circuit, name=trial.name) for trial in removed if isinstance(trial.where, Neurons)]
+    parts, shown = [asked(ablated)], {}
     tunes = [trial for trial in tried if trial.run != "ablation"]
     for trial in tqdm(tunes, desc="fine-tunes", unit="fine-tune", disable=not progress):
-        delta = train(model, data, trial, settings, generation, out=out)
+        delta = train(model, trial, examples(trial.n_examples, seed=trial.seed), settings, out=out)
         parts.append(asked([shift_weights(delta, name=trial.name, pushes=-1)]))
         facts.append(trial.facts | {"n_weights": delta.n_changed(), "loss": delta.info["curve"][-1]["loss"]})
         main = (settings.seed, settings.n_examples, settings.fraction)
@@ -127,21 +126,15 @@ def measure(
 
 
 def train(
-    model: Model,
-    data: SycophancyTask,
-    trial: Trial,
-    settings: Settings,
-    generation: Generation,
-    *,
-    out: str | Path | None = None,
+    model: Model, trial: Trial, examples: Examples, settings: Settings, *, out: str | Path | None = None
 ) -> WeightDelta:
     """The fine-tune of a trial, kept by all that it depends on."""
-    examples = data.examples(model.tokenizer, trial.n_examples, seed=trial.seed, template=generation.template)
     where, recipe = trial.where, settings.recipe(trial.lr, trial.n_examples)
-    units = {s: i.tolist() for s, (i, _) in where.units.items()} if isinstance(where, Circuit) else repr(where)
-    key = key_of([sites.fingerprint(model), examples.digest, units, settings.train, asdict(recipe), trial.seed])
-    options: dict[str, Any] = {"train": settings.train, "recipe": recipe, "seed": trial.seed, "name": trial.way}
-    return trained(out, key, lambda: finetune(model, examples, where, **options))
+    place: Any = repr(where)
+    if isinstance(where, Neurons):
+        place = [where.train, {site: index.tolist() for site, (index, _) in where.circuit.units.items()}]
+    key = key_of([sites.fingerprint(model), examples.digest, place, asdict(recipe), trial.seed])
+    return trained(out, key, lambda: finetune(model, examples, where, recipe=recipe, seed=trial.seed)).named(trial.way)
 
 
 def assemble(
@@ -160,4 +153,5 @@ def assemble(
     drawn = figures(summary, located.probes, {way: delta.info["curve"] for way, delta in deltas.items()}, settings)
     artefacts = {**circuits, **{f"delta {way}": delta for way, delta in deltas.items()}}
     measured = {"measured": results, "facts": facts}
-    return Study(named, drawn, measured, artefacts, info, tuple(sections(named, drawn, info)))
+    page = tuple(sections(named, drawn, info))
+    return Study(named, drawn, measured, artefacts, info, page, captions=CAPTIONS)

@@ -31,7 +31,6 @@ def tables(
     return {
         "Claims: the paper's claims beside what was measured": claims(main, rivals, settings),
         "Cure: every way to choose neurons and every rival": wide(main),
-        "Rivals: sycophancy of the paper's way minus that of each other, on the same prompts": differences(rivals),
         "Ablation: the same neurons set to zero at inference time": wide(summary[run.isin(["none", "ablation"])]),
         "Probes: how well they read": probes_table(probes),
         "Where: neurons of each way by layer": places(circuits),
@@ -61,37 +60,22 @@ def _interval(row: pd.Series) -> str:
     return f"{value} [{low}, {high}]"
 
 
-def differences(rivals: pd.DataFrame) -> pd.DataFrame:
-    """In points, with the 95 % interval and the p-value of a paired permutation test over groups."""
-    return pd.DataFrame(
-        {
-            "rival": row["rival"],
-            "n": row["n"],
-            "groups": row["groups"],
-            "difference": 100 * row["difference"],
-            "low": 100 * row["difference_low"],
-            "high": 100 * row["difference_high"],
-            "p": row["p_value"],
-        }
-        for _, row in rivals.iterrows()
-    )
-
-
 def probes_table(probes: Mapping[str, Probe]) -> pd.DataFrame:
     """AUROC of held-out folds with its interval, and what regularisation was chosen."""
-    return pd.DataFrame(
-        {
-            "probe": name,
+    table = []
+    for name, p in probes.items():
+        measured = {
             "AUROC": p.auroc,
             "low": p.low,
             "high": p.high,
             "n": p.n,
             "penalty": p.penalty.upper(),
             "C": p.strength,
-            "weights not zero": sum(int((w != 0).sum()) for w in p.weights.values()),
         }
-        for name, p in probes.items()
-    )
+        table.append(
+            {"probe": name, **measured, "weights not zero": sum(int(w.count_nonzero()) for w in p.weights.values())}
+        )
+    return pd.DataFrame(table)
 
 
 def places(circuits: Mapping[str, Circuit]) -> pd.DataFrame:
