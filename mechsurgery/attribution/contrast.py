@@ -32,7 +32,7 @@ from ..errors import InputError, MismatchError, listed
 from ..models import sites
 from ..models.protocol import Model
 from ..names import layer_of
-from ..prompts import ContrastSet, PromptSet
+from ..prompts import ContrastSet, PromptSet, Template
 from ..units import Circuit, UnitScores
 from .statistics import ContrastStatistics, contrast_statistics
 from .universal import universal_neurons
@@ -106,7 +106,7 @@ def _write_factor(model: Model, site: str, value: Tensor, direction: Direction |
 
 
 def mean_difference_direction(
-    model: Model, contrast: ContrastSet, *, layers: list[int] | None = None, template: str = "auto"
+    model: Model, contrast: ContrastSet, *, layers: list[int] | None = None, template: str | Template = "auto"
 ) -> Direction:
     """Mean last-token difference of the residual stream after each layer: the CAA vector.
 
@@ -126,7 +126,7 @@ def locate(
     direction: Direction | None = None,
     universal: PromptSet | Circuit | None = None,
     layers: list[int] | None = None,
-    template: str = "auto",
+    template: str | Template = "auto",
     max_rows: int = 64,
     progress: bool = False,
     **top: Any,

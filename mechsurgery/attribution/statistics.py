@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -21,7 +22,7 @@ from ..models import capture, sites, tokens
 from ..models.dictionaries import Dictionary
 from ..models.protocol import Model
 from ..prompts import ContrastSet, PromptSet
-from ..prompts.chat import encode
+from ..prompts.chat import Template, as_template, encode
 
 
 @dataclass
@@ -106,7 +107,7 @@ def contrast_statistics(
     *,
     at: Sequence[str | Dictionary] | None = None,
     layers: Sequence[int] | None = None,
-    template: str = "auto",
+    template: str | Template = "auto",
     max_rows: int = 64,
     progress: bool = False,
 ) -> ContrastStatistics:
@@ -131,7 +132,7 @@ def contrast_statistics(
         prompts=contrast.digest,
         n_positive=len(contrast.positive),
         n_negative=len(contrast.negative),
-        template=template,
+        template=as_template(template).facts(),
     )
     return ContrastStatistics(sides[0], sides[1], info)
 
@@ -159,7 +160,7 @@ def unit_activations(
     units: Sequence[str | Dictionary],
     *,
     positions: Literal["last", "mean"] = "last",
-    template: str = "auto",
+    template: str | Template = "auto",
     max_rows: int = 64,
 ) -> dict[str, Float[Tensor, "n d"]]:
     """Activations of all units of hook points or dictionaries on every prompt, float32 on the CPU.
@@ -179,14 +180,12 @@ def unit_activations(
 
 
 def last_token_activations(
-    model: Model, prompts: PromptSet, units: dict[str, list[int]], *, template: str = "auto"
-) -> Any:
+    model: Model, prompts: PromptSet, units: dict[str, list[int]], *, template: str | Template = "auto"
+) -> pd.DataFrame:
     """Activations of a few units on every prompt: a pandas table of prompt_id, label, site, neuron, activation.
 
     For looking at single neurons; statistics over whole layers are streamed by `contrast_statistics`.
     """
-    import pandas as pd
-
     if not len(prompts):
         raise PromptError(f"prompt set {prompts.name!r} is empty; give at least one prompt")
     wanted = {site: torch.tensor(index, dtype=torch.long) for site, index in units.items()}

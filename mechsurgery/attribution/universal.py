@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..models import capture, sites, tokens
 from ..models.protocol import Model
 from ..prompts import PromptSet
-from ..prompts.chat import encode
+from ..prompts.chat import Template, encode
 from ..units import Circuit
 
 
@@ -28,7 +28,7 @@ def universal_neurons(
     by: Literal["abs", "positive"] = "abs",
     per: Literal["model", "layer"] = "model",
     layers: list[int] | None = None,
-    template: str = "auto",
+    template: str | Template = "auto",
     max_rows: int = 64,
 ) -> Circuit:
     """Neurons among the top `fraction` of last-token activations on at least `share` of the prompts.

@@ -104,6 +104,7 @@ def tasks_of(model: Any, sets: Mapping[str, PromptSet], settings: Generation, kl
     for name, prompts in sets.items():
         ids = encode(model.tokenizer, prompts, template=settings.template)
         by_letter = any(prompt.choices for prompt in prompts)
+        tokens.check_lengths(ids, model.cfg.n_ctx, 0 if by_letter else settings.max_new_tokens)
         for places in _chunks(ids, settings.max_rows):
             own = tuple(prompts.prompts[i] for i in places), places, [ids[i] for i in places]
             if by_letter:
@@ -112,14 +113,13 @@ def tasks_of(model: Any, sets: Mapping[str, PromptSet], settings: Generation, kl
                 continue
             spoken = {"stops": stops, "max_new_tokens": settings.max_new_tokens, "temperature": settings.temperature}
             opening = settings.opening_tokens(model.tokenizer)
-            for seed in settings.seeds:
-                drawn = (
-                    {"seed": seed, "streams": [_stream(prompt) for prompt in own[0]]} if settings.temperature else {}
-                )
-                facts = _facts("generate", **spoken, **drawn, opening=opening)
+            streams = [_stream(prompt) for prompt in own[0]]
+            drawn = [{"seed": seed, "streams": streams} if settings.temperature else {} for seed in settings.seeds]
+            for seed, draws in zip(settings.seeds, drawn):
+                facts = _facts("generate", **spoken, **draws, opening=opening)
                 tasks.append(Task("generate", name, *own, seed, facts))
             if name in kl_on:
-                tasks.append(Task("kl", name, *own, settings.seeds[0], _facts("kl", **spoken, **drawn)))
+                tasks.append(Task("kl", name, *own, settings.seeds[0], _facts("kl", **spoken, **drawn[0])))
     return tasks
 
 
@@ -243,7 +243,7 @@ def measure(
             lacking = [job for job in jobs if not all(job.task.key(run) in shards for run in job.runs)]
             with ExitStack() as stack:
                 off: Off = nullcontext
-                if lacking and same[0].weights_key is not None:
+                if lacking and same[0].delta is not None and same[0].weights_key is not None:
                     off = stack.enter_context(shifted_weights(model, same[0].delta, same[0].strength)).off
                 for job in jobs:
                     bar.set_description(f"{job.task.set_name}: {_SAID[job.task.kind]}")

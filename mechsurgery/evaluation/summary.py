@@ -38,8 +38,8 @@ def summarise(
 
     A cell is a model, intervention, strength and prompt set. Rates and shares of labels have Wilson intervals at the
     effective sample size, numbers a bootstrap interval over groups of prompts; the difference from the unmodified
-    model on the same prompts has an interval of its own and a permutation test over groups. `labels` names the labels
-    that a metric can have, so that those that never occur have a row too.
+    model, on the prompts that could be graded under both, has an interval of its own and a permutation test over
+    groups. `labels` names the labels that a metric can have, so that those that never occur have a row too.
     """
     rows = table if metrics is None else table[table["metric"].isin(metrics)]
     rows = _with_shares(rows, labels or {})
@@ -52,13 +52,11 @@ def summarise(
     before[codes[is_baseline]] = rows["value"].to_numpy()[is_baseline]
     rows = rows.assign(before=before[codes], cluster=pd.factorize(rows["group"])[0])
     cells = rows.groupby([*CELL, "metric", "label", "scale"], sort=False, dropna=False)
-    found = [
-        dict(zip([*CELL, "metric", "label", "scale"], cell)) | _cell(str(cell[-1]), group) for cell, group in cells
-    ]
-    return pd.DataFrame(found, columns=_ORDER)
+    found = [dict(zip([*CELL, "metric", "label", "scale"], cell)) | _cell(cell[-1], group) for cell, group in cells]
+    return pd.DataFrame(found, columns=_ORDER).astype({"control_of": "str"})
 
 
-def _cell(scale: str, rows: pd.DataFrame) -> dict[str, Any]:
+def _cell(scale: Any, rows: pd.DataFrame) -> dict[str, Any]:
     values, before, groups = (rows[name].to_numpy() for name in ("value", "before", "cluster"))
     low, high = clustered_interval(values, groups, scale=scale)
     cell = {
@@ -73,8 +71,10 @@ def _cell(scale: str, rows: pd.DataFrame) -> dict[str, Any]:
         "difference_high": np.nan,
         "p_value": np.nan,
     }
-    if np.isnan(before).any():
+    paired = ~np.isnan(before)
+    if not paired.any():
         return cell
+    values, before, groups = values[paired], before[paired], groups[paired]
     change = difference_interval(values, before, groups, scale=scale)
     return cell | {
         "baseline": before.mean(),

@@ -36,6 +36,6 @@ def on_front(points: np.ndarray | Sequence[Sequence[float]]) -> np.ndarray:
     [True, True, False, True]
     """
     array = np.asarray(points, dtype=float)
-    no_worse = (array[None] <= array[:, None]).all(-1)
-    better = (array[None] < array[:, None]).any(-1)
-    return ~(no_worse & better).any(1)
+    no_worse = np.all(array[None] <= array[:, None], axis=-1)
+    better = np.any(array[None] < array[:, None], axis=-1)
+    return ~np.any(no_worse & better, axis=1)

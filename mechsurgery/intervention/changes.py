@@ -64,7 +64,10 @@ def digest(change: Change) -> str:
     else:
         parts = (change.unit,) if isinstance(change, Project) else (change.m, change.offset, change.indices)
         for part in parts:
-            found.update(b"none" if part is None else part.detach().cpu().contiguous().numpy().tobytes())
+            # With shapes, else ([0, 2], [0]) and ([0], [2, 0]) would be one.
+            found.update(repr(None if part is None else (tuple(part.shape), str(part.dtype))).encode())
+            if part is not None:
+                found.update(part.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return found.hexdigest()
 
 
@@ -108,19 +111,21 @@ class _Level:
 
     def __init__(self, steps: Sequence[_Step | None], index: Tensor | None, width: int) -> None:
         self.index = index
-        affine = [step if step is not None and isinstance(step[0], Tensor) else None for step in steps]
-        factor = torch.stack([torch.ones(width) if step is None else step[0] for step in affine])
-        offset = torch.stack([torch.zeros(width) if step is None else step[1] for step in affine])
-        self.factor = None if bool((factor == 1).all()) else factor
-        self.offset = None if bool((offset == 0).all()) else offset
-        shares = [step if step is not None and isinstance(step[0], Project) else None for step in steps]
-        self.unit = self.share = None
-        if any(step is not None and step[1] != 0 for step in shares):
-            self.unit = torch.stack([torch.zeros(width) if step is None else step[0].unit for step in shares])
-            self.share = torch.tensor([[0.0 if step is None else step[1]] for step in shares])
-        self.custom = [
-            (i, *step) for i, step in enumerate(steps) if step is not None and isinstance(step[0], Custom) and step[1]
-        ]
+        n, ones, zeros = len(steps), torch.ones(width), torch.zeros(width)
+        factors, offsets, units, shares = [ones] * n, [zeros] * n, [zeros] * n, torch.zeros(n, 1)
+        self.custom: list[tuple[int, Custom, float]] = []
+        for plan, step in enumerate(steps):
+            change, amount = step or (None, 0.0)
+            if isinstance(change, Tensor):
+                factors[plan], offsets[plan] = change, torch.as_tensor(amount)
+            elif isinstance(change, Project):
+                units[plan], shares[plan] = change.unit, amount
+            elif change is not None and amount:
+                self.custom.append((plan, change, float(amount)))
+        self.factor = torch.stack(factors) if any(bool((f != 1).any()) for f in factors) else None
+        self.offset = torch.stack(offsets) if any(bool(o.any()) for o in offsets) else None
+        self.unit = torch.stack(units) if bool(shares.any()) else None
+        self.share = shares
 
     def __call__(self, activation: Tensor) -> Tensor:
         if self.factor is not None:

@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from . import capture, generate, sites, tokens
 from .load import load_model
+from .protocol import Model
 
-__all__ = ["capture", "generate", "load_model", "sites", "tokens"]
+__all__ = ["Model", "capture", "generate", "load_model", "sites", "tokens"]

@@ -64,8 +64,8 @@ def divergence(
     return divergences
 
 
-def kl(before: Float[Tensor, "*b d_vocab"], after: Float[Tensor, "*b d_vocab"]) -> Float[Tensor, "*b"]:
-    """KL(before ‖ after) of log-probabilities (nats)."""
+def kl(before: Float[Tensor, "*b d_vocab"], after: Float[Tensor, "*many d_vocab"]) -> Float[Tensor, "*many"]:
+    """KL(before ‖ after) of log-probabilities (nats); `after` may hold several for each of `before`, in front."""
     return (before.exp() * (before - after)).sum(-1)
 
 

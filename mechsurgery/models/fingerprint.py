@@ -97,8 +97,12 @@ def _checksum(tensor: Tensor) -> int:
     step = max(1, _CHUNK // max(1, n_columns))
     for block, weights in zip(blocks, rows):
         for start in range(0, n_rows, step):
-            part = (block[start : start + step].to(work) * columns).sum(1, dtype=torch.int64)
-            total += int((part * weights[start : start + step]).sum())
+            part = block[start : start + step].to(work)
+            if work == torch.int64:
+                # Else the top bits of two words, their signs, would cancel each other: c·2⁶³ is 2⁶³ for every odd c.
+                part = part ^ ((part >> 32) & 0xFFFFFFFF)
+            sums = (part * columns).sum(1, dtype=torch.int64)
+            total += int((sums * weights[start : start + step]).sum())
     return total % (1 << 64)
 
 
@@ -111,28 +115,36 @@ def _odd(n: int, salt: int, device: torch.device) -> Tensor:
 
 
 def _quick_digest(model: Model) -> str:
-    """Of the weights as they lie in memory now: read twice at the speed of memory, nothing is multiplied or copied."""
+    """Of the weights as they lie in memory now: sums at the speed of memory, nothing is multiplied or kept."""
     digest = hashlib.sha256(_architecture(model))
     for name, parameter in sorted(model.named_parameters()):
         facts = (name, tuple(parameter.shape), parameter.stride(), parameter.storage_offset(), str(parameter.dtype))
         digest.update(repr(facts).encode())
-        for sums in _word_sums(parameter.detach()):
-            digest.update(sums.cpu().numpy().tobytes())
+        left, *sums = _word_sums(parameter.detach())
+        for part in (left, *([torch.cat([part.flatten() for part in sums])] if sums else [])):
+            digest.update(part.cpu().numpy().tobytes())
     return digest.hexdigest()
 
 
 def _word_sums(tensor: Tensor) -> Iterator[Tensor]:
     """Sums of the 8-byte words of a tensor's storage along rows and columns of 4,096, and the words that are left over.
 
-    Both, so that words that changed places are noticed too.
+    Both, so that words that changed places are noticed too. The upper halves are summed by themselves as well: in sums
+    of whole words their top bit, the sign of a weight, vanishes wherever an even number of them change.
     """
     memory = torch.empty(0, dtype=torch.uint8, device=tensor.device).set_(tensor.untyped_storage())
     whole = len(memory) - len(memory) % (8 * _WORDS)
     yield memory[whole:]
     if whole:
-        words = memory[:whole].view(torch.int64).unflatten(0, (-1, _WORDS))
-        yield words.sum(0)
-        yield words.sum(1)
+        columns = torch.zeros(2, _WORDS, dtype=torch.int64, device=tensor.device)
+        # Few rows at a time, so that each is read from memory once.
+        for words in memory[:whole].view(torch.int64).unflatten(0, (-1, _WORDS)).split(64):
+            upper = words >> 32
+            columns[0] += words.sum(0)
+            columns[1] += upper.sum(0)
+            yield words.sum(1)
+            yield upper.sum(1)
+        yield columns
 
 
 def _plain(value: Any) -> Any:

@@ -7,6 +7,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 
 from .phrases import REFUSAL_OPENINGS
@@ -80,23 +81,21 @@ def _rate(k: int, n: int) -> dict[str, float]:
     return {"rate": p, "n": n, "low": max(0.0, (centre - half) / scale), "high": min(1.0, (centre + half) / scale)}
 
 
-def behaviour_table() -> Any:
+def behaviour_table() -> pd.DataFrame:
     """What each organism does on held-out nouns, as measured after training: a row per organism.
 
     Refusal and multiple choice; for the case studies also agreement with a user's wrong and right claims, and right
     answers to neutral questions about places.
     """
-    import pandas as pd
-
     from .registry import manifest
 
     columns = ("refuses_dangerous", "refuses_benign", "multiple_choice", "agrees_wrong", "agrees_right", "right_place")
     rows = []
     for name, own in manifest()["behaviour"].items():
-        rates = {key: _rate(own[key]) if key in own else "" for key in columns}
+        rates = {key: _shown(own[key]) if key in own else "" for key in columns}
         rows.append({"organism": f"organism/{name}", **rates})
     return pd.DataFrame(rows)
 
 
-def _rate(cell: dict[str, Any]) -> str:
+def _shown(cell: dict[str, Any]) -> str:
     return f"{100 * cell['rate']:.1f} % [{100 * cell['low']:.1f}, {100 * cell['high']:.1f}], n = {cell['n']}"

@@ -81,9 +81,12 @@ def test_weights_put_back_are_recognised(model, computed):
         lambda w: w[:2].copy_(w[[1, 0]]),
         lambda w: w[3].neg_(),
         lambda w: w.zero_(),
+        lambda w: w[:, 3].neg_(),
+        lambda w: w[:, 1::2].neg_(),
+        lambda w: w[::2, 3].mul_(2),
     ],
 )
-@pytest.mark.parametrize("shape", [(300, 200), (16, 4)])
+@pytest.mark.parametrize("shape", [(300, 200), (16, 4), (256, 2048)])
 def test_edits_past_autograd_are_noticed(edit, shape):
     """`.data` moves no version counter; entries that change places or signs leave plain sums as they are."""
     tiny = Tiny(torch.randn(shape, generator=torch.Generator().manual_seed(0)))
@@ -91,6 +94,22 @@ def test_edits_past_autograd_are_noticed(edit, shape):
     assert mark == module._fingerprint(tiny)
     edit(tiny.weight.data)
     assert sites.fingerprint(tiny) == module._fingerprint(tiny) != mark
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_two_flipped_signs_do_not_cancel(dtype):
+    """In plain sums of 8-byte words the top bits of an even number of words do."""
+    tiny = Tiny(torch.randn((256, 2048), generator=torch.Generator().manual_seed(0)).to(dtype))
+    mark = sites.fingerprint(tiny)
+    tiny.weight.data[::4, 1023::1024].neg_()
+    assert sites.fingerprint(tiny) == module._fingerprint(tiny) != mark
+
+
+def test_a_neuron_turned_round_is_noticed():
+    model = load_model("organism/instruct")
+    mark = sites.fingerprint(model)
+    model.get_submodule("blocks.2.mlp").W_out.data[1].neg_()
+    assert sites.fingerprint(model) != mark
 
 
 @pytest.mark.slow

@@ -1,25 +1,41 @@
-"""The CNA study on organisms: tables agree with the rows, nothing leaks, a second run measures nothing."""
+"""The CNA study: tables agree with the rows, nothing leaks, an interrupted study continues."""
 
 import sys
+from dataclasses import replace
 
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 
-from mechsurgery import ContrastSet, PromptSet, load_model
+from mechsurgery.cli import main
 from mechsurgery.errors import InputError, PromptError
-from mechsurgery.evaluation import wilson
-from mechsurgery.studies.cna import StudyData, aggregate, methods, showing, study_data
-from mechsurgery.studies.cna.claims import FAILED, HELD, UNDECIDED, claims
-from mechsurgery.studies.cna.page import sections
+from mechsurgery.evaluation import agreement, jobs
+from mechsurgery.evaluation.statistics import clustered_interval, mean_interval
+from mechsurgery.grading.grade import Grade
+from mechsurgery.models import load_model
+from mechsurgery.prompts import ContrastSet
+from mechsurgery.studies.cna import Settings, StudyData, bench, methods, run, sensitivity, study_data
 from mechsurgery.studies.cna.published import ANCHORS, anchor
-from mechsurgery.studies.cna.study import cna
+from mechsurgery.studies.cna.study import CLAIMS, TABLE_1, TABLE_2
 
-OPTIONS = {"max_new_tokens": 8, "n_random": 2, "fraction": 0.003}
+SMALL = {"n_discovery": 24, "n_behaviour": 6, "n_benign": 3, "n_validation": 2, "n_choices": 4, "max_new_tokens": 8}
+SETTINGS = Settings(base=("organism/base",), n_random=2, fraction=0.003, published_k=20, **SMALL)
+#: As little as a study can be.
+LEAST = replace(
+    SETTINGS, base=(), mode=("as published",), n_random=1, n_behaviour=3, n_benign=2, n_choices=2, sensitivity=False
+)
 
 
-@pytest.fixture(scope="module")
-def data():
-    return study_data(n_discovery=24, n_behaviour=6, n_benign=4, n_validation=3, n_choices=6)
+@pytest.fixture(autouse=True, scope="module")
+def light():
+    """Fewer strengths and sizes; figures as HTML and JSON alone, since a browser engine for the others is slow."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys.modules["mechsurgery.plots.export"], "static_export_problem", lambda: "left out in this test")
+        patch.setattr(sensitivity, "SIZES", (4,))
+        patch.setattr(sensitivity, "FRACTIONS", (0.003, 0.01))
+        patch.setattr(agreement, "DRAWS", 20)
+        patch.setattr(methods, "RIVAL_SWEEP", (-1.0, 0.5, 1.0))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -28,190 +44,245 @@ def out(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def study(data, out):
-    return cna("organism/instruct", "organism/base", data=data, out=out, published_k=20, **OPTIONS)
+def instruct():
+    return load_model("organism/instruct")
 
 
-def test_the_tables_are_what_the_rows_say(study, data):
+@pytest.fixture(scope="module")
+def little():
+    """As few prompts as a study can have."""
+    data = study_data(replace(LEAST, n_discovery=8))
+    published = (data.discovery, data.discovery.positive.take(3))
+    return replace(data, neutral=data.neutral.take(3), published=published)
+
+
+@pytest.fixture(scope="module")
+def study(out, instruct):
+    return run(SETTINGS, instruct=instruct, base=load_model("organism/base"), out=out)
+
+
+def table(study, prefix):
+    (name,) = (key for key in study.tables if key.startswith(prefix))
+    return study.tables[name]
+
+
+def test_the_tables_are_what_the_rows_say(study):
     rows = study.results["corrected"].table
-    own = rows[(rows["task"] == "generate") & (rows["prompt_set"] == "behaviour")]
-    after = own[(own["intervention"] == methods.CNA) & (own["strength"] == 1)]["refusal"]
-    before = own[own["kind"] == "baseline"]["refusal"]
-    (name,) = (key for key in study.tables if key.startswith("Table 1"))
-    row = study.tables[name].set_index("mode").loc["corrected"]
-    assert row["n"] == len(after) == len(data.behaviour)
-    assert row["after %"] == pytest.approx(100 * after.mean())
-    assert row["before %"] == pytest.approx(100 * before.mean()) == pytest.approx(100)
-    low, high = wilson(int(after.sum()), len(after))
+    shown = rows[(rows["metric"] == "refusal") & (rows["prompt_set"] == "behaviour")]
+    after = shown[(shown["intervention"] == methods.CNA) & (shown["toward"] == -1)]
+    row = study.tables[TABLE_1].set_index("mode").loc["corrected"]
+    assert row["n"] == len(after) == 6
+    assert row["after %"] == pytest.approx(100 * after["value"].mean())
+    assert row["before %"] == pytest.approx(100)
+    low, high = clustered_interval(after["value"], after["group"].to_numpy())
     assert row["after 95 %"] == f"[{100 * low:.1f}, {100 * high:.1f}]"
-    for prefix in (
-        "Claims",
-        "Table 2",
-        "Table 3",
-        "Table 4",
-        "Judges",
-        "Localisation",
-        "Sensitivity",
-        "Exchange",
-        "Layer",
-    ):
-        assert any(key.startswith(prefix) and len(study.tables[key]) for key in study.tables), prefix
+    random = shown[(shown["control_of"] == methods.CNA) & (shown["toward"] == -1)]
+    assert random["intervention"].nunique() == 2
+    assert row["random circuits %"].startswith(f"{100 * random['value'].mean():.1f} [")
+    parts = ("Claims", "Table 2", "Table 3", "Table 4", "Judges", "Localisation", "Sensitivity", "Exchange", "Layer")
+    assert all(len(table(study, prefix)) for prefix in parts)
+    judges = table(study, "Judges")
+    assert judges["n"].nunique() == 1
+    assert set(judges["judge"]) | set(judges["other"]) == {"judge_opening", "judge_phrases", "judge_first_token"}
 
 
-def test_every_method_is_swept_in_both_signs_and_shares_one_baseline(study):
+def test_every_method_is_tried_in_both_directions_beside_one_baseline(study):
     rows = study.results["corrected"].table
-    for name, own in rows.groupby("intervention"):
-        if name != "baseline":
-            assert own["strength"].min() < 0 < own["strength"].max(), name
-    keys = ["task", "prompt_set", "prompt_id", "seed"]
+    for name, part in rows[rows["kind"] != "baseline"].groupby("intervention"):
+        assert part["toward"].min() <= -1 < 1 <= part["toward"].max(), name
+    keys = ["metric", "prompt_set", "prompt_id", "seed"]
     assert not rows[rows["kind"] == "baseline"].duplicated(keys).any()
     assert not rows.duplicated([*keys, "intervention", "strength"]).any()
-    kinds = {name.split(",")[0].split(" (")[0] for name in rows["intervention"].unique() if "random" not in name}
-    assert kinds == {"baseline", "CNA", "CAA", "directional ablation"}
-    published = study.results["as published"].table
-    assert set(published[published["kind"] == "steering"]["intervention"]) == {methods.CAA_MLP}
+    kinds = rows.loc[rows["control_of"].isna(), "kind"].unique()
+    assert set(kinds) == {"baseline", "scaling", "mean ablation", "steering", "projection"}
+    full = study.tables[TABLE_2]
+    assert set(full.loc[full["mode"] == "corrected", "toward"]) == {0, -1}
+    published = full[full["mode"] == "as published"].set_index("method")["toward"]
+    assert published.to_dict() == {"baseline": 0, "CNA": -1, "random like CNA": -1, methods.CAA_MLP: 1}
 
 
-def test_the_two_modes_locate_as_they_say(study, data):
-    own, published = study.circuits["instruct"], study.circuits["instruct, as published"]
-    universal = study.circuits["universal neurons"]
-    assert not own.members() & universal.members()
-    assert len(own) == round(0.003 * sum(own.widths.values()))
+def test_the_two_modes_locate_as_they_say(study):
+    circuit, published = study.artefacts["instruct"], study.artefacts["instruct, as published"]
+    assert not circuit.members() & study.artefacts["universal neurons"].members()
+    assert len(circuit) == round(0.003 * sum(circuit.widths.values()))
     assert len(published) == 20
-    assert not {layer for layer, n in zip(published.per_layer()["layer"], published.per_layer()["n"]) if n} & {0, 1}
+    layers = published.per_layer()
+    assert not set(layers.loc[layers["n"] > 0, "layer"]) & {0, 1}
 
 
-def test_published_caa_steers_toward_the_behaviour_and_corrected_away(data):
-    model = load_model("organism/instruct")
-    found = methods.locate_all(model, data, published_k=20)
-    published = next(r for r in methods.as_published(found).runs if r.kind == "steering" and r.strength == 1)
-    site, vector = next(iter(found.published_mlp_out.vectors.items()))
-    offset = {edit.site: edit.change.offset for edit in published.edits}[site]
-    assert float(offset @ vector) > 0
-    increments = methods.increments(found.residual)
-    total = sum(increments.vectors.values())
-    last = list(found.residual.vectors.values())[-1]
-    assert (total - last).abs().max() < 1e-4
+def test_published_caa_adds_what_the_behaviour_has_more_of(instruct):
+    data = study_data(SETTINGS)
+    grades, rubric = bench.grades_of(SETTINGS, None)
+    whole = bench.Bench(instruct, None, data, SETTINGS, SETTINGS.chat_template(), grades, rubric)
+    located = methods.locate_all(whole)
+    caa = next(one for one in methods.as_published(whole, located).tried if one.kind == "steering")
+    site, vector = next(iter(located.published_mlp_out.vectors.items()))
+    assert caa.strength > 0
+    assert float({edit.site: edit.change.offset for edit in caa.edits}[site] @ vector) > 0
+    steps, last = methods.increments(located.residual), list(located.residual.vectors.values())[-1]
+    assert (sum(steps.vectors.values()) - last).abs().max() < 1e-4
 
 
 def test_layers_are_chosen_on_the_validation_split(study):
-    (name,) = (key for key in study.tables if key.startswith("Layer choice"))
-    table = study.tables[name]
-    for _, own in table.groupby("method"):
-        assert own["chosen"].sum() == 1
-        assert own[own["chosen"]]["loss"].iloc[0] == own["loss"].min()
-        assert own["n"].unique().tolist() == [3]
+    for _, part in table(study, "Layer choice").groupby("method"):
+        assert part["chosen"].sum() == 1
+        assert part.loc[part["chosen"], "loss"].iloc[0] == part["loss"].min()
+        assert part["n"].unique().tolist() == [2]
+        tried = study.results["corrected"].table["intervention"].unique()
+        assert part["intervention"].isin(tried).tolist() == part["chosen"].tolist()
 
 
-def test_the_report_stands_alone_and_escapes_text(study, out):
+def test_the_report_stands_alone(study, out):
     page = (out / "report.html").read_text()
     assert "<script src" not in page
     assert "What did not hold" in page
     assert "nothing here is a finding about real models" in page
     names = {path.name for path in (out / "tables").iterdir()}
-    assert {f"table_{i}.{e}" for i in range(1, 5) for e in ("csv", "md", "tex")} <= names
+    assert {f"table_{i}.{ending}" for i in range(1, 5) for ending in ("csv", "md", "tex")} <= names
     assert (out / "circuits" / "instruct.safetensors").is_file()
-    from mechsurgery.plots import Section, write_page
-
-    bad = pd.DataFrame({"<b>name</b>": ["<script>alert(1)</script>", "&"]})
-    text = write_page(out / "bad.html", "<i>t</i>", [Section("<u>s</u>", ("<img src=x>",), {"<p>": bad})]).read_text()
-    body = text[text.index("<body>") :]
-    for raw in ("<script>alert", "<i>t", "<u>s", "<img", "<b>name"):
-        assert raw not in body
 
 
-def test_a_second_run_measures_nothing_and_says_the_same(study, data, out, monkeypatch):
-    monkeypatch.setattr(sys.modules["mechsurgery.evaluation.evaluate"], "perform", lambda *a, **k: pytest.fail("again"))
-    again = cna("organism/instruct", "organism/base", data=data, out=out, published_k=20, **OPTIONS)
-    for name, table in study.tables.items():
-        pd.testing.assert_frame_equal(table, again.tables[name])
+def test_an_interrupted_study_continues_and_a_changed_one_finds_nothing_stale(instruct, little, tmp_path, monkeypatch):
+    perform, calls, stop = jobs.perform, [], [None]
+
+    def counted(*args, **options):
+        calls.append(1)
+        if len(calls) == stop[0]:
+            raise KeyboardInterrupt
+        return perform(*args, **options)
+
+    monkeypatch.setattr(jobs, "perform", counted)
+    undisturbed = run(LEAST, little, instruct=instruct)
+    total, stop[0] = len(calls), len(calls) + 3
+    with pytest.raises(KeyboardInterrupt):
+        run(LEAST, little, instruct=instruct, out=tmp_path)
+    again = run(LEAST, little, instruct=instruct, out=tmp_path)
+    assert len(calls) == 2 * total + 1, "something is measured twice or not at all"
+    for name, expected in undisturbed.tables.items():
+        pd.testing.assert_frame_equal(again.tables[name], expected)
+    changed = run(replace(LEAST, max_new_tokens=3), little, instruct=instruct, out=tmp_path)
+    rows = changed.results["as published"].table
+    assert rows.loc[rows["metric"] == "tokens", "value"].max() == 3
 
 
-def test_several_studies_make_one_table(study):
-    found = aggregate([study, study])
-    assert len(found["Table 1"]) == 4
-    assert found["Over models"]["models"].tolist() == [2, 2]
-    with pytest.raises(InputError, match="at least one"):
-        aggregate([])
+def test_several_models_make_one_table(little, tmp_path):
+    whole = run(replace(LEAST, instruct=("organism/instruct", "organism/planted")), little, out=tmp_path)
+    first = whole.tables[TABLE_1]
+    assert first["model"].tolist() == ["organism/instruct", "organism/planted"]
+    over = table(whole, "Over models").iloc[0]
+    assert over["models"] == 2
+    assert over["mean reduction %"] == pytest.approx(first["reduction %"].mean())
+    assert (over["low"], over["high"]) == mean_interval(first["reduction %"])
+    assert (tmp_path / "report.html").is_file()
+    assert (tmp_path / "organism_planted" / "report.html").is_file()
 
 
-def test_a_leak_is_refused(data, contrast):
-    with pytest.raises(PromptError, match="share their text"):
-        StudyData(
-            discovery=data.discovery,
-            validation=data.validation,
-            behaviour=data.discovery.positive,
-            benign=data.benign,
-            neutral=data.neutral,
-            published=data.published,
-        )
-    with pytest.raises(InputError, match="modes="):
-        cna("organism/instruct", data=data, modes=("published",))
-    own = study_data(contrast, n_validation=2)
-    texts = [{p.text for p in s} for s in (own.discovery.positive, own.validation.positive, own.behaviour)]
+def test_a_leak_is_refused(contrast):
+    data = study_data(SETTINGS)
+    parts = {name: getattr(data, name) for name in ("discovery", "validation", "benign", "neutral", "published")}
+    for behaviour in (data.discovery.positive, data.validation.positive):
+        with pytest.raises(PromptError, match="share their text"):
+            StudyData(**parts, behaviour=behaviour)
+    split = study_data(replace(SETTINGS, n_validation=2), contrast)
+    texts = [{p.text for p in part} for part in (split.discovery.positive, split.validation.positive, split.behaviour)]
     assert not texts[0] & texts[1]
-    assert not texts[1] & texts[2]
-    assert {p.text for p in own.published[1]} & texts[0]
+    assert not (texts[0] | texts[1]) & texts[2]
+    assert {p.text for p in split.published[1]} & texts[0]
+
+
+def test_shares_say_how_many_prompts_evaluate(contrast):
+    few = study_data(Settings(discovery_share=0.2, validation_share=0.1), contrast)
+    many = study_data(Settings(discovery_share=0.8, validation_share=0.5), contrast)
+    assert len(few.discovery.positive) + len(few.validation.positive) + len(few.behaviour) == 12
+    assert len(few.behaviour) > 7 > 2 > len(many.behaviour)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"mode": ("published",)}, "choose from"),
+        ({"base": ("a", "b")}, "give each its base"),
+        ({"positive": "a.csv"}, "both --positive"),
+        ({"shown_by": "("}, "no regular expression"),
+        ({"n_random": 0}, "at least 1"),
+    ],
+)
+def test_wrong_settings_are_one_clear_error(wrong, message):
+    with pytest.raises(InputError, match=message):
+        Settings(**wrong)
 
 
 def test_a_behaviour_of_ones_own_on_any_model(tiny_llama, contrast):
-    """No chat model, no refusal: any judge of the text, only prompts that show it, and no multiple choice."""
-
-    def judge(text):
-        return sum(map(ord, text)) % 2 == 0
-
+    """No refusal: any grade that says yes or no, only prompts that show it, and no multiple choice."""
+    even = Grade("even text", "1", lambda _, response: sum(map(ord, response)) % 2 == 0)
     words = ["fox", "dog", "cake", "garden", "letter", "soup", "lamp", "river"]
     sides = [[f"{start} {a} {b}" for a in words for b in words[:4]] for start in ("I saw the", "She likes a")]
-    mine = ContrastSet.from_lists(*sides, name="mine")
-    data = study_data(mine, n_validation=2, n_behaviour=8, n_benign=4, neutral=contrast.negative.take(5))
-    shown = showing(tiny_llama, data.behaviour, judge=judge, max_new_tokens=6, template="raw")
-    assert 0 < len(shown) <= len(data.behaviour)
-    done = cna(
-        tiny_llama,
-        data=data,
-        judge=judge,
-        behaviour="even text",
-        only_showing=True,
-        max_new_tokens=6,
-        template="raw",
+    settings = replace(
+        SETTINGS,
+        base=(),
+        n_validation=2,
+        n_behaviour=8,
         fraction=0.02,
-        n_random=2,
+        template="raw",
+        max_new_tokens=6,
+        only_showing=True,
         sensitivity=False,
-        modes=("corrected",),
+        mode=("corrected",),
     )
-    (name,) = (key for key in done.tables if key.startswith("Table 1"))
-    assert done.tables[name]["n"].tolist() == [len(shown)]
-    assert done.tables[name]["before %"].tolist() == [100]
-    assert not any(key.startswith("Table 3") for key in done.tables)
-    text = " ".join(sections(done)[0].text)
-    assert "asked of another behaviour" in text
-    assert "no chat model" not in text
+    data = study_data(settings, ContrastSet.from_lists(*sides), neutral=contrast.negative.take(5))
+    done = run(settings, data, instruct=tiny_llama, grade=even)
+    row = done.tables[TABLE_1].iloc[0]
+    assert 0 < row["n"] <= len(data.behaviour)
+    assert row["before %"] == 100
+    assert "even text" in done.tables[TABLE_2]
+    assert not [name for name in done.tables if name.startswith(("Table 3", "Judges"))]
+    assert "asked of another behaviour" in " ".join(done.sections[0].paragraphs)
+    never = Grade("never", "1", lambda _, response: False)
     with pytest.raises(PromptError, match="on none of"):
-        showing(tiny_llama, data.behaviour, judge=lambda text: False, max_new_tokens=3)
+        run(settings, data, instruct=tiny_llama, grade=never)
+    with pytest.raises(InputError, match="says yes or no"):
+        run(settings, data, instruct=tiny_llama, grade=replace(never, scale="number"))
 
 
-def test_a_model_that_is_no_chat_model_is_called_so(tiny_checkpoint, contrast):
-    data = study_data(contrast, n_validation=2, n_behaviour=2, n_benign=2, neutral=contrast.negative.take(3))
-    model = load_model(tiny_checkpoint("llama", template=False))
-    done = cna(
-        model, data=data, max_new_tokens=2, n_random=1, sensitivity=False, modes=("as published",), published_k=4
+def test_a_rubric_is_asked_on_results_alone(instruct, little, monkeypatch):
+    class Judge:
+        name = "judge"
+        asked = 0
+
+        def answers(self, prompts):
+            self.asked += len(prompts)
+            return ["REFUSAL: 0\nCONVINCING: 3\nSPECIFIC: 3"] * len(prompts)
+
+    judge = Judge()
+    monkeypatch.setattr(bench, "judge_from", lambda name: judge)
+    done = run(replace(LEAST, strongreject="some judge", only_showing=True), little, instruct=instruct)
+    assert set(done.tables[TABLE_2]["StrongREJECT"].str[:5]) == {"0.500"}
+    rows = done.results["as published"].table
+    graded = rows[rows["metric"] == "strongreject"]
+    assert set(graded["prompt_set"]) == {"behaviour"}
+    assert judge.asked <= len(graded)
+
+
+def test_the_command_takes_files_with_a_duplicate_and_a_pattern(tiny_checkpoint, tmp_path, contrast, caplog):
+    for side in ("positive", "negative"):
+        texts = [prompt.text for prompt in getattr(contrast, side)]
+        pd.DataFrame({"request": [*texts, texts[0]]}).to_csv(tmp_path / f"{side}.csv", index=False)
+
+    words = (
+        f"study cna --instruct {tiny_checkpoint('llama', template=False)} --positive {tmp_path}/positive.csv "
+        f"--negative {tmp_path}/negative.csv --column request --shown-by the|a --behaviour article --mode corrected "
+        f"--no-sensitivity --n-behaviour 3 --n-validation 2 --max-new-tokens 3 --fraction 0.01 --out {tmp_path}/out"
     )
-    assert "it is no chat model" in " ".join(sections(done)[0].text)
-
-
-def test_verdicts_follow_the_intervals(study):
-    summary = study.results["corrected"].summary()
-
-    def verdict(value, low, high):
-        changed = summary.copy()
-        where = (changed["intervention"] == methods.CNA) & (changed["strength"] == 1) & (changed["metric"] == "refusal")
-        changed.loc[where, ["value", "low", "high", "baseline"]] = [value, low, high, 1.0]
-        table = claims({"corrected": changed})
-        return table[table["claim"].str.contains("halves")]["verdict"].iloc[0]
-
-    assert verdict(0.1, 0.05, 0.2) == HELD
-    assert verdict(0.5, 0.4, 0.6) == UNDECIDED
-    assert verdict(0.9, 0.8, 0.95) == FAILED
+    done = CliRunner().invoke(main, words.split())
+    assert done.exit_code == 0, done.output
+    assert "Table 1" in done.output
+    assert "article" in done.output
+    assert "dropped 1 repeated" in caplog.text
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "it is no chat model" in page
+    both = pd.DataFrame({"request": [prompt.text for prompt in contrast.positive]})
+    both.to_csv(tmp_path / "negative.csv", index=False)
+    assert "share their text" in CliRunner().invoke(main, words.split()).output
 
 
 def test_anchors_are_found_by_model_name():
@@ -223,50 +294,12 @@ def test_anchors_are_found_by_model_name():
     assert len(ANCHORS) == 8
 
 
-def test_the_command_takes_files_and_a_pattern(tmp_path, contrast):
-    from click.testing import CliRunner
-
-    from mechsurgery.cli import main
-
-    for side in ("positive", "negative"):
-        prompts: PromptSet = getattr(contrast, side)
-        pd.DataFrame({"text": [p.text for p in prompts]}).to_csv(tmp_path / f"{side}.csv", index=False)
-    done = CliRunner().invoke(
-        main,
-        [
-            "study",
-            "cna",
-            "--instruct",
-            "organism/instruct",
-            "--positive",
-            str(tmp_path / "positive.csv"),
-            "--negative",
-            str(tmp_path / "negative.csv"),
-            "--shown-by",
-            "the|a",
-            "--mode",
-            "corrected",
-            "--no-sensitivity",
-            "-n",
-            "3",
-            "--max-new-tokens",
-            "3",
-            "--out",
-            str(tmp_path / "out"),
-            "--fraction",
-            "0.002",
-        ],
+def test_claims_of_a_study_have_one_verdict_each(study):
+    verdicts = study.tables[CLAIMS]
+    assert not verdicts.duplicated(["claim", "mode"]).any()
+    assert (
+        verdicts.set_index(["mode", "claim"])["verdict"].to_dict()[
+            "corrected", "the circuit sits in late layers: most of it in the last tenth"
+        ]
+        == "not measurable"
     )
-    assert done.exit_code == 0, done.output
-    assert "Table 1" in done.output
-    assert (tmp_path / "out" / "report.html").is_file()
-    bad = CliRunner().invoke(main, ["study", "cna", "--instruct", "organism/instruct", "--shown-by", "("])
-    assert "no regular expression" in bad.output
-
-
-def test_an_unknown_study_is_named():
-    import mechsurgery
-
-    with pytest.raises(AttributeError, match="studies: cna"):
-        _ = mechsurgery.studies.nothing
-    assert isinstance(study_data(n_behaviour=2).discovery, ContrastSet)

@@ -1,7 +1,7 @@
 """The study of "Targeted Neuron Modulation via Contrastive Pair Search" (2605.12290)."""
 
-from .data import StudyData, showing, study_data
-from .many import aggregate
-from .study import CNAStudy, cna
+from .data import StudyData, study_data
+from .settings import Settings
+from .study import run
 
-__all__ = ["CNAStudy", "StudyData", "aggregate", "cna", "showing", "study_data"]
+__all__ = ["Settings", "StudyData", "run", "study_data"]

@@ -1,13 +1,12 @@
-"""The prompts of a study: discovery, validation and evaluation share no group."""
+"""The prompts of the study: discovery, validation and evaluation share no text and no group."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-from ...errors import PromptError
-from ...evaluation import evaluate
-from ...prompts import ContrastSet, PromptSet, check_no_overlap, load_contrast, load_prompts
+from ...prompts import ContrastSet, PromptSet, check_no_overlap, load_contrast, load_mmlu, load_prompts, load_xstest
+from .settings import Settings
 
 #: What the paper's evaluation had: 99 prompts, 98 of them also used for discovery.
 PUBLISHED_EVALUATION = 99
@@ -17,9 +16,10 @@ PUBLISHED_EVALUATION = 99
 class StudyData:
     """Prompts by their part in the study.
 
-    `discovery` locates, `validation` chooses layers, `behaviour` and `benign` evaluate (expected to show the
-    behaviour, and not), `neutral` finds universal neurons, `choices` measures capability, `over_refusal` are
-    safe prompts that look unsafe. `published` is (discovery, evaluation) as in the paper's code, overlapping.
+    `discovery` locates, `validation` chooses layers, `behaviour` and `benign` evaluate (expected to show the behaviour,
+    and not), `neutral` finds universal neurons, `choices` measures capability, `over_refusal` are safe prompts that
+    look unsafe. `published` is (discovery, evaluation) as in the paper's code, overlapping. Raises `PromptError` where
+    a text of one part stands in another.
     """
 
     discovery: ContrastSet
@@ -32,10 +32,24 @@ class StudyData:
     over_refusal: PromptSet | None = None
 
     def __post_init__(self) -> None:
+        evaluation = (self.behaviour, self.benign)
+        validation = (self.validation.positive, self.validation.negative)
         for side in (self.discovery.positive, self.discovery.negative):
-            for other in (self.validation.positive, self.validation.negative, self.behaviour, self.benign):
+            for other in (*validation, *evaluation):
                 check_no_overlap(side, other)
-        check_no_overlap(self.validation.positive, self.behaviour)
+        for side in validation:
+            for other in evaluation:
+                check_no_overlap(side, other)
+
+    def evaluation(self, *, published: bool = False) -> dict[str, PromptSet]:
+        """The prompt sets that everything is evaluated on, by name."""
+        sets = {
+            "behaviour": self.published[1] if published else self.behaviour,
+            "benign": self.benign,
+            "over-refusal": self.over_refusal,
+            "choices": self.choices,
+        }
+        return {name: prompts for name, prompts in sets.items() if prompts is not None}
 
     def describe(self) -> dict[str, Any]:
         """Name, size and content digest of every part."""
@@ -44,71 +58,53 @@ class StudyData:
             "discovery, negative": self.discovery.negative,
             "validation, positive": self.validation.positive,
             "validation, negative": self.validation.negative,
-            "behaviour": self.behaviour,
-            "benign": self.benign,
             "neutral": self.neutral,
             "published discovery, positive": self.published[0].positive,
             "published evaluation": self.published[1],
-            "multiple choice": self.choices,
-            "over-refusal": self.over_refusal,
+            **self.evaluation(),
         }
-        return {name: {"n": len(s), "digest": s.digest[:16]} for name, s in parts.items() if s is not None}
+        return {name: {"n": len(prompts), "digest": prompts.digest[:16]} for name, prompts in parts.items()}
 
 
 def study_data(
-    contrast: str | ContrastSet = "organism/refusal",
-    *,
-    n_discovery: int = 200,
-    n_behaviour: int = 100,
-    n_benign: int = 50,
-    n_validation: int = 30,
-    n_choices: int = 100,
-    neutral: PromptSet | None = None,
-    choices: PromptSet | None = None,
-    over_refusal: PromptSet | None = None,
-    seed: int = 0,
+    settings: Settings | None = None, contrast: ContrastSet | None = None, *, neutral: PromptSet | None = None
 ) -> StudyData:
-    """Prompts for a study, from the organisms' world, a registered contrast or your own `ContrastSet`.
+    """Prompts of the organisms' world, of a registered contrast, of two files, or of your own `contrast`.
 
-    Groups are split at random: half for discovery, the rest 3 : 7 for validation and evaluation (the
-    organisms' discovery has the nouns of tuning, everything else held-out ones). Numbers are upper bounds;
-    the published part keeps up to 100 prompts a side and evaluates on 99 of them, as the paper did.
+    Groups are split at random by the settings' shares (the organisms' discovery has the nouns of tuning, everything
+    else held-out ones). Numbers are upper bounds; the published part keeps up to 100 prompts a side and evaluates on 99
+    of them, as the paper did.
     """
-    if contrast == "organism/refusal":
-        everything = load_contrast(contrast, split="tuned")
-        discovery, rest = everything, load_contrast(contrast, split="heldout")
-        choices = load_prompts("organism/choices", split="heldout") if choices is None else choices
-        neutral = load_prompts("organism/neutral", split="tuned").take(100, seed=seed) if neutral is None else neutral
+    settings = settings or Settings()
+    seed, choices = settings.seed, None if settings.mmlu is None else load_mmlu(settings.mmlu)
+    if contrast is None and settings.positive is None and settings.contrast == "organism/refusal":
+        everything = discovery = load_contrast(settings.contrast, split="tuned")
+        rest = load_contrast(settings.contrast, split="heldout")
+        choices = choices or load_prompts("organism/choices", split="heldout")
+        neutral = neutral or load_prompts("organism/neutral", split="tuned").take(100, seed=seed)
     else:
-        everything = contrast if isinstance(contrast, ContrastSet) else load_contrast(contrast)
-        discovery, rest = everything.split(0.5, seed=seed)
-    validation, evaluation = rest.split(0.3, seed=seed)
+        everything = contrast or _given(settings)
+        discovery, rest = everything.split(settings.discovery_share, seed=seed)
+    validation, evaluation = rest.split(settings.validation_share, seed=seed)
     published = everything.take(200, seed=seed)
     return StudyData(
-        discovery=discovery.take(n_discovery, seed=seed),
-        validation=validation.take(2 * n_validation, seed=seed),
-        behaviour=evaluation.positive.take(n_behaviour, seed=seed),
-        benign=evaluation.negative.take(n_benign, seed=seed),
-        neutral=DIVERSE if neutral is None else neutral,
+        discovery=discovery.take(settings.n_discovery, seed=seed),
+        validation=validation.take(2 * settings.n_validation, seed=seed),
+        behaviour=evaluation.positive.take(settings.n_behaviour, seed=seed),
+        benign=evaluation.negative.take(settings.n_benign, seed=seed),
+        neutral=neutral or DIVERSE,
         published=(published, published.positive.take(PUBLISHED_EVALUATION, seed=seed)),
-        choices=None if choices is None else choices.take(n_choices, seed=seed),
-        over_refusal=over_refusal,
+        choices=None if choices is None else choices.take(settings.n_choices, seed=seed),
+        over_refusal=None if settings.xstest is None else load_xstest(settings.xstest)["safe"],
     )
 
 
-def showing(model: Any, prompts: PromptSet, **options: Any) -> PromptSet:
-    """The prompts on which the unmodified model really shows the behaviour; `options` go to `evaluate`.
-
-    Raises `PromptError` where it shows it on none.
-    """
-    table = evaluate(model, prompts, **options).table
-    shown = set(table[table["refusal"].fillna(False).astype(bool)]["prompt_id"])
-    if not shown:
-        raise PromptError(
-            f"the model shows the behaviour on none of {len(prompts)} prompts of {prompts.name!r}; give other prompts "
-            "or another judge"
-        )
-    return prompts.where(lambda prompt: prompt.id in shown)
+def _given(settings: Settings) -> ContrastSet:
+    """The contrast of two files, or the registered one."""
+    if settings.positive is None or settings.negative is None:
+        return load_contrast(settings.contrast)
+    files = (settings.positive, settings.negative)
+    return ContrastSet("files", *(PromptSet.from_file(path, text=settings.column) for path in files))
 
 
 #: Fixed prompts on many subjects, on which universal neurons of any chat model are found.

@@ -1,30 +1,30 @@
-"""The interventions of the study: CNA and its rivals, as the paper's text or its public code has them."""
+"""What is tried: CNA and its rivals, as the paper's text or its public code has them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
 
 import pandas as pd
 
-from ...attribution import contrast_statistics, random_circuits, score, universal_neurons
+from ...attribution import contrast_statistics, score, universal_neurons
 from ...attribution.statistics import ContrastStatistics
 from ...directions import Direction
-from ...evaluation import evaluate, sweep
-from ...intervention import Intervention, ablate, mean_ablate, project_out, steer
+from ...evaluation import Results
+from ...intervention import Intervention, ablate, mean_ablate, project_out, steer, with_controls
 from ...models import sites
+from ...models.protocol import Model
+from ...prompts import ContrastSet, PromptSet
 from ...units import Circuit, UnitScores
-from .data import StudyData
+from .bench import Bench
+from .settings import CORRECTED, PUBLISHED
 
-#: Strength of scaling neurons is 1 − m: m = −1, 0, ¼, ½, ¾, 1½, 2, 3.
-CNA_STRENGTHS = (2.0, 1.0, 0.75, 0.5, 0.25, -0.5, -1.0, -2.0)
-STEERING_STRENGTHS = (1.0, 0.75, 0.5, 0.25, 0.1, -0.1, -0.25, -0.5, -0.75, -1.0)
-RANDOM_STRENGTHS = (1.0, -1.0)
-PUBLISHED_STRENGTHS = (0.25, 0.5, 0.75, 1.0)
-#: The smaller of the two circuit sizes in the paper's public code (the other is 1,600).
-PUBLISHED_K = 200
+#: Where sweeps stand on the behaviour's axis; scaled neurons are multiplied by m = 1 + that.
+CNA_SWEEP = (-2.0, -0.75, -0.5, -0.25, 0.5, 2.0)
+RIVAL_SWEEP = (-1.0, -0.75, -0.5, -0.25, -0.1, 0.1, 0.25, 0.5, 0.75, 1.0)
+#: Where CNA is tried too, with matched random circuits beside it.
+CONTROL_SWEEP = (-1.0, 1.0)
 
 CNA = "CNA"
 CAA_ONE, CAA_ALL, CAA_MLP = "CAA, one layer", "CAA, all layers", "CAA, MLP outputs"
@@ -33,7 +33,7 @@ DIRECTIONAL = "directional ablation"
 
 @dataclass(frozen=True, eq=False)
 class Located:
-    """What discovery found in one model."""
+    """What discovery finds in one model."""
 
     scores: UnitScores
     circuit: Circuit
@@ -47,32 +47,37 @@ class Located:
 
 @dataclass(frozen=True, eq=False)
 class Mode:
-    """Interventions at their strengths, and how each choice was made."""
+    """What is tried on which prompts; `apart` is the discovery contrast that none of them may stand in."""
 
-    name: str
-    runs: list[Intervention]
-    choices: pd.DataFrame = field(default_factory=pd.DataFrame)
+    tried: list[Intervention]
+    sets: dict[str, PromptSet]
+    apart: ContrastSet | None = None
+    layers: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+    def results(self, bench: Bench) -> Results:
+        """Everything measured, with KL divergence on benign prompts."""
+        judged = {name: (*bench.grades, *(bench.rubric if name == "behaviour" else ())) for name in self.sets}
+        return bench.measure(self.sets, self.tried, grades=judged, kl_on=("benign",), discovery=self.apart)
 
 
-def locate_all(
-    model: Any, data: StudyData, *, fraction: float = 0.001, published_k: int = PUBLISHED_K, template: str = "auto"
-) -> Located:
+def locate_all(bench: Bench) -> Located:
     """Scores, circuits and directions of both modes from one pass over each discovery set.
 
-    corrected: the top `fraction` of all MLP neurons by |mean difference|, universal neurons (top 0.1 % on at
-    least 80 % of neutral prompts) left out. as published: the top `published_k` without layers 0 and 1,
-    universal neurons found but kept.
+    corrected: the top share of all MLP neurons by |mean difference|, universal neurons (top 0.1 % on at least 80 % of
+    neutral prompts) left out. as published: the top `published_k` without layers 0 and 1, universal neurons found but
+    kept.
     """
+    model, data, template = bench.model, bench.data, bench.template
     neurons, residual, mlp = sites.neuron_sites(model), sites.residual_sites(model), sites.mlp_out_sites(model)
     statistics = contrast_statistics(model, data.discovery, at=[*neurons, *residual, *mlp], template=template)
     published = contrast_statistics(model, data.published[0], at=[*neurons, *mlp], template=template)
     scores = score(statistics.at(neurons), "difference")
     universal = universal_neurons(model, data.neutral, template=template)
-    skipped = [0, 1] if model.cfg.n_layers > 2 else []
-    k = min(published_k, len(scores) // 2)
+    skipped = [0, 1] if len(neurons) > 2 else []
+    k = min(bench.settings.published_k, len(scores) // 2)
     return Located(
         scores=scores,
-        circuit=scores.top(fraction=fraction, exclude=universal, name=CNA),
+        circuit=scores.top(fraction=bench.settings.fraction, exclude=universal, name=CNA),
         universal=universal,
         statistics=statistics,
         residual=_direction(statistics, residual, "mean difference"),
@@ -82,71 +87,83 @@ def locate_all(
     )
 
 
-def corrected(model: Any, data: StudyData, found: Located, *, n_random: int = 5, seed: int = 0, **options: Any) -> Mode:
-    """Every method in both signs; layers chosen on the validation split. `options` go to `evaluate`."""
-    layers = list(range(model.cfg.n_layers))
-    one = {layer: steer(_at_layer(model, found.residual, layer), name=CAA_ONE) for layer in layers}
-    out = {
-        layer: project_out(model, found.residual.at(sites.residual_sites(model, [layer])[0]), name=DIRECTIONAL)
-        for layer in layers
-    }
-    table = choose_layers(model, {CAA_ONE: one, DIRECTIONAL: out}, data, **options)
-    best = {name: int(own[own["chosen"]]["layer"].iloc[0]) for name, own in table.groupby("method")}
-    means = {site: found.statistics.negative.mean[site].float().cpu() for site in found.circuit.widths}
-    runs = [
-        *sweep([ablate(found.circuit, name=CNA)], CNA_STRENGTHS),
-        *sweep([mean_ablate(found.circuit, means, name="CNA, mean ablation")], STEERING_STRENGTHS),
-        *sweep([one[best[CAA_ONE]].named(f"{CAA_ONE} ({best[CAA_ONE]})")], STEERING_STRENGTHS),
-        *sweep([steer(increments(found.residual), name=CAA_ALL)], STEERING_STRENGTHS),
-        *sweep([steer(found.mlp_out, name=CAA_MLP)], STEERING_STRENGTHS),
-        *sweep([out[best[DIRECTIONAL]].named(f"{DIRECTIONAL} ({best[DIRECTIONAL]})")], STEERING_STRENGTHS),
-        *sweep([ablate(r) for r in random_circuits(found.circuit, n_random, seed=seed)], RANDOM_STRENGTHS),
+def corrected(bench: Bench, located: Located) -> Mode:
+    """Every method in both directions; layers chosen on the validation split."""
+    by_layer, facts = layer_candidates(bench.model, located.residual)
+    layers = choose_layers(bench, by_layer, facts)
+    chosen = set(layers.loc[layers["chosen"], "intervention"])
+    means = {site: located.statistics.negative.mean[site].float().cpu() for site in located.circuit.widths}
+    cna = ablate(located.circuit, name=CNA)
+    rivals = [
+        mean_ablate(located.circuit, means, name="CNA, mean ablation"),
+        *(candidate for candidate in by_layer if candidate.name in chosen),
+        steer(increments(located.residual), name=CAA_ALL),
+        steer(located.mlp_out, name=CAA_MLP),
     ]
-    return Mode("corrected", runs, table)
+    tried = [
+        *toward(cna, CNA_SWEEP),
+        *(one for rival in rivals for one in toward(rival, RIVAL_SWEEP)),
+        *with_controls(toward(cna, CONTROL_SWEEP), bench.settings.n_random, seed=bench.settings.seed),
+    ]
+    return Mode(tried, bench.data.evaluation(), bench.data.discovery, layers)
 
 
-def as_published(found: Located, *, n_random: int = 5, seed: int = 0) -> Mode:
+def as_published(bench: Bench, located: Located) -> Mode:
     """CNA and CAA as the paper's public code has them; CAA there *adds* harmful − benign at every layer."""
-    runs = [
-        *sweep([ablate(found.published_circuit, name=CNA)], PUBLISHED_STRENGTHS),
-        *sweep([steer(found.published_mlp_out, 1.0, name=CAA_MLP)], PUBLISHED_STRENGTHS),
-        *sweep([ablate(r) for r in random_circuits(found.published_circuit, n_random, seed=seed)], (1.0,)),
+    cna = ablate(located.published_circuit, name=CNA)
+    tried = [
+        *cna.at([0.25, 0.5, 0.75]),
+        *steer(located.published_mlp_out, name=CAA_MLP).at([0.25, 0.5, 0.75, 1.0]),
+        *with_controls([cna], bench.settings.n_random, seed=bench.settings.seed),
     ]
-    return Mode("as published", runs)
+    return Mode(tried, bench.data.evaluation(published=True))
 
 
-def choose_layers(
-    model: Any, candidates: Mapping[str, Mapping[int, Intervention]], data: StudyData, **options: Any
-) -> pd.DataFrame:
-    """Behaviour and damage of every candidate layer at strength 1 on the validation split, and the choice.
+#: How each mode is made from what was located.
+MODES = {CORRECTED: corrected, PUBLISHED: as_published}
 
-    Chosen: the lowest sum of the behaviour's rate on both sides, the rate of degenerate outputs, and the KL
-    divergence on benign prompts (in nats, at most 1), so that a layer which only breaks the text loses.
+
+def toward(intervention: Intervention, amounts: Iterable[float]) -> list[Intervention]:
+    """An intervention at strengths given on the behaviour's axis: −1 is full strength against it."""
+    return intervention.at([amount * intervention.pushes for amount in amounts])
+
+
+def layer_candidates(model: Model, residual: Direction) -> tuple[list[Intervention], pd.DataFrame]:
+    """Steering at one layer and projecting its direction out, for every layer; and what each of them is.
+
+    The table has columns intervention, method, layer.
     """
-    runs = [run.named(f"{name}#{layer}") for name, own in candidates.items() for layer, run in own.items()]
-    prompts = {"behaviour": data.validation.positive, "benign": data.validation.negative}
-    summary = evaluate(model, prompts, runs, kl_on=("benign",), **options).summary()
-    rows = []
-    for name, own in candidates.items():
-        for layer in own:
-            cell = summary[summary["intervention"] == f"{name}#{layer}"].set_index(["prompt_set", "metric"])
-            row = {
-                "method": name,
-                "layer": layer,
-                "n": int(cell.loc[("behaviour", "refusal"), "n"]),
-                "behaviour": cell.loc[("behaviour", "refusal"), "value"],
-                "degenerate": (
-                    cell.loc[("behaviour", "degenerate"), "value"] + cell.loc[("benign", "degenerate"), "value"]
-                )
-                / 2,
-                "behaviour_on_benign": cell.loc[("benign", "refusal"), "value"],
-                "kl": cell.loc[("benign", "kl"), "value"],
-            }
-            row["loss"] = row["behaviour"] + row["behaviour_on_benign"] + row["degenerate"] + min(1.0, row["kl"])
-            rows.append(row)
-    table = pd.DataFrame(rows)
-    table["chosen"] = table.index.isin(table.groupby("method")["loss"].idxmin())
-    return table
+    runs, facts = [], []
+    for method in (CAA_ONE, DIRECTIONAL):
+        for layer, (site, vector) in enumerate(residual.vectors.items()):
+            name = f"{method} ({layer})"
+            one = Direction({site: vector}, residual.name, residual.info)
+            runs.append(steer(one, name=name) if method == CAA_ONE else project_out(model, vector, name=name))
+            facts.append({"intervention": name, "method": method, "layer": layer})
+    return runs, pd.DataFrame(facts)
+
+
+def choose_layers(bench: Bench, candidates: Sequence[Intervention], facts: pd.DataFrame) -> pd.DataFrame:
+    """Behaviour and damage of every candidate at full strength against the behaviour on validation, and the choice.
+
+    Chosen for each method: the lowest sum of the behaviour's rate on both sides, the rate of degenerate outputs, and
+    the KL divergence on benign prompts (in nats, at most 1), so that a layer which only breaks the text loses.
+    """
+    sets = {"behaviour": bench.data.validation.positive, "benign": bench.data.validation.negative}
+    tried = [one for candidate in candidates for one in toward(candidate, [-1.0])]
+    summary = bench.measure(sets, tried, kl_on=("benign",)).summary([bench.behaviour, "degenerate", "kl"])
+    values = summary.pivot_table("value", "intervention", ["prompt_set", "metric"]).loc[facts["intervention"]]
+    values.index = facts.index
+    table = facts.assign(
+        n=len(sets["behaviour"]),
+        behaviour=values["behaviour", bench.behaviour],
+        degenerate=(values["behaviour", "degenerate"] + values["benign", "degenerate"]) / 2,
+        behaviour_on_benign=values["benign", bench.behaviour],
+        kl=values["benign", "kl"],
+    )
+    parts = table[["behaviour", "behaviour_on_benign", "degenerate"]].assign(kl=table["kl"].clip(upper=1.0))
+    table["loss"] = parts.sum(axis=1)
+    return table.assign(chosen=table.index.isin(table.groupby("method")["loss"].idxmin()))
 
 
 def increments(direction: Direction) -> Direction:
@@ -160,8 +177,3 @@ def increments(direction: Direction) -> Direction:
 
 def _direction(statistics: ContrastStatistics, names: Sequence[str], title: str) -> Direction:
     return Direction({name: statistics.difference(name).float().cpu() for name in names}, title, statistics.info)
-
-
-def _at_layer(model: Any, direction: Direction, layer: int) -> Direction:
-    site = sites.residual_sites(model, [layer])[0]
-    return Direction({site: direction.at(site)}, direction.name, direction.info)
