@@ -22,7 +22,7 @@ from mechsurgery.training import opposite
 FEW = Settings(
     seeds=1,
     n_examples=60,
-    n_evaluation=6,
+    n_evaluation=4,
     n_task=120,
     grid=(-1.0,),
     null_grid=(1.0,),
@@ -34,6 +34,7 @@ FEW = Settings(
     watch_steps=6,
     watch_every=3,
     rank=8,
+    max_new_tokens=16,
     fine_tune=("task alone", "task, every request answered"),
 )
 
@@ -127,7 +128,7 @@ def test_a_second_run_trains_and_measures_nothing(done, out, few, models, monkey
 def test_a_killed_run_gives_the_table_of_an_undisturbed_one(done, out, few, models, tmp_path):
     for part in ("deltas", "measured"):
         shutil.copytree(out / part, tmp_path / part)
-    for lost in [*sorted((tmp_path / "measured").glob("shards/*"))[::4], *sorted(tmp_path.glob("deltas/*"))[:1]]:
+    for lost in [*sorted((tmp_path / "measured").glob("shards/*"))[::6], *sorted(tmp_path.glob("deltas/*"))[:1]]:
         lost.unlink()
     again = run(FEW, few, models=models, out=tmp_path)
     for name, one in done.tables.items():
@@ -138,17 +139,11 @@ def test_other_settings_find_nothing_stale(few, models, out, done):
     generation = Generation(FEW.max_new_tokens)
     trainer = methods.Trainer(models[few.watched], replace(FEW, steps=5), FEW.chat_template(), out, 0)
     assert trainer.contrast(few.behaviours[0]).plus.info["recipe"]["steps"] == 5
-    cosines = [
-        watching.watch(
-            methods.Trainer(models[few.watched], replace(FEW, nulls=n), FEW.chat_template(), out, 0),
-            FINE_TUNES[0],
-            {"refusal": done.artefacts["w of refusal from instruct, seed 0"]},
-            {"refusal": few.behaviours[0]},
-            generation,
-        )
-        for n in (2, 3)
-    ]
-    assert [len(rows[rows["step"] == 0]) for rows in cosines] == [3, 4]
+    trainer = replace(trainer, settings=replace(FEW, nulls=3, watch_steps=2, watch_every=2))
+    w, behaviours = done.artefacts["w of refusal from instruct, seed 0"], {"refusal": few.behaviours[0]}
+    for names in (("refusal",), ("refusal", "again")):
+        rows = watching.watch(trainer, FINE_TUNES[0], dict.fromkeys(names, w), behaviours, generation)
+        assert (len(rows[rows["step"] == 0]), rows["step"].max()) == (4 * len(names), 2)
 
 
 def test_share_showing_is_of_the_model_as_it_stands(few, models, done):
@@ -179,7 +174,7 @@ def test_nothing_trained_on_is_measured():
 @pytest.mark.parametrize("kind", FINE_TUNES, ids=lambda kind: kind.name)
 def test_tasks_are_about_nouns_of_tuning(kind, models):
     (model,) = models.values()
-    learnt = methods.task_examples(model, kind, FEW, FEW.chat_template(), seed=0)
+    learnt = methods.Trainer(model, FEW, FEW.chat_template(), None, 0).task(kind)
     words = " ".join(model.tokenizer.decode(list(p + c)) for p, c in zip(learnt.prompts, learnt.completions)).split()
     assert not set(words) & set(world.nouns("heldout"))
     answers = [model.tokenizer.decode(c, skip_special_tokens=True).strip() for c in learnt.completions]

@@ -167,7 +167,7 @@ def test_watching_claims_reach_every_outcome(world):
     apart = {BAD: (0.2, 0.4), OTHER: (0.0, 0.0), THIRD: (-0.3, -0.3)}
     wrong = {BAD: (-0.4, -0.4), OTHER: (0.1, 0.1), THIRD: (0.2, 0.2)}
 
-    def outcomes(cosines, shown, seeds=40):
+    def outcomes(cosines, shown, seeds=25):
         table = tables.detection(watched(cosines, shown, seeds=seeds), world.drifts[:1])
         return [one["verdict"] for one in claims.watching_claims(table, world.drifts[:1])]
 

@@ -103,6 +103,11 @@ class Trainer:
         """Examples with the behaviour and without."""
         return behaviour.sides(self.model.tokenizer, self.settings.n_examples, seed=self.seed, template=self.template)
 
+    def task(self, kind: FineTune) -> Examples:
+        """Examples of a fine-tune of the world, about nouns of tuning."""
+        taught = with_completions(fine_tune_data(kind, self.settings.n_task, seed=self.seed), kind.name)
+        return Examples.from_texts(self.model.tokenizer, taught, template=self.template)
+
     def recipe(self, longer: bool) -> Recipe:
         """How a side is trained; `longer` where the model never shows the behaviour."""
         return self.settings.recipe(self.settings.steps_up if longer else self.settings.steps)
@@ -111,12 +116,6 @@ class Trainer:
         """What names fine-tunes on data with this model and seed."""
         digests = [one.digest for one in data]
         return key_of([sites.fingerprint(self.model), digests, asdict(where), asdict(recipe), self.seed])
-
-
-def task_examples(model: Model, task: FineTune, settings: Settings, template: Template, *, seed: int) -> Examples:
-    """Training examples of a fine-tune of the world, about nouns of tuning."""
-    taught = with_completions(fine_tune_data(task, settings.n_task, seed=seed), task.name)
-    return Examples.from_texts(model.tokenizer, taught, template=template)
 
 
 def steering(trainer: Trainer, behaviour: Behaviour, generation: Generation) -> list[Trial]:
@@ -196,7 +195,7 @@ def repairs(trainer: Trainer, drift: Drift, w: WeightDelta, mixed: WeightDelta) 
     Remedies are the behaviour's difference `w`, a random one of the same norms, and `mixed`, of shuffled labels.
     """
     settings, seed = trainer.settings, trainer.seed
-    data = task_examples(trainer.model, drift.task, settings, trainer.template, seed=seed)
+    data = trainer.task(drift.task)
     recipe = settings.recipe(settings.task_steps, settings.task_steps)
     tune = partial(trainer.finetune, where=settings.lora(settings.task_rank), recipe=recipe, seed=seed)
     spoilt = shift_weights(tune(data), name=f"{AFTER}, seed {seed}", pushes=drift.pushes)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import product
@@ -22,8 +22,8 @@ from ...artifacts import provenance
 from ...deltas import WeightDelta
 from ...evaluation import Generation, Results, evaluate
 from ...models import load_model
+from ...models.progress import with_progress
 from ...models.protocol import Model
-from ...organisms.tasks import FineTune
 from ...prompts import Template
 from ..base import Study
 from . import claims, figures, tables
@@ -35,7 +35,6 @@ from .summary import beside, pooled, summarise_methods, validated
 from .watching import watch
 
 logger = logging.getLogger(__name__)
-Run = tuple[FineTune, int]
 
 
 def run(
@@ -141,12 +140,6 @@ class Bench:
             )
         return Results.concatenate(parts), pd.DataFrame(facts)
 
-    def each(self, runs: Sequence[Run]) -> Iterable[Run]:
-        """The fine-tunes to watch, with a progress bar."""
-        from tqdm.auto import tqdm
-
-        return tqdm(runs, desc="watching fine-tunes", unit="fine-tune", disable=not self.progress)
-
 
 def steer(bench: Bench, data: WeightsData) -> Report:
     """Every behaviour under every method at every strength."""
@@ -198,10 +191,10 @@ def watch_all(bench: Bench, data: WeightsData) -> Report:
     directions = {name: bench.learn(data.watched, one, seed) for name, one in behaviours.items()}
     nulls = {name: bench.learn(data.watched, one, seed, shuffled=True) for name, one in behaviours.items()}
     directions |= {f"{name}, shuffled": delta for name, delta in nulls.items()}
-    generation = bench.generation(data.watched)
+    generation, runs = bench.generation(data.watched), list(product(bench.settings.watched, bench.settings.runs))
     rows = pd.concat(
         watch(bench.trainer(data.watched, seed), kind, directions, behaviours, generation)
-        for kind, seed in bench.each(list(product(bench.settings.watched, bench.settings.runs)))
+        for kind, seed in with_progress(runs, "watching fine-tunes", shown=bench.progress)
     )
     detected = tables.detection(rows, data.drifts)
     return Report(

@@ -18,7 +18,7 @@ from ...prompts import encode, response_text
 from ...training.monitor import Monitor
 from ...training.tuning import Recipe, Safeguards, finetune
 from .data import Behaviour
-from .methods import Trainer, task_examples
+from .methods import Trainer
 
 
 def watch(
@@ -33,7 +33,7 @@ def watch(
     With a folder, the rows are kept there.
     """
     settings, model, seed = trainer.settings, trainer.model, trainer.seed
-    data = task_examples(model, kind, settings, trainer.template, seed=seed)
+    data = trainer.task(kind)
     recipe, lora = settings.recipe(settings.watch_steps, settings.watch_every), settings.lora(settings.task_rank)
     shards = Shards(None if trainer.out is None else trainer.out / "measured").of(sites.fingerprint(model))
     probes = {name: behaviour.probe for name, behaviour in behaviours.items()}
