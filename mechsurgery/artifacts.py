@@ -63,7 +63,7 @@ def write_text(path: str | Path, text: str) -> Path:
 
 def save_json(path: str | Path, content: Any) -> Path:
     """Write `content` as indented JSON."""
-    text = json.dumps(content, indent=2, ensure_ascii=False, default=_plain)
+    text = json.dumps(content, indent=2, ensure_ascii=False, default=plain_value)
     return write_text(path, text + "\n")
 
 
@@ -82,7 +82,7 @@ def save_tensors(path: str | Path, kind: str, tensors: Mapping[str, Tensor], fac
     path = Path(path)
     if path.suffix != ".safetensors":
         path = path.with_name(path.name + ".safetensors")
-    header = {_HEADER: json.dumps({"kind": kind, "facts": dict(facts)}, default=_plain)}
+    header = {_HEADER: json.dumps({"kind": kind, "facts": dict(facts)}, default=plain_value)}
     stored: dict[str, Tensor] = {}
     seen: set[int] = set()
     for name, tensor in tensors.items():
@@ -116,7 +116,7 @@ def load_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[s
     return tensors, header["facts"]
 
 
-def _plain(value: Any) -> Any:
+def plain_value(value: Any) -> Any:
     """JSON for the few kinds of values that are not JSON by themselves."""
     if isinstance(value, (set, frozenset)):
         return sorted(value)

@@ -10,9 +10,11 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -94,9 +96,9 @@ class WeightDelta:
             for name, length in lengths.items()
         }
 
-    @property
+    @cached_property
     def digest(self) -> str:
-        """SHA-256 of the differences and of the model they belong to; the name does not enter."""
+        """SHA-256 of the differences and of the model they belong to; the name does not enter. Computed once."""
         digest = hashlib.sha256(str(self.info.get("fingerprint")).encode())
         for name, part in sorted(self.parts.items()):
             for key, tensor in part.tensors().items():
@@ -140,10 +142,8 @@ class WeightDelta:
             raise InputError(f"delta {self.name!r} changes no weights of the neurons of circuit {circuit.name!r}")
         return WeightDelta(parts, f"{self.name} in {circuit.name}", {**self.info, "circuit": circuit.info})
 
-    def to_frame(self) -> Any:
+    def to_frame(self) -> pd.DataFrame:
         """A pandas table, a row per parameter: form, shape, norm, stored numbers."""
-        import pandas as pd
-
         norms = self.norms()
         return pd.DataFrame(
             {

@@ -6,7 +6,7 @@ import types
 from collections.abc import Callable
 from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import click
 
@@ -65,14 +65,16 @@ def click_options(settings: type) -> list[click.Parameter]:
         if "help" not in one.metadata:
             continue
         kind, several = _kind(hints[one.name])
+        choices = one.metadata.get("choices", get_args(kind) if get_origin(kind) is Literal else ())
         names = [f"--{one.metadata.get('flag', one.name).replace('_', '-')}", one.name]
-        default = None if one.default is MISSING else one.default
+        made = None if one.default_factory is MISSING else one.default_factory()
+        default = made if one.default is MISSING else one.default
         options: dict[str, Any] = {"help": one.metadata["help"], "default": default, "multiple": several}
         if kind is bool:
             names[0] = f"{names[0]}/--no-{names[0][2:]}" if default else names[0]
             options |= {"is_flag": True}
         else:
-            options["type"] = click.Choice(one.metadata["choices"]) if "choices" in one.metadata else kind
+            options["type"] = click.Choice(choices) if choices else kind
             options["show_default"] = default not in (None, (), "")
         options["required"] = one.default is MISSING and one.default_factory is MISSING
         found.append(click.Option(names, **options))

@@ -1,7 +1,8 @@
 """A setting is written once: the command line is made from the settings class, with the same types and defaults."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import click
 import pytest
@@ -22,6 +23,8 @@ class Settings(StudySettings):
     sensitivity: bool = setting(True, "Whether to vary.")
     only: bool = setting(False, "Only some.")
     mode: tuple[str, ...] = setting((), "Modes.", choices=("x", "y"))
+    order: Literal["up", "down"] = setting("up", "Which way.")
+    layers: tuple[int, ...] = field(default_factory=lambda: (1, 2), metadata={"help": "Layers."})
     hidden: int = 7
 
 
@@ -91,5 +94,6 @@ def test_what_is_not_allowed_is_one_sentence():
     assert done.exit_code == 2
     assert not got
     assert "'x', 'y'" in done.output
+    assert "'up', 'down'" in called("--order", "sideways")[0].output
     with pytest.raises(InputError, match="NAME=VALUE"):
         Settings(template_argument=("date",)).chat_template()

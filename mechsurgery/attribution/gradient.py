@@ -249,7 +249,9 @@ def exact_removal(
     as the attribution it is compared with, divided by the number of chosen positions of each row.
     """
     _check(dictionary, model, positions, reduction, mean)
-    chosen = dictionary.check_latents(latents.units[dictionary.site][0] if isinstance(latents, Circuit) else latents)
+    chosen = dictionary.check_latents(
+        latents.units[dictionary.site][0].tolist() if isinstance(latents, Circuit) else latents
+    )
     device = tokens.device_of(model)
     unit = dictionary.unit_decoder().to(device)[chosen]
     rises = torch.zeros(len(chosen), dtype=torch.float64)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import pandas as pd
@@ -91,16 +92,20 @@ def _metric(
 
 
 def _chosen(prompts: PromptSet, rows: pd.DataFrame) -> pd.DataFrame:
-    picked, margins = [], []
+    """Rows of "choice" and "margin"; both missing where an intervention left no numbers to choose by."""
+    right: list[float | None] = []
+    margins: list[float | None] = []
+    letters: list[str | None] = []
     for prompt, scores in zip(prompts, rows["scores"]):
-        right, log_p = int(prompt.answer or 0), torch.tensor([float(score) for score in scores])
-        picked.append(int(log_p.argmax()))
-        others = torch.cat([log_p[:right], log_p[right + 1 :]])
-        margins.append(float(log_p[right] - others.logsumexp(0)))
-    correct = [float(letter == prompt.answer) for letter, prompt in zip(picked, prompts)]
-    letters = [prompt.choices[letter] for letter, prompt in zip(picked, prompts)]
+        log_p, answer = torch.tensor([float(score) for score in scores]), int(prompt.answer or 0)
+        measured = not bool(log_p.isnan().any())
+        picked = int(log_p.argmax())
+        others = torch.cat([log_p[:answer], log_p[answer + 1 :]])
+        right.append(float(picked == answer) if measured else None)
+        letters.append(prompt.choices[picked] if measured else None)
+        margins.append(float(log_p[answer] - others.logsumexp(0)) if measured else None)
     return pd.concat(
-        [_metric(prompts, "choice", "rate", correct, letters), _metric(prompts, "margin", "number", margins)],
+        [_metric(prompts, "choice", "rate", right, letters), _metric(prompts, "margin", "number", margins)],
         ignore_index=True,
     )
 
@@ -144,14 +149,7 @@ def graded(grade: Grade, items: Sequence[tuple[Prompt, str | None]], shards: Sha
     known: dict[tuple[str, str], Value] = {}
     asked = {(prompt.id, text): (prompt, text) for prompt, text in items if text is not None}
     if asked:
-        key = key_of(
-            [
-                "grade",
-                grade.name,
-                grade.version,
-                [[p.id, p.text, p.messages, p.completion, text] for p, text in asked.values()],
-            ]
-        )
+        key = key_of(["grade", grade.name, grade.version, [[asdict(prompt), text] for prompt, text in asked.values()]])
         kept = shards.find(key) if grade.decide_all is not None else None
         values = list(kept["value"]) if kept is not None else grade.all(list(asked.values()))
         if grade.decide_all is not None and kept is None:

@@ -24,6 +24,8 @@ from .jobs import Generation, measure, tasks_of
 from .results import Results
 from .shards import Shards
 
+#: Metrics that are there without a grade.
+MEASURED = ("tokens", "first_token", "choice", "margin", "kl")
 Grades = Sequence[Grade] | Mapping[str, Sequence[Grade]]
 
 
@@ -54,7 +56,7 @@ def evaluate(
     """
     sets = {prompts.name: prompts} if isinstance(prompts, PromptSet) else dict(prompts)
     settings = generation or Generation()
-    runs = [BASELINE, *with_controls(interventions, controls)]
+    runs = [BASELINE, *with_controls(_flat(interventions), controls)]
     deciding = _grades_of(sets, grades)
     _check(model, sets, discovery, runs, kl_on)
     facts = {"model": str(model.cfg.model_name), "fingerprint": sites.fingerprint(model)}
@@ -67,6 +69,13 @@ def evaluate(
     return results
 
 
+def _flat(interventions: Any) -> list[Intervention]:
+    given = [] if isinstance(interventions, Intervention) else list(interventions)
+    if isinstance(interventions, Intervention) or not all(isinstance(run, Intervention) for run in given):
+        raise InputError("interventions must be a flat list; give [run], and *run.at([…]) for a sweep among others")
+    return given
+
+
 def _grades_of(sets: Mapping[str, PromptSet], grades: Grades) -> dict[str, Sequence[Grade]]:
     chosen = {name: grades.get(name, ()) if isinstance(grades, Mapping) else grades for name in sets}
     unknown = [name for name in grades if name not in sets] if isinstance(grades, Mapping) else []
@@ -74,8 +83,11 @@ def _grades_of(sets: Mapping[str, PromptSet], grades: Grades) -> dict[str, Seque
         raise InputError(f"grades for {listed(unknown)}; the prompt sets are {listed(sets)}")
     for name, deciding in chosen.items():
         names = [grade.name for grade in deciding]
-        if len(set(names)) < len(names):
-            raise InputError(f"grades {listed(names)} of {name!r} share a name; give each its own")
+        if len(set(names)) < len(names) or set(names) & set(MEASURED):
+            raise InputError(
+                f"grades {listed(names, 20)} of {name!r} share a name, or have one of {listed(MEASURED)}, which are "
+                "measured anyway; give each its own"
+            )
     return chosen
 
 
@@ -91,6 +103,15 @@ def _check(
     unknown = [name for name in kl_on if name not in sets]
     if unknown:
         raise InputError(f"kl_on names {listed(unknown)}; the prompt sets are {listed(sets)}")
+    letters = [name for name in kl_on if any(prompt.choices for prompt in sets[name])]
+    if letters:
+        raise InputError(f"kl_on names {listed(letters)}, answered by letter; KL divergence is measured on responses")
+    hooked = [name for name, point in sites.hooked(model).hook_dict.items() if point.fwd_hooks]
+    if hooked:
+        raise InputError(
+            f"this model has hooks on it already, at {listed(hooked)}, so it is not the unmodified one; leave "
+            "applied(…) and pass the intervention to evaluate, or call model.reset_hooks()"
+        )
     for prompt_set in sets.values():
         if not len(prompt_set):
             raise PromptError(f"prompt set {prompt_set.name!r} is empty; give at least one prompt")
@@ -100,6 +121,10 @@ def _check(
     if len(set(names)) < len(names):
         twice = sorted({name for name in names if names.count(name) > 1})
         raise InputError(f"interventions {twice} stand twice; give each its own name with .named(…)")
+    known: dict[str, str] = {}
+    unlike = [run.name for run in runs if known.setdefault(run.name, run.digest) != run.digest]
+    if unlike:
+        raise InputError(f"different interventions are both named {listed(unlike)}; give each its own with .named(…)")
     for run in {run.digest: run for run in runs}.values():
         run.check(model)
 

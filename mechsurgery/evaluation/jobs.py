@@ -52,8 +52,14 @@ class Generation:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "seeds", tuple(self.seeds))
-        if not self.seeds:
-            raise InputError("no seed: give at least one, such as seeds=(0,)")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            wrong = f"seeds={self.seeds} hold one twice" if self.seeds else "no seed"
+            raise InputError(f"{wrong}: give at least one, such as seeds=(0,), and each once")
+        if self.max_new_tokens < 1 or self.max_rows < 1 or not 0 <= self.temperature < float("inf"):
+            raise InputError(
+                f"max_new_tokens={self.max_new_tokens} and max_rows={self.max_rows} must be at least 1, "
+                f"temperature={self.temperature} at least 0 and finite"
+            )
         if self.temperature == 0 and len(self.seeds) > 1:
             raise InputError(
                 f"greedy decoding is the same for every seed; give one seed or a temperature, not {self.seeds}"
@@ -104,6 +110,7 @@ def tasks_of(model: Any, sets: Mapping[str, PromptSet], settings: Generation, kl
     for name, prompts in sets.items():
         ids = encode(model.tokenizer, prompts, template=settings.template)
         by_letter = any(prompt.choices for prompt in prompts)
+        tokens.check_lengths(ids, model.cfg.n_ctx, 0 if by_letter else settings.max_new_tokens)
         for places in _chunks(ids, settings.max_rows):
             own = tuple(prompts.prompts[i] for i in places), places, [ids[i] for i in places]
             if by_letter:
@@ -112,14 +119,13 @@ def tasks_of(model: Any, sets: Mapping[str, PromptSet], settings: Generation, kl
                 continue
             spoken = {"stops": stops, "max_new_tokens": settings.max_new_tokens, "temperature": settings.temperature}
             opening = settings.opening_tokens(model.tokenizer)
-            for seed in settings.seeds:
-                drawn = (
-                    {"seed": seed, "streams": [_stream(prompt) for prompt in own[0]]} if settings.temperature else {}
-                )
-                facts = _facts("generate", **spoken, **drawn, opening=opening)
+            streams = [_stream(prompt) for prompt in own[0]]
+            drawn = [{"seed": seed, "streams": streams} if settings.temperature else {} for seed in settings.seeds]
+            for seed, draws in zip(settings.seeds, drawn):
+                facts = _facts("generate", **spoken, **draws, opening=opening)
                 tasks.append(Task("generate", name, *own, seed, facts))
             if name in kl_on:
-                tasks.append(Task("kl", name, *own, settings.seeds[0], _facts("kl", **spoken, **drawn)))
+                tasks.append(Task("kl", name, *own, settings.seeds[0], _facts("kl", **spoken, **drawn[0])))
     return tasks
 
 

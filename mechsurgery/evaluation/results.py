@@ -105,9 +105,15 @@ class Results:
 
     @classmethod
     def concatenate(cls, parts: Iterable[Results]) -> Results:
-        """Rows of several results in one table (models, fine-tunes); rows that stand in several are kept once."""
+        """Rows of several results in one table (models, fine-tunes); rows that stand in several are kept once.
+
+        Where models of one name have different weights, such as before and after `bake`, their fingerprints are added
+        to the name, each has a baseline of its own.
+        """
         parts = list(parts)
         table = pd.concat([part.table for part in parts], ignore_index=True)
+        unlike = table.groupby("model")["fingerprint"].transform("nunique") > 1
+        table["model"] = table["model"].mask(unlike, table["model"] + " " + table["fingerprint"])
         keys = [name for name in COLUMNS if name not in ("tokens", "response")]
         labels = {metric: names for part in parts for metric, names in part.info.get("labels", {}).items()}
         return cls(

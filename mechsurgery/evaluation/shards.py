@@ -15,14 +15,14 @@ from typing import Any
 
 import pandas as pd
 
-from ..artifacts import write_atomically
+from ..artifacts import plain_value, write_atomically
 
 logger = logging.getLogger(__name__)
 
 
 def key_of(facts: Any) -> str:
-    """64 hexadecimal digits that stand for JSON-like facts."""
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    """64 hexadecimal digits that stand for JSON-like facts; NumPy's numbers are those of Python."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=plain_value).encode()).hexdigest()
 
 
 class Shards:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..errors import InputError, listed
 from .statistics import clustered_interval, difference_interval, paired_test
 
 #: What identifies an intervention at a strength on a prompt set.
@@ -38,9 +39,11 @@ def summarise(
 
     A cell is a model, intervention, strength and prompt set. Rates and shares of labels have Wilson intervals at the
     effective sample size, numbers a bootstrap interval over groups of prompts; the difference from the unmodified
-    model on the same prompts has an interval of its own and a permutation test over groups. `labels` names the labels
-    that a metric can have, so that those that never occur have a row too.
+    model, on the prompts that could be graded under both, has an interval of its own and a permutation test over
+    groups. `labels` names the labels that a metric can have, so that those that never occur have a row too. Raises
+    `InputError` where one model's name stands for several states of its weights.
     """
+    _check_models(table)
     rows = table if metrics is None else table[table["metric"].isin(metrics)]
     rows = _with_shares(rows, labels or {})
     rows = rows[rows["value"].notna()]
@@ -54,6 +57,19 @@ def summarise(
     cells = rows.groupby([*CELL, "metric", "label", "scale"], sort=False, dropna=False)
     found = [dict(zip([*CELL, "metric", "label", "scale"], cell)) | _cell(cell[-1], group) for cell, group in cells]
     return pd.DataFrame(found, columns=_ORDER).astype({"control_of": "str"})
+
+
+def _check_models(table: pd.DataFrame) -> None:
+    """Raise `InputError` where rows of several models, which have baselines of their own, would be one."""
+    if "fingerprint" not in table.columns:
+        return
+    different = table.groupby("model")["fingerprint"].nunique()
+    several = list(different[different > 1].index)
+    if several:
+        raise InputError(
+            f"rows of model {listed(several)} were measured on different weights (column fingerprint); put them "
+            "together with Results.concatenate, which names them apart, or give each its own name in column model"
+        )
 
 
 def _cell(scale: Any, rows: pd.DataFrame) -> dict[str, Any]:
@@ -71,8 +87,10 @@ def _cell(scale: Any, rows: pd.DataFrame) -> dict[str, Any]:
         "difference_high": np.nan,
         "p_value": np.nan,
     }
-    if np.isnan(before).any():
+    paired = ~np.isnan(before)
+    if not paired.any():
         return cell
+    values, before, groups = values[paired], before[paired], groups[paired]
     change = difference_interval(values, before, groups, scale=scale)
     return cell | {
         "baseline": before.mean(),

@@ -50,8 +50,12 @@ def falls_to_share(row: pd.Series, share: float = 0.5, *, least: float = LEAST) 
 
 
 def stays(row: pd.Series, margin: float, *, least: float = 0.0, lower_is_worse: bool = True) -> Verdict:
-    """The value is worse than the unmodified model's by at most `margin` (non-inferiority)."""
-    if row["baseline"] < least:
+    """The value is worse than the unmodified model's by at most `margin` (non-inferiority).
+
+    Not measurable where a rate has no more than the margin to lose at all.
+    """
+    room = row["baseline"] if lower_is_worse else 1 - row["baseline"]
+    if row["baseline"] < least or (row["scale"] == "rate" and room <= margin):
         return not_measurable(f"{change(row)}: too little to lose")
     sign = -1.0 if lower_is_worse else 1.0
     low, high = sorted((sign * row["difference_low"], sign * row["difference_high"]))
@@ -60,15 +64,15 @@ def stays(row: pd.Series, margin: float, *, least: float = 0.0, lower_is_worse: 
 
 def stays_above(row: pd.Series, threshold: float) -> Verdict:
     """The value is at least a threshold that the unmodified model reaches."""
-    if row["baseline"] < threshold:
-        return not_measurable(f"{change(row)}: below {_number(row, threshold)} before anything was done")
+    if not row["baseline"] >= threshold:
+        return not_measurable(f"{change(row)}: not at {_number(row, threshold)} before anything was done")
     return Verdict(change(row), _below(-row["high"], -row["low"], -threshold, touching=True))
 
 
 def falls_below(row: pd.Series, threshold: float) -> Verdict:
     """The value is below a threshold above which the unmodified model's lies."""
-    if row["baseline"] < threshold:
-        return not_measurable(f"{change(row)}: below {_number(row, threshold)} before anything was done")
+    if not row["baseline"] >= threshold:
+        return not_measurable(f"{change(row)}: not at {_number(row, threshold)} before anything was done")
     return Verdict(change(row), _below(row["low"], row["high"], threshold))
 
 
@@ -85,21 +89,31 @@ def moves(row: pd.Series, *, up: bool, margin: float = 0.0, least: float = LEAST
 def unmoved(row: pd.Series, margin: float) -> Verdict:
     """The value changes by no more than `margin` in either direction (equivalence)."""
     low, high = row["difference_low"], row["difference_high"]
+    if pd.isna(low) or pd.isna(high):
+        return not_measurable(f"{change(row)}: nothing to compare with")
     inside, outside = -margin <= low and high <= margin, low > margin or high < -margin
     return Verdict(
         f"{change(row)}, margin ±{_number(row, margin)}", HELD if inside else FAILED if outside else UNDECIDED
     )
 
 
-def beyond_controls(row: pd.Series, controls: Sequence[float], *, up: bool = False, least: float = LEAST) -> Verdict:
-    """The intervention does more than every matched random control."""
-    if not len(controls):
-        return not_measurable("no matched random controls")
-    if row["baseline"] < least and not up:
+def beyond_controls(
+    row: pd.Series, controls: Sequence[float], *, up: bool = False, least: float = LEAST, ceiling: float = CEILING
+) -> Verdict:
+    """The intervention does more than every matched random control, and more than nothing."""
+    if not len(controls) or any(map(pd.isna, controls)):
+        return not_measurable("no matched random controls" if not len(controls) else "a control was not measured")
+    if pd.isna(row["baseline"]):
+        return not_measurable(f"{change(row)}: nothing to compare with")
+    if up and row["scale"] == "rate" and row["baseline"] >= ceiling:
+        return not_measurable(f"{change(row)}: nothing is left to gain")
+    if not up and row["baseline"] < least:
         return not_measurable(f"{change(row)}: the behaviour is not there to begin with")
     low, high = min(controls), max(controls)
     text = f"{change(row)}; {len(controls)} controls {_number(row, low)} to {_number(row, high)}"
-    return Verdict(text, _below(-row["high"], -row["low"], -high) if up else _below(row["low"], row["high"], low))
+    if up:
+        return Verdict(text, _below(-row["high"], -row["low"], min(-high, -row["baseline"])))
+    return Verdict(text, _below(row["low"], row["high"], min(low, row["baseline"])))
 
 
 def beats(row: pd.Series, rival: pd.Series, *, up: bool = False, margin: float = 0.0) -> Verdict:

@@ -64,7 +64,10 @@ def digest(change: Change) -> str:
     else:
         parts = (change.unit,) if isinstance(change, Project) else (change.m, change.offset, change.indices)
         for part in parts:
-            found.update(b"none" if part is None else part.detach().cpu().contiguous().numpy().tobytes())
+            # With shapes, else ([0, 2], [0]) and ([0], [2, 0]) would be one.
+            found.update(repr(None if part is None else (tuple(part.shape), str(part.dtype))).encode())
+            if part is not None:
+                found.update(part.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return found.hexdigest()
 
 

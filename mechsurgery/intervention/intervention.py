@@ -13,6 +13,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, overload
 
 import torch
@@ -112,21 +113,26 @@ class Intervention:
         if self.draw is None:
             raise InputError(f"{self.name!r} ({self.kind}) has no matched random control")
         name = f"random like {self.name}, seed {seed}"
-        return replace(self.draw(seed), name=name, strength=self.strength, control_of=self.name)
+        facts: dict[str, Any] = {
+            "kind": self.kind,
+            "pushes": self.pushes,
+            "full_m": self.full_m,
+            "strength": self.strength,
+        }
+        return replace(self.draw(seed), name=name, control_of=self.name, **facts)
 
     def __add__(self, other: Intervention) -> Intervention:
         both = (self, other)
         edits = [replace(edit, gain=edit.gain * part.strength) for part in both for edit in part.edits]
         deltas = [part.delta * part.strength for part in both if part.delta is not None and part.strength]
-        drawn = (lambda seed: self.random_like(seed) + other.random_like(seed)) if self.draw and other.draw else None
         return Intervention(
             f"{self.name} + {other.name}",
             tuple(edits),
             None if not deltas else deltas[0] if len(deltas) == 1 else deltas[0] + deltas[1],
             kind=self.kind if self.kind == other.kind else f"{self.kind} + {other.kind}",
-            pushes=_sign(self) if _sign(self) == _sign(other) else 0,
+            pushes=_common_sign(both),
             info={"parts": [part.info | {"name": part.name, "strength": part.strength} for part in both]},
-            draw=drawn,
+            draw=partial(_drawn, both) if self.draw and other.draw else None,
         )
 
     @property
@@ -162,8 +168,17 @@ class Intervention:
         return row_hooks([self] * len(amount), amount.tolist())
 
 
-def _sign(part: Intervention) -> int:
-    return part.pushes if part.strength >= 0 else -part.pushes
+def _common_sign(parts: Sequence[Intervention]) -> int:
+    """Which way all parts push that do anything; 0 where they differ, or one is not known."""
+    signs = {part.pushes if part.strength > 0 else -part.pushes for part in parts if part.strength}
+    return signs.pop() if len(signs) == 1 else 0
+
+
+def _drawn(parts: Sequence[Intervention], seed: int) -> Intervention:
+    """The sum of a control of each part, drawn apart: from one seed, two random vectors would be the same."""
+    seeds = [int(hashlib.sha256(f"{seed} {place}".encode()).hexdigest()[:7], 16) for place in range(len(parts))]
+    first, second = (part.random_like(own) for part, own in zip(parts, seeds))
+    return first + second
 
 
 #: The unmodified model.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import SupportsFloat
 
 import torch
 from jaxtyping import Float
@@ -13,7 +14,7 @@ from ..units import Circuit
 from .changes import Affine
 from .intervention import Edit, Intervention
 
-Multiplier = float | Mapping[str, Sequence[float] | Tensor]
+Multiplier = SupportsFloat | Mapping[str, Sequence[float] | Tensor]
 
 
 def scale(circuit: Circuit, m: Multiplier = 0.0, *, name: str | None = None) -> Intervention:
@@ -29,7 +30,7 @@ def scale(circuit: Circuit, m: Multiplier = 0.0, *, name: str | None = None) -> 
         change = Affine(_multipliers(m, site, len(indices)), torch.zeros(1), indices)
         edits.append(Edit(site, change, circuit.widths[site]))
     _require_units(circuit)
-    one = float(m) if isinstance(m, (int, float)) else None
+    one = None if isinstance(m, Mapping) else float(m)
     return Intervention(
         name or circuit.name,
         tuple(edits),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Sequence
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -48,7 +49,7 @@ def check_layers(model: Model, layers: Sequence[int] | None = None) -> list[int]
     n = hooked(model).cfg.n_layers
     if layers is None:
         return list(range(n))
-    wanted = list(dict.fromkeys(layers))
+    wanted = [int(layer) if isinstance(layer, Integral) else layer for layer in dict.fromkeys(layers)]
     wrong = [layer for layer in wanted if not (isinstance(layer, int) and 0 <= layer < n)]
     if wrong or not wanted:
         raise SiteError(f"no layer {listed(wrong) or 'given'}; this model has layers 0 to {n - 1}, give some of those")

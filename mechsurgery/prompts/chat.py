@@ -139,9 +139,14 @@ def stop_texts(tokenizer: Any, template: str | Template = "auto") -> tuple[str, 
 
 def turn_tokens(tokenizer: Any, tokens: Sequence[int], template: str | Template = "auto") -> list[int]:
     """Those of the new tokens that belong to the model's own turn, without the next turn of the plain template."""
-    kept, stops = [int(token) for token in tokens], stop_texts(tokenizer, template)
-    while stops and kept and any(stop in tokenizer.decode(kept, skip_special_tokens=True) for stop in stops):
+    kept = [int(token) for token in tokens]
+    text = tokenizer.decode(kept, skip_special_tokens=True)
+    own = min((text.find(stop) for stop in stop_texts(tokenizer, template) if stop in text), default=len(text))
+    # Not only until the stop is gone: what it begins with ("\nUser") is the next turn's too.
+    while kept and own < len(text):
         kept.pop()
+        text = tokenizer.decode(kept, skip_special_tokens=True)
+        own = min(own, len(text))
     return kept
 
 

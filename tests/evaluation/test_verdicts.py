@@ -97,3 +97,45 @@ def test_caa_that_breaks_what_was_broken_before_proves_nothing():
     said = v.falls_below(same, 0.9)
     assert said.verdict == v.UNMEASURED
     assert "before anything was done" in said.measured
+
+
+NONE = float("nan")
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        lambda r: v.falls_to_share(r),
+        lambda r: v.stays(r, 0.05),
+        lambda r: v.stays(r, 0.05, lower_is_worse=False),
+        lambda r: v.stays_above(r, 0.5),
+        lambda r: v.falls_below(r, 0.5),
+        lambda r: v.moves(r, up=True),
+        lambda r: v.moves(r, up=False),
+        lambda r: v.unmoved(r, 0.05),
+        lambda r: v.beyond_controls(r, [0.5]),
+        lambda r: v.beyond_controls(r, [0.5], up=True),
+    ],
+)
+@pytest.mark.parametrize("value", [0.02, 0.98])
+def test_nothing_is_measurable_without_a_baseline(rule, value):
+    assert rule(row(value, value - 0.01, value + 0.01, NONE)).verdict == v.UNMEASURED
+
+
+def test_doing_nothing_is_not_more_than_controls_that_go_the_other_way():
+    assert v.beyond_controls(row(0.5, 0.45, 0.55, 0.5), [0.7, 0.8]).verdict == v.UNDECIDED
+    assert v.beyond_controls(row(0.5, 0.45, 0.55, 0.3), [0.7, 0.8]).verdict == v.FAILED
+    assert v.beyond_controls(row(0.5, 0.45, 0.55, 0.5), [0.2, 0.3], up=True).verdict == v.UNDECIDED
+    assert v.beyond_controls(row(0.5, 0.45, 0.55, 0.7), [0.2, 0.3], up=True).verdict == v.FAILED
+
+
+def test_controls_are_not_beaten_at_the_ceiling_nor_where_one_was_not_measured():
+    assert v.beyond_controls(row(1, 0.97, 1, 1), [1, 1], up=True).verdict == v.UNMEASURED
+    for controls in ([NONE, 0.8], [0.8, NONE]):
+        assert v.beyond_controls(SURE_LOW, controls).verdict == v.UNMEASURED
+
+
+def test_a_rate_with_less_than_the_margin_to_lose_cannot_fail_and_so_not_hold():
+    assert v.stays(row(0, 0, 0.03, 0.03), 0.05).verdict == v.UNMEASURED
+    assert v.stays(row(1, 0.97, 1, 1), 0.05, lower_is_worse=False).verdict == v.UNMEASURED
+    assert v.stays(row(0.02, 0.01, 0.04, 0.02), 0.05, lower_is_worse=False).verdict == v.HELD

@@ -1,5 +1,9 @@
 """Interventions on neurons equal changed weights; strengths, sums and controls mean what they say; nothing stays."""
 
+from dataclasses import replace
+from inspect import unwrap
+
+import numpy as np
 import pytest
 import torch
 
@@ -16,6 +20,7 @@ from mechsurgery.intervention import (
     steer,
     with_controls,
 )
+from mechsurgery.intervention.changes import Project, digest
 from mechsurgery.models import load_model, sites
 from mechsurgery.units import Circuit
 
@@ -227,3 +232,50 @@ def test_what_does_not_fit_the_model_is_refused_before_it_runs(tiny_llama, circu
         scale(circuit, {})
     with pytest.raises(InputError, match="not finite"):
         scale(circuit, float("nan"))
+
+
+def test_a_digest_tells_apart_what_has_the_same_numbers_in_other_places(circuit):
+    site = "blocks.0.mlp.hook_post"
+    two = Circuit.from_indices({site: [0, 1]}, circuit.widths, name="two")
+    means = torch.zeros(circuit.widths[site])
+    means[0] = 2.0
+    assert scale(two, {site: [0.0, 2.0]}).digest != mean_ablate(two, {site: means}).digest
+    assert digest(Project(torch.ones(4, dtype=torch.bfloat16))) != digest(Project(torch.ones(8, dtype=torch.bfloat16)))
+
+
+def test_a_control_is_of_the_kind_and_pushes_the_way_of_what_it_controls():
+    direction = Direction({"blocks.1.hook_resid_post": torch.ones(48)}, "v")
+    latent = replace(steer(direction).named("latent 3", "latents"), pushes=-1).at(2)
+    control = latent.random_like(0)
+    assert (control.kind, control.toward, control.control_of) == ("latents", -2.0, "latent 3")
+
+
+def test_the_parts_of_a_sums_control_are_drawn_apart():
+    """One seed for all gave one random vector as many times, longer than what it is to be compared with."""
+    generator = torch.Generator().manual_seed(0)
+    directions = [Direction({"blocks.1.hook_resid_post": torch.randn(48, generator=generator)}, n) for n in "abc"]
+    a, b, c = map(steer, directions)
+    vectors = [edit.change.offset for edit in (a + b + c).random_like(0).edits]
+    for i, first in enumerate(vectors):
+        for second in vectors[i + 1 :]:
+            assert abs(torch.cosine_similarity(first, second, dim=0)) < 0.5
+
+
+def test_a_part_that_does_nothing_has_no_say_in_which_way_a_sum_pushes(circuit):
+    steering = steer(Direction({"blocks.1.hook_resid_post": torch.ones(48)}, "v"))
+    removal = ablate(circuit)
+    for nothing in (BASELINE, removal.at(0), removal.at(-0.0)):
+        assert (nothing + steering).toward == (steering + nothing).toward == 1
+    assert (removal + steering).toward is None
+    assert (removal.at(-1) + steering).toward == 1
+    assert (removal + steering.at(-0.5)).at(2).toward == -2
+
+
+def test_numbers_may_be_numpys_or_torchs(circuit, tiny_llama):
+    """Such a multiplier used to count as one for each unit, without controls; such a layer was said not to exist."""
+    for number in (np.float32(0.5), np.float64(0.5), torch.tensor(0.5)):
+        run = scale(circuit, number)
+        assert (run.full_m, run.pushes) == (0.5, -1)
+        assert run.random_like(0).m == 0.5
+    # Without the tests' run-time type check, which users do not have.
+    assert unwrap(sites.check_layers)(tiny_llama, np.arange(2)) == [0, 1]
