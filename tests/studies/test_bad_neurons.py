@@ -47,8 +47,8 @@ def model():
 
 @pytest.fixture(scope="module")
 def task():
-    task = world_task(n_evaluation=8)
-    return replace(task, locate=task.locate.take(80), reference=task.reference.take(10))
+    task = world_task(n_evaluation=6)
+    return replace(task, locate=task.locate.take(40), reference=task.reference.take(10))
 
 
 @pytest.fixture(scope="module")
@@ -63,10 +63,16 @@ def located(model, task):
 
 
 @pytest.fixture(scope="module")
-def done(model, task, located, out):
+def few(located):
+    """Three ways of choosing: enough for every table."""
+    return replace(located, scores={way: located.scores[way] for way in (PAPER, GRADIENT)})
+
+
+@pytest.fixture(scope="module")
+def done(model, task, few, out):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(base, "export_all", lambda *given: "")
-        patch.setattr(study, "locate", lambda *args, **options: located)
+        patch.setattr(study, "locate", lambda *args, **options: few)
         return run(SETTINGS, task, model=model, out=out)
 
 
@@ -75,10 +81,17 @@ def table(done, start):
     return done.tables[name]
 
 
-def test_the_cure_is_found_with_its_cost_in_every_way(done):
+def test_neurons_are_chosen_in_every_way(located):
+    decoded = {PAPER, *(f"SAE probe{kind}" for kind in (", decoded, contribution", ", decoded, contrast"))}
+    others = {"SAE probe (L1), decoded, cosine", "residual probe, cosine", "neuron probe weight", "CNA (difference)"}
+    assert set(located.ways) == {*decoded, *others, GRADIENT, RANDOM}
+    assert set(located.probes) == {"SAE latents, L2", "SAE latents, L1", "residual stream", "MLP neurons"}
+    assert min(probe.auroc for probe in located.probes.values()) > 0.9
+
+
+def test_the_cure_is_found_with_its_cost(done):
     cure = table(done, "Cure").set_index("way")
-    ways = {PAPER, GRADIENT, RANDOM, "CNA (difference)", "neuron probe weight", "residual probe, cosine"}
-    assert {*ways, "unmodified", MLP, "all weights", "LoRA (r 8)"} <= set(cure.index)
+    assert set(cure.index) == {"unmodified", PAPER, GRADIENT, RANDOM, MLP, "all weights", "LoRA (r 8)"}
     assert set(METRICS) <= set(cure.columns)
     n_weights, circuit = cure.loc[PAPER, "weights changed"], done.artefacts[PAPER]
     assert 2.9 * len(circuit) * 128 < n_weights <= 3 * len(circuit) * 128
@@ -113,13 +126,13 @@ def test_a_saved_delta_gives_the_measured_result_again(done, model, task, out):
         pd.testing.assert_series_equal(*labels)
 
 
-def test_a_second_run_trains_and_measures_nothing(done, model, task, located, out, monkeypatch):
+def test_a_second_run_trains_and_measures_nothing(done, model, task, few, out, monkeypatch):
     def never(*args, **options):
         raise AssertionError("done again")
 
     monkeypatch.setattr(study, "finetune", never)
     monkeypatch.setattr(jobs, "perform", never)
-    monkeypatch.setattr(study, "locate", lambda *args, **options: located)
+    monkeypatch.setattr(study, "locate", lambda *args, **options: few)
     monkeypatch.setattr(study.Study, "save", lambda self, out: "")
     again = run(SETTINGS, task, model=model, out=out)
     for name, first in done.tables.items():
@@ -229,7 +242,9 @@ def bad_neurons(settings, out):
     click.echo(run(settings, out=out).text())
 
 
-def test_a_task_of_ones_own_from_the_command_line(tmp_path, tiny_llama_dir):
+def test_a_task_of_ones_own_from_the_command_line(tmp_path, tiny_llama_dir, monkeypatch):
+    monkeypatch.setattr(base, "export_all", lambda *given: "")
+
     def file(name, completion):
         nouns = ("tea", "ink", "fog", "oak", "elm", "rye", "ash", "bay", "fig", "yew", "hop", "ivy")
         places = [(noun, i) for noun in nouns for i in range(2)]
