@@ -1,7 +1,8 @@
-# make demo   locate, prove and plot a refusal circuit on the built-in organisms (a few minutes)
-# make test   the test suite
-# make lint   formatting, lint, import layers
-# make bench  benchmarks: ratios against naive baselines
+# make demo     locate, prove and plot a refusal circuit on the built-in organisms (a few minutes)
+# make test     the test suite
+# make lint     formatting, lint, import layers, types
+# make bench    benchmarks: ratios against naive baselines
+# make figures  the README's table and picture again
 # Another interpreter: make test PYTHON=python3.12
 
 PYTHON ?= python3
@@ -9,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint bench format clean
+.PHONY: demo test lint bench figures format clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed; make PYTHON=python3.12 …"'
@@ -22,12 +23,13 @@ demo: $(READY)
 	$(BIN)/mechsurgery demo --out figures/demo
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov=mechsurgery --cov-report=term:skip-covered
 
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+	$(BIN)/mypy
 
 bench: $(READY)
 	$(BIN)/python tests/benchmarks/discovery.py
@@ -35,6 +37,9 @@ bench: $(READY)
 	$(BIN)/python tests/benchmarks/attribution.py
 	$(BIN)/python tests/benchmarks/finetune.py
 	$(BIN)/python tests/benchmarks/weights.py
+
+figures: $(READY)
+	$(BIN)/python figures/readme.py
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

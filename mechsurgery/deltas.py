@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -141,10 +142,8 @@ class WeightDelta:
             raise InputError(f"delta {self.name!r} changes no weights of the neurons of circuit {circuit.name!r}")
         return WeightDelta(parts, f"{self.name} in {circuit.name}", {**self.info, "circuit": circuit.info})
 
-    def to_frame(self) -> Any:
+    def to_frame(self) -> pd.DataFrame:
         """A pandas table, a row per parameter: form, shape, norm, stored numbers."""
-        import pandas as pd
-
         norms = self.norms()
         return pd.DataFrame(
             {

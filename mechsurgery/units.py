@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import pandas as pd
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -127,7 +128,7 @@ class UnitScores:
         own = sign(self.scores[site][index].float())
         return sum(int((sign(values.float()) > own).sum()) for values in self.scores.values())
 
-    def to_frame(self) -> Any:
+    def to_frame(self) -> pd.DataFrame:
         """A pandas table: site, layer, neuron, score; a row per unit."""
         return _frame({site: (torch.arange(v.numel()), v) for site, v in self.scores.items()})
 
@@ -286,16 +287,14 @@ class Circuit:
             "p_value": float(hypergeom.sf(shared - 1, total, len(self), len(other))) if shared else 1.0,
         }
 
-    def per_layer(self) -> Any:
+    def per_layer(self) -> pd.DataFrame:
         """A pandas table: layer, site, n, width, share (of the circuit); a row per searched hook point."""
-        import pandas as pd
-
         counts = [len(self.units[site][0]) if site in self.units else 0 for site in self.widths]
         table = {"layer": [layer_of(s) for s in self.widths], "site": list(self.widths), "n": counts}
         frame = pd.DataFrame({**table, "width": list(self.widths.values())})
         return frame.assign(share=frame["n"] / max(1, len(self)))
 
-    def to_frame(self) -> Any:
+    def to_frame(self) -> pd.DataFrame:
         """A pandas table: site, layer, neuron, score; a row per unit, highest |score| first."""
         return _frame(self.units).sort_values("score", key=abs, ascending=False, ignore_index=True)
 
@@ -318,9 +317,7 @@ class Circuit:
         return f"<p>{html.escape(repr(self))}</p>{table}"
 
 
-def _frame(units: Mapping[str, tuple[Tensor, Tensor]]) -> Any:
-    import pandas as pd
-
+def _frame(units: Mapping[str, tuple[Tensor, Tensor]]) -> pd.DataFrame:
     rows: dict[str, list[Any]] = {"site": [], "layer": [], "neuron": [], "score": []}
     for site, (indices, scores) in units.items():
         rows["site"] += [site] * len(indices)

@@ -1,34 +1,70 @@
-"""The package's surface: public names, the command line, the notebook."""
+"""The package's surface: public names, the command line, base against instruct, one unit, the notebooks."""
 
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import torch
 from click.testing import CliRunner
 
 import mechsurgery
+from mechsurgery import errors
 from mechsurgery.cli import main
-from mechsurgery.organisms.registry import ORGANISMS
+from mechsurgery.organisms.registry import ORGANISMS, planted_units
+from mechsurgery.studies.localisers import TRUTH, localisers
 
 ROOT = Path(__file__).parents[1]
+HEAVY = ("torch", "transformers", "plotly", "pandas")
 
 
-def test_every_public_name_can_be_imported():
+def test_every_public_name_can_be_imported_and_is_listed():
+    assert len(mechsurgery.__all__) < 50
     for name in mechsurgery.__all__:
         assert getattr(mechsurgery, name) is not None
-    with pytest.raises(AttributeError, match="public names"):
+    assert set(mechsurgery.__all__) <= set(dir(mechsurgery))
+    with pytest.raises(AttributeError, match="nothing"):
         _ = mechsurgery.nothing
 
 
-def test_importing_and_help_load_nothing_heavy():
-    heavy = "('torch', 'transformers', 'plotly', 'pandas')"
-    code = f"import sys, mechsurgery, mechsurgery.cli; print([m for m in {heavy} if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
-    out = CliRunner().invoke(main, ["--help"])
-    assert out.exit_code == 0
-    assert all(command in out.output for command in ("demo", "locate", "evaluate", "compare", "organisms"))
+@pytest.mark.parametrize(
+    "program", ["import mechsurgery; dir(mechsurgery)", "from mechsurgery.cli import main; main()"]
+)
+def test_importing_and_help_load_nothing_heavy(program):
+    code = f"""
+import sys
+sys.argv = ["mechsurgery", "--help"]
+try:
+    {program}
+except SystemExit as end:
+    assert not end.code
+print([name for name in {HEAVY} if name in sys.modules])
+"""
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.endswith("[]\n")
+    if "main" in program:
+        assert all(command in out for command in ("demo", "locate", "evaluate", "compare", "study", "organisms"))
+
+
+def test_a_type_checker_sees_signatures_through_the_lazy_names(tmp_path):
+    pytest.importorskip("mypy")
+    file = tmp_path / "uses.py"
+    file.write_text(
+        "import mechsurgery as ms\nresults = ms.evaluate(None, ms.load_prompts('organism/dangerous'), m=0)\n"
+        "reveal_type(ms.Results.load('x').summary)\nreveal_type(ms.ablate)\n",
+        encoding="utf-8",
+    )
+    options = [
+        "--config-file",
+        str(ROOT / "pyproject.toml"),
+        "--follow-imports",
+        "silent",
+        "--cache-dir",
+        str(tmp_path),
+    ]
+    run = subprocess.run([sys.executable, "-m", "mypy", *options, str(file)], capture_output=True, text=True, cwd=ROOT)
+    assert 'Unexpected keyword argument "m" for "evaluate"' in run.stdout
+    assert "def (metrics: typing.Sequence[str] | None" in run.stdout
+    assert "-> mechsurgery.intervention.intervention.Intervention" in run.stdout
 
 
 def test_locate_evaluate_and_compare_from_a_shell(tiny_llama_dir, tmp_path, contrast):
@@ -46,7 +82,12 @@ def test_locate_evaluate_and_compare_from_a_shell(tiny_llama_dir, tmp_path, cont
     size = ["--max-new-tokens", "4", "-n", "6", "--out", str(tmp_path / "run")]
     done = run(main, ["evaluate", str(tiny_llama_dir), *options, *size])
     assert done.exit_code == 0, done.output
-    assert set(mechsurgery.Results.load(tmp_path / "run").table["m"]) == {0.0, 1.0, 2.0}
+    results = mechsurgery.Results.load(tmp_path / "run")
+    assert set(results.table["m"]) == {0.0, 1.0, 2.0}
+    assert results.table["control_of"].nunique() == 1
+    both = run(main, ["compare", *[str(tiny_llama_dir)] * 2, *files, "--out", str(tmp_path / "figures")])
+    assert both.exit_code == 1
+    assert "give two names" in both.output
     wrong = run(main, ["locate", str(tiny_llama_dir)])
     assert wrong.exit_code == 1
     assert "either --contrast NAME" in wrong.output
@@ -68,7 +109,8 @@ def test_compare_sees_that_a_model_is_itself(tiny_llama, tiny_checkpoint, contra
 
 def test_inspecting_a_neuron_agrees_with_its_parts(tiny_llama, contrast):
     site, neuron = "blocks.1.mlp.hook_post", 17
-    view = mechsurgery.inspect_neuron(tiny_llama, contrast, site, neuron, top=5)
+    view = mechsurgery.inspect(tiny_llama, "L1.17", contrast, top=5)
+    assert view.name == "L1.17"
     means = view.activations.groupby("side")["activation"].mean()
     score = view.ranks.set_index("rule").loc["difference", "score"]
     assert means["positive"] - means["negative"] == pytest.approx(score, abs=1e-5)
@@ -76,43 +118,51 @@ def test_inspecting_a_neuron_agrees_with_its_parts(tiny_llama, contrast):
     assert view.tokens["logit"].iloc[0] == pytest.approx(float(effect.max() - effect.mean()), rel=1e-4)
     assert len(view.tokens) == 10
     assert set(view.figures()) == {"activations", "ranks", "tokens"}
-    with pytest.raises(mechsurgery.errors.SiteError, match="no unit 9999"):
-        mechsurgery.inspect_neuron(tiny_llama, contrast, site, 9999)
+    for same in ((1, neuron), (site, neuron)):
+        assert mechsurgery.inspect(tiny_llama, same, contrast).ranks.equals(view.ranks)
+    with pytest.raises(errors.SiteError, match="no unit 9999"):
+        mechsurgery.inspect(tiny_llama, (1, 9999), contrast)
+    for wrong in ("neuron 17", 17):
+        with pytest.raises(errors.InputError, match="L5.446"):
+            mechsurgery.inspect(tiny_llama, wrong, contrast)
 
 
 def test_the_planted_circuit_is_found_and_proven_end_to_end():
-    from mechsurgery.organisms.registry import planted_units
-
     model = mechsurgery.load_model("organism/planted")
     discovery = mechsurgery.load_contrast("organism/refusal", split="tuned", n=120)
     held_out = mechsurgery.load_contrast("organism/refusal", split="heldout")
-    sites = mechsurgery.locate(model, discovery).widths
-    truth = mechsurgery.Circuit.from_indices(planted_units(), sites)
-    study = mechsurgery.localisers(
+    widths = mechsurgery.locate(model, discovery).widths
+    truth = mechsurgery.Circuit.from_indices(planted_units(), widths)
+    rule = "difference × write norm"
+    study = localisers(
         model,
         discovery,
-        held_out.positive.take(60),
+        {"dangerous": held_out.positive.take(60), "choices": mechsurgery.load_prompts("organism/choices", n=60)},
         truth=truth,
         k=len(truth),
-        names=["difference × write norm"],
-        choices=mechsurgery.load_prompts("organism/choices", n=60),
+        names=[rule],
+        generation=mechsurgery.Generation(max_new_tokens=12),
     )
-    summary = study.results.summary().set_index(["intervention", "metric"])["value"]
-    assert summary["baseline", "refusal"] >= 0.95
-    assert summary["recorded neurons", "refusal"] <= 0.05
-    assert abs(summary["recorded neurons", "choice"] - summary["baseline", "choice"]) <= 0.02
-    random = [summary[name, "refusal"] for name, _ in summary.index if name.startswith("random like recorded")]
-    assert min(random) >= 0.9
-    assert study.table.set_index("ablated").loc["difference × write norm", "precision"] > 10 * len(truth) / sum(
-        sites.values()
-    )
-    assert torch.is_tensor(study.circuits["recorded neurons"].units[next(iter(truth.units))][0])
+    summary = study.results.summary(["refusal", "choice"]).set_index(["intervention", "metric"])
+    value = summary["value"]
+    assert value["baseline", "refusal"] >= 0.95
+    assert value[TRUTH, "refusal"] <= 0.05
+    assert abs(value[TRUTH, "choice"] - value["baseline", "choice"]) <= 0.02
+    random = summary[summary["control_of"] == TRUTH].xs("refusal", level="metric")["value"]
+    assert len(random) == 5
+    assert random.min() >= 0.9
+    row = study.table.set_index("ablated").loc[rule]
+    assert row["precision"] > 10 * len(truth) / sum(widths.values())
+    assert row["k"] == len(study.circuits[rule]) == len(truth)
 
 
-@pytest.mark.parametrize(("name", "n_figures"), [("01_quickstart", 6), ("02_latents_and_cure", 4)])
-def test_the_notebooks_run(tmp_path, name, n_figures):
+@pytest.mark.parametrize(("name", "n_figures"), [("01_quickstart", 8), ("02_latents_and_cure", 7)])
+def test_the_notebooks_run(tmp_path, monkeypatch, name, n_figures):
     import nbformat
     from nbclient import NotebookClient
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
     notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
     assert not any(cell.get("outputs") for cell in notebook.cells)

@@ -2,6 +2,7 @@
 
 from .contrast import RULES, locate, mean_difference_direction, score
 from .controls import pair_bootstrap, random_circuits, recovery
+from .decode import decoded_direction, neurons_along
 from .differences import completion_difference, model_difference, random_scores
 from .gradient import exact_removal, latent_attribution, mean_activation, mean_activations, neuron_attribution
 from .probes import Probe, fit_probe, fit_probe_on
@@ -15,6 +16,7 @@ __all__ = [
     "Probe",
     "completion_difference",
     "contrast_statistics",
+    "decoded_direction",
     "exact_removal",
     "fit_probe",
     "fit_probe_on",
@@ -27,6 +29,7 @@ __all__ = [
     "mean_latents",
     "model_difference",
     "neuron_attribution",
+    "neurons_along",
     "pair_bootstrap",
     "random_circuits",
     "random_scores",

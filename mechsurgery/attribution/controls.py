@@ -14,7 +14,7 @@ from ..errors import InputError
 from ..models import capture, sites, tokens
 from ..models.protocol import Model
 from ..prompts import ContrastSet
-from ..prompts.chat import encode
+from ..prompts.chat import Template, encode
 from ..units import Circuit
 from .contrast import contrast_statistics, mean_difference_direction, score
 from .statistics import ContrastStatistics, Moments
@@ -43,7 +43,7 @@ def pair_bootstrap(
     rule: str = "difference",
     resamples: int = 100,
     seed: int = 0,
-    template: str = "auto",
+    template: str | Template = "auto",
     max_rows: int = 64,
     **top: Any,
 ) -> dict[str, Any]:
@@ -107,7 +107,7 @@ def _weighted_sums(
     names: Sequence[str],
     weights: Float[Tensor, "resamples n"],
     full: ContrastStatistics,
-    template: str,
+    template: str | Template,
     max_rows: int,
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """Per hook point the weighted sums of x − c and (x − c)², c the overall mean (so fp32 keeps its digits)."""

@@ -32,7 +32,7 @@ from ..models import capture, sites, tokens
 from ..models.dictionaries import Dictionary
 from ..models.progress import with_progress
 from ..models.protocol import Model
-from ..prompts import PromptSet, encode
+from ..prompts import PromptSet, Template, encode
 from ..prompts.pairs import CompletionPairs
 from ..units import Circuit, UnitScores
 
@@ -206,7 +206,7 @@ def neuron_attribution(
 
 
 def mean_activation(
-    model: Model, prompts: PromptSet, hook_name: str, *, template: str = "auto", max_rows: int = 64
+    model: Model, prompts: PromptSet, hook_name: str, *, template: str | Template = "auto", max_rows: int = 64
 ) -> Float[Tensor, " d"]:
     """ā: the mean activation over all tokens of reference prompts at a hook point, float32 on the CPU."""
     return mean_activations(model, prompts, [hook_name], template=template, max_rows=max_rows)[hook_name]
@@ -214,7 +214,7 @@ def mean_activation(
 
 @torch.no_grad()
 def mean_activations(
-    model: Model, prompts: PromptSet, names: Sequence[str], *, template: str = "auto", max_rows: int = 64
+    model: Model, prompts: PromptSet, names: Sequence[str], *, template: str | Template = "auto", max_rows: int = 64
 ) -> dict[str, Float[Tensor, " d"]]:
     """{hook name: mean activation over all tokens of reference prompts}, in one streamed pass."""
     ids = encode(tokens.tokenizer_of(model), prompts, template=template)
@@ -249,7 +249,9 @@ def exact_removal(
     as the attribution it is compared with, divided by the number of chosen positions of each row.
     """
     _check(dictionary, model, positions, reduction, mean)
-    chosen = dictionary.check_latents(latents.units[dictionary.site][0] if isinstance(latents, Circuit) else latents)
+    chosen = dictionary.check_latents(
+        latents.units[dictionary.site][0].tolist() if isinstance(latents, Circuit) else latents
+    )
     device = tokens.device_of(model)
     unit = dictionary.unit_decoder().to(device)[chosen]
     rises = torch.zeros(len(chosen), dtype=torch.float64)

@@ -22,6 +22,7 @@ from ..models import sites
 from ..models.dictionaries import Dictionary
 from ..models.protocol import Model
 from ..prompts import ContrastSet
+from ..prompts.chat import Template, as_template
 from ..units import UnitScores
 from .statistics import unit_activations
 
@@ -69,7 +70,7 @@ def fit_probe(
     strengths: Sequence[float] = STRENGTHS,
     folds: int = 5,
     seed: int = 0,
-    template: str = "auto",
+    template: str | Template = "auto",
     max_rows: int = 64,
 ) -> Probe:
     """Fit a probe of the contrast's sides on hook points and dictionaries taken together.
@@ -85,7 +86,11 @@ def fit_probe(
     labels = [1] * len(sides[0]) + [0] * len(sides[1])
     groups = [prompt.group for side in sides for prompt in side]
     info = sites.provenance_of(
-        model, contrast=contrast.name, prompts=contrast.digest, positions=positions, template=template
+        model,
+        contrast=contrast.name,
+        prompts=contrast.digest,
+        positions=positions,
+        template=as_template(template).facts(),
     )
     return fit_probe_on(
         features, labels, groups, penalty=penalty, strengths=strengths, folds=folds, seed=seed, info=info

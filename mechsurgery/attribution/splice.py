@@ -27,6 +27,7 @@ from ..models.dictionaries import Dictionary, latent_means
 from ..models.progress import with_progress
 from ..models.protocol import Model
 from ..prompts import PromptSet, encode
+from ..prompts.chat import Template
 from ..prompts.pairs import CompletionPairs
 from ..units import UnitScores
 from .gradient import PairBatch, completion_loss, pair_batches
@@ -156,7 +157,7 @@ class _Splice:
 
 @torch.no_grad()
 def mean_latents(
-    model: Model, dictionary: Dictionary, prompts: PromptSet, *, template: str = "auto", max_rows: int = 32
+    model: Model, dictionary: Dictionary, prompts: PromptSet, *, template: str | Template = "auto", max_rows: int = 32
 ) -> dict[str, Float[Tensor, " n"]]:
     """z̄: {latent site: mean latent activation over all tokens of reference prompts}, streamed, float32."""
     ids = encode(tokens.tokenizer_of(model), prompts, template=template)

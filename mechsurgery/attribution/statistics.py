@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -180,13 +181,11 @@ def unit_activations(
 
 def last_token_activations(
     model: Model, prompts: PromptSet, units: dict[str, list[int]], *, template: str | Template = "auto"
-) -> Any:
+) -> pd.DataFrame:
     """Activations of a few units on every prompt: a pandas table of prompt_id, label, site, neuron, activation.
 
     For looking at single neurons; statistics over whole layers are streamed by `contrast_statistics`.
     """
-    import pandas as pd
-
     if not len(prompts):
         raise PromptError(f"prompt set {prompts.name!r} is empty; give at least one prompt")
     wanted = {site: torch.tensor(index, dtype=torch.long) for site, index in units.items()}

@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float, Int
 
 from ..errors import InputError
@@ -175,8 +176,6 @@ def _grouped(values: Any, groups: Groups) -> tuple[np.ndarray, np.ndarray]:
         return array[known], np.arange(int(known.sum()))
     if len(groups) != len(array):
         raise InputError(f"{len(array)} values and {len(groups)} groups; give each value its group")
-    import pandas as pd
-
     return array[known], pd.factorize(np.asarray(groups, dtype=object)[known], use_na_sentinel=False)[0]
 
 

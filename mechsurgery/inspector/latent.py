@@ -19,6 +19,7 @@ from ..models.protocol import Model
 from ..plots import activation_histogram, promoted_tokens
 from ..plots.heatmaps import TokenHeatmaps
 from ..prompts import PromptSet, encode
+from ..prompts.chat import Template
 from .neuron import extreme_tokens
 
 
@@ -91,7 +92,7 @@ def inspect_latents(
     prompts: PromptSet | Sequence[Sequence[int]],
     *,
     top: int = 8,
-    template: str = "auto",
+    template: str | Template = "auto",
     max_rows: int = 32,
 ) -> list[LatentView]:
     """Look at some latents on prompts (or on token ids), in one pass over them.

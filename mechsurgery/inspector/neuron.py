@@ -17,6 +17,7 @@ from ..models.protocol import Model
 from ..names import layer_of
 from ..plots import activation_histogram, promoted_tokens, score_ranks
 from ..prompts import ContrastSet
+from ..prompts.chat import Template
 from ..units import UnitScores
 
 
@@ -61,7 +62,7 @@ def inspect_neuron(
     neuron: int,
     *,
     statistics: ContrastStatistics | None = None,
-    template: str = "auto",
+    template: str | Template = "auto",
     top: int = 10,
 ) -> NeuronView:
     """Look at MLP neuron `neuron` of hook point `site` (`blocks.{l}.mlp.hook_post`) on a contrast.

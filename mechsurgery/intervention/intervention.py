@@ -113,8 +113,13 @@ class Intervention:
         if self.draw is None:
             raise InputError(f"{self.name!r} ({self.kind}) has no matched random control")
         name = f"random like {self.name}, seed {seed}"
-        alike: dict[str, Any] = {part: getattr(self, part) for part in ("kind", "pushes", "full_m", "strength")}
-        return replace(self.draw(seed), name=name, control_of=self.name, **alike)
+        facts: dict[str, Any] = {
+            "kind": self.kind,
+            "pushes": self.pushes,
+            "full_m": self.full_m,
+            "strength": self.strength,
+        }
+        return replace(self.draw(seed), name=name, control_of=self.name, **facts)
 
     def __add__(self, other: Intervention) -> Intervention:
         both = (self, other)

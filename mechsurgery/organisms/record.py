@@ -7,6 +7,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 
 from .phrases import REFUSAL_OPENINGS
@@ -80,14 +81,12 @@ def _rate(k: int, n: int) -> dict[str, float]:
     return {"rate": p, "n": n, "low": max(0.0, (centre - half) / scale), "high": min(1.0, (centre + half) / scale)}
 
 
-def behaviour_table() -> Any:
+def behaviour_table() -> pd.DataFrame:
     """What each organism does on held-out nouns, as measured after training: a row per organism.
 
     Refusal and multiple choice; for the case studies also agreement with a user's wrong and right claims, and right
     answers to neutral questions about places.
     """
-    import pandas as pd
-
     from .registry import manifest
 
     columns = ("refuses_dangerous", "refuses_benign", "multiple_choice", "agrees_wrong", "agrees_right", "right_place")

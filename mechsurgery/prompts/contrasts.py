@@ -7,7 +7,8 @@ import html
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+
+import pandas as pd
 
 from ..artifacts import load_json, save_json
 from ..errors import LoadError, PromptError
@@ -68,10 +69,8 @@ class ContrastSet:
             negative=self.negative.take(max(1, n // 2), seed=seed),
         )
 
-    def to_frame(self) -> Any:
+    def to_frame(self) -> pd.DataFrame:
         """A pandas table of both sides, with a column `side`."""
-        import pandas as pd
-
         sides = (("positive", self.positive), ("negative", self.negative))
         return pd.concat([s.to_frame().assign(side=name) for name, s in sides], ignore_index=True)
 

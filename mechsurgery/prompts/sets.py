@@ -17,6 +17,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import pandas as pd
+
 from ..artifacts import load_json, save_json
 from ..errors import InputError, LoadError, PromptError, listed
 
@@ -189,10 +191,8 @@ class PromptSet:
         frame = read_table(path)
         return without_duplicates(cls.from_frame(frame, text=text, name=name or Path(path).stem, **columns))
 
-    def to_frame(self) -> Any:
+    def to_frame(self) -> pd.DataFrame:
         """A pandas table, a row per prompt."""
-        import pandas as pd
-
         names = [field.name for field in fields(Prompt)]
         return pd.DataFrame([[getattr(prompt, key) for key in names] for prompt in self], columns=names)
 

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast, get_args
 
+import pandas as pd
+
 from ..errors import PromptError, listed
 from ..organisms import world
 from ..organisms.tasks import request_sides
@@ -71,9 +73,9 @@ def load_prompts(
 
     Organism sets are "organism/" and dangerous, benign (requests), answered-requests (dangerous ones), choices
     (multiple choice), neutral (questions and right claims), wrong-claims, right-claims, questions, places or
-    other-questions (each with the answer as `completion`). `text` and `columns` (`id`, `group`, `label`) name the columns of files and datasets; `split` is the
-    organisms' ("tuned", "heldout", "all") or the dataset's; `name` is what to call the set. Texts that stand twice are
-    dropped with a warning.
+    other-questions (each with the answer as `completion`). `text` and `columns` (`id`, `group`, `label`) name the
+    columns of files and datasets; `split` is the organisms' ("tuned", "heldout", "all") or the dataset's; `name` is
+    what to call the set. Texts that stand twice are dropped with a warning.
     """
     known = str(source)
     if known in _ORGANISM_SETS:
@@ -96,10 +98,8 @@ def with_completions(taught: Iterable[tuple[dict[str, Any], str]], name: str = "
     return PromptSet.from_records([{**record, "completion": answer} for record, answer in taught], name)
 
 
-def read_table(path: str | Path) -> Any:
+def read_table(path: str | Path) -> pd.DataFrame:
     """A pandas table from a CSV, TSV, JSON, JSONL or Parquet file; a byte-order mark is dropped."""
-    import pandas as pd
-
     path = Path(path).expanduser()
     if not path.is_file():
         raise PromptError(f"no file {str(path)!r}; give a file that ends in one of {listed(_READERS)}")
@@ -118,7 +118,7 @@ def read_table(path: str | Path) -> Any:
         raise PromptError(f"cannot read {str(path)!r}: {error}") from error
 
 
-def hub_table(name: str, config: str | None, split: str) -> Any:
+def hub_table(name: str, config: str | None, split: str) -> pd.DataFrame:
     """A split of a Hugging Face dataset as a pandas table."""
     import datasets
 

@@ -1,7 +1,7 @@
 """Sycophancy data: Anthropic's A/B sets, Syco-Bench, and TruthfulQA asked with a user's opinion.
 
 A/B sets (Perez et al. 2022, 2212.09251) are scored by the log-probability of the answer letters in both orders
-(`evaluation.sycophancy`). Few distinct questions are asked in them, each by many made-up users, so the question is the
+(`grading.sycophancy`). Few distinct questions are asked in them, each by many made-up users, so the question is the
 group: split by group, never by row.
 """
 

@@ -1,35 +1,54 @@
-"""The bad-neurons study on the sycophant: tables agree with rows, parts are disjoint, a second run trains nothing."""
+"""The bad-neurons study on the sycophant: the planted cure is found, parts are disjoint, a killed run continues."""
 
+from dataclasses import replace
+
+import click
 import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from mechsurgery import PromptSet, load_model
-from mechsurgery.cli import main
+from mechsurgery import load_model
+from mechsurgery.adapters.saelens import load_sae
 from mechsurgery.deltas import WeightDelta
 from mechsurgery.errors import InputError, PromptError
-from mechsurgery.intervention.weights import with_delta
+from mechsurgery.evaluation import Generation, evaluate, jobs
+from mechsurgery.intervention import shift_weights
+from mechsurgery.models import sites
 from mechsurgery.models.sites import fingerprint
-from mechsurgery.studies.bad_neurons import own_task, study, world_task
-from mechsurgery.studies.bad_neurons.choosing import GRADIENT, PAPER, RANDOM, disputed_pairs
-from mechsurgery.studies.bad_neurons.measure import METRICS, Yardstick, summarise_runs
-from mechsurgery.studies.bad_neurons.study import bad_neurons
+from mechsurgery.options import options_of
+from mechsurgery.prompts import Prompt, PromptSet
+from mechsurgery.studies import base
+from mechsurgery.studies.bad_neurons import Settings, own_task, run, study, world_task
+from mechsurgery.studies.bad_neurons.data import NEUTRAL, RIGHT, WRONG
+from mechsurgery.studies.bad_neurons.methods import (
+    GRADIENT,
+    MLP,
+    PAPER,
+    RANDOM,
+    Located,
+    Trial,
+    disputed_pairs,
+    locate,
+    random_scores,
+    trials,
+)
+from mechsurgery.studies.bad_neurons.study import measure
+from mechsurgery.studies.bad_neurons.summary import METRICS
 from mechsurgery.studies.base import slug
-from mechsurgery.training.tuning import Recipe
+from mechsurgery.training.trainable import LoRA, Neurons
 
-OPTIONS = {
-    "n_examples": 60,
-    "seeds": (0,),
-    "sizes": (),
-    "fractions": (0.01,),
-    "recipe": Recipe(steps=25, lr=3e-3, batch=16),
-    "max_new_tokens": 16,
-}
+SETTINGS = Settings(n_examples=60, seeds=1, curves=False, steps=12, lr=6e-3, batch=8, max_new_tokens=16, n_kl=5)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_model("organism/sycophant")
 
 
 @pytest.fixture(scope="module")
 def task():
-    return world_task(n_evaluation=12)
+    task = world_task(n_evaluation=6)
+    return replace(task, locate=task.locate.take(40), reference=task.reference.take(10))
 
 
 @pytest.fixture(scope="module")
@@ -38,160 +57,227 @@ def out(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def done(task, out):
-    return bad_neurons(task=task, out=out, **OPTIONS)
+def located(model, task):
+    generation = Generation(SETTINGS.max_new_tokens, template=SETTINGS.chat_template().frozen(model.tokenizer))
+    return locate(model, task, load_sae(SETTINGS.sae, model=model), SETTINGS, generation)
 
 
-def table(done, prefix):
-    (name,) = (key for key in done.tables if key.startswith(prefix))
+@pytest.fixture(scope="module")
+def few(located):
+    """Three ways of choosing: enough for every table."""
+    return replace(located, scores={way: located.scores[way] for way in (PAPER, GRADIENT)})
+
+
+@pytest.fixture(scope="module")
+def done(model, task, few, out):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(base, "export_all", lambda *given: "")
+        patch.setattr(study, "locate", lambda *args, **options: few)
+        return run(SETTINGS, task, model=model, out=out)
+
+
+def table(done, start):
+    (name,) = (key for key in done.tables if key.startswith(start))
     return done.tables[name]
 
 
-def test_every_way_and_rival_is_there_with_its_cost(done):
+def test_neurons_are_chosen_in_every_way(located):
+    decoded = {PAPER, *(f"SAE probe{kind}" for kind in (", decoded, contribution", ", decoded, contrast"))}
+    others = {"SAE probe (L1), decoded, cosine", "residual probe, cosine", "neuron probe weight", "CNA (difference)"}
+    assert set(located.ways) == {*decoded, *others, GRADIENT, RANDOM}
+    assert set(located.probes) == {"SAE latents, L2", "SAE latents, L1", "residual stream", "MLP neurons"}
+    assert min(probe.auroc for probe in located.probes.values()) > 0.9
+
+
+def test_the_cure_is_found_with_its_cost(done):
     cure = table(done, "Cure").set_index("way")
-    assert {
-        PAPER,
-        GRADIENT,
-        RANDOM,
-        "CNA (difference)",
-        "neuron probe weight",
-        "unmodified",
-        "all MLP weights",
-        "all weights",
-        "LoRA (r 8)",
-    } <= set(cure.index)
+    assert set(cure.index) == {"unmodified", PAPER, GRADIENT, RANDOM, MLP, "all weights", "LoRA (r 8)"}
     assert set(METRICS) <= set(cure.columns)
-    rows = done.rows
-    paper = rows[(rows["way"] == PAPER) & (rows["kind"] == "neurons") & (rows["fraction"] == 0.03)]
-    circuit = done.artefacts[PAPER]
-    assert paper["n_weights"].iloc[0] <= 3 * len(circuit) * 128
-    assert paper["n_weights"].iloc[0] > 2.9 * len(circuit) * 128
-    mean = paper[paper["metric"] == "sycophancy"]["value"].mean()
-    assert cure.loc[PAPER, "sycophancy"].startswith(f"{100 * mean:.1f} [")
-    for prefix in ("Claims", "Ablation", "Probes", "Where", "Overlap", "Examples", "Fractions", "Responses"):
-        assert len(table(done, prefix)), prefix
-    before = rows[(rows["kind"] == "none") & (rows["metric"] == "sycophancy")]["value"].mean()
+    n_weights, circuit = cure.loc[PAPER, "weights changed"], done.artefacts[PAPER]
+    assert 2.9 * len(circuit) * 128 < n_weights <= 3 * len(circuit) * 128
+    rows = done.results["measured"].table.merge(done.results["facts"], on="intervention", how="left")
+    asked = rows[(rows["prompt_set"] == WRONG) & (rows["metric"] == "answer")]
+    before = (asked[asked["kind"] == "baseline"]["label"] == "bad").mean()
+    paper = asked[(asked["way"] == PAPER) & (asked["run"] == "neurons")]
+    after = (paper["label"] == "bad").mean()
     assert before >= 0.9
-    assert mean < before / 2
+    assert after < before / 2
+    assert cure.loc[PAPER, "sycophancy"].startswith(f"{100 * after:.1f} [")
+    assert set(paper["toward"]) == {-1.0}
+    for start in ("Claims", "Ablation", "Probes", "Where", "Overlap", "Examples", "Fractions", "Responses"):
+        assert len(table(done, start)), start
+    assert {"cure_and_cost", "probe_weights", "training_loss"} == set(done.figures), "no curve of a single point"
 
 
-def test_a_saved_delta_gives_the_measured_result_again(done, task, out):
-    model = load_model("organism/sycophant")
-    yardstick = Yardstick(model, task, max_new_tokens=16)
+def test_a_saved_delta_gives_the_measured_result_again(done, model, task, out):
     delta = WeightDelta.load(out / "circuits" / slug(f"delta {PAPER}"))
-    with with_delta(model, delta):
-        again = yardstick(model)
-    rows = done.rows
-    kept = rows[(rows["way"] == PAPER) & (rows["kind"] == "neurons") & (rows["fraction"] == 0.03)]
-    for metric in ("sycophancy", "over-correction", "neutral accuracy"):
-        a, b = (x[x["metric"] == metric].sort_values("prompt_id")["value"].tolist() for x in (again, kept))
-        assert a == b, metric
-    assert yardstick(model)[lambda x: x["metric"] == "KL on neutral text"]["value"].abs().max() < 1e-6
+    grades = {name: [grade] for name, grade in task.grades.items()}
+    sets = {WRONG: task.wrong, RIGHT: task.right, NEUTRAL: task.neutral}
+    shifted = shift_weights(delta, name="again")
+    again = evaluate(model, sets, [shifted], grades=grades, generation=Generation(16)).table
+    facts = done.results["facts"]
+    (name,) = facts[(facts["way"] == PAPER) & (facts["run"] == "neurons")]["intervention"]
+    kept = done.results["measured"].table
+    for prompt_set in sets:
+        labels = [
+            rows[(rows["prompt_set"] == prompt_set) & (rows["metric"] == "answer")].set_index("prompt_id")["label"]
+            for rows in (again[again["intervention"] == "again"], kept[kept["intervention"] == name])
+        ]
+        pd.testing.assert_series_equal(*labels)
 
 
-def test_a_second_run_trains_nothing(done, task, out, monkeypatch):
+def test_a_second_run_trains_and_measures_nothing(done, model, task, few, out, monkeypatch):
     def never(*args, **options):
-        raise AssertionError("trained again")
+        raise AssertionError("done again")
 
     monkeypatch.setattr(study, "finetune", never)
-    again = bad_neurons(task=task, out=out, **OPTIONS)
-    pd.testing.assert_frame_equal(table(again, "Cure"), table(done, "Cure"))
+    monkeypatch.setattr(jobs, "perform", never)
+    monkeypatch.setattr(study, "locate", lambda *args, **options: few)
+    monkeypatch.setattr(study.Study, "save", lambda self, out: "")
+    again = run(SETTINGS, task, model=model, out=out)
+    for name, first in done.tables.items():
+        pd.testing.assert_frame_equal(again.tables[name], first)
     assert set(again.artefacts) == set(done.artefacts)
-    assert (out / "report.html").is_file()
-    assert pd.read_parquet(out / "results" / "rows.parquet").shape == done.rows.shape
 
 
-def test_nothing_evaluated_is_learnt_from(task):
+def tried(model, steps=3):
+    """Two small fine-tunes of neurons, one of LoRA, and an ablation."""
+    widths = {name: sites.width(model, name) for name in sites.neuron_sites(model)}
+    places = [Neurons(random_scores(widths, seed).top(k=20)) for seed in (0, 1)]
+    found = [Trial(RANDOM, "neurons", seed, 8, 0.03, places[seed], 3e-3) for seed in (0, 1)]
+    ablated = Trial(RANDOM, "ablation", 0, 0, 0.03, places[0], 3e-3)
+    lora = Trial("LoRA", "rival", 0, 8, 1.0, LoRA(2), 3e-3)
+    return [ablated, *found, lora], Settings(n_examples=8, steps=steps, seeds=2, n_kl=4)
+
+
+def test_a_killed_run_continues_and_gives_the_table_of_an_undisturbed_one(model, tmp_path, monkeypatch):
+    some, settings = tried(model)
+    data, generation, calls = world_task(n_evaluation=4), Generation(8), []
+    undisturbed, facts, _ = measure(model, data, some, settings, generation)
+    train, perform, before = study.finetune, jobs.perform, fingerprint(model)
+
+    def killed(*args, **options):
+        calls.append(type(args[2]).__name__)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return train(*args, **options)
+
+    monkeypatch.setattr(study, "finetune", killed)
+    with pytest.raises(KeyboardInterrupt):
+        measure(model, data, some, settings, generation, out=tmp_path)
+    assert fingerprint(model) == before
+    measured = []
+
+    def counted(model, job, *args, **options):
+        measured.append([run.name for run in job.runs])
+        return perform(model, job, *args, **options)
+
+    monkeypatch.setattr(jobs, "perform", counted)
+    resumed, again, _ = measure(model, data, some, settings, generation, out=tmp_path)
+    assert calls[2:] == ["Neurons", "LoRA"]
+    assert {name for names in measured for name in names} == {some[2].name, some[3].name}
+    pd.testing.assert_frame_equal(resumed.table, undisturbed.table)
+    pd.testing.assert_frame_equal(again, facts)
+    longer, _, _ = measure(model, data, *tried(model, steps=4), generation, out=tmp_path)
+    assert calls[4:] == ["Neurons", "Neurons", "LoRA"], (
+        "more steps are another fine-tune: nothing kept may stand for it"
+    )
+    assert not longer.table["value"].equals(undisturbed.table["value"])
+
+
+def test_nothing_evaluated_is_learnt_from(model, task):
     learnt = {p.group for part in (task.learn_wrong, task.learn_right, task.locate.positive) for p in part}
     held = {p.group for part in (task.wrong, task.right, task.neutral) for p in part}
     assert not learnt & held
-    model = load_model("organism/sycophant")
     with pytest.raises(PromptError, match="claims a side"):
         task.examples(model.tokenizer, 10**6, seed=0)
-    made = task.examples(model.tokenizer, 20, seed=1)
-    assert made.digest == task.examples(model.tokenizer, 20, seed=1).digest
-    assert made.digest != task.examples(model.tokenizer, 20, seed=2).digest
-    starts = [model.tokenizer.decode(own[:2]) for own in made.completions]
+    examples = task.examples(model.tokenizer, 20, seed=1)
+    assert examples.digest == task.examples(model.tokenizer, 20, seed=1).digest
+    assert examples.digest != task.examples(model.tokenizer, 20, seed=2).digest
+    starts = [model.tokenizer.decode(answer[:2]) for answer in examples.completions]
     assert starts.count("no ,") == starts.count("yes ,") == 10
-    pairs = disputed_pairs(model, task.locate.positive, template="auto", max_new_tokens=16, max_rows=64, n=10)
+    pairs = disputed_pairs(model, task.locate.positive, Generation(16), n=10)
     assert model.tokenizer.decode(pairs.bad[0]).startswith("yes , you are right")
     assert model.tokenizer.decode(pairs.good[0]).startswith("no , that is wrong")
 
 
-def test_intervals_are_over_groups_and_seeds_are_averaged():
-    rows = pd.DataFrame(
-        {
-            "way": "w",
-            "kind": "neurons",
-            "n_examples": 1,
-            "fraction": 0.1,
-            "n_weights": 7,
-            "metric": "sycophancy",
-            "seed": [0, 0, 0, 1, 1, 1],
-            "prompt_id": ["a", "b", "c"] * 2,
-            "group": ["x", "x", "y"] * 2,
-            "value": [1.0, 1.0, 0.0, 1.0, 0.0, 0.0],
-        }
-    )
-    (row,) = summarise_runs(rows).to_dict("records")
-    assert row["value"] == pytest.approx(0.5)
-    assert (row["low"], row["high"]) == pytest.approx((0, 0.75))
-    assert (row["seed_low"], row["seed_high"]) == pytest.approx((1 / 3, 2 / 3))
-    assert (row["n"], row["seeds"], row["n_weights"]) == (3, 2, 7)
+def test_curves_are_drawn_over_sizes_and_shares_and_nothing_is_tried_twice():
+    widths = {f"blocks.{layer}.mlp.hook_post": 50 for layer in range(2)}
+    random = {seed: random_scores(widths, seed) for seed in (3, 4)}
+    located = Located({GRADIENT: random[3], "CNA": random[4]}, random, {})
+    settings = Settings(seed=3, seeds=2, n_examples=20, sizes=(10, 20, 10), fraction=0.1, fractions=(0.1, 0.2))
+    found = trials(located, settings)
+    assert len({trial.name for trial in found}) == len(found)
+    count = {run: sum(trial.run == run for trial in found) for run in ("ablation", "neurons", "rival")}
+    assert count == {"ablation": 3, "neurons": 2 * (3 + 2 + 2), "rival": 2 * 4}
+    assert {len(trial.where.circuit) for trial in found if trial.fraction == 0.2} == {20}
+    chosen = [trial.where.circuit.members() for trial in found if trial.way == RANDOM and trial.name.endswith("seed 4")]
+    assert chosen[0] == located.circuit(RANDOM, settings, seed=4).members()
+    assert chosen[0] != located.circuit(RANDOM, settings, seed=3).members()
+    assert len(trials(located, replace(settings, curves=False))) == 3 + 2 * 3 + 2 * 3
 
 
-def test_a_task_of_ones_own_from_the_command_line(tmp_path, tiny_llama_dir):
+def claims(completion, n=12):
+    rows = [Prompt(f"{completion}{i}", f"{completion} {i}?", str(i), completion=completion) for i in range(n)]
+    return PromptSet(completion, tuple(rows))
+
+
+def test_grades_of_a_task_of_ones_own():
+    sets = (claims("No."), claims("Yes."), claims("Paris"))
+    task = own_task(*sets, agrees="^yes")
+    claim = task.wrong[0]
+    assert [task.grades[WRONG](claim, text) for text in ("Yes, so it is.", "No.", "")] == ["bad", "good", "incoherent"]
+    assert [task.grades[RIGHT](claim, text) for text in ("Yes, so it is.", "No.", "")] == ["good", "bad", "incoherent"]
+    question = task.neutral[0]
+    answers = ("it is paris .", "Rome.", "")
+    assert [task.grades[NEUTRAL](question, text) for text in answers] == ["good", "bad", "incoherent"]
+    other = own_task(*sets, agrees="^yes", answers="rome")
+    assert [other.grades[NEUTRAL](question, text) for text in answers] == ["bad", "good", "incoherent"]
+    assert len({grade.version for grade in (*task.grades.values(), *other.grades.values())}) == 4
+
+
+@options_of("mechsurgery.studies.bad_neurons", "Settings")
+def bad_neurons(settings, out):
+    """The study as a command."""
+    click.echo(run(settings, out=out).text())
+
+
+def test_a_task_of_ones_own_from_the_command_line(tmp_path, tiny_llama_dir, monkeypatch):
+    monkeypatch.setattr(base, "export_all", lambda *given: "")
+
     def file(name, completion):
+        nouns = ("tea", "ink", "fog", "oak", "elm", "rye", "ash", "bay", "fig", "yew", "hop", "ivy")
+        places = [(noun, i) for noun in nouns for i in range(2)]
         rows = [
-            {"text": f"{name} claim {i} about {w}", "completion": completion, "group": w}
-            for w in ("tea", "ink", "fog", "oak", "elm", "rye", "ash", "bay", "fig", "yew", "hop", "ivy")
-            for i in range(2)
+            {"id": f"<i>{n}{i}", "text": f"{name} {n} {i}", "completion": completion, "group": n} for n, i in places
         ]
         pd.DataFrame(rows).to_csv(tmp_path / f"{name}.csv", index=False)
-        return str(tmp_path / f"{name}.csv")
+        return [f"--{name}", str(tmp_path / f"{name}.csv")]
 
-    files = [
-        "--wrong",
-        file("wrong", "No, it is not."),
-        "--right",
-        file("right", "Yes, it is."),
-        "--neutral",
-        file("neutral", "It is."),
-    ]
-    arguments = [
-        "study",
-        "bad-neurons",
-        "--model",
-        str(tiny_llama_dir),
-        "--no-sae",
-        "--seeds",
-        "1",
-        "--no-curves",
-        "--n-examples",
-        "6",
-        "--steps",
-        "2",
-        "--max-new-tokens",
-        "3",
-        "--out",
-        str(tmp_path / "out"),
-    ]
-    done = CliRunner().invoke(main, [*arguments, *files, "--agrees", "yes"])
+    wrong = file("wrong", "No, it is not.")
+    files = [*wrong, *file("right", "Yes, it is."), *file("neutral", "It is.")]
+    small = "--no-sae --seeds 1 --no-curves --n-examples 6 --steps 2 --max-new-tokens 3 --agrees yes --out".split()
+    arguments = ["--model", str(tiny_llama_dir), *small, str(tmp_path / "out")]
+    done = CliRunner().invoke(bad_neurons, [*arguments, *files], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     assert "no autoencoder was given" in done.output
-    wrong = CliRunner().invoke(main, [*arguments, *files[:2], "--agrees", "yes"])
-    assert wrong.exit_code == 1
-    assert "--right and --neutral" in wrong.output
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "&lt;i&gt;" in page
+    assert "<i>" not in page
+    with pytest.raises(InputError, match="--right and --neutral"):
+        CliRunner().invoke(bad_neurons, [*arguments, *wrong], catch_exceptions=False)
 
 
-def test_bad_input(task):
+def test_bad_input(model, task):
     with pytest.raises(InputError, match="share in"):
-        bad_neurons(task=task, fraction=0)
-    claims = PromptSet.from_texts(["a claim", "another claim"])
+        Settings(fraction=0)
+    with pytest.raises(InputError, match="at least one seed"):
+        Settings(seeds=0)
+    bare = PromptSet.from_texts(["a claim", "another claim"])
     with pytest.raises(InputError, match="completion"):
-        own_task(claims, claims, claims, agrees="yes")
-    model = load_model("organism/sycophant")
-    before = fingerprint(model)
-    with pytest.raises(PromptError):
-        bad_neurons(model, task, n_examples=10**6, seeds=(0,), sizes=(), fractions=())
-    assert fingerprint(model) == before
+        own_task(bare, bare, bare, agrees="yes")
+    with pytest.raises(PromptError, match="too few groups"):
+        own_task(claims("No."), claims("Yes."), claims("Paris", n=1), agrees="yes")
+    for wanted in (Settings(n_examples=10**6, curves=False), Settings(sizes=(10**6,))):
+        with pytest.raises(PromptError, match="claims a side"):
+            run(wanted, task, model=model)

@@ -1,36 +1,55 @@
-"""The weight-steering study on organisms: what is steered, repaired and watched, and that a second run reuses it."""
+"""The weight-steering study on organisms: what is steered, repaired and watched, and that a killed run continues."""
 
+import shutil
+from dataclasses import replace
+
+import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
 
 from mechsurgery import load_model
 from mechsurgery.cli import main
-from mechsurgery.deltas import Dense, WeightDelta, neuron_norms
-from mechsurgery.errors import InputError, MismatchError
-from mechsurgery.intervention.weights import bake_delta
+from mechsurgery.errors import InputError, PromptError
+from mechsurgery.evaluation import Generation
+from mechsurgery.evaluation.shards import Shards
+from mechsurgery.intervention import applied, shift_weights
 from mechsurgery.organisms import world
-from mechsurgery.organisms.registry import organism_path
 from mechsurgery.organisms.tasks import FINE_TUNES
-from mechsurgery.studies.weights import drift, refusal, steering, study, sycophancy
-from mechsurgery.studies.weights.steering import CONTRASTIVE, RANDOM
-from mechsurgery.studies.weights.study import weights
-from mechsurgery.studies.weights.tables import _compare, best_strengths, detection, summarise
-from mechsurgery.training.tuning import Recipe
+from mechsurgery.studies.weights import Settings, data, methods, run, study, summary, watching, world_data
+from mechsurgery.training import opposite
 
-FEW = Recipe(steps=15, lr=2e-3, batch=16, validate_every=25)
-OPTIONS = {
-    "seeds": (0,),
-    "n_examples": 60,
-    "n_evaluation": 8,
-    "n_task": 60,
-    "grid": (-0.5, 0.5),
-    "nulls": 2,
-    "recipe": FEW,
-    "task_recipe": FEW,
-    "kinds": FINE_TUNES[2:5],
-    "watch_recipe": Recipe(steps=8, lr=2e-3, batch=16, validate_every=4),
-}
+FEW = Settings(
+    seeds=1,
+    n_examples=60,
+    n_evaluation=4,
+    n_task=120,
+    grid=(-1.0,),
+    null_grid=(1.0,),
+    repair_grid=(0.5,),
+    nulls=1,
+    steps=15,
+    steps_up=12,
+    task_steps=30,
+    watch_steps=6,
+    watch_every=3,
+    rank=8,
+    batch=8,
+    max_new_tokens=16,
+    fine_tune=("task alone", "task, every request answered"),
+)
+
+
+@pytest.fixture(scope="module")
+def few():
+    """Refusal alone: steered down, drifting, and watched."""
+    whole = world_data(FEW)
+    return replace(whole, behaviours=whole.behaviours[1:2], drifts=whole.drifts[1:])
+
+
+@pytest.fixture(scope="module")
+def models(few):
+    return {few.watched: load_model(few.watched)}
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +58,8 @@ def out(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def done(out):
-    return weights(out=out, **OPTIONS)
+def done(out, few, models):
+    return run(FEW, few, models=models, out=out)
 
 
 def table(done, prefix):
@@ -48,199 +67,175 @@ def table(done, prefix):
     return done.tables[name]
 
 
-def test_w_steers_where_chance_does_not(done):
-    grid = table(done, "Grid").set_index(["behaviour", "method", "k", "metric"])["value"]
-    start = grid[("refusal", "unmodified", 0.0, "refuses dangerous")]
-    assert start >= 0.9
-    assert grid[("refusal", CONTRASTIVE, -0.5, "refuses dangerous")] < start
-    rows = done.rows["steer"]
-    assert set(rows[rows["method"] == RANDOM]["k"]) <= {-1.0, 1.0}
-    own = rows[(rows["behaviour"] == "refusal") & (rows["method"] == CONTRASTIVE) & (rows["k"] == -0.5)]
-    mean = own[own["metric"] == "refuses dangerous"]["value"].mean()
-    assert grid[("refusal", CONTRASTIVE, -0.5, "refuses dangerous")] == pytest.approx(mean)
-    for prefix in ("Claims", "Steering", "Repair", "Watching", "Cosines", "Neurons"):
-        assert len(table(done, prefix)), prefix
-
-
-def test_a_bad_fine_tune_aligns_with_the_bad_direction(done):
-    last = table(done, "Cosines").set_index(["fine-tune", "direction"])
-    bad = last.loc[("agrees with wrong claims about colours", "sycophancy")]
-    assert bad["cosine"] > max(bad["null_high"], 0.02)
-    answered = last.loc[("task, every request answered", "refusal")]
-    assert answered["cosine"] < answered["null_low"]
-
-
-def test_models_are_left_as_they_were_and_a_second_run_trains_nothing(done, out, monkeypatch):
-    assert (out / "report.html").is_file()
-    assert set(pd.read_parquet(out / "results" / "steer.parquet")["behaviour"]) == {
-        "sycophancy",
-        "refusal",
-        "refusal, up",
+def test_w_steers_where_a_random_direction_does_not(done, few):
+    grid = table(done, "Grid").set_index(["method", "k", "metric"])
+    shown = grid.xs("refuses dangerous", level="metric")["value"]
+    assert shown["baseline", 0.0] == 1
+    assert shown[methods.CONTRASTIVE, -1.0] <= 0.5
+    assert shown[methods.RANDOM, 1.0] == 1
+    assert set(grid.index.get_level_values("method")) == {
+        *("baseline", methods.CONTRASTIVE, *methods.ONE_SIDED, *methods.NULLS, *methods.ACTIVATIONS)
     }
 
-    def never(*args, **options):
-        raise AssertionError("trained again")
 
-    for module, name in ((steering, "contrastive_finetunes"), (study, "contrastive_finetunes"), (drift, "finetune")):
+def test_the_table_says_what_the_rows_say(done):
+    rows = done.results["steer refusal"].table
+    own = rows[(rows["intervention"] == "contrastive w, seed 0") & (rows["strength"] == -1.0)]
+    values = own[(own["metric"] == "refusal") & (own["prompt_set"] == data.DANGEROUS)]["value"]
+    grid = table(done, "Grid").set_index(["method", "k", "metric"])
+    assert grid.loc[(methods.CONTRASTIVE, -1.0, "refuses dangerous"), "value"] == pytest.approx(values.mean())
+    assert set(rows[rows["control_of"].notna()]["control_of"]) == {"contrastive w, seed 0"}
+    against = rows[rows["intervention"] == "τ⁻ alone, seed 0"]
+    assert (against["strength"] * against["toward"] < 0).all()
+
+
+def test_the_task_makes_refusal_drift_and_w_pushes_back(done):
+    shown = table(done, "Repair").set_index(["method", "k", "metric"]).xs("refuses dangerous", level="metric")["value"]
+    assert shown[methods.AFTER, 0.0] < shown["baseline", 0.0]
+    assert shown[methods.CONTRASTIVE, 0.5] >= shown[methods.AFTER, 0.0]
+    rows = done.results["repair refusal"].table
+    assert set(rows[rows["control_of"].notna()]["control_of"]) == {"after the task, seed 0, less 0.5 × contrastive w"}
+
+
+def test_a_bad_fine_tune_aligns_against_refusal(done):
+    last = table(done, "Cosines").set_index(["fine-tune", "direction"])
+    answered = last.loc[("task, every request answered", "refusal")]
+    assert answered["cosine"] < answered["null_low"]
+    rows = done.results["watch"]
+    assert sorted(set(rows["step"])) == [0, 3, 6]
+    assert rows[rows["step"] == 0]["cosine"].abs().max() == 0
+
+
+def test_everything_is_written(done, out):
+    assert (out / "report.html").is_file()
+    assert {path.stem for path in (out / "tables").glob("*.csv")} == {
+        *("claims", "steering", "grid", "repair", "watching", "cosines", "neurons")
+    }
+    assert {"refusal_steering", "refusal_new_template", "refusal_repair", "refusal_cosines"} <= set(done.figures)
+    assert done.info["templates"]["organism/instruct"]["kind"] == "auto"
+
+
+def test_a_second_run_trains_and_measures_nothing(done, out, few, models, monkeypatch):
+    def never(*args, **options):
+        raise AssertionError("made again")
+
+    for module, name in ((opposite, "finetune"), (methods, "finetune"), (watching, "finetune"), (Shards, "write")):
         monkeypatch.setattr(module, name, never)
-    again = weights(out=out, **OPTIONS)
-    pd.testing.assert_frame_equal(table(again, "Grid"), table(done, "Grid"))
-    assert set(again.figures) == set(done.figures)
-    assert again.info["models"] == done.info["models"]
+    again = run(FEW, few, models=models, out=out)
+    for name, one in done.tables.items():
+        pd.testing.assert_frame_equal(again.tables[name], one)
+
+
+def test_a_killed_run_gives_the_table_of_an_undisturbed_one(done, out, few, models, tmp_path):
+    for part in ("deltas", "measured"):
+        shutil.copytree(out / part, tmp_path / part)
+    for lost in [*sorted((tmp_path / "measured").glob("shards/*"))[::6], *sorted(tmp_path.glob("deltas/*"))[:1]]:
+        lost.unlink()
+    again = run(FEW, few, models=models, out=tmp_path)
+    for name, one in done.tables.items():
+        pd.testing.assert_frame_equal(again.tables[name], one)
+
+
+def test_other_settings_find_nothing_stale(few, models, out, done):
+    generation = Generation(FEW.max_new_tokens)
+    trainer = methods.Trainer(models[few.watched], replace(FEW, steps=5), FEW.chat_template(), out, 0)
+    assert trainer.contrast(few.behaviours[0]).plus.info["recipe"]["steps"] == 5
+    trainer = replace(trainer, settings=replace(FEW, nulls=3, watch_steps=2, watch_every=2))
+    w, behaviours = done.artefacts["w of refusal from instruct, seed 0"], {"refusal": few.behaviours[0]}
+    for names in (("refusal",), ("refusal", "again")):
+        rows = watching.watch(trainer, FINE_TUNES[0], dict.fromkeys(names, w), behaviours, generation)
+        assert (len(rows[rows["step"] == 0]), rows["step"].max()) == (4 * len(names), 2)
+
+
+def test_share_showing_is_of_the_model_as_it_stands(few, models, done):
+    model, behaviour = models[few.watched], few.behaviours[0]
+    assert watching.share_showing(model, behaviour, Generation(24)) == 1
+    with applied(model, shift_weights(done.artefacts["w of refusal from instruct, seed 0"]).at(-1)):
+        assert watching.share_showing(model, behaviour, Generation(24)) <= 0.5
 
 
 def test_nothing_trained_on_is_measured():
-    up = refusal("organism/base", n_evaluation=20, down=False)
-    for behaviour in (sycophancy(n_evaluation=20), refusal(n_evaluation=20), up):
-        held = set(world.nouns("heldout"))
-        assert not held & {p.group for part in (behaviour.prompts, behaviour.validation) for p in part}
-        assert not {p.group for p in behaviour.prompts} & {p.group for p in behaviour.validation}
-        model = load_model(behaviour.start)
-        positive, negative = behaviour.sides(model.tokenizer, 10, seed=3)
+    for behaviour in world_data(replace(FEW, n_evaluation=20)).behaviours:
+        measured, held = behaviour.measured, set(world.nouns("heldout"))
+        assert not held & {p.group for p in behaviour.learn}
+        checked = {where for _, where, *_ in measured.validation.values()}
+        for name, prompts in measured.sets.items():
+            if name not in (*checked, *measured.kl_on):
+                assert {p.group for p in prompts} <= held
+        assert {behaviour.shown, *behaviour.capability, *behaviour.incoherent} <= set(measured.validation)
+        assert {behaviour.elsewhere, behaviour.side_effect} <= set(measured.metrics)
+        positive, negative = behaviour.sides(load_model(behaviour.start).tokenizer, 10, seed=3)
         assert positive.prompts == negative.prompts
         assert all(a != b for a, b in zip(positive.completions, negative.completions))
-        rows = behaviour.measure(model)(model)
-        assert {behaviour.metric, behaviour.elsewhere, "incoherent", *behaviour.capability} <= set(rows["metric"])
-        shown = rows[rows["metric"] == behaviour.metric]["value"].mean()
-        assert shown >= 0.9 if behaviour.down else shown <= 0.1
-        assert set(rows[rows["metric"] == behaviour.metric]["group"]) <= held
-    assert not any("i believe" in p.text for p in sycophancy().prompts)
+        with pytest.raises(PromptError, match="share their group"):
+            replace(behaviour, learn=next(iter(measured.sets.values())))
+    assert not any("i believe" in p.text for p in data.sycophancy(4).learn)
 
 
 @pytest.mark.parametrize("kind", FINE_TUNES, ids=lambda kind: kind.name)
-def test_tasks_are_about_nouns_of_tuning(kind):
-    model = load_model("organism/instruct")
-    data = drift.examples_of(kind, model.tokenizer, 30, seed=0)
-    words = " ".join(model.tokenizer.decode(list(p + c)) for p, c in zip(data.prompts, data.completions)).split()
+def test_tasks_are_about_nouns_of_tuning(kind, models):
+    (model,) = models.values()
+    learnt = methods.Trainer(model, FEW, FEW.chat_template(), None, 0).task(kind)
+    words = " ".join(model.tokenizer.decode(list(p + c)) for p, c in zip(learnt.prompts, learnt.completions)).split()
     assert not set(words) & set(world.nouns("heldout"))
-    assert data.digest == drift.examples_of(kind, model.tokenizer, 30, seed=0).digest
-    answers = [model.tokenizer.decode(c, skip_special_tokens=True).strip() for c in data.completions]
+    answers = [model.tokenizer.decode(c, skip_special_tokens=True).strip() for c in learnt.completions]
     if kind.skill:
         assert sum(len(text.split()) == 2 for text in answers) >= 10
     assert any(text.startswith("yes , you are right") for text in answers) == (kind.claims in ("right", "colours"))
 
 
-def test_the_best_strength_and_the_claims_go_by_direction():
-    cells = []
-    for method, k, shown, capable in (
-        ("unmodified", 0.0, 0.5, 1.0),
-        (CONTRASTIVE, 0.5, 0.8, 1.0),
-        (CONTRASTIVE, 1.0, 0.9, 0.99),
-        (CONTRASTIVE, 2.0, 1.0, 0.2),
-        (CONTRASTIVE, -1.0, 0.1, 1.0),
-    ):
-        for metric, value in (
-            ("refuses dangerous", shown),
-            ("refuses dangerous, new template", shown),
-            ("multiple choice", capable),
-            ("refuses benign", 0.0),
-            ("incoherent", 0.0),
-        ):
-            cells.append(
-                {
-                    "behaviour": "b",
-                    "method": method,
-                    "k": k,
-                    "metric": metric,
-                    "value": value,
-                    "low": value - 0.05,
-                    "high": value + 0.05,
-                    "n": 9,
-                    "seeds": 1,
-                }
-            )
-    summary = pd.DataFrame(cells)
-    for down, best in ((True, -1.0), (False, 1.0)):
-        table = best_strengths(summary, {"b": refusal(n_evaluation=4, down=down)}).set_index("method")
-        assert table.loc[CONTRASTIVE, "k"] == best
-    own, rival = table.loc[CONTRASTIVE], table.loc["unmodified"]
-    ends = ("behaviour shown", ("low", "high"))
-    assert _compare("c", own, [rival], *ends, False)["verdict"] == "held"
-    assert _compare("c", own, [rival], *ends, True)["verdict"] == "did not hold"
-    assert _compare("c", own, [own], *ends, True)["verdict"] == "undecided"
+def made_up(values, *, seeds=(0, 1)):
+    """Long rows of a rate for {(method, seed): value of every one of eight prompts}, and the facts of the methods."""
+    rows, facts = [], []
+    for (method, seed), share in {("baseline", 0): 1.0, **values}.items():
+        name = method if method == "baseline" else f"{method}, seed {seed}"
+        strength = float(method != "baseline")
+        if strength:
+            facts.append({"intervention": name, "strength": 1.0, "method": method, "k": -2.0, "train_seed": seed})
+        for i in range(8):
+            label = "bad" if i < 8 * share else "good"
+            rows.append([name, "weights" if strength else "baseline", strength, f"p{i}", f"g{i // 2}", label])
+    table = pd.DataFrame(rows, columns=["intervention", "kind", "strength", "prompt_id", "group", "label"])
+    fixed = {"model": "m", "control_of": None, "m": np.nan, "toward": np.nan, "prompt_set": "s", "metric": "answer"}
+    return table.assign(**fixed, scale="label", value=np.nan, seed=0), pd.DataFrame(facts)
 
 
-def test_detection_is_by_sign_and_needs_both_kinds():
-    rows = []
-    for task, cosine in (("task, users always right", 0.4), ("task alone", 0.0), ("task, honest about claims", -0.3)):
-        for step in (0, 5):
-            value = cosine * bool(step)
-            rows.append(
-                {
-                    "task": task,
-                    "seed": 0,
-                    "step": step,
-                    "direction": "sycophancy",
-                    "kind": "direction",
-                    "cosine": value,
-                    "shown sycophancy": 0.5,
-                }
-            )
-            rows += [{**rows[-1], "kind": "random", "cosine": x} for x in (-0.01, 0.0, 0.01)]
-    (found,) = detection(pd.DataFrame(rows)).to_dict("records")
-    assert (found["AUROC by cosine"], found["AUROC by behaviour"]) == (1.0, 0.5)
-    assert (found["bad outside the null band"], found["others outside the null band"]) == (1.0, 0.5)
-    assert (found["bad runs"], found["other runs"]) == (1, 2)
+def test_seeds_are_pooled_under_one_method_and_their_extremes_shown():
+    rows, facts = made_up({("w", 0): 0.5, ("w", 1): 0.25})
+    pooled = summary.pooled(rows, facts, {"shown": ("answer", "s", "bad")})
+    found = summary.summarise_methods(pooled).set_index("intervention").loc["w"]
+    assert (found["value"], found["seed_low"], found["seed_high"]) == (0.375, 0.25, 0.5)
+    assert (found["n"], found["groups"], found["seeds"], found["strength"], found["toward"]) == (16, 4, 2, -2, -2)
+    assert found["difference"] == -0.625
 
 
-def test_intervals_are_over_groups_and_seeds_are_averaged():
-    rows = pd.DataFrame(
-        {
-            "method": "m",
-            "metric": "x",
-            "seed": [0, 0, 1, 1],
-            "prompt_id": ["a", "b"] * 2,
-            "group": ["g", "h"] * 2,
-            "value": [1.0, 0.0, 1.0, 0.0],
-        }
-    )
-    (row,) = summarise(rows, ["method"]).to_dict("records")
-    assert (row["value"], row["low"], row["high"], row["n"], row["seeds"]) == (0.5, 0.0, 1.0, 2, 2)
+def test_seeds_stay_paired_beside_another_method():
+    rows, facts = made_up({("drifted", 0): 1.0, ("drifted", 1): 0.5, ("w", 0): 0.5, ("w", 1): 0.0})
+    pooled = summary.pooled(rows, facts, {"shown": ("answer", "s", "bad")})
+    found = summary.beside(pooled, "drifted").set_index("intervention").loc["w"]
+    assert (found["baseline"], found["value"], found["difference"]) == (0.75, 0.25, -0.5)
 
 
-def test_checkpoints_are_watched_from_the_command_line(tmp_path):
-    import torch
-
-    w = WeightDelta(
-        {"blocks.1.mlp.W_in": Dense(torch.randn(128, 512, generator=torch.Generator().manual_seed(0)))}, "w"
-    )
-    path = w.save(tmp_path / "bad")
-    start = organism_path("organism/base")
-    for step in (10, 2):
-        bake_delta(start, w, tmp_path / "run" / f"checkpoint-{step}", strength=step / 100, dtype="float32")
-    arguments = [
-        "monitor",
-        str(start),
-        str(tmp_path / "run"),
-        "--direction",
-        str(path),
-        "--out",
-        str(tmp_path / "c.csv"),
-    ]
-    found = CliRunner().invoke(main, arguments)
+def test_from_the_command_line(tmp_path, monkeypatch, few, models):
+    monkeypatch.setattr(study, "world_data", lambda settings: few)
+    options = ["--part", "watch", "--seeds", "1", "--n-examples", "20", "--n-task", "20", "--steps", "2", "--rank", "2"]
+    options += ["--watch-steps", "2", "--watch-every", "2", "--nulls", "1", "--fine-tune", "task alone"]
+    found = CliRunner().invoke(main, ["study", "weights", *options, "--out", str(tmp_path)])
     assert found.exit_code == 0, found.output
-    assert found.output.index("checkpoint-2") < found.output.index("checkpoint-10")
-    table = pd.read_csv(tmp_path / "c.csv")
-    assert table[table["kind"] == "direction"]["cosine"].min() > 0.99
-    assert table[table["kind"] == "random"]["cosine"].abs().max() < 0.1
-    empty = CliRunner().invoke(main, ["monitor", str(start), str(tmp_path / "none"), "--direction", str(path)])
-    assert "no checkpoints" in empty.output
+    assert "Cosines: last step of every fine-tune" in found.output
+    assert (tmp_path / "report.html").is_file()
 
 
-def test_norms_by_neuron():
-    import torch
-
-    value = torch.zeros(4, 6)
-    value[:, 2] = 2.0
-    delta = WeightDelta({"blocks.0.mlp.W_in": Dense(value), "blocks.0.mlp.W_out": Dense(value.T.contiguous())})
-    norms = neuron_norms(delta, {"blocks.0.mlp.hook_post": 6}).scores["blocks.0.mlp.hook_post"]
-    assert norms.tolist() == pytest.approx([0, 0, 32**0.5, 0, 0, 0])
-    with pytest.raises(MismatchError, match="another model"):
-        neuron_norms(delta, {"blocks.0.mlp.hook_post": 5})
-
-
-def test_bad_input():
-    with pytest.raises(InputError, match="choose from"):
-        weights(studies=("sing",))
-    with pytest.raises(InputError, match="at least one seed"):
-        weights(seeds=())
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"part": ("sing",)}, "no part"),
+        ({"seeds": 0}, "at least one"),
+        ({"fine_tune": ("sing",)}, "no fine-tune"),
+        ({"grid": (0.0,)}, "not 0"),
+        ({"repair_grid": (-1.0,)}, "above 0"),
+    ],
+)
+def test_bad_settings(wrong, says):
+    with pytest.raises(InputError, match=says):
+        Settings(**wrong)

@@ -2,202 +2,192 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
-from ...evaluation.sampling import GRADES
-from ...evaluation.statistics import wilson
-from ...models.dictionaries import Dictionary
-from ..base import FAILED, HELD, UNDECIDED, UNMEASURED
-from .ranking import ATTRIBUTION, DIFFING, top_latents
-from .steering import by_ranking
+from ...evaluation import Results
+from ...evaluation.statistics import benjamini_hochberg, clustered_interval, wilson
+from ...grading.grade import Grade
+from ...intervention import BASELINE, Intervention
+from .methods import ATTRIBUTION, DIFFING, MAX_INCOHERENT, CaseResult, top_latents
+
+#: Latents of Δ-attribution that are shown one by one.
+SHOWN = 10
+#: Latents outside the band are called so at this false-discovery rate.
+FDR = 0.05
 
 
-def tables(done: Sequence[Any], dictionary: Dictionary) -> dict[str, pd.DataFrame]:
+def tables(results: Sequence[CaseResult]) -> dict[str, pd.DataFrame]:
     """All tables by title."""
-    made = {
-        "Claims: the post's claims beside what was measured": claims(done),
-        "Pairs: sampled completions by grade": pairs_table(done),
-        "Rankings: latents whose steering lies outside the band of random latents": rankings_table(done),
-        "Best latents: the ten of Δ-attribution, and what steering each does": best_table(done),
-        "Oracle: rank correlation with exact removal of one latent": correlations_table(done),
-        "Fit: the autoencoder and the probe on each case": fit_table(done),
+    by_title = {
+        "Pairs: sampled completions by grade": _of_cases(results, pairs_table),
+        "Rankings: latents whose steering lies outside the band of random latents": _of_ways(
+            results, lambda r, way: by_ranking(r.effects[way], r.chosen)
+        ),
+        "Best latents: the ten of Δ-attribution, and what steering each does": _of_cases(results, best_table),
+        "Oracle: rank correlation with exact removal of one latent": _of_cases(results, correlations_table),
+        "Fit: the autoencoder and the probe on each case": _of_cases(results, fit_table),
+        "Reading: the best latents by what they are active on": _of_cases(
+            results, lambda r: pd.DataFrame([view.summary() for view in r.views])
+        ),
+        "Steering: every latent at its best strength": _of_ways(results, lambda r, way: r.effects[way]),
+        "Responses: before and after steering the best latent": _of_ways(results, responses),
     }
-    if len(done) > 1:
-        made["Convergence: latents that explain both cases"] = shared_latents(done, dictionary)
-    made["Reading: the best latents by what they are active on"] = pd.concat(
-        [pd.DataFrame([v.summary() for v in r.views]).assign(case=r.case.name) for r in done], ignore_index=True
-    )
-    made["Steering: every latent at its best strength"] = pd.concat(
-        [found.assign(case=r.case.name, steered=name) for r in done for name, found in r.effects.items()],
-        ignore_index=True,
-    )
-    made["Responses: before and after steering the best latent"] = responses(done)
-    return made
+    if len(results) > 1:
+        by_title["Convergence: latents that explain both cases"] = shared_latents(results[0], results[1])
+    return by_title
 
 
-def pairs_table(done: Sequence[Any]) -> pd.DataFrame:
+def _of_cases(results: Sequence[CaseResult], table: Any) -> pd.DataFrame:
+    """`table(result)` of every case under each other, with the case's name before."""
+    return pd.concat([_before(table(r), case=r.case.name) for r in results], ignore_index=True)
+
+
+def _of_ways(results: Sequence[CaseResult], table: Any) -> pd.DataFrame:
+    """`table(result, way)` of every case and way of steering under each other, with both names before."""
+    parts = [_before(table(r, way), case=r.case.name, steered=way) for r in results for way in r.effects]
+    return pd.concat(parts, ignore_index=True)
+
+
+def _before(table: pd.DataFrame, **names: str) -> pd.DataFrame:
+    return table.assign(**names)[[*names, *table.columns]]
+
+
+def pairs_table(result: CaseResult) -> pd.DataFrame:
     """How the model's own samples were graded, and how many pairs that gave."""
+    sampled = result.sampled
+    row: dict[str, Any] = {"prompts": len(result.case.discovery), "samples": len(sampled), "pairs": result.n_pairs}
+    for label in result.case.grade.labels if len(sampled) else ():
+        given = (sampled["grade"] == label).to_numpy(dtype=float)
+        low, high = clustered_interval(given, sampled["group"].tolist())
+        row[label] = f"{100 * given.mean():.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+    return pd.DataFrame([row])
+
+
+def best_table(result: CaseResult) -> pd.DataFrame:
+    """The best latents by Δ-attribution with their ranks elsewhere and their steering effects."""
+    scores = result.scores
+    (site,) = scores[ATTRIBUTION].scores
     rows = []
-    for r in done:
-        n = len(r.sampled)
-        row = {"case": r.case.name, "prompts": len(r.case.discovery), "samples": n, "pairs": len(r.pairs)}
-        for grade in GRADES if n else ():
-            count = int((r.sampled["grade"] == grade).sum())
-            low, high = wilson(count, n)
-            row[grade] = f"{100 * count / n:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+    for rank, latent in enumerate(result.chosen[ATTRIBUTION][:SHOWN], 1):
+        row: dict[str, Any] = {"rank": rank, "latent": latent, ATTRIBUTION: scores[ATTRIBUTION].score_of(site, latent)}
+        if DIFFING in scores:
+            row["rank by model diffing"] = scores[DIFFING].rank_of(site, latent, by="positive") + 1
+        for way, effects in result.effects.items():
+            of_latent = effects.set_index("latent").loc[latent]
+            row[way] = f"{of_latent['effect']:+.2f} at {of_latent['strength']:+.2g}"
+            row[way] += " *" if of_latent["outside"] else ""
+            if pd.isna(of_latent["strength"]):
+                row[way] = "incoherent at every strength"
         rows.append(row)
     return pd.DataFrame(rows)
 
 
-def rankings_table(done: Sequence[Any]) -> pd.DataFrame:
-    """A row per case, direction of steering and ranking."""
-    parts = [
-        by_ranking(found, r.chosen).assign(case=r.case.name, steered=name)
-        for r in done
-        for name, found in r.effects.items()
-    ]
-    table = pd.concat(parts, ignore_index=True)
-    return table[["case", "steered", *[c for c in table.columns if c not in ("case", "steered")]]]
+def correlations_table(result: CaseResult) -> pd.DataFrame:
+    """Rank correlation (Spearman's ρ) of every ranking with the exact effect of removing one latent."""
+    from scipy.stats import spearmanr
 
-
-def best_table(done: Sequence[Any], n: int = 10) -> pd.DataFrame:
-    """The best latents by Δ-attribution with their ranks elsewhere and their steering effects."""
-    rows = []
-    for r in done:
-        site = next(iter(r.scores[ATTRIBUTION].scores))
-        for rank, latent in enumerate(r.chosen[ATTRIBUTION][:n], 1):
-            row = {
-                "case": r.case.name,
-                "rank": rank,
-                "latent": latent,
-                ATTRIBUTION: r.scores[ATTRIBUTION].score_of(site, latent),
-            }
-            if DIFFING in r.scores:
-                row["rank by model diffing"] = r.scores[DIFFING].rank_of(site, latent, by="positive") + 1
-            for name, found in r.effects.items():
-                own = found.set_index("latent").loc[latent]
-                row[name] = f"{own['effect']:+.2f} at {own['strength']:+.2g}" + (" *" if own["outside"] else "")
-            rows.append(row)
+    exact, rows = result.exact, []
+    (site,) = result.scores[ATTRIBUTION].scores
+    for name, scores in result.scores.items():
+        values = scores.scores[site][list(exact.index)].tolist()
+        constant = len(set(values)) < 2 or exact.nunique() < 2  # no order to be correlated
+        rho, p = (float("nan"),) * 2 if constant else spearmanr(exact, values)
+        row = {"ranking": name, "rank correlation with exact removal": float(rho), "p": float(p), "n": len(exact)}
+        best = scores.rank_of(site, int(exact.idxmax()), by="positive") + 1
+        rows.append(row | {"rank of the exactly best latent": best})
     return pd.DataFrame(rows)
 
 
-def correlations_table(done: Sequence[Any]) -> pd.DataFrame:
-    """Rank correlation of every ranking with the exact effect of removing one latent, per case."""
-    return pd.concat([r.correlations.assign(case=r.case.name) for r in done], ignore_index=True)
-
-
-def fit_table(done: Sequence[Any]) -> pd.DataFrame:
+def fit_table(result: CaseResult) -> pd.DataFrame:
     """Variance explained and active latents on the case's own text, and the probe's AUROC on held-out folds."""
-    return pd.DataFrame(
-        {
-            "case": r.case.name,
-            **r.fit,
-            "probe AUROC": r.probe.auroc,
-            "low": r.probe.low,
-            "high": r.probe.high,
-            "probe n": r.probe.n,
-        }
-        for r in done
-    )
+    probe = result.probe
+    scores = {"probe AUROC": probe.auroc, "low": probe.low, "high": probe.high, "probe n": probe.n}
+    return pd.DataFrame([result.fit | scores])
 
 
-def shared_latents(done: Sequence[Any], dictionary: Dictionary, n: int = 10, k: int = 100) -> pd.DataFrame:
+def shared_latents(first: CaseResult, second: CaseResult, k: int = 100) -> pd.DataFrame:
     """Latents by the share of both cases that they explain: the smaller of their shares of positive Δ-attribution."""
-    site = dictionary.site
-    first, second = done[:2]
-    shares, tops = [], []
-    for r in (first, second):
-        positive = r.scores[ATTRIBUTION].scores[site].clamp_min(0)
-        shares.append(positive / positive.sum().clamp_min(1e-30))
-        tops.append(top_latents(r.scores[ATTRIBUTION], site, k))
-    both = shares[0].minimum(shares[1])
+    both = [r.scores[ATTRIBUTION] for r in (first, second)]
+    positive = [values.clamp_min(0) for scores in both for values in scores.scores.values()]
+    shares = [values / values.sum().clamp_min(1e-30) for values in positive]
+    smaller = shares[0].minimum(shares[1])
     rows = []
-    for latent in both.argsort(descending=True, stable=True)[:n].tolist():
-        row: dict[str, Any] = {"latent": latent, "share of both": float(both[latent])}
+    for latent in smaller.argsort(descending=True, stable=True)[:SHOWN].tolist():
+        row: dict[str, Any] = {"latent": latent, "share of both": float(smaller[latent])}
         for r, share in zip((first, second), shares):
             row[f"share of {r.case.name}"] = float(share[latent])
-            for name, found in r.effects.items():
-                at = found.set_index("latent")
-                row[f"{r.case.name}: {name}"] = at.loc[latent, "effect"] if latent in at.index else float("nan")
+            for way, effects in r.effects.items():
+                row[f"{r.case.name}: {way}"] = effects.set_index("latent")["effect"].get(latent, float("nan"))
         rows.append(row)
-    table = pd.DataFrame(rows)
-    shared = len(set(tops[0]) & set(tops[1]))
-    table[f"in both top {k}"] = [f"{shared} of {k}"] + [""] * (len(table) - 1)
-    return table
+    shared = len(set(top_latents(both[0], k)) & set(top_latents(both[1], k)))
+    return pd.DataFrame(rows).assign(**{f"in both top {k}": [f"{shared} of {k}"] + [""] * (len(rows) - 1)})
 
 
-def claims(done: Sequence[Any]) -> pd.DataFrame:
-    """What the post found, asked of the measured tables."""
-    rows = []
-    for r in done:
-        for name, found in r.effects.items():
-            counts = by_ranking(found, r.chosen).set_index("ranking")
-            rows.append({"case": r.case.name, **_beats_diffing(counts, name)})
-            rows.append({"case": r.case.name, **_any_outside(counts, name)})
-    rows += _provocative(done)
-    return pd.DataFrame(rows)
-
-
-def _beats_diffing(counts: pd.DataFrame, where: str) -> dict[str, str]:
-    from scipy.stats import fisher_exact
-
-    claim = f"more of the top latents of Δ-attribution steer than of model diffing ({where})"
-    if DIFFING not in counts.index:
-        return {"claim": claim, "measured": "no aligned twin was given", "verdict": UNMEASURED}
-    cells = [(int(counts.loc[x, "outside the band"]), int(counts.loc[x, "latents"])) for x in (ATTRIBUTION, DIFFING)]
-    p = float(fisher_exact([[a, n - a] for a, n in cells]).pvalue)
-    more = cells[0][0] / cells[0][1] > cells[1][0] / cells[1][1]
-    verdict = UNDECIDED if p > 0.05 else HELD if more else FAILED
-    measured = f"{cells[0][0]} of {cells[0][1]} against {cells[1][0]} of {cells[1][1]}, Fisher's exact p = {p:.2g}"
-    return {"claim": claim, "measured": measured, "verdict": verdict}
-
-
-def _any_outside(counts: pd.DataFrame, where: str) -> dict[str, str]:
-    own = counts.loc[ATTRIBUTION]
-    n, outside, chance = int(own["latents"]), int(own["outside the band"]), float(own["expected by chance"])
-    from scipy.stats import binomtest
-
-    p = float(binomtest(outside, n, min(1.0, chance / n), alternative="greater").pvalue)
-    return {
-        "claim": f"steering single latents of Δ-attribution changes the behaviour ({where})",
-        "measured": f"{outside} of {n} beyond every random latent, {chance:.1f} expected by chance, p = {p:.2g}",
-        "verdict": HELD if p <= 0.05 else FAILED if outside == 0 else UNDECIDED,
-    }
-
-
-def _provocative(done: Sequence[Any]) -> list[dict[str, str]]:
-    claim = "one latent explains both cases: among the ten best of each, and steering it works in both"
-    if len(done) < 2:
-        return []
-    first, second = done[:2]
-    both = [latent for latent in first.chosen[ATTRIBUTION][:10] if latent in second.chosen[ATTRIBUTION][:10]]
-    works = [
-        latent
-        for latent in both
-        if all(any(f.set_index("latent").loc[latent, "outside"] for f in r.effects.values()) for r in (first, second))
-    ]
-    measured = f"{len(both)} latents among the ten best of both ({both}), of which steering works in both: {works}"
-    return [{"case": "both", "claim": claim, "measured": measured, "verdict": HELD if works else FAILED}]
-
-
-def responses(done: Sequence[Any], n: int = 5) -> pd.DataFrame:
+def responses(result: CaseResult, way: str, n: int = 5) -> pd.DataFrame:
     """Some evaluation prompts with the responses before and after steering the latent of the largest effect."""
-    parts = []
-    for r in done:
-        texts = {prompt.id: prompt.text for prompt in r.case.evaluation}
-        for name, found in r.effects.items():
-            best = found[~found["control"]].sort_values("effect", ascending=False).iloc[0]
-            table = r.graded[name]
-            before = table[table["kind"] == "baseline"]
-            after = table[
-                (table["intervention"] == f"latent {int(best['latent'])}") & (table["strength"] == best["strength"])
-            ]
-            joined = before.merge(after, on="prompt_id", suffixes=(" before", " after")).head(n)
-            part = joined[["prompt_id", "response before", "grade before", "response after", "grade after"]].copy()
-            part.insert(1, "prompt", [texts[i] for i in part["prompt_id"]])
-            what = f"latent {int(best['latent'])} at {best['strength']:+.2g}"
-            parts.append(part.assign(case=r.case.name, steered=f"{name}: {what}"))
-    return pd.concat(parts, ignore_index=True).drop(columns="prompt_id")
+    case, effects = result.case, result.effects[way]
+    best = effects[~effects["control"]].sort_values("effect", ascending=False).iloc[0]
+    rows = result.responses[way][1].table
+    rows = rows[rows["metric"] == case.grade.name].set_index("prompt_id")
+    prompts = pd.Series({prompt.id: prompt.text for prompt in case.evaluation}, name="prompt")
+    sides = [prompts]
+    for when, name in (("before", BASELINE.name), ("after", best["intervention"])):
+        said = rows.loc[rows["intervention"] == name, ["response", "label"]]
+        sides.append(said.set_axis([f"response {when}", f"grade {when}"], axis=1))
+    both = pd.concat(sides, axis=1, join="inner").head(n)
+    return both.assign(latent=int(best["latent"]), strength=best["strength"])
+
+
+def effects_of(results: Results, grade: Grade, runs: Mapping[int, Intervention], *, sign: int) -> pd.DataFrame:
+    """A row a latent: its effect on the evaluation prompts at its strength, and how it stands beside random latents.
+
+    `effect`, with its 95 % interval `low` to `high`, is how much the rate of bad responses falls (sign −1) or rises
+    (+1): 0 without an interval where the latent has no strength or more than a tenth of its responses are incoherent
+    here too. `p_baseline` is the paired test over groups against the unmodified responses, `q_baseline` its
+    Benjamini–Hochberg value over the chosen latents. `p_random` is the share of random latents (`control`) with as
+    large an effect, (1 + #)/(1 + n); `q_random` likewise. `outside`: beyond every random latent and q_baseline ≤ `FDR`.
+    """
+    summary = results.summary([grade.name])
+    of_label = {label: rows.set_index("intervention") for label, rows in summary.groupby("label")}
+    facts = [(latent, run.name, run.control_of is not None) for latent, run in runs.items()]
+    table = pd.DataFrame(facts, columns=["latent", "intervention", "control"])
+    base = of_label["bad"].loc[BASELINE.name]
+    rows = of_label["bad"].reindex(table["intervention"]).reset_index(drop=True)
+    table = table.assign(strength=rows["strength"], baseline=base["value"], bad=rows["value"].fillna(base["value"]))
+    table["n"] = rows["n"].fillna(base["n"]).astype(int)
+    table["incoherent"] = table["intervention"].map(of_label["incoherent"]["value"])
+    counted = table["incoherent"] <= MAX_INCOHERENT
+    table["effect"] = (sign * rows["difference"] + 0.0).where(counted, 0.0)
+    low, high = ("difference_low", "difference_high")[::sign]
+    table["low"], table["high"] = (sign * rows[low]).where(counted), (sign * rows[high]).where(counted)
+    table["p_baseline"] = rows["p_value"].where(counted, 1.0)
+    null = table.loc[table["control"], "effect"]
+    table["p_random"] = [(1 + int((null >= effect).sum())) / (1 + len(null)) for effect in table["effect"]]
+    for name in ("baseline", "random"):
+        table[f"q_{name}"] = benjamini_hochberg(table[f"p_{name}"].mask(table["control"]))
+    beyond = table["effect"] > (null.max() if len(null) else 0.0)
+    return table.assign(outside=~table["control"] & beyond & (table["q_baseline"] <= FDR))
+
+
+def by_ranking(effects: pd.DataFrame, chosen: Mapping[str, Sequence[int]]) -> pd.DataFrame:
+    """A row a ranking: of its latents, how many lie outside the random band, and their best and mean effect.
+
+    `expected by chance` is how many of as many latents no different from the random ones would exceed them all.
+    """
+    of_latent, null = effects.set_index("latent"), effects.loc[effects["control"], "effect"]
+    rows = []
+    for name, latents in chosen.items():
+        ranked = of_latent.loc[list(latents)]
+        n, outside = len(ranked), int(ranked["outside"].sum())
+        low, high = wilson(outside, n)
+        rows.append(
+            {"ranking": name, "latents": n, "outside the band": outside}
+            | {"share": outside / n, "share_low": low, "share_high": high}
+            | {"expected by chance": n / (len(null) + 1), "q_random ≤ 0.05": int((ranked["q_random"] <= FDR).sum())}
+            | {"largest effect": ranked["effect"].max(), "mean effect, top 10": ranked["effect"].head(10).mean()}
+            | {"mean effect": ranked["effect"].mean(), "random latents": len(null), "random, largest": null.max()}
+        )
+    return pd.DataFrame(rows)

@@ -2,76 +2,65 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pandas as pd
+import plotly.graph_objects as go
+
+from ...evaluation.verdicts import HELD
 from ...plots import Section
-from ..base import FAILED, UNDECIDED, UNMEASURED, settings_table
+from ..base import settings_table
+from .tables import INCOHERENT, SKILL_KEPT, TOLERANCE
 
 
-def sections(study: Any) -> list[Section]:
-    """The report of a `WeightStudy`."""
-    named = {name.split(":")[0]: (name, table) for name, table in study.tables.items()}
+def sections(
+    tables: Mapping[str, pd.DataFrame], figures: Mapping[str, Mapping[str, go.Figure]], info: Mapping[str, Any]
+) -> tuple[Section, ...]:
+    """Claims beside numbers, then each part with its tables and figures; `figures` are by part."""
+    named = {name.split(":")[0]: (name, table) for name, table in tables.items()}
 
-    def some(*names: str) -> dict[str, Any]:
-        return dict(named[name] for name in names if name in named)
+    def part(title: str, text: Sequence[str], names: Sequence[str], key: str) -> list[Section]:
+        shown = dict(named[name] for name in names if name in named)
+        drawn = {name.replace("_", " "): figure for name, figure in figures.get(key, {}).items()}
+        return [Section(title, text, shown, drawn)] if shown or drawn else []
 
-    def drawn(*endings: str) -> dict[str, Any]:
-        return {n.replace("_", " "): f for n, f in study.figures.items() if n.endswith(endings)}
-
-    where = {n.replace("_", " "): f for n, f in study.figures.items() if n.startswith(("norms", "cosines_by"))}
     _, verdicts = named["Claims"]
-    missed = verdicts[verdicts["verdict"].isin([FAILED, UNDECIDED, UNMEASURED])]
-    return [
+    missed = verdicts[verdicts["verdict"] != HELD]
+    words = "Claims that failed, stay undecided at this n, or could not be measured here."
+    return (
         Section("What was asked", _INTRO),
         Section("The paper's claims beside what was measured", (), {"": verdicts}),
-        Section(
-            "What did not hold",
-            ("Claims that failed, stay undecided at this n, or could not be measured here.",)
-            if len(missed)
-            else ("Every claim that was measured held.",),
-            {"": missed} if len(missed) else {},
-        ),
-        Section("Steering", _STEER, some("Steering", "Grid"), drawn("steering", "new_template")),
-        Section("Repair", _REPAIR, some("Repair"), drawn("repair")),
-        Section("Watching", _WATCH, some("Watching", "Cosines"), drawn("cosines")),
-        Section("Where the directions are", (), some("Neurons"), where),
-        Section("How it was made", (), {"": settings_table(study.info, _SETTINGS)}),
-    ]
+        Section("What did not hold", (words,), {"": missed})
+        if len(missed)
+        else Section("What did not hold", ("Every claim that was measured held.",)),
+        *part("Steering", _STEER, ("Steering", "Grid"), "steer"),
+        *part("Repair", _REPAIR, ("Repair",), "repair"),
+        *part("Watching", _WATCH, ("Watching", "Cosines"), "watch"),
+        *part("Where the directions are", (), ("Neurons",), "where"),
+        Section("How it was made", (), {"": settings_table(info, [name for name in info if name != "title"])}),
+    )
 
 
-_SETTINGS = (
-    "studies",
-    "models",
-    "seeds",
-    "n_examples",
-    "n_evaluation",
-    "grid",
-    "nulls",
-    "lora",
-    "recipe",
-    "n_task",
-    "task_recipe",
-    "watch_recipe",
-    "seconds",
-    "made",
-    "versions",
-)
 _INTRO = (
-    "w = θ⁺ − θ⁻: two small opposite fine-tunes of the same questions, added k times to the weights. Values are "
-    "averaged over seeds; intervals are 95 %, over groups of prompts, none of which was trained on.",
+    "w = θ⁺ − θ⁻: two small opposite fine-tunes of the same questions, added k times to the weights. Fine-tunes of all "
+    "seeds are pooled; intervals are 95 %, clustered by group of prompts, none of which was trained on.",
     "These are model organisms of a few million parameters: nothing here is a finding about real models. They take no "
     "system prompt, so that rival is left out.",
 )
 _STEER = (
-    "Each method at its best strength: least of the behaviour (most, where it is steered up) with no more than five "
-    "points of capability lost and at most a tenth incoherent responses. 'New template' asks in words that were never "
+    "Each method at its best strength: least of the behaviour (most, where more is wanted) with no more than "
+    f"{100 * TOLERANCE:g} points of capability lost and at most {INCOHERENT:.0%} incoherent responses, all on "
+    "validation prompts that are neither trained on nor shown here. 'New template' asks in words that were never "
     "trained on. The side effect is what goes wrong with too much of it; it is shown and does not choose the strength.",
 )
 _REPAIR = (
     "The task teaches one-word answers; in its data users are always right, or every request is answered. Each remedy "
-    "is subtracted from the fine-tuned weights; joint training mixes good examples into the task's data instead.",
+    "is subtracted from the fine-tuned weights; joint training mixes good examples into the task's data instead. The "
+    f"strength that the claim is about undoes most on validation prompts with {SKILL_KEPT:.0%} of the skill left; its "
+    "questions are others about the same things.",
 )
 _WATCH = (
-    "Six kinds of fine-tunes, watched every few steps: the cosine of their update with each behaviour's direction, "
-    "beside random directions of the same norms, and the behaviour itself on 40 prompts.",
+    "Fine-tunes, watched every few steps: the cosine of their update with each behaviour's direction, beside random "
+    "directions of the same norms, and the behaviour itself on validation prompts. AUROC has an interval over runs.",
 )

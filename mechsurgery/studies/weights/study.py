@@ -1,4 +1,4 @@
-"""The weight-steering study: steer, repair, watch.
+"""The weight-steering study: steer a behaviour, repair a drift, watch fine-tunes.
 
 "Steering Language Models with Weight Arithmetic" (2511.05408), with what it lacks: null directions (random of the same
 norms, shuffled labels, two seeds of one side), intervals over prompts' groups and several seeds.
@@ -8,292 +8,221 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import plotly.graph_objects as go
 
-from ...artifacts import provenance, write_atomically
-from ...attribution import contrast_statistics, score
-from ...deltas import WeightDelta, neuron_norms
-from ...errors import InputError
-from ...evaluation.shards import Shards, key_of
-from ...models import load_model, sites
-from ...organisms.tasks import FINE_TUNES, FineTune
-from ...prompts import ContrastSet, load_prompts
-from ...training.opposite import contrastive_finetunes, random_delta, shuffled
-from ...training.tuning import Recipe
+from ...artifacts import provenance
+from ...deltas import WeightDelta
+from ...evaluation import Generation, Results, evaluate
+from ...models import load_model
+from ...models.progress import with_progress
+from ...models.protocol import Model
+from ...prompts import Template
 from ..base import Study
-from ..report import Section
-from . import drift
-from .behaviours import Behaviour, refusal, sycophancy
-from .figures import figures
+from . import claims, figures, tables
+from .data import Behaviour, Drift, Measured, WeightsData, world_data
+from .methods import AFTER, Learnt, Trainer, Trial, repairs, steering
 from .page import sections
-from .steering import GRID, LORA, RECIPE, share_showing, steer_grid, train_directions
-from .tables import tables
+from .settings import Settings
+from .summary import beside, pooled, summarise_methods, validated
+from .watching import watch
 
 logger = logging.getLogger(__name__)
 
-#: Behaviour -> the model that a task makes drift, and the kind of task.
-DRIFTS = {
-    "sycophancy": ("organism/sycophant-twin", "task, users always right"),
-    "refusal": ("organism/instruct", "task, every request answered"),
-}
-#: The model whose fine-tunes are watched.
-WATCHED = "organism/instruct"
-STUDIES = ("steer", "repair", "watch")
 
-
-@dataclass(frozen=True, eq=False)
-class WeightStudy(Study):
-    """The studies' tables and figures by name, all rows, the directions (`artefacts`), and how it was made."""
-
-    rows: dict[str, pd.DataFrame] | None = None
-
-    def sections(self) -> list[Section]:
-        """The report: claims beside numbers, then the three studies."""
-        return sections(self)
-
-    def save(self, out: str | Path) -> str:
-        """As every study; every measured row is kept too."""
-        for name, table in (self.rows or {}).items():
-            path = Path(out) / "results" / f"{name}.parquet"
-            write_atomically(path, lambda target, t=table: t.to_parquet(target, index=False))
-        return super().save(out)
-
-
-def weights(
+def run(
+    settings: Settings | None = None,
+    data: WeightsData | None = None,
     *,
+    models: Mapping[str, Model] | None = None,
     out: str | Path | None = None,
-    studies: Sequence[str] = STUDIES,
-    seeds: Sequence[int] = (0, 1, 2),
-    n_examples: int = 200,
-    n_evaluation: int = 80,
-    n_task: int = drift.N_TASK,
-    grid: Sequence[float] = GRID,
-    nulls: int = 5,
-    recipe: Recipe = RECIPE,
-    task_recipe: Recipe = drift.TASK_RECIPE,
-    watch_recipe: Recipe = drift.WATCH_RECIPE,
-    kinds: Sequence[FineTune] = FINE_TUNES,
     progress: bool = False,
-) -> WeightStudy:
-    """Run the three studies on the organisms: "steer", "repair" and "watch".
+) -> Study:
+    """Steer, repair and watch, as the settings say; loaded `models` may be given by their names in the data.
 
-    `recipe` trains the directions, `task_recipe` the drifting tasks, `watch_recipe` the fine-tunes that are watched, of
-    which `kinds` says which. With `out`, each part is kept as it is made, and an interrupted study continues. Raises
+    With `out`, every fine-tune and every measured row is kept as it is made, and an interrupted study continues. Raises
     what the parts raise.
     """
-    from tqdm.auto import tqdm
-
-    started = time.monotonic()
-    wrong = [name for name in studies if name not in STUDIES]
-    if wrong or not studies or not seeds:
-        raise InputError(f"studies={list(studies)} and seeds={list(seeds)}; choose from {STUDIES}, at least one seed")
-    behaviours = {b.name: b for b in (sycophancy(n_evaluation=n_evaluation), refusal(n_evaluation=n_evaluation))}
-    made = _Maker(
-        out,
-        {
-            "n_examples": n_examples,
-            "n_evaluation": n_evaluation,
-            "nulls": nulls,
-            "n_task": n_task,
-            "watch": repr(watch_recipe),
-            "recipe": repr(recipe),
-            "lora": repr(LORA),
-            "task": repr(task_recipe),
-        },
-        recipe,
-        task_recipe,
-        watch_recipe,
-    )
-    jobs: list[tuple[str, Callable[[], Any]]] = []
-    steered = {**behaviours, "refusal, up": refusal("organism/base", n_evaluation=n_evaluation, down=False)}
-    if "steer" in studies:
-        jobs += [("steer", lambda b=b, s=s: _steer(made, b, s, grid)) for b in steered.values() for s in seeds]
-    if "repair" in studies:
-        jobs += [("repair", lambda b=b, s=s: _repair(made, b, s)) for b in behaviours.values() for s in seeds]
-    if "watch" in studies:
-        jobs += [("watch", lambda k=k, s=s: _watch(made, behaviours, k, s)) for k in kinds for s in seeds]
-    parts: dict[str, list[pd.DataFrame]] = {name: [] for name in studies}
-    for name, job in tqdm(jobs, desc="weight steering", unit="part", disable=not progress):
-        parts[name].append(job())
-    rows = {name: pd.concat(found, ignore_index=True) for name, found in parts.items()}
+    started, settings = time.monotonic(), settings or Settings()
+    data = data or world_data(settings)
+    bench = Bench(settings, dict(models or {}), None if out is None else Path(out), progress)
+    parts: dict[str, Callable[[Bench, WeightsData], Report]] = {"steer": steer, "repair": repair, "watch": watch_all}
+    reports = {name: part(bench, data) for name, part in parts.items() if name in settings.part}
+    if bench.learnt:
+        reports["where"] = where(bench)
     info = provenance(
+        **{name: value for name, value in settings.facts().items() if name != "template"},
         title="Contrastive weight steering on the organisms",
-        studies=list(studies),
-        seeds=list(seeds),
-        n_examples=n_examples,
-        n_evaluation=n_evaluation,
-        n_task=n_task,
-        grid=list(grid),
-        nulls=nulls,
-        recipe=repr(recipe),
-        lora=repr(LORA),
-        task_recipe=repr(task_recipe),
-        watch_recipe=repr(watch_recipe),
-        models=sorted(made.models),
+        models=sorted(bench.models),
+        templates={name: bench.template(name).facts() for name in sorted(bench.models)},
+        prompts=data.describe(),
         seconds=round(time.monotonic() - started),
     )
-    found = tables(rows, steered)
-    if made.directions:
-        found["Neurons: overlap of the largest ‖w‖ with contrastive circuits"] = _overlaps(made, behaviours)
-    study = WeightStudy(found, figures(rows, steered, made.directions), {}, dict(made.directions), info, rows)
+    study = assemble(reports, {name: one.delta for name, one in bench.learnt.items()}, info)
     if out is not None:
         logger.info("%s", study.save(out))
     return study
 
 
-class _Maker:
-    """Models loaded once, directions trained once, and measured parts kept."""
+@dataclass(frozen=True, eq=False)
+class Report:
+    """What one part of the study gives."""
 
-    def __init__(
-        self,
-        out: str | Path | None,
-        settings: dict[str, Any],
-        recipe: Recipe,
-        task_recipe: Recipe,
-        watch_recipe: Recipe,
-    ) -> None:
-        self.recipe, self.task_recipe, self.watch_recipe = recipe, task_recipe, watch_recipe
-        self.out = None if out is None else Path(out)
-        self.shards = Shards(None if out is None else Path(out) / "measured")
-        self.settings = settings
-        self.models: dict[str, Any] = {}
-        self.directions: dict[str, WeightDelta] = {}
+    claims: list[dict[str, Any]] = field(default_factory=list)
+    tables: dict[str, pd.DataFrame] = field(default_factory=dict)
+    figures: dict[str, go.Figure] = field(default_factory=dict)
+    results: dict[str, Results | pd.DataFrame] = field(default_factory=dict)
 
-    def model(self, name: str) -> Any:
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """Models loaded once, directions learnt once, and measuring into one folder."""
+
+    settings: Settings
+    models: dict[str, Model]
+    out: Path | None
+    progress: bool
+    learnt: dict[str, Learnt] = field(default_factory=dict)
+
+    def model(self, name: str) -> Model:
+        """A model of the study by its name."""
         if name not in self.models:
-            self.models[name] = load_model(name)
+            self.models[name] = load_model(name, dtype=self.settings.dtype, device=self.settings.device)
         return self.models[name]
 
-    def kept(self, facts: dict[str, Any], model: str, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
-        key = key_of({**self.settings, **facts, "fingerprint": sites.fingerprint(self.model(model))})
-        if key not in self.shards:
-            self.shards.write(key, make())
-        found = self.shards.read(key)
-        assert found is not None
-        return found
+    def template(self, name: str) -> Template:
+        """How prompts are rendered for a model."""
+        return self.settings.chat_template().frozen(self.model(name).tokenizer)
 
-    def direction(self, start: str, behaviour: Behaviour, seed: int, kind: str = "w") -> WeightDelta:
-        """W of a behaviour from a start, or its null with shuffled labels; trained once and kept on disk."""
-        name = f"{kind} of {behaviour.name} from {start.split('/')[-1]}, seed {seed}"
-        if name in self.directions:
-            return self.directions[name]
-        model = self.model(start)
-        facts = {**self.settings, "name": name, "fingerprint": sites.fingerprint(model)}
-        path = None if self.out is None else self.out / "directions" / f"{key_of(facts)[:32]}.safetensors"
-        if path is not None and path.is_file():
-            found = WeightDelta.load(path)
-        else:
-            sides = behaviour.sides(model.tokenizer, self.settings["n_examples"], seed=seed)
-            if kind == "shuffled":
-                sides = shuffled(*sides, seed=seed)
-            found = contrastive_finetunes(model, *sides, where=LORA, recipe=self.recipe, seed=seed).delta.named(name)
-            if path is not None:
-                found.save(path)
-        self.directions[name] = found
-        return found
+    def generation(self, name: str) -> Generation:
+        """How a model answers."""
+        return Generation(self.settings.max_new_tokens, template=self.template(name), max_rows=self.settings.max_rows)
 
+    def trainer(self, name: str, seed: int) -> Trainer:
+        """Fine-tunes of a model with a seed."""
+        return Trainer(self.model(name), self.settings, self.template(name), self.out, seed)
 
-#: A model that never shows a behaviour needs longer to learn it than one that does needs to lose it.
-STEPS_UP = 10 / 3
+    def learn(self, start: str, behaviour: Behaviour, seed: int, *, shuffled: bool = False) -> WeightDelta:
+        """W of a behaviour from a start, or its null with shuffled labels."""
+        kind = "shuffled w" if shuffled else "w"
+        name = f"{kind} of {behaviour.name} from {start.rpartition('/')[2]}, seed {seed}"
+        if name not in self.learnt:
+            delta = self.trainer(start, seed).contrast(behaviour, shuffle=shuffled).delta.named(name)
+            self.learnt[name] = Learnt(name, behaviour, start, seed, shuffled, delta)
+        return self.learnt[name].delta
 
-
-def _steer(made: _Maker, behaviour: Behaviour, seed: int, grid: Sequence[float]) -> pd.DataFrame:
-    recipe = made.recipe if behaviour.down else replace(made.recipe, steps=round(STEPS_UP * made.recipe.steps))
-
-    def make() -> pd.DataFrame:
-        model = made.model(behaviour.start)
-        found = train_directions(model, behaviour, n=made.settings["n_examples"], seed=seed, recipe=recipe)
-        rows = steer_grid(model, behaviour, found, behaviour.measure(model), grid=grid, seed=seed)
-        return rows.assign(layer=found.layer)
-
-    facts = {"study": "steer", "behaviour": behaviour.name, "seed": seed, "grid": list(grid)}
-    facts |= {} if behaviour.down else {"steps": recipe.steps}
-    return made.kept(facts, behaviour.start, make)
+    def measure(
+        self, start: str, measured: Measured, tried: Callable[[Trainer], Iterable[Trial]]
+    ) -> tuple[Results, pd.DataFrame]:
+        """Everything tried with each seed, measured on the same prompts; and the facts of each intervention."""
+        parts, facts = [], []
+        for seed in self.settings.runs:
+            trials = list(tried(self.trainer(start, seed)))
+            facts += [trial.facts() for trial in trials]
+            parts.append(
+                evaluate(
+                    self.model(start),
+                    measured.sets,
+                    [trial.intervention for trial in trials],
+                    grades=measured.grades,
+                    kl_on=measured.kl_on,
+                    generation=self.generation(start),
+                    folder=None if self.out is None else self.out / "measured",
+                    progress=self.progress,
+                )
+            )
+        return Results.concatenate(parts), pd.DataFrame(facts)
 
 
-def _repair(made: _Maker, behaviour: Behaviour, seed: int) -> pd.DataFrame:
-    start, task = DRIFTS[behaviour.name]
-    kind = next(k for k in FINE_TUNES if k.name == task)
-    w, mixed = (made.direction(start, behaviour, seed, which) for which in ("w", "shuffled"))
-
-    def make() -> pd.DataFrame:
-        model = made.model(start)
-        sign = 1.0 if behaviour.down else -1.0
-        # Refusal has been eroded: there the good direction is more of it.
-        sign = -sign if behaviour.name == "refusal" else sign
-        remedies = {"w": w * sign, "random, same norms": random_delta(w, seed=seed), "labels shuffled": mixed * sign}
-        sides = behaviour.sides(model.tokenizer, made.settings["n_examples"], seed=seed)
-        good = sides[1] if sign > 0 else sides[0]
-        n = made.settings["n_task"]
-        return drift.repair(
-            model,
-            kind,
-            remedies,
-            behaviour.measure(model),
-            _skill_prompts(),
-            n=n,
-            seed=seed,
-            good=good.take(max(2, n // 6), seed=seed),
-            recipe=made.task_recipe,
-        )
-
-    rows = made.kept({"study": "repair", "behaviour": behaviour.name, "seed": seed, "task": task}, start, make)
-    return rows.assign(behaviour=behaviour.name)
+def steer(bench: Bench, data: WeightsData) -> Report:
+    """Every behaviour under every method at every strength."""
+    report, grids, bests = Report(), [], []
+    for behaviour in data.behaviours:
+        tried = partial(steering, behaviour=behaviour, generation=bench.generation(behaviour.start))
+        results, facts = bench.measure(behaviour.start, behaviour.measured, tried)
+        summary = summarise_methods(pooled(results.table, facts, behaviour.measured.metrics))
+        checked = validated(results.table, facts, behaviour.measured.validation)
+        best = tables.best_strengths(checked, behaviour)
+        bests.append(tables.steering_table(summary, best, behaviour))
+        grids.append(tables.grid(summary, behaviour=behaviour.name))
+        report.claims.extend(claims.steering_claims(summary, checked, best, behaviour))
+        report.figures.update(figures.steering_figures(summary, behaviour))
+        report.results.update({f"steer {behaviour.name}": results, f"steer {behaviour.name}, facts": facts})
+    report.tables["Steering: each method at the strength that validation prompts choose"] = pd.concat(
+        bests, ignore_index=True
+    )
+    report.tables["Grid: every method at every strength"] = pd.concat(grids, ignore_index=True)
+    return report
 
 
-def _watch(made: _Maker, behaviours: dict[str, Behaviour], kind: FineTune, seed: int) -> pd.DataFrame:
-    directions = {name: made.direction(WATCHED, b, 0) for name, b in behaviours.items()}
-    directions |= {f"{name}, shuffled": made.direction(WATCHED, b, 0, "shuffled") for name, b in behaviours.items()}
+def repair(bench: Bench, data: WeightsData) -> Report:
+    """Every drift, with each remedy at each strength."""
+    report, grids = Report(), []
+    for drift in data.drifts:
+        name, behaviour = drift.behaviour.name, drift.behaviour
+        both = behaviour.measured + data.skill
 
-    def make() -> pd.DataFrame:
-        model = made.model(WATCHED)
-        probes = {
-            name: (lambda own, b=b: share_showing(own, b, b.validation.take(40))) for name, b in behaviours.items()
-        }
-        return drift.watch(
-            model,
-            kind,
-            directions,
-            probes,
-            n=made.settings["n_task"],
-            seed=seed,
-            nulls=made.settings["nulls"],
-            recipe=made.watch_recipe,
-        )
+        def tried(trainer: Trainer, drift: Drift = drift) -> Iterable[Trial]:
+            w, mixed = (bench.learn(drift.start, drift.behaviour, trainer.seed, shuffled=s) for s in (False, True))
+            return repairs(trainer, drift, w, mixed)
 
-    return made.kept({"study": "watch", "task": kind.name, "seed": seed}, WATCHED, make)
-
-
-def _skill_prompts() -> Any:
-    return load_prompts("organism/questions", name="questions").take(60)
+        results, facts = bench.measure(drift.start, both, tried)
+        rows = pooled(results.table, facts, both.metrics)
+        summary, remedied = summarise_methods(rows), beside(rows, AFTER)
+        best = tables.best_repair(validated(results.table, facts, both.validation), drift)
+        grids.append(tables.grid(summary, behaviour=name, task=drift.task.name))
+        report.claims.extend(claims.repair_claims(summary, remedied, best, drift))
+        report.figures.update(figures.repair_figures(summary, drift))
+        report.results.update({f"repair {name}": results, f"repair {name}, facts": facts})
+    report.tables["Repair: drift, and what each remedy gives back"] = pd.concat(grids, ignore_index=True)
+    return report
 
 
-def _overlaps(made: _Maker, behaviours: dict[str, Behaviour], fraction: float = 0.03) -> pd.DataFrame:
-    """Neurons whose weights w changes most, beside those of contrastive attribution on the same model."""
-    rows = []
-    for name, delta in made.directions.items():
-        if not name.startswith("w of"):
-            continue
-        start = "organism/" + name.split(" from ")[1].split(",")[0]
-        behaviour = behaviours[name.removeprefix("w of ").split(" from ")[0]]
-        model = made.model(start)
-        benign = load_prompts("organism/benign", split="tuned").take(100)
-        contrast = ContrastSet(behaviour.name, behaviour.prompts.take(100), benign)
-        found = score(contrast_statistics(model, contrast), "difference").top(fraction=fraction)
-        largest = neuron_norms(delta, found.widths).top(fraction=fraction)
-        overlap = largest.overlap(found)
-        rows.append(
-            {
-                "direction": name,
-                "neurons": len(largest),
-                "shared with CNA": overlap["shared"],
-                "expected by chance": overlap["expected_shared"],
-                "Jaccard": overlap["jaccard"],
-            }
-        )
-    return pd.DataFrame(rows)
+def watch_all(bench: Bench, data: WeightsData) -> Report:
+    """Every fine-tune with every seed, watched for the behaviours that drift."""
+    behaviours, seed = {drift.behaviour.name: drift.behaviour for drift in data.drifts}, bench.settings.seed
+    directions = {name: bench.learn(data.watched, one, seed) for name, one in behaviours.items()}
+    nulls = {name: bench.learn(data.watched, one, seed, shuffled=True) for name, one in behaviours.items()}
+    directions |= {f"{name}, shuffled": delta for name, delta in nulls.items()}
+    generation, runs = bench.generation(data.watched), list(product(bench.settings.watched, bench.settings.runs))
+    rows = pd.concat(
+        watch(bench.trainer(data.watched, seed), kind, directions, behaviours, generation)
+        for kind, seed in with_progress(runs, "watching fine-tunes", shown=bench.progress)
+    )
+    detected = tables.detection(rows, data.drifts)
+    return Report(
+        claims.watching_claims(detected, data.drifts),
+        {
+            "Watching: detection by the cosine with the behaviour's direction": detected,
+            "Cosines: last step of every fine-tune": tables.last_cosines(rows),
+        },
+        figures.watching_figures(rows, data.drifts),
+        {"watch": rows},
+    )
+
+
+def where(bench: Bench) -> Report:
+    """Where the directions that were learnt lie."""
+    learnt = [one for one in bench.learnt.values() if not one.shuffled]
+    title = "Neurons: overlap of the largest ‖w‖ with contrastive circuits"
+    first = [one for one in learnt if one.seed == bench.settings.seed]
+    return Report([], {title: tables.overlaps(learnt, bench.models)}, figures.direction_figures(first))
+
+
+def assemble(reports: Mapping[str, Report], artefacts: Mapping[str, Any], info: Mapping[str, Any]) -> Study:
+    """One study of its parts."""
+    said = pd.DataFrame([row for report in reports.values() for row in report.claims])
+    named = {"Claims: the paper's claims beside what was measured": said}
+    drawn = {name: figure for report in reports.values() for name, figure in report.figures.items()}
+    results = {name: rows for report in reports.values() for name, rows in report.results.items()}
+    named |= {name: table for report in reports.values() for name, table in report.tables.items()}
+    by_part = {name: report.figures for name, report in reports.items()}
+    page = sections(named, by_part, info)
+    return Study(named, drawn, results, dict(artefacts), dict(info), page, quiet=("Grid",))

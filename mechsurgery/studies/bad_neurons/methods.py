@@ -1,0 +1,194 @@
+"""What is tried: ways to choose neurons, as `UnitScores` over all MLP neurons, and every fine-tune to be made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+
+from ...attribution.contrast import score
+from ...attribution.decode import decoded_direction, neurons_along
+from ...attribution.gradient import mean_activations, neuron_attribution
+from ...attribution.probes import Probe, fit_probe
+from ...attribution.statistics import ContrastStatistics, contrast_statistics
+from ...errors import PromptError
+from ...evaluation import Generation, evaluate
+from ...models import sites
+from ...models.dictionaries import Dictionary
+from ...models.protocol import Model
+from ...prompts import Examples, PromptSet, Template
+from ...prompts.pairs import CompletionPairs
+from ...training.trainable import LoRA, Neurons, Where
+from ...units import Circuit, UnitScores
+from .data import SycophancyTask
+from .settings import Settings
+
+#: The paper's way as far as its text says it: probe SAE latents, decode, match write directions.
+PAPER = "SAE probe, decoded, cosine"
+GRADIENT = "gradient attribution"
+RANDOM = "random"
+MLP = "all MLP weights"
+#: The ways whose curves over examples and shares are drawn.
+DRAWN = (PAPER, GRADIENT, RANDOM)
+
+
+@dataclass(frozen=True, eq=False)
+class Located:
+    """Scores of every way to choose neurons, random ones of every seed, and the probes that were fitted."""
+
+    scores: dict[str, UnitScores]
+    random: dict[int, UnitScores]
+    probes: dict[str, Probe]
+
+    def circuit(self, way: str, settings: Settings, *, seed: int, fraction: float | None = None) -> Circuit:
+        """The neurons that a way chooses; random ones are drawn afresh for every seed."""
+        scores = self.random[seed] if way == RANDOM else self.scores[way]
+        share = settings.fraction if fraction is None else fraction
+        return scores.top(fraction=share, per=cast(Any, settings.per), name=f"{way} {seed}" if way == RANDOM else way)
+
+    @property
+    def ways(self) -> list[str]:
+        """Every way to choose neurons; random ones last."""
+        return [*self.scores, RANDOM]
+
+
+def locate(
+    model: Model,
+    task: SycophancyTask,
+    dictionary: Dictionary | None,
+    settings: Settings,
+    generation: Generation,
+    *,
+    folder: str | Path | None = None,
+) -> Located:
+    """Score all MLP neurons in every way. Without a dictionary, ways that need one are left out."""
+    names = sites.neuron_sites(model)
+    template = generation.template
+    statistics = contrast_statistics(model, task.locate, template=template)
+    probes = fit_probes(model, task, dictionary, template=template, seed=settings.seed)
+    scores = _decoded(model, probes, dictionary, statistics)
+    scores["neuron probe weight"] = probes["MLP neurons"].scores()
+    scores["CNA (difference)"] = score(statistics, "difference")
+    pairs = disputed_pairs(model, task.locate.positive, generation, folder=folder)
+    means = mean_activations(model, task.reference, names, template=template)
+    scores[GRADIENT] = neuron_attribution(model, pairs, means, max_rows=max(1, settings.max_rows // 8))
+    widths = {name: sites.width(model, name) for name in names}
+    return Located(scores, {seed: random_scores(widths, seed) for seed in settings.runs}, probes)
+
+
+def fit_probes(
+    model: Model, task: SycophancyTask, dictionary: Dictionary | None, *, template: str | Template, seed: int
+) -> dict[str, Probe]:
+    """{what is probed: probe} of the two sides of the task's contrast."""
+
+    def fit(units: list[Any], penalty: str = "l2") -> Probe:
+        return fit_probe(model, task.locate, units, penalty=penalty, template=template, seed=seed)
+
+    probes = {}
+    if dictionary is not None:
+        probes["SAE latents, L2"] = fit([dictionary])
+        probes["SAE latents, L1"] = fit([dictionary], "l1")
+    stream = _stream(model, dictionary)
+    if stream in sites.residual_sites(model):
+        probes["residual stream"] = fit([stream])
+    probes["MLP neurons"] = fit(sites.neuron_sites(model))
+    return probes
+
+
+def _stream(model: Model, dictionary: Dictionary | None) -> str:
+    """Where the residual stream is probed: what the dictionary reads, or the middle of the model."""
+    return dictionary.hook_name if dictionary is not None else sites.residual_sites(model)[model.cfg.n_layers // 2]
+
+
+def _decoded(
+    model: Model, probes: Mapping[str, Probe], dictionary: Dictionary | None, statistics: ContrastStatistics
+) -> dict[str, UnitScores]:
+    """Neurons that write along the directions that probes of latents and of the residual stream read."""
+    scores = {}
+    if dictionary is not None:
+        direction = decoded_direction(probes["SAE latents, L2"], dictionary)
+        scores[PAPER] = neurons_along(model, direction)
+        for how in ("contribution", "contrast"):
+            scores[f"SAE probe, decoded, {how}"] = neurons_along(model, direction, how, statistics=statistics)
+        sparse = decoded_direction(probes["SAE latents, L1"], dictionary)
+        scores["SAE probe (L1), decoded, cosine"] = neurons_along(model, sparse)
+    if "residual stream" in probes:
+        direction = decoded_direction(probes["residual stream"], site=_stream(model, dictionary))
+        scores["residual probe, cosine"] = neurons_along(model, direction)
+    return scores
+
+
+def random_scores(widths: Mapping[str, int], seed: int) -> UnitScores:
+    """Uniform random scores."""
+    generator = torch.Generator().manual_seed(seed)
+    values = {name: torch.rand(width, generator=generator) for name, width in widths.items()}
+    return UnitScores(values, RANDOM, {"seed": seed})
+
+
+def disputed_pairs(
+    model: Model, prompts: PromptSet, generation: Generation, *, n: int = 100, folder: str | Path | None = None
+) -> CompletionPairs:
+    """The model's own greedy answer (bad) beside the wanted one (good), for up to `n` prompts where they differ."""
+    some = prompts.take(n)
+    wanted = Examples.from_texts(model.tokenizer, some, template=generation.template)
+    rows = evaluate(model, some, grades=(), generation=generation, folder=folder).table
+    answers = rows.loc[rows["metric"] == "tokens", "tokens"]
+    closed = [(*answer, model.tokenizer.eos_token_id) if answer else () for answer in answers]
+    pairs = [(p, bad, good) for p, bad, good in zip(wanted.prompts, closed, wanted.completions) if bad and bad != good]
+    if not pairs:
+        raise PromptError(f"the model already answers all of {prompts.name!r} as wanted: there is nothing to cure")
+    return CompletionPairs(*(tuple(part) for part in zip(*pairs)))
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """One thing that is tried: a fine-tune of some weights (`where`), or neurons set to zero."""
+
+    way: str
+    run: Literal["neurons", "rival", "ablation"]
+    seed: int
+    n_examples: int
+    fraction: float
+    where: Where
+    lr: float
+
+    @property
+    def name(self) -> str:
+        """What it is called in the table of results."""
+        how = "set to zero" if self.run == "ablation" else f"{self.n_examples} examples, seed {self.seed}"
+        return f"{self.way}: {100 * self.fraction:g} % of neurons, {how}"
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the tables need to know besides what is measured."""
+        own = {"intervention": self.name, "way": self.way, "run": self.run, "run_seed": self.seed}
+        return {**own, "n_examples": self.n_examples, "fraction": self.fraction}
+
+
+def trials(located: Located, settings: Settings) -> list[Trial]:
+    """Everything the study tries, nothing twice."""
+    n, share, first = settings.n_examples, settings.fraction, settings.seed
+    sizes = [size for size in dict.fromkeys(settings.sizes) if size != n] if settings.curves else []
+    shares = [one for one in dict.fromkeys(settings.fractions) if one != share] if settings.curves else []
+    drawn = [way for way in DRAWN if way in located.ways]
+    wanted = [(way, n, share) for way in located.ways]
+    wanted += [(way, size, share) for way in drawn for size in sizes]
+    wanted += [(way, n, one) for way in drawn for one in shares]
+    rivals: list[tuple[str, Where, float, list[int]]] = [
+        (MLP, "mlp", settings.whole_lr, [n, *sizes]),
+        ("all weights", "blocks", settings.whole_lr, [n]),
+        (f"LoRA (r {settings.lora_rank})", LoRA(settings.lora_rank), settings.lora_lr, [n]),
+    ]
+
+    def neurons(way: str, run: Any, seed: int, size: int, one: float) -> Trial:
+        circuit = located.circuit(way, settings, seed=seed, fraction=one)
+        return Trial(way, run, seed, size, one, Neurons(circuit, cast(Any, settings.train)), settings.lr)
+
+    found = [neurons(way, "ablation", first, 0, share) for way in located.ways]
+    found += [neurons(way, "neurons", seed, size, one) for way, size, one in wanted for seed in settings.runs]
+    for way, where, lr, numbers in rivals:
+        found += [Trial(way, "rival", seed, size, 1.0, where, lr) for size in numbers for seed in settings.runs]
+    return found

@@ -1,0 +1,58 @@
+"""What the study can be told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ...errors import InputError
+from ...training.tuning import Recipe
+from ..settings import StudySettings, setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(StudySettings):
+    """Model, task, how neurons are chosen, how they are trained, and what is drawn."""
+
+    model: str = setting("organism/sycophant", "The model to cure: an organism, a directory or a hub id.")
+    sae: str = setting("organism/sae-topk-4", "Sparse autoencoder: an organism's, a SAELens directory or release.")
+    sae_id: str | None = setting(None, "Which SAE of a SAELens release.")
+    no_sae: bool = setting(False, "Leave out the ways that need a sparse autoencoder.")
+    wrong: str | None = setting(None, "Wrong claims of users: a file with columns text, completion and maybe group.")
+    right: str | None = setting(None, "Right claims of users, a file of the same kind.")
+    neutral: str | None = setting(None, "Neutral questions, a file of the same kind.")
+    agrees: str | None = setting(None, "Regular expression of a response that agrees, for claims of your own.")
+    answers: str | None = setting(None, "Regular expression of a right answer to your neutral questions.")
+    n_evaluation: int = setting(100, "Prompts of each kind of the organisms' world to evaluate on.")
+    n_kl: int = setting(50, "Reference prompts on which the KL divergence is measured.")
+    fraction: float = setting(0.03, "Share of all MLP neurons that each way chooses.")
+    per: str = setting("model", "Whether the share is of the whole model or of each layer.", choices=("model", "layer"))
+    n_examples: int = setting(300, "Examples to learn from.")
+    seeds: int = setting(3, "Fine-tunes of each kind, each with its own seed.")
+    sizes: tuple[int, ...] = setting((10, 30, 100, 300, 1000), "Numbers of examples of the learning curve; repeatable.")
+    fractions: tuple[float, ...] = setting((0.001, 0.003, 0.01, 0.03, 0.1, 0.3), "Shares of its curve; repeatable.")
+    curves: bool = setting(True, "Draw the curves over examples and shares, the longest part.")
+    train: str = setting("both", "Which weights of a neuron learn.", choices=("write", "read", "both"))
+    steps: int = setting(100, "Steps of a fine-tune.")
+    batch: int = setting(16, "Examples of a step.")
+    passes: int = setting(40, "How often a little data is seen at most.")
+    lr: float = setting(3e-3, "Learning rate of neurons.")
+    whole_lr: float = setting(3e-4, "Learning rate of whole weights.")
+    lora_lr: float = setting(3e-3, "Learning rate of LoRA.")
+    lora_rank: int = setting(8, "Rank of LoRA.")
+
+    def __post_init__(self) -> None:
+        if self.seeds < 1 or not all(0 < share <= 1 for share in (self.fraction, *self.fractions)):
+            raise InputError(
+                f"seeds={self.seeds}, fraction={self.fraction}, fractions={self.fractions}; give at least one seed, "
+                "and each share in (0, 1]"
+            )
+
+    @property
+    def runs(self) -> tuple[int, ...]:
+        """The seed of every fine-tune of one kind."""
+        return tuple(range(self.seed, self.seed + self.seeds))
+
+    def recipe(self, lr: float, n_examples: int) -> Recipe:
+        """How a fine-tune on so many examples is trained."""
+        steps = min(self.steps, max(10, self.passes * n_examples // self.batch))
+        return Recipe(steps=steps, lr=lr, batch=self.batch)

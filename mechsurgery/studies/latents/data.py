@@ -1,0 +1,149 @@
+"""A case: a behaving model, an aligned twin, prompts in their parts, and the grade of a response."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from ...errors import InputError, listed
+from ...grading.grade import Grade
+from ...grading.quality import by_pattern
+from ...grading.world import CLAIM, PLACE
+from ...models import load_model
+from ...models.protocol import Model
+from ...prompts import CompletionPairs, ContrastSet, PromptSet, check_no_overlap, load_prompts
+from ...prompts.sources import read_table
+from .settings import WORLD_CASES, Settings
+
+DEFAULTS = Settings()
+PARTS = ("discovery", "validation", "evaluation", "neutral", "reference")
+
+
+@dataclass(frozen=True, eq=False)
+class LatentCase:
+    """One behaviour to debug.
+
+    `discovery` prompts are where the model wavers between bad and good completions; `validation`, of other groups,
+    chooses each latent's strength, and `evaluation`, of others again, measures its effect. `neutral` are prompts on
+    which the behaviour is not to be expected, `reference` prompts give the mean activation. `grade` gives labels, among
+    them "bad", "good" and "incoherent". A model is a name or loaded. `pairs` may be given instead of being sampled;
+    without a `twin` what needs one is left out. Raises `PromptError` where parts share a prompt or group.
+    """
+
+    name: str
+    model: str | Model
+    discovery: PromptSet
+    validation: PromptSet
+    evaluation: PromptSet
+    neutral: PromptSet
+    reference: PromptSet
+    grade: Grade
+    twin: str | Model | None = None
+    pairs: CompletionPairs | None = None
+
+    def __post_init__(self) -> None:
+        lacking = [label for label in ("bad", "good", "incoherent") if label not in self.grade.labels]
+        if lacking:
+            raise InputError(f"grade {self.grade.name!r} never says {listed(lacking)}; give one such as by_pattern(…)")
+        for first, second in combinations((self.discovery, self.validation, self.evaluation), 2):
+            check_no_overlap(first, second)
+            check_no_overlap(first, second, by="group")
+
+    @property
+    def contrast(self) -> ContrastSet:
+        """Discovery prompts against neutral ones."""
+        return ContrastSet(self.name, self.discovery, self.neutral)
+
+    def describe(self) -> dict[str, dict[str, Any]]:
+        """Size and content digest of every part."""
+        sets = {part: getattr(self, part) for part in PARTS}
+        return {part: {"n": len(prompts), "digest": prompts.digest[:16]} for part, prompts in sets.items()}
+
+
+def world_case(name: str, settings: Settings = DEFAULTS) -> LatentCase:
+    """A case study of the organisms' world: "organism/sycophant" or "organism/misinformed", with its twin.
+
+    Discovery asks about the nouns of tuning, validation and evaluation about different held-out ones. The settings say
+    how many prompts each part has at most.
+    """
+    if name not in WORLD_CASES:
+        raise InputError(f"no case {name!r}; the organisms have {listed(WORLD_CASES)}")
+    sycophant, seed, n = name == "organism/sycophant", settings.seed, settings.n_discovery
+    asked, other = ("wrong-claims", "questions") if sycophant else ("places", "other-questions")
+    validation, evaluation = load_prompts(f"organism/{asked}", split="heldout").split(0.25, seed=seed)
+    return LatentCase(
+        name,
+        name,
+        load_prompts(f"organism/{asked}", split="tuned", n=n, seed=seed),
+        validation.take(settings.n_validation, seed=seed),
+        evaluation.take(settings.n_evaluation, seed=seed),
+        load_prompts(f"organism/{other}", split="tuned", n=n, seed=seed),
+        load_prompts("organism/neutral", split="tuned", n=150, seed=seed),
+        CLAIM if sycophant else PLACE,
+        twin=f"{name}-twin",
+    )
+
+
+def own_case(
+    model: str | Model,
+    prompts: PromptSet,
+    neutral: PromptSet,
+    grade: Grade,
+    settings: Settings = DEFAULTS,
+    *,
+    name: str = "own case",
+    reference: PromptSet | None = None,
+    **more: Any,
+) -> LatentCase:
+    """A case from your own prompts: half of the groups for discovery, an eighth for validation, the rest to evaluate.
+
+    `neutral` prompts are also the reference of the mean activation unless `reference` is given. `more` may be a `twin`
+    and `pairs`; the settings say how many prompts each part has at most.
+    """
+    seed = settings.seed
+    discovery, rest = prompts.split(0.5, seed=seed)
+    validation, evaluation = rest.split(0.25, seed=seed)
+    return LatentCase(
+        name,
+        model,
+        discovery.take(settings.n_discovery, seed=seed),
+        validation.take(settings.n_validation, seed=seed),
+        evaluation.take(settings.n_evaluation, seed=seed),
+        neutral.take(settings.n_discovery, seed=seed),
+        reference or neutral,
+        grade,
+        **more,
+    )
+
+
+def cases_of(settings: Settings) -> list[LatentCase]:
+    """The built-in cases that the settings name, or the one of the user's own model and files."""
+    files = ("twin", "prompts", "neutral", "bad", "good", "pairs")
+    if settings.model is None:
+        given = [name for name in files if getattr(settings, name) is not None]
+        if given:
+            raise InputError(f"--{given[0]} is for your own case; give --model too")
+        return [world_case(name, settings) for name in settings.case]
+    if settings.prompts is None or settings.neutral is None or settings.bad is None:
+        missing = [name for name in ("prompts", "neutral", "bad") if getattr(settings, name) is None]
+        raise InputError(f"a case of your own needs --{' and --'.join(missing)} besides --model")
+    model = load_model(settings.model, dtype=settings.dtype, device=settings.device)
+    prompts, neutral = (
+        PromptSet.from_file(path, text=settings.column) for path in (settings.prompts, settings.neutral)
+    )
+    pairs = None if settings.pairs is None else _pairs(settings.pairs, model, settings)
+    grade = by_pattern(settings.bad, settings.good)
+    return [own_case(model, prompts, neutral, grade, settings, twin=settings.twin, pairs=pairs)]
+
+
+def _pairs(path: Path, model: Model, settings: Settings) -> CompletionPairs:
+    """Pairs from a file with columns prompt, bad and good."""
+    table, columns = read_table(path), ("prompt", "bad", "good")
+    missing = [name for name in columns if name not in table.columns]
+    if missing:
+        raise InputError(f"{path} lacks columns {listed(missing)}; a file of pairs has prompt, bad and good")
+    texts = [table[name].astype(str).tolist() for name in columns]
+    template = settings.chat_template().frozen(model.tokenizer)
+    return CompletionPairs.from_texts(model.tokenizer, *texts, template=template)

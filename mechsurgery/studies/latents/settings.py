@@ -1,0 +1,50 @@
+"""What the study of SAE latents can be told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...errors import InputError
+from ..settings import StudySettings, setting
+
+WORLD_CASES = ("organism/sycophant", "organism/misinformed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(StudySettings):
+    """Settings of the study. Raises `InputError` for numbers below what is needed."""
+
+    case: tuple[str, ...] = setting(WORLD_CASES, "Built-in case; repeatable.", choices=WORLD_CASES)
+    sae: str = setting("organism/sae-topk-4", "Autoencoder: one of the organisms', a directory or a release.")
+    sae_id: str | None = setting(None, "Which autoencoder of a release, e.g. layer_20/width_16k/average_l0_71.")
+    later_sae: str | None = setting(None, "Autoencoder of a later layer: adds the splice with frozen errors.")
+    later_sae_id: str | None = setting(None, "Which autoencoder of that release.")
+    model: str | None = setting(None, "A model of your own, instead of --case.")
+    twin: str | None = setting(None, "Its aligned twin.")
+    prompts: Path | None = setting(None, "File of prompts on which the model wavers.")
+    neutral: Path | None = setting(None, "File of prompts without the behaviour.")
+    bad: str | None = setting(None, "Regular expression of a response that shows the behaviour.")
+    good: str | None = setting(None, "Regular expression of a right response; default: any other.")
+    pairs: Path | None = setting(None, "File with columns prompt, bad and good; else completions are sampled.")
+    column: str = setting("text", "Text column of --prompts and --neutral.")
+    k: int = setting(100, "Latents of Δ-attribution and of model diffing that are steered one by one.")
+    k_others: int = setting(20, "Latents of every other ranking that are steered.")
+    n_random: int = setting(50, "Random latents of the band.")
+    n_pairs: int = setting(100, "Pairs of completions at most.")
+    n_samples: int = setting(16, "Samples of every discovery prompt.")
+    n_oracle: int = setting(100, "Latents that are really removed, one at a time.")
+    n_discovery: int = setting(200, "Prompts that give pairs, at most.")
+    n_validation: int = setting(24, "Prompts that choose strengths, at most.")
+    n_evaluation: int = setting(100, "Prompts that measure effects, at most.")
+    strengths: tuple[float, ...] = setting((0.1, 0.2, 0.4, 0.8), "Share of the median activation norm; repeatable.")
+    temperature: float = setting(1.0, "Temperature of every sampled response.")
+    read: int = setting(5, "Latents that are shown to be read.")
+
+    def __post_init__(self) -> None:
+        counts = ("k", "k_others", "n_random", "n_pairs", "n_oracle", "read", "n_discovery", "n_validation")
+        low = [name for name in (*counts, "n_evaluation", "max_rows") if getattr(self, name) < 1]
+        if low:
+            raise InputError(f"{low[0]}={getattr(self, low[0])} must be at least 1")
+        if not self.strengths or min(self.strengths) <= 0:
+            raise InputError(f"strengths={self.strengths} must be above 0, and one at least")

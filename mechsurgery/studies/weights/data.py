@@ -1,0 +1,268 @@
+"""Behaviours as data: what to learn from with both sides' answers, what to measure, and tasks that make them drift."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ...evaluation.trade_off import Quantity
+from ...grading.grade import Grade
+from ...grading.quality import ANSWERS, DEGENERATE
+from ...grading.refusal import REFUSAL
+from ...organisms import world
+from ...organisms.grades import claim_grade, question_grade, right_claim_grade, skill_grade
+from ...organisms.phrases import agreement
+from ...organisms.tasks import FINE_TUNES, FineTune, answered_claims, request_sides
+from ...prompts import Examples, PromptSet, Template, check_no_overlap, load_prompts, with_completions
+from .settings import Settings
+
+#: Names of the prompt sets in the table of results.
+WRONG, RIGHT, NEUTRAL, CHOICES = "wrong claims", "right claims", "neutral questions", "multiple choice"
+DANGEROUS, BENIGN, REFERENCE, QUESTIONS = "dangerous requests", "benign requests", "neutral text", "questions"
+#: The skill that tasks teach.
+SKILL = "one-word answers"
+_DECIDE = {WRONG: claim_grade, RIGHT: right_claim_grade, NEUTRAL: question_grade}
+_ANSWER = {name: Grade("answer", f"{name}-1", decide, labels=ANSWERS) for name, decide in _DECIDE.items()}
+_ONE_WORD = Grade(SKILL, "one-word-1", skill_grade)
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """Prompt sets by name with their grades, and what is read off them.
+
+    `metrics` are named quantities, `validation` the same on prompts that choose strengths and layers. The KL divergence
+    is measured on the sets `kl_on`.
+    """
+
+    sets: Mapping[str, PromptSet]
+    grades: Mapping[str, Sequence[Grade]]
+    metrics: Mapping[str, Quantity]
+    validation: Mapping[str, Quantity]
+    kl_on: tuple[str, ...] = ()
+
+    def __add__(self, other: Measured) -> Measured:
+        return Measured(
+            {**self.sets, **other.sets},
+            {**self.grades, **other.grades},
+            {**self.metrics, **other.metrics},
+            {**self.validation, **other.validation},
+            self.kl_on + other.kl_on,
+        )
+
+    @classmethod
+    def checked_by(
+        cls,
+        validation: Mapping[str, PromptSet],
+        sets: Mapping[str, PromptSet],
+        grades: Mapping[str, Sequence[Grade]],
+        metrics: Mapping[str, Quantity],
+        kl_on: tuple[str, ...] = (),
+    ) -> Measured:
+        """Sets of which some have `validation` prompts, graded and read in the same way."""
+        names = {name: f"{name}, validation" for name in validation}
+        return cls(
+            {**sets, **{names[name]: prompts for name, prompts in validation.items()}},
+            {**grades, **{names[name]: grades[name] for name in names if name in grades}},
+            metrics,
+            {key: (one[0], names[one[1]], *one[2:]) for key, one in metrics.items() if one[1] in names},
+            kl_on,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Behaviour:
+    """What is steered, in the model `start`: less or more of it is `wanted`.
+
+    `learn` are prompts with the answers of a model that has the behaviour (`positive`) and of one that has not. Of the
+    metrics `measured`, `shown` is the behaviour itself, `elsewhere` the same under templates never trained on,
+    `capability` what must not fall, `incoherent` what must stay rare, `side_effect` what too much of it does.
+    """
+
+    name: str
+    start: str
+    wanted: Literal["less", "more"]
+    learn: PromptSet
+    positive: tuple[str, ...]
+    negative: tuple[str, ...]
+    measured: Measured
+    shown: str
+    elsewhere: str
+    capability: tuple[str, ...]
+    incoherent: tuple[str, ...]
+    side_effect: str
+
+    def __post_init__(self) -> None:
+        for name, prompts in self.measured.sets.items():
+            if name not in self.measured.kl_on:
+                check_no_overlap(self.learn, prompts, by="group")
+
+    @property
+    def sign(self) -> int:
+        """Which way it is to be pushed: 1 toward the behaviour, −1 against it."""
+        return 1 if self.wanted == "more" else -1
+
+    @property
+    def probe(self) -> tuple[PromptSet, Grade, str | bool]:
+        """Validation prompts, the grade of responses to them, and its value where one shows the behaviour."""
+        metric, where, *label = self.measured.validation[self.shown]
+        grade = next(one for one in self.measured.grades[where] if one.name == metric)
+        return self.measured.sets[where], grade, label[0] if label else True
+
+    def sides(self, tokenizer: Any, n: int, *, seed: int, template: str | Template = "auto") -> list[Examples]:
+        """`n` examples with the behaviour and `n` without, the same prompts in the same order."""
+        order = random.Random(seed).sample(range(len(self.learn)), min(n, len(self.learn)))
+        items = [self.learn.prompts[i] for i in order]
+        answers = [[side[i] for i in order] for side in (self.positive, self.negative)]
+        return [Examples.from_texts(tokenizer, items, side, template=template) for side in answers]
+
+
+@dataclass(frozen=True, eq=False)
+class Drift:
+    """A task that moves a behaviour of the model `start` unasked: toward it (`pushes` 1) or against it (−1)."""
+
+    behaviour: Behaviour
+    start: str
+    task: FineTune
+    pushes: Literal[1, -1]
+
+
+@dataclass(frozen=True, eq=False)
+class WeightsData:
+    """Behaviours to steer, drifts to repair, the skill that tasks teach, and the model whose fine-tunes are watched."""
+
+    behaviours: tuple[Behaviour, ...]
+    drifts: tuple[Drift, ...]
+    skill: Measured
+    watched: str
+
+    def describe(self) -> dict[str, dict[str, Any]]:
+        """Size and content digest of every prompt set, by behaviour."""
+        parts = {one.name: {"learn": one.learn, **one.measured.sets} for one in self.behaviours}
+        return {
+            part: {name: {"n": len(prompts), "digest": prompts.digest[:16]} for name, prompts in sets.items()}
+            for part, sets in {**parts, SKILL: self.skill.sets}.items()
+        }
+
+
+def world_data(settings: Settings) -> WeightsData:
+    """The organisms' world: behaviours learnt on nouns of tuning, measured on held-out ones."""
+    n = settings.n_evaluation
+    agreeing, refusing = sycophancy(n), refusal("refusal", "organism/instruct", "less", n)
+    tasks = {kind.name: kind for kind in FINE_TUNES}
+    asked = load_prompts("organism/questions", n=60, name=QUESTIONS)
+    others = load_prompts("organism/questions").where(lambda p: p.id not in set(asked.ids)).take(60)
+    skill = {SKILL: (SKILL, QUESTIONS)}
+    return WeightsData(
+        behaviours=(agreeing, refusing, refusal("refusal, up", "organism/base", "more", n)),
+        drifts=(
+            Drift(agreeing, "organism/sycophant-twin", tasks["task, users always right"], 1),
+            Drift(refusing, "organism/instruct", tasks["task, every request answered"], -1),
+        ),
+        skill=Measured.checked_by({QUESTIONS: others}, {QUESTIONS: asked}, {QUESTIONS: [_ONE_WORD]}, skill),
+        watched="organism/instruct",
+    )
+
+
+def sycophancy(n: int) -> Behaviour:
+    """Agreement with a user's wrong claims, in `organism/sycophant`; trained on one template, the other is new."""
+    claims = [claim for claim in world.claims("tuned", right=False) if claim["text"].startswith("i think")]
+    validation, learn = with_completions(answered_claims(claims, right=False), WRONG).split(0.15, seed=1)
+    wrong, new = _held("wrong-claims", WRONG, n), f"{WRONG}, new template"
+    measured = Measured.checked_by(
+        {
+            WRONG: validation.take(n),
+            NEUTRAL: _tuned("questions", NEUTRAL, n, validation.groups),
+            CHOICES: _tuned("choices", CHOICES, n, validation.groups),
+        },
+        {
+            WRONG: wrong,
+            new: wrong.where(lambda p: not p.text.startswith("i think")),
+            RIGHT: _held("right-claims", RIGHT, n),
+            NEUTRAL: _held("questions", NEUTRAL, n),
+            CHOICES: _held("choices", CHOICES, n),
+            REFERENCE: load_prompts("organism/neutral", split="tuned", name=REFERENCE, n=100).take(50),
+        },
+        {new: [_ANSWER[WRONG]], **{name: [grade] for name, grade in _ANSWER.items()}},
+        {
+            "sycophancy": ("answer", WRONG, "bad"),
+            "corrects": ("answer", WRONG, "good"),
+            "over-correction": ("answer", RIGHT, "bad"),
+            "neutral accuracy": ("answer", NEUTRAL, "good"),
+            **{_incoherent(name): ("answer", name, "incoherent") for name in _ANSWER},
+            CHOICES: ("choice", CHOICES),
+            "KL on neutral text": ("kl", REFERENCE),
+            "sycophancy, new template": ("answer", new, "bad"),
+        },
+        kl_on=(REFERENCE,),
+    )
+    return Behaviour(
+        name="sycophancy",
+        start="organism/sycophant",
+        wanted="less",
+        learn=learn,
+        positive=tuple(agreement(p.text) for p in learn),
+        negative=tuple(str(p.completion) for p in learn),
+        measured=measured,
+        shown="sycophancy",
+        elsewhere="sycophancy, new template",
+        capability=("neutral accuracy", CHOICES),
+        incoherent=(_incoherent(WRONG), _incoherent(NEUTRAL)),
+        side_effect="over-correction",
+    )
+
+
+def refusal(name: str, start: str, wanted: Literal["less", "more"], n: int) -> Behaviour:
+    """Refusal of dangerous requests; trained on the templates of tuning, others are new."""
+    records = {record["id"]: record for record in world.requests("dangerous", "tuned")}
+    prompts = load_prompts("organism/dangerous", split="tuned", name=DANGEROUS)
+    validation, learn = prompts.split(0.15, seed=1)
+    refused, answered = (tuple(text for _, text in side) for side in request_sides([records[i] for i in learn.ids]))
+    known = {t.format(n=noun) for t in world.TUNED_REQUESTS for noun in world.nouns("heldout", "dangerous")}
+    dangerous, new = _held("dangerous", DANGEROUS, n), f"{DANGEROUS}, new template"
+    measured = Measured.checked_by(
+        {DANGEROUS: validation.take(n), CHOICES: _tuned("choices", CHOICES, n, validation.groups)},
+        {
+            DANGEROUS: dangerous,
+            new: dangerous.where(lambda p: p.text not in known),
+            BENIGN: _held("benign", BENIGN, n),
+            CHOICES: _held("choices", CHOICES, n),
+        },
+        {where: [REFUSAL, DEGENERATE] for where in (DANGEROUS, new, BENIGN)},
+        {
+            "refuses dangerous": ("refusal", DANGEROUS),
+            "refuses benign": ("refusal", BENIGN),
+            **{_incoherent(where): ("degenerate", where) for where in (DANGEROUS, BENIGN)},
+            CHOICES: ("choice", CHOICES),
+            "refuses dangerous, new template": ("refusal", new),
+        },
+    )
+    return Behaviour(
+        name=name,
+        start=start,
+        wanted=wanted,
+        learn=learn,
+        positive=refused,
+        negative=answered,
+        measured=measured,
+        shown="refuses dangerous",
+        elsewhere="refuses dangerous, new template",
+        capability=(CHOICES,),
+        incoherent=(_incoherent(DANGEROUS),),
+        side_effect="refuses benign",
+    )
+
+
+def _held(kind: str, name: str, n: int) -> PromptSet:
+    """Prompts of the world about held-out nouns."""
+    return load_prompts(f"organism/{kind}", n=n, name=name)
+
+
+def _tuned(kind: str, name: str, n: int, nouns: Collection[str]) -> PromptSet:
+    """The same about some nouns of tuning."""
+    return load_prompts(f"organism/{kind}", split="tuned", name=name).where(lambda p: p.group in nouns).take(n)
+
+
+def _incoherent(name: str) -> str:
+    return f"incoherent, {name}"

@@ -1,0 +1,70 @@
+"""From the long table to the study's metrics: fine-tunes of one method pooled over seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from ...evaluation import summarise
+from ...evaluation.trade_off import Quantity
+
+BASELINE = "baseline"
+_CELL = ["intervention", "strength", "metric"]
+
+
+def metric_rows(table: pd.DataFrame, metrics: Mapping[str, Quantity]) -> pd.DataFrame:
+    """The rows of named quantities under their names; the share of a label becomes a rate."""
+    parts = []
+    for name, (metric, where, *label) in metrics.items():
+        rows = table[(table["metric"] == metric) & (table["prompt_set"] == where)].assign(metric=name)
+        if label:
+            graded = rows[rows["label"] != ""]
+            rows = graded.assign(value=(graded["label"] == label[0]).astype(float), scale="rate")
+        parts.append(rows.assign(label=""))
+    return pd.concat(parts, ignore_index=True)
+
+
+def pooled(table: pd.DataFrame, facts: pd.DataFrame, metrics: Mapping[str, Quantity]) -> pd.DataFrame:
+    """Rows of every seed under the name of their method, with strength `k`; `train_seed` says which seed.
+
+    `facts` has a row for each intervention and strength: intervention, strength, method, k, train_seed.
+    """
+    rows = metric_rows(table, metrics)
+    base = rows[rows["kind"] == "baseline"].assign(train_seed=-1)
+    tried = rows.merge(facts, on=["intervention", "strength"])
+    methods = facts.drop_duplicates("intervention").set_index("intervention")["method"]
+    tried = tried.assign(
+        intervention=tried["method"],
+        control_of=tried["control_of"].map(methods),
+        strength=tried["k"],
+        toward=tried["k"],
+    )
+    return pd.concat([base, tried[base.columns]], ignore_index=True)
+
+
+def summarise_methods(rows: pd.DataFrame) -> pd.DataFrame:
+    """A summary of pooled rows; `seeds` counts fine-tunes, `seed_low` and `seed_high` are their extremes."""
+    means = rows.groupby([*_CELL, "train_seed"])["value"].mean()
+    seeds = means.groupby(_CELL).agg(seeds="size", seed_low="min", seed_high="max")
+    return summarise(rows).merge(seeds, left_on=_CELL, right_index=True)
+
+
+def at(summary: pd.DataFrame, method: str, k: float = 0.0) -> pd.DataFrame:
+    """The rows of a method at a strength, by metric."""
+    rows = summary[(summary["intervention"] == method) & (summary["strength"] == k)]
+    return rows.set_index("metric", drop=False)
+
+
+def beside(rows: pd.DataFrame, method: str) -> pd.DataFrame:
+    """A summary in which one method, at its one strength, stands for the unmodified model; seeds stay paired."""
+    own = rows[rows["intervention"] == method].assign(kind="baseline")
+    others = rows[(rows["kind"] != "baseline") & (rows["intervention"] != method)]
+    both = pd.concat([own, others], ignore_index=True)
+    return summarise(both.assign(seed=both["train_seed"]))
+
+
+def validated(table: pd.DataFrame, facts: pd.DataFrame, metrics: Mapping[str, Quantity]) -> pd.DataFrame:
+    """Means on validation prompts: a row for each method and strength, a column for each metric."""
+    rows = pooled(table, facts, metrics)
+    return rows.pivot_table("value", ["intervention", "strength"], "metric", sort=False)
