@@ -18,7 +18,7 @@ from mechsurgery.prompts import Prompt
 SETTINGS = {"max_new_tokens": 5, "max_rows": 6}
 
 
-def runs_of(model, n=4):
+def runs_of(model, n=2):
     widths = sites.neuron_widths(model)
     circuits = [
         Circuit.from_indices({site: range(i, widths[site], 9) for site in widths}, widths, name=f"c{i}")
@@ -29,7 +29,7 @@ def runs_of(model, n=4):
     steering = steer(Direction({sites.residual_sites(model, [1])[0]: vector}, "steering"))
     weight = model.blocks[0].mlp.W_out
     drift = WeightDelta({"blocks.0.mlp.W_out": Dense(0.3 * torch.randn(weight.shape, generator=generator))}, "drift")
-    strengths = (0.5, 1, -1)
+    strengths = (1, -0.5)
     return [run for each in (*map(ablate, circuits), steering, shift_weights(drift)) for run in each.at(strengths)]
 
 
@@ -40,7 +40,7 @@ def grid(model, contrast, folder, **changes):
             Prompt(f"q{i}", f"Which is right, {i}? A) one B) two", choices=("A", "B"), answer=i % 2) for i in range(3)
         ),
     )
-    sets = {"positive": contrast.positive, "negative": contrast.negative.take(6), "questions": questions}
+    sets = {"positive": contrast.positive.take(8), "negative": contrast.negative.take(4), "questions": questions}
     settings = Generation(**{**SETTINGS, **changes})
     return evaluate(model, sets, runs_of(model), kl_on=["negative"], generation=settings, folder=folder)
 
@@ -97,7 +97,7 @@ def test_a_changed_setting_never_finds_stale_rows(tiny_llama, tiny_llama_dir, co
     assert count(other) >= n_runs
     renamed = [run.named(f"again {run.name}") for run in runs_of(tiny_llama)]
     measured.clear()
-    again = evaluate(tiny_llama, contrast.positive, renamed, generation=Generation(**SETTINGS), folder=tmp_path)
+    again = evaluate(tiny_llama, contrast.positive.take(8), renamed, generation=Generation(**SETTINGS), folder=tmp_path)
     assert not measured  # what is measured does not depend on names
     assert again.table["intervention"].str.startswith("again").any()
 
@@ -133,7 +133,7 @@ def test_an_interrupt_leaves_the_weights_and_keeps_what_was_measured(
     tiny_llama, contrast, undisturbed, tmp_path, monkeypatch
 ):
     before = {name: p.detach().clone() for name, p in tiny_llama.named_parameters()}
-    perform, left = jobs.perform, [20]
+    perform, left = jobs.perform, [8]
 
     def interrupted(model, job, settings, **options):
         left[0] -= 1
@@ -145,7 +145,7 @@ def test_an_interrupt_leaves_the_weights_and_keeps_what_was_measured(
     with pytest.raises(KeyboardInterrupt):
         grid(tiny_llama, contrast, tmp_path)
     assert all(torch.equal(p, before[name]) for name, p in tiny_llama.named_parameters())
-    assert len(list((tmp_path / "shards").glob("*.parquet"))) >= 20
+    assert len(list((tmp_path / "shards").glob("*.parquet"))) >= 8
     monkeypatch.setattr(jobs, "perform", perform)
     pd.testing.assert_frame_equal(grid(tiny_llama, contrast, tmp_path).table, undisturbed)
 
@@ -209,8 +209,8 @@ def test_thirty_kills_and_two_processes_lose_and_double_nothing(
 
 def test_rows_of_a_grid_equal_one_run_per_intervention_and_prompt(tiny_llama, contrast, undisturbed):
     table = undisturbed[(undisturbed["metric"] == "tokens") & (undisturbed["prompt_set"] == "negative")]
-    for run in runs_of(tiny_llama)[::5]:
-        for prompt in contrast.negative.take(6).prompts[:2]:
+    for run in runs_of(tiny_llama)[::3]:
+        for prompt in contrast.negative.take(4).prompts[:2]:
             settings = Generation(max_new_tokens=5, max_rows=1)
             alone = evaluate(tiny_llama, PromptSet("one", (prompt,)), [run], generation=settings).table
             mine = table[

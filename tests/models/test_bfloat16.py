@@ -2,7 +2,7 @@
 
 import torch
 
-from mechsurgery import Direction, ablate, evaluate, load_contrast, load_model, locate, steer
+from mechsurgery import Direction, Generation, ablate, evaluate, load_contrast, load_model, locate, steer
 from mechsurgery.intervention import project_out
 from mechsurgery.models import sites
 
@@ -23,9 +23,9 @@ def test_the_whole_chain_in_bfloat16():
             half(ids, attention_mask=torch.ones_like(ids))
     assert set(seen) == {torch.bfloat16}
     held_out = load_contrast("organism/refusal", split="heldout").positive.take(20)
-    tables = [
-        evaluate(model, held_out, [run.at(0.0) for run in runs[:1]], max_new_tokens=8).table for model in (full, half)
-    ]
-    same = (tables[0]["response"] == tables[1]["response"]).mean()
-    assert same >= 0.8
-    assert tables[1]["refusal"].mean() >= 0.9
+    none = [run.at(0.0) for run in runs[:1]]
+    settings = Generation(max_new_tokens=8)
+    tables = [evaluate(model, held_out, none, generation=settings).table for model in (full, half)]
+    refusals = [table[table["metric"] == "refusal"] for table in tables]
+    assert (refusals[0]["response"] == refusals[1]["response"]).mean() >= 0.8
+    assert refusals[1]["value"].mean() >= 0.9

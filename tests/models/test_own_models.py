@@ -7,7 +7,6 @@ import textwrap
 
 import pytest
 import torch
-from mechsurgery.attribution.pairs import CompletionPairs
 from support.dictionaries import random_dictionary
 from transformer_lens import HookedTransformer
 
@@ -32,6 +31,7 @@ from mechsurgery.models import capture, load_model, sites, tokens
 from mechsurgery.models.divergence import divergence
 from mechsurgery.models.generate import generate
 from mechsurgery.models.protocol import Model
+from mechsurgery.prompts import CompletionPairs
 
 NEURONS, RESIDUAL = "blocks.1.mlp.hook_post", "blocks.1.hook_resid_post"
 PAIRS = CompletionPairs(((5, 6, 7), (8, 9)), ((11, 12), (13,)), ((14,), (15, 16, 17)))

@@ -57,12 +57,12 @@ def test_shipped_autoencoders_do_what_is_recorded(name):
 def test_training_is_reproducible_and_learns(tmp_path, monkeypatch):
     monkeypatch.setattr(dictionaries, "SOURCES", ("base", "sycophant"))
     monkeypatch.setattr(dictionaries, "LAYERS", (1,))
-    small = dictionaries.SAERecipe(n_latents=48, k=4, steps=30, batch=64, examples=64, rows=16, buffer=2)
+    small = dictionaries.SAERecipe(n_latents=48, k=4, steps=20, batch=64, examples=64, rows=16, buffer=2)
     weights = organism_path("organism/base").parent
-    runs = [
-        dictionaries.train_saes(weights, tmp_path / name, recipe=small, seed=seed, progress=False)
-        for name, seed in (("a", 1), ("b", 1), ("c", 2))
-    ]
+    runs = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        runs.append(dictionaries.train_saes(weights, tmp_path / name, recipe=small, seed=seed, progress=False))
+        monkeypatch.setattr(dictionaries, "sae_quality", lambda *arguments, **options: {})  # measured once
     assert runs[0]["checksums"] == runs[1]["checksums"]
     assert runs[0]["checksums"] != runs[2]["checksums"]
     assert set(runs[0]["quality"]) == {"sae-topk-1", "sae-standard-1"}
