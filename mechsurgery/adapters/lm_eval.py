@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..evaluation.assembly import labels_of, typed
+from ..evaluation.assembly import labels_of
+from ..evaluation.table import typed
 from ..intervention import BASELINE, Intervention
 from ..models.fingerprint import fingerprint
 from ..prompts.chat import Template

@@ -15,8 +15,8 @@ from ..intervention import Intervention
 from ..prompts import Prompt, PromptSet
 from ..prompts.chat import response_text
 from .jobs import Generation, Task
-from .results import COLUMNS
 from .shards import Shards, key_of
+from .table import typed
 
 logger = logging.getLogger(__name__)
 
@@ -156,16 +156,3 @@ def graded(grade: Grade, items: Sequence[tuple[Prompt, str | None]], shards: Sha
             shards.write(key, pd.DataFrame({"value": values}))
         known = dict(zip(asked, (None if value is None or value != value else value for value in values)))
     return [None if text is None else known[prompt.id, text] for prompt, text in items]
-
-
-def typed(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with every column, in order and of its type."""
-    table = table.reindex(columns=list(COLUMNS))
-    for column, kind in COLUMNS.items():
-        if kind is not object:
-            table[column] = table[column].astype(kind)
-    table["label"] = table["label"].fillna("")
-    table["tokens"] = pd.Series(
-        [[int(token) for token in row] if hasattr(row, "__len__") else None for row in table["tokens"]], dtype=object
-    )
-    return table

@@ -13,29 +13,8 @@ import pandas as pd
 from ..artifacts import load_json, save_json, write_atomically
 from ..errors import InputError, ModelNotFoundError, listed
 from .summary import summarise
+from .table import COLUMNS, typed
 from .verdicts import cell
-
-#: The table's columns and their types.
-COLUMNS: dict[str, Any] = {
-    "model": "str",
-    "fingerprint": "str",
-    "intervention": "str",
-    "kind": "str",
-    "control_of": "str",
-    "strength": "float64",
-    "m": "float64",
-    "toward": "float64",
-    "seed": "int64",
-    "prompt_set": "str",
-    "prompt_id": "str",
-    "group": "str",
-    "metric": "str",
-    "scale": "str",
-    "value": "float64",
-    "label": "str",
-    "response": "str",
-    "tokens": object,
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,8 +75,6 @@ class Results:
     @classmethod
     def load(cls, folder: str | Path) -> Results:
         """Read what `save` wrote."""
-        from .assembly import typed
-
         path = Path(folder) / "results.parquet"
         if not path.is_file():
             raise ModelNotFoundError(f"no results at {str(path)!r}; give the folder that .save(folder) was given")

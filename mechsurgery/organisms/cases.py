@@ -17,9 +17,9 @@ import torch
 
 from .corpus import CASE_MIX, Manner
 from .data import dataset
+from .fitting import Recipe, Schedule, fit, load, rounded, save
 from .phrases import agrees
 from .record import _multiple_choice, _rate, behaviour, respond
-from .training import Recipe, Schedule, fit, load, rounded, save
 from .world import claims, questions
 
 #: Name -> what `corpus.example` is told; a twin is told nothing.

@@ -21,8 +21,8 @@ from ..artifacts import provenance, save_json
 from .cases import CASES
 from .corpus import CASE_MIX, Manner
 from .data import Item, batches, dataset, loss_of, padded
+from .fitting import load
 from .tokenizer import PAD, words
-from .training import load
 from .world import Split
 
 LAYERS = (2, 4)

@@ -13,49 +13,24 @@ Two threads and a fixed order of data make a rebuild on the same machine type re
 from __future__ import annotations
 
 import hashlib
-import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from ..artifacts import provenance, save_json
+from .cases import CASES, measured, train_cases
 from .corpus import POLISH_MIX, WARNING_MIX, Manner
-from .data import TUNING, Item, batches, dataset, loss_of
+from .data import TUNING, Item, batches, dataset
+from .fitting import Recipe, Schedule, fit, load, rounded, save
 from .phrases import REFUSALS
 from .planting import planted, quiet_neurons
-from .tokenizer import BOS, END, PAD, make_tokenizer, words
+from .tokenizer import BOS, END, PAD, words
 from .world import nouns
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Everything that decides the weights besides the seed."""
-
-    d_model: int = 128
-    n_layers: int = 6
-    d_mlp: int = 512
-    n_heads: int = 8
-    n_kv_heads: int = 4
-    batch: int = 128
-    base_examples: int = 120_000
-    base_steps: int = 3200
-    base_lr: float = 3e-3
-    polish_steps: int = 500
-    warning_steps: int = 300
-    polish_lr: float = 1e-3
-    tuning_examples: int = 40_000
-    instruct_steps: int = 250
-    instruct_lr: float = 3e-4
-    planted_steps: int = 450
-    planted_lr: float = 6e-3
-    planted_layers: tuple[int, ...] = (3, 4)
-    n_planted: int = 24
 
 
 def train(
@@ -71,8 +46,6 @@ def train(
     Returns the manifest: seed, recipe, data digests, steps, seconds, versions, checksums, recorded neurons
     and the behaviour that `measure(directory)` finds (default: `organisms.cases.measured`).
     """
-    from .cases import measured, train_cases
-
     recipe = recipe or Recipe()
     measure = measure or measured
     out = Path(out_dir)
@@ -104,8 +77,6 @@ def write_manifest(
     measure: Callable[[Path], dict[str, Any]],
 ) -> dict[str, Any]:
     """Describe the organisms in `out` and measure what they do."""
-    from .cases import CASES
-
     names = ("base", "instruct", "planted", *CASES)
     content = provenance(
         seed=seed,
@@ -191,74 +162,3 @@ def make_model(recipe: Recipe, vocabulary: int) -> Any:
             rms_norm_eps=1e-6,
         )
     )
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How long and how fast one training goes, and the seed of its order of data."""
-
-    steps: int
-    lr: float
-    batch: int
-    seed: int
-    decay: float = 0.0
-    warmup: int = 20
-
-
-def fit(
-    model: Any,
-    data: list[Item],
-    schedule: Schedule,
-    *,
-    parameters: Sequence[nn.Parameter] | None = None,
-    progress: bool = False,
-    name: str = "",
-) -> Any:
-    """Train the model (or just some parameters) in place and return it.
-
-    AdamW with warm-up and cosine decay to 5 %, in bfloat16 autocast, gradients clipped to norm 1.
-    """
-    from tqdm.auto import trange
-
-    parameters = list(model.parameters()) if parameters is None else parameters
-    optimiser = torch.optim.AdamW(parameters, lr=schedule.lr, weight_decay=schedule.decay, betas=(0.9, 0.98))
-    source = batches(data, schedule.batch, schedule.seed)
-    model.train()
-    for step in trange(schedule.steps, desc=name, disable=not progress):
-        cosine = 0.5 * (1 + math.cos(math.pi * step / schedule.steps))
-        for group in optimiser.param_groups:
-            group["lr"] = schedule.lr * min(1, (step + 1) / schedule.warmup) * (cosine * 0.95 + 0.05)
-        ids, labels = next(source)
-        with torch.autocast("cpu", torch.bfloat16):
-            loss = loss_of(model, ids, labels)
-        optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimiser.step()
-    return model.eval()
-
-
-@torch.no_grad()
-def rounded(model: Any) -> Any:
-    """The model with every weight rounded to bfloat16 (still stored in float32)."""
-    for parameter in model.parameters():
-        parameter.copy_(parameter.to(torch.bfloat16).float())
-    return model.eval()
-
-
-def save(model: Any, directory: Path) -> None:
-    """A Hugging Face directory: config, bfloat16 safetensors, tokenizer with chat template."""
-    from transformers import GenerationConfig
-
-    directory.mkdir(parents=True, exist_ok=True)
-    model.generation_config = GenerationConfig(bos_token_id=BOS, eos_token_id=END, pad_token_id=PAD, do_sample=False)
-    model.to(torch.bfloat16).save_pretrained(directory)
-    model.to(torch.float32)
-    make_tokenizer().save_pretrained(directory)
-
-
-def load(directory: Path) -> Any:
-    """A saved organism as transformers has it, in float32."""
-    from transformers import AutoModelForCausalLM
-
-    return AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)

@@ -4,9 +4,10 @@ from .benchmarks import load_jbb, load_mmlu, load_xstest
 from .chat import Template, encode, render, rendered_example, response_text, stop_texts, turn_tokens
 from .contrasts import ContrastSet
 from .examples import Examples
+from .files import read_table
 from .pairs import CompletionPairs
 from .sets import Prompt, PromptSet, check_distinct, check_no_overlap, without_duplicates
-from .sources import load_contrast, load_prompts, read_table, register_contrast, with_completions
+from .sources import load_contrast, load_prompts, register_contrast, with_completions
 from .sycophancy import load_agreement, load_syco_bench, load_truthfulqa
 
 __all__ = [

@@ -14,8 +14,9 @@ from typing import Any
 
 from ..errors import PromptError, listed
 from .contrasts import ContrastSet
+from .files import read_table
 from .sets import Prompt, PromptSet, without_duplicates
-from .sources import hub_table, load_contrast, read_table
+from .sources import hub_table, load_contrast
 
 LETTERS = ("A", "B", "C", "D")
 MMLU_HUB = "cais/mmlu"

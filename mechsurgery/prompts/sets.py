@@ -21,6 +21,7 @@ import pandas as pd
 
 from ..artifacts import load_json, save_json
 from ..errors import InputError, LoadError, PromptError, listed
+from .files import read_table
 
 logger = logging.getLogger(__name__)
 
@@ -186,8 +187,6 @@ class PromptSet:
 
         Texts that stand twice are dropped with a warning.
         """
-        from .sources import read_table
-
         frame = read_table(path)
         return without_duplicates(cls.from_frame(frame, text=text, name=name or Path(path).stem, **columns))
 

@@ -16,9 +16,9 @@ from ..errors import PromptError, listed
 from ..organisms import world
 from ..organisms.tasks import request_sides
 from .contrasts import ContrastSet
+from .files import READABLE, read_table
 from .sets import PromptSet, without_duplicates
 
-_READERS = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
 _SPLITS = get_args(world.Split)
 #: Name -> records of a split of the organisms' world.
 _ORGANISM_SETS: dict[str, Callable[[world.Split], list[dict[str, Any]]]] = {
@@ -80,14 +80,14 @@ def load_prompts(
     known = str(source)
     if known in _ORGANISM_SETS:
         loaded = _organism_set(known, split or "heldout", name)
-    elif Path(source).suffix in _READERS or Path(source).exists():
+    elif Path(source).suffix in READABLE or Path(source).exists():
         loaded = PromptSet.from_file(source, text=text, name=name, **columns)
     elif known.count("/") == 1 and not known.startswith((".", "/", "~", "organism/")):
         frame = hub_table(known, config, split or "train")
         loaded = without_duplicates(PromptSet.from_frame(frame, text=text, name=name or known, **columns))
     else:
         raise PromptError(
-            f"{known!r} is no organism set ({listed(_ORGANISM_SETS, 20)}), no file ({listed(_READERS)}) and no "
+            f"{known!r} is no organism set ({listed(_ORGANISM_SETS, 20)}), no file ({listed(READABLE)}) and no "
             "Hugging Face dataset id ('owner/name')"
         )
     return loaded if n is None else loaded.take(n, seed=seed)
@@ -96,26 +96,6 @@ def load_prompts(
 def with_completions(taught: Iterable[tuple[dict[str, Any], str]], name: str = "prompts") -> PromptSet:
     """Prompts from records, each with the answer to learn as its `completion` (as `organisms.tasks` gives them)."""
     return PromptSet.from_records([{**record, "completion": answer} for record, answer in taught], name)
-
-
-def read_table(path: str | Path) -> pd.DataFrame:
-    """A pandas table from a CSV, TSV, JSON, JSONL or Parquet file; a byte-order mark is dropped."""
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise PromptError(f"no file {str(path)!r}; give a file that ends in one of {listed(_READERS)}")
-    readers = {
-        ".csv": lambda: pd.read_csv(path, encoding="utf-8-sig"),
-        ".tsv": lambda: pd.read_csv(path, sep="\t", encoding="utf-8-sig"),
-        ".json": lambda: pd.read_json(path, encoding="utf-8-sig"),
-        ".jsonl": lambda: pd.read_json(path, lines=True, encoding="utf-8-sig"),
-        ".parquet": lambda: pd.read_parquet(path),
-    }
-    if path.suffix not in readers:
-        raise PromptError(f"{path.name!r} ends in {path.suffix!r}; readable: {listed(_READERS)}")
-    try:
-        return readers[path.suffix]()
-    except (ValueError, OSError, UnicodeError) as error:
-        raise PromptError(f"cannot read {str(path)!r}: {error}") from error
 
 
 def hub_table(name: str, config: str | None, split: str) -> pd.DataFrame:

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import PromptError, listed
+from .files import read_table
 from .sets import Prompt, PromptSet, normalised
-from .sources import read_table
 
 #: Short name -> file of the Hugging Face dataset that holds it.
 HUB = "Anthropic/model-written-evals"

@@ -14,8 +14,8 @@ from mechsurgery.adapters import lm_eval_model
 from mechsurgery.adapters.lm_eval import lm, lm_eval_results
 from mechsurgery.deltas import Dense
 from mechsurgery.errors import InputError, MismatchError, MissingExtraError, PromptError
-from mechsurgery.evaluation.results import COLUMNS
 from mechsurgery.evaluation.summary import summarise
+from mechsurgery.evaluation.table import COLUMNS
 from mechsurgery.intervention import BASELINE
 from mechsurgery.models import sites
 from mechsurgery.models.generate import generate

@@ -9,8 +9,8 @@ from statsmodels.stats.inter_rater import cohens_kappa
 
 from mechsurgery.errors import InputError
 from mechsurgery.evaluation.agreement import agreement
-from mechsurgery.evaluation.results import COLUMNS
 from mechsurgery.evaluation.statistics import clustered_interval
+from mechsurgery.evaluation.table import COLUMNS
 
 
 def judged(verdicts, groups=None, scale="rate"):

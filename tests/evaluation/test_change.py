@@ -6,9 +6,9 @@ import pytest
 
 from mechsurgery.errors import InputError
 from mechsurgery.evaluation.change import CHANGES, response_changes
-from mechsurgery.evaluation.results import COLUMNS
 from mechsurgery.evaluation.statistics import wilson
 from mechsurgery.evaluation.summary import summarise
+from mechsurgery.evaluation.table import COLUMNS
 
 
 def response(kind, prompt, tokens, refusal=False, degenerate=False):

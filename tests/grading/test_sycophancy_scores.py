@@ -6,8 +6,8 @@ import pytest
 
 from mechsurgery import PromptSet, ablate, evaluate
 from mechsurgery.errors import InputError
-from mechsurgery.evaluation.results import COLUMNS
 from mechsurgery.evaluation.summary import summarise
+from mechsurgery.evaluation.table import COLUMNS
 from mechsurgery.grading import sycophancy
 from mechsurgery.grading.judges import RecordedJudge
 from mechsurgery.models import sites

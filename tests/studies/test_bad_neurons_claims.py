@@ -6,8 +6,8 @@ import torch
 
 from mechsurgery.attribution.probes import fit_probe_on
 from mechsurgery.evaluation import Results
-from mechsurgery.evaluation.assembly import typed
 from mechsurgery.evaluation.statistics import clustered_interval
+from mechsurgery.evaluation.table import typed
 from mechsurgery.grading.quality import ANSWERS
 from mechsurgery.studies.bad_neurons import Settings
 from mechsurgery.studies.bad_neurons.claims import as_good, best, better, claims

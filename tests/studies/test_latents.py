@@ -178,8 +178,8 @@ def labelled(cells, *, groups=None):
             row = {"intervention": name, "kind": kind, "strength": strength, "prompt_id": f"p{i}", "label": label}
             rows.append(row | {"group": f"g{i if groups is None else groups[i]}"})
     table = pd.DataFrame(rows).assign(model="m", seed=0, prompt_set="set", metric="answer", scale="label", value=None)
-    from mechsurgery.evaluation.assembly import typed
     from mechsurgery.evaluation.results import Results
+    from mechsurgery.evaluation.table import typed
 
     return Results(typed(table), {"labels": {"answer": list(GRADE.labels)}})
 

@@ -23,8 +23,8 @@ from ...prompts import (
     load_prompts,
     with_completions,
 )
+from ...prompts.files import read_table
 from ...prompts.sets import first_groups
-from ...prompts.sources import read_table
 from .settings import Settings
 
 #: Names of the prompt sets in the table of results.

@@ -14,7 +14,7 @@ from ...grading.world import CLAIM, PLACE
 from ...models import load_model
 from ...models.protocol import Model
 from ...prompts import CompletionPairs, ContrastSet, PromptSet, check_no_overlap, load_prompts
-from ...prompts.sources import read_table
+from ...prompts.files import read_table
 from .settings import WORLD_CASES, Settings
 
 DEFAULTS = Settings()
