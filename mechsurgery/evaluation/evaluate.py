@@ -138,7 +138,9 @@ def _manifest(
     facts: Mapping[str, Any],
 ) -> dict[str, Any]:
     """How the table came about, with one rendered prompt of every set."""
-    every = {grade.name: grade for deciding in grades.values() for grade in deciding}
+    labels: dict[str, list[str]] = {}
+    for grade in (grade for deciding in grades.values() for grade in deciding if grade.labels):
+        labels[grade.name] = list(dict.fromkeys([*labels.get(grade.name, ()), *grade.labels]))
     return provenance(
         **facts,
         prompts={
@@ -154,6 +156,6 @@ def _manifest(
             for run in runs
         ],
         generation=asdict(settings) | {"template": as_template(settings.template).facts()},
-        grades={name: grade.version for name, grade in every.items()},
-        labels={name: list(grade.labels) for name, grade in every.items() if grade.labels},
+        grades={name: {grade.name: grade.version for grade in deciding} for name, deciding in grades.items()},
+        labels=labels,
     )

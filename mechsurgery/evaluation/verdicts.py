@@ -45,8 +45,9 @@ def falls_to_share(row: pd.Series, share: float = 0.5, *, least: float = LEAST) 
     """The value is at most `share` of the unmodified model's."""
     if row["baseline"] < least:
         return not_measurable(f"{change(row)}: the behaviour is not there to begin with")
-    limit = share * row["baseline"]
-    return Verdict(change(row), _below(row["low"], row["high"], limit))
+    said = _below(row["low"], row["high"], share * row["baseline"])
+    # The baseline is uncertain too: where it may not have fallen at all, nothing is held.
+    return Verdict(change(row), UNDECIDED if said == HELD and not row["difference_high"] < 0 else said)
 
 
 def stays(row: pd.Series, margin: float, *, least: float = 0.0, lower_is_worse: bool = True) -> Verdict:

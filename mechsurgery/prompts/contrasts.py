@@ -50,11 +50,12 @@ class ContrastSet:
 
     def split(self, fraction: float = 0.5, *, seed: int = 0) -> tuple[ContrastSet, ContrastSet]:
         """Two contrasts that share no group, e.g. discovery and evaluation; a group on both sides stays together."""
-        shared = set(self.positive.groups) & set(self.negative.groups)
-        first = first_groups(sorted(shared), fraction, seed) if shared else set()
-        for side in (self.positive, self.negative):
-            own = [group for group in side.groups if group not in shared]
-            first |= first_groups(own, fraction, seed) if own else set()
+        sides = set(self.positive.groups), set(self.negative.groups)
+        kinds = (sides[0] & sides[1], sides[0] - sides[1], sides[1] - sides[0])
+        # A group that is the only one of its kind cannot be halved: such groups go to the two parts in turn.
+        first = set(sorted(group for groups in kinds if len(groups) == 1 for group in groups)[seed % 2 :: 2])
+        for groups in kinds:
+            first |= first_groups(groups, fraction, seed) if len(groups) > 1 else set()
 
         def part(keep: Callable[[Prompt], bool]) -> ContrastSet:
             return replace(self, positive=self.positive.where(keep), negative=self.negative.where(keep))

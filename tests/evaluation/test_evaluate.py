@@ -197,7 +197,7 @@ def test_results_save_and_load(results, tmp_path):
     pd.testing.assert_frame_equal(again.table, results.table)
     assert again.info["fingerprint"] == results.info["fingerprint"]
     assert again.info["versions"]["torch"]
-    assert again.info["grades"] == {"even": "1", "length": "1", "size": "1"}
+    assert again.info["grades"]["asked"] == {"even": "1", "length": "1", "size": "1"}
     rendered = again.info["prompts"]["asked"]["rendered"]
     assert "bomb" in rendered["text"]
     assert rendered["tokens"]

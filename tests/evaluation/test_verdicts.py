@@ -139,3 +139,9 @@ def test_a_rate_with_less_than_the_margin_to_lose_cannot_fail_and_so_not_hold():
     assert v.stays(row(0, 0, 0.03, 0.03), 0.05).verdict == v.UNMEASURED
     assert v.stays(row(1, 0.97, 1, 1), 0.05, lower_is_worse=False).verdict == v.UNMEASURED
     assert v.stays(row(0.02, 0.01, 0.04, 0.02), 0.05, lower_is_worse=False).verdict == v.HELD
+
+
+def test_a_baseline_that_may_not_have_fallen_is_not_halved():
+    uncertain = row(0.05, 0, 0.06, baseline=0.13)
+    uncertain["difference_low"], uncertain["difference_high"] = -0.3, 0.1
+    assert v.falls_to_share(uncertain).verdict == v.UNDECIDED

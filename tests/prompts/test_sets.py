@@ -233,3 +233,19 @@ def test_sets_with_the_same_content_are_noticed():
     check_distinct({"one": one, "two": PromptSet.from_texts(["a", "c"])})
     with pytest.raises(PromptError, match="'one' and 'two' are the same 2 prompts"):
         check_distinct({"one": one, "two": PromptSet.from_texts(["b", "A "])})
+
+
+def test_a_contrast_with_one_group_on_both_sides_is_split():
+    sides = {"positive": ["g", "h", "k"], "negative": ["g", "i", "j"]}
+    contrast = ContrastSet(
+        "c",
+        *(
+            PromptSet.from_texts([f"{name} {g}" for g in groups], name=name, groups=groups)
+            for name, groups in sides.items()
+        ),
+    )
+    for seed in range(4):
+        first, second = contrast.split(0.5, seed=seed)
+        groups = [set(part.positive.groups) | set(part.negative.groups) for part in (first, second)]
+        assert not groups[0] & groups[1]
+        assert groups[0] | groups[1] == {"g", "h", "i", "j", "k"}
