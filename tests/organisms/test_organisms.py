@@ -157,6 +157,7 @@ def test_training_runs_end_to_end_and_is_reproducible(tmp_path):
         base_examples=60,
         base_steps=3,
         polish_steps=2,
+        warning_steps=2,
         tuning_examples=60,
         instruct_steps=2,
         planted_steps=2,
