@@ -16,6 +16,7 @@ from ..evaluation.assembly import labels_of
 from ..evaluation.table import typed
 from ..intervention import BASELINE, Intervention
 from ..models.fingerprint import fingerprint
+from ..models.protocol import Model
 from ..prompts.chat import Template
 from .lm_eval_model import lm_class
 
@@ -24,7 +25,7 @@ WHOLE_TASK = "all"
 
 
 def lm(
-    model: Any,
+    model: Model,
     intervention: Intervention = BASELINE,
     *,
     batch_size: int = 64,
@@ -43,7 +44,7 @@ def lm(
 
 
 def lm_eval_results(
-    model: Any,
+    model: Model,
     tasks: str | Mapping[str, Any] | Sequence[Any],
     interventions: Sequence[Intervention] = (),
     *,

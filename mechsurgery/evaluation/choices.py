@@ -10,11 +10,12 @@ from jaxtyping import Float
 
 from ..errors import PromptError
 from ..models import capture
+from ..models.protocol import Model
 from ..prompts import Prompt
 
 
 def choice_scores(
-    model: Any,
+    model: Model,
     ids: Sequence[Sequence[int]],
     letters: Sequence[Sequence[Sequence[int]]],
     *,

@@ -16,7 +16,8 @@ from ..errors import InputError, PromptError, listed
 from ..grading.grade import Grade
 from ..grading.refusal import REFUSAL_GRADES
 from ..intervention import BASELINE, Intervention, with_controls
-from ..models import sites
+from ..models import sites, tokens
+from ..models.protocol import Model
 from ..prompts import ContrastSet, PromptSet, check_no_overlap
 from ..prompts.chat import as_template, rendered_example
 from .assembly import assemble
@@ -30,11 +31,11 @@ Grades = Sequence[Grade] | Mapping[str, Sequence[Grade]]
 
 
 def evaluate(
-    model: Any,
+    model: Model,
     prompts: PromptSet | Mapping[str, PromptSet],
     interventions: Sequence[Intervention] = (),
     *,
-    grades: Grades = REFUSAL_GRADES,
+    grades: Grades | None = None,
     controls: int = 0,
     kl_on: Sequence[str] = (),
     discovery: ContrastSet | None = None,
@@ -45,24 +46,25 @@ def evaluate(
     """Responses of the unmodified model and under every intervention, graded, in one table.
 
     `prompts` is one prompt set or {name: prompt set}; a set whose prompts have choices is answered by letter, any other
-    in words. `grades` decide on every response, the same for all sets or {set name: grades}. Every intervention that
-    has matched random controls gets `controls` of them. On the sets in `kl_on`, the KL divergence of next-token
-    distributions from the unmodified model is measured on its responses. Pass the `discovery` contrast to have prompts
-    that stand in it refused. `generation` says how responses are made.
+    in words. `grades` decide on every response (default: refusal by several word lists, and quality), the same for all
+    sets or {set name: grades}. Every intervention that has matched random controls gets `controls` of them. On the sets
+    in `kl_on`, the KL divergence of next-token distributions from the unmodified model is measured on its responses.
+    Pass the `discovery` contrast to have prompts that stand in it refused. `generation` says how responses are made.
 
     With a `folder`, what is measured is kept there as it goes: an interrupted run, called again, continues with nothing
     lost and nothing measured twice, and gives the table of an undisturbed one. A run that is interrupted or fails
     leaves the model as it was. Raises `InputError`, `PromptError`, `SiteError` or `MismatchError` before anything runs.
     """
+    tokenizer = tokens.tokenizer_of(model)
     sets = {prompts.name: prompts} if isinstance(prompts, PromptSet) else dict(prompts)
     settings = generation or Generation()
     runs = [BASELINE, *with_controls(_flat(interventions), controls)]
-    deciding = _grades_of(sets, grades)
+    deciding = _grades_of(sets, REFUSAL_GRADES if grades is None else grades)
     _check(model, sets, discovery, runs, kl_on)
     facts = {"model": str(model.cfg.model_name), "fingerprint": sites.fingerprint(model)}
     tasks, shards = tasks_of(model, sets, settings, kl_on), Shards(folder)
     measure(model, tasks, runs, settings, shards, fingerprint=facts["fingerprint"], progress=progress)
-    table = assemble(model.tokenizer, sets, tasks, runs, deciding, settings, shards.of(facts["fingerprint"]), facts)
+    table = assemble(tokenizer, sets, tasks, runs, deciding, settings, shards.of(facts["fingerprint"]), facts)
     results = Results(table, _manifest(model, sets, runs, deciding, settings, facts))
     if folder is not None:
         results.save(folder)
@@ -92,7 +94,7 @@ def _grades_of(sets: Mapping[str, PromptSet], grades: Grades) -> dict[str, Seque
 
 
 def _check(
-    model: Any,
+    model: Model,
     sets: Mapping[str, PromptSet],
     discovery: ContrastSet | None,
     runs: Sequence[Intervention],
@@ -130,7 +132,7 @@ def _check(
 
 
 def _manifest(
-    model: Any,
+    model: Model,
     sets: Mapping[str, PromptSet],
     runs: Sequence[Intervention],
     grades: Mapping[str, Sequence[Grade]],

@@ -24,6 +24,7 @@ from ..intervention import Intervention, row_hooks
 from ..models import generate as generation_loop
 from ..models import tokens
 from ..models.divergence import divergence
+from ..models.protocol import Model
 from ..prompts import Prompt, PromptSet
 from ..prompts.chat import Template, encode
 from .choices import choice_scores, choice_tokens
@@ -103,7 +104,7 @@ class Job:
     runs: tuple[Intervention, ...]
 
 
-def tasks_of(model: Any, sets: Mapping[str, PromptSet], settings: Generation, kl_on: Sequence[str]) -> list[Task]:
+def tasks_of(model: Model, sets: Mapping[str, PromptSet], settings: Generation, kl_on: Sequence[str]) -> list[Task]:
     """Every task: prompts with choices are answered by letter, all others in words."""
     tasks: list[Task] = []
     stops = list(tokens.stop_ids(model))
@@ -156,7 +157,7 @@ def by_weights(runs: Sequence[Intervention]) -> list[list[Intervention]]:
 
 
 def perform(
-    model: Any, job: Job, settings: Generation, *, off: Off, responses: Sequence[Sequence[int]] | None = None
+    model: Model, job: Job, settings: Generation, *, off: Off, responses: Sequence[Sequence[int]] | None = None
 ) -> list[pd.DataFrame]:
     """Measure a job: the rows of each of its interventions, in the order of the task's prompts.
 
@@ -191,7 +192,7 @@ def perform(
     return [rows.iloc[start : start + n].reset_index(drop=True) for start in range(0, len(rows), n)]
 
 
-def _generate(model: Any, job: Job, settings: Generation, hooks: Callable[[list[int]], Any]) -> pd.DataFrame:
+def _generate(model: Model, job: Job, settings: Generation, hooks: Callable[[list[int]], Any]) -> pd.DataFrame:
     task, times = job.task, len(job.runs)
     opening = task.facts["opening"]
     first = torch.full((len(task.ids) * times,), float("nan"))
@@ -225,7 +226,7 @@ def rows_to_hooks(runs: Sequence[Intervention], n: int) -> Callable[[list[int]],
 
 
 def measure(
-    model: Any,
+    model: Model,
     tasks: Sequence[Task],
     runs: Sequence[Intervention],
     settings: Generation,

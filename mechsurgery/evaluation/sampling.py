@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 
@@ -11,6 +10,7 @@ from ..errors import InputError, PromptError
 from ..grading.grade import Grade
 from ..models import tokens
 from ..models.generate import generate
+from ..models.protocol import Model
 from ..prompts import CompletionPairs, Prompt, PromptSet, encode
 from ..prompts.chat import response_text, turn_tokens
 from .jobs import Generation
@@ -28,7 +28,7 @@ class SampledPairs:
 
 
 def sample_pairs(
-    model: Any,
+    model: Model,
     prompts: PromptSet,
     grade: Grade,
     *,

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from ..artifacts import load_json, save_json
 from ..errors import InputError, LoadError
+from ..models.protocol import Model
 from ..prompts import Prompt
 
 VERSION = "judge-answers-1"
@@ -46,7 +47,7 @@ def request_of(prompt: Prompt) -> str:
 class LocalJudge:
     """Any model loaded with `load_model`, answering greedily by its chat template."""
 
-    model: Any
+    model: Model
     max_new_tokens: int = 256
     max_rows: int = 16
 

@@ -23,6 +23,7 @@ from torch import Tensor
 from ..deltas import WeightDelta
 from ..errors import InputError, MismatchError
 from ..models import sites
+from ..models.protocol import Model
 from .changes import Change, HookFn, digest, merged
 from .weights import check_delta, shifted_weights
 
@@ -147,7 +148,7 @@ class Intervention:
         """What stands for the state of the weights: None where they stay as they are."""
         return None if self.delta is None or not self.strength else (self.delta.digest, self.strength)
 
-    def check(self, model: Any) -> None:
+    def check(self, model: Model) -> None:
         """Raise `SiteError` or `MismatchError` where this intervention does not fit the model."""
         sites.check_sites(model, [edit.site for edit in self.edits])
         for edit in self.edits:
@@ -224,7 +225,7 @@ def _merged_hooks(distinct: list[tuple[Intervention | None, float]], index: Tens
 
 
 @contextmanager
-def applied(model: Any, intervention: Intervention) -> Iterator[Any]:
+def applied(model: Model, intervention: Intervention) -> Iterator[Any]:
     """Run the body with an intervention on the model; afterwards, also after an exception, everything is as before.
 
     >>> with applied(model, ablate(circuit)):  # doctest: +SKIP

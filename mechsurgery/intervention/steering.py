@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -11,6 +9,7 @@ from torch import Tensor
 from ..directions import Direction
 from ..errors import InputError
 from ..models import sites
+from ..models.protocol import Model
 from .changes import Affine, Project
 from .intervention import Edit, Intervention
 
@@ -38,7 +37,7 @@ def steer(direction: Direction, length: float = 1.0, *, name: str | None = None)
     )
 
 
-def project_out(model: Any, vector: Float[Tensor, " d_model"], *, name: str = "directional ablation") -> Intervention:
+def project_out(model: Model, vector: Float[Tensor, " d_model"], *, name: str = "directional ablation") -> Intervention:
     """Take the component along one direction out of everything that is written into the residual stream.
 
     "Refusal in Language Models Is Mediated by a Single Direction" (2406.11717), equation 4: x − r̂ r̂ᵀx at the embedding

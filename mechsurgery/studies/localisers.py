@@ -16,6 +16,7 @@ from ..attribution import contrast_statistics, mean_difference_direction, recove
 from ..evaluation import Generation, Results, evaluate, pool_controls
 from ..evaluation.verdicts import cell
 from ..intervention import ablate
+from ..models.protocol import Model
 from ..prompts import ContrastSet, PromptSet
 from ..units import Circuit, Sign, UnitScores
 
@@ -43,7 +44,7 @@ class Localisers:
 
 
 def localisers(
-    model: Any,
+    model: Model,
     discovery: ContrastSet,
     prompts: PromptSet | Mapping[str, PromptSet],
     *,

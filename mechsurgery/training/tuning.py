@@ -24,7 +24,7 @@ from ..artifacts import load_tensors, provenance, save_tensors
 from ..deltas import WeightDelta
 from ..errors import InputError
 from ..models import sites, tokens
-from ..models.protocol import Model
+from ..models.protocol import Model, hooked
 from ..prompts import CompletionPairs, Examples
 from ..units import Circuit
 from .losses import divergence_from, dpo_loss, loss_of
@@ -106,7 +106,7 @@ def finetune(
     """
     recipe, safeguards = recipe or Recipe(), safeguards or Safeguards()
     rows = [[*p, *c] for p, c in zip(data.prompts, data.bad if isinstance(data, CompletionPairs) else data.completions)]
-    tokens.check_lengths(rows, model.cfg.n_ctx)
+    tokens.check_lengths(rows, hooked(model).cfg.n_ctx)
     info = {
         "fingerprint": sites.fingerprint(model),
         "dtype": str(next(iter(model.parameters())).dtype).removeprefix("torch."),
