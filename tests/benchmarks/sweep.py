@@ -112,7 +112,7 @@ def main() -> None:
     from transformers import AutoModelForCausalLM
 
     from mechsurgery import evaluate, load_model
-    from mechsurgery.evaluation import sweep
+    from mechsurgery.evaluation import Generation
     from mechsurgery.prompts.chat import encode
 
     with tempfile.TemporaryDirectory() as name:
@@ -123,23 +123,25 @@ def main() -> None:
         asked = prompts(options.prompts)
         ids = encode(model.tokenizer, asked)
         circuit, *methods = interventions(model)
-        runs = sweep(methods, STRENGTHS)
-        evaluate(model, asked.take(2), runs[:1], max_new_tokens=2)
+        runs = [run for method in methods for run in method.at(STRENGTHS)]
+        settings = Generation(max_new_tokens=options.new, max_rows=options.max_rows)
+        evaluate(model, asked.take(2), runs[:1], grades=(), generation=Generation(max_new_tokens=2))
         start = time.perf_counter()
-        results = evaluate(model, asked, runs, max_new_tokens=options.new, max_rows=options.max_rows, panel=())
+        results = evaluate(model, asked, runs, grades=(), generation=settings)
         ours = time.perf_counter() - start
         rows = len(ids) * (len(runs) + 1)
-        assert (results.table["n_tokens"] == options.new).all()
+        made = results.table[results.table["metric"] == "tokens"]
+        assert (made["tokens"].map(len) == options.new).all()
         plain = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, options.dtype)).eval()
         plain = plain.to(options.device)
         plain.generation_config.eos_token_id = None
         own = batched(plain, ids, len(runs) + 1, options.new, options.max_rows)
         start = time.perf_counter()
         layer = len(circuit.widths) // 2
-        vector = -methods[1].edits[0].change.offset
+        vector = -methods[1].edits[0].change.offset  # the naive loop subtracts it
         texts = naive(plain, ids, circuit, vector, layer, options.naive, options.new)
         slow = (time.perf_counter() - start) / options.naive * rows
-        table = results.table.set_index(["prompt_id", "intervention", "strength"])["tokens"]
+        table = made.set_index(["prompt_id", "intervention", "strength"])["tokens"]
         order = [(p.id, run.name, s) for p in asked for run in methods for s in STRENGTHS][: options.naive]
         equal = sum(list(table[key]) == text for key, text in zip(order, texts))
         print(f"rows: {rows} of {options.new} tokens ({options.device}, {options.dtype})")
