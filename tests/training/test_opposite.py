@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_tuning import circuit_of, examples
+from support.examples import circuit_of, examples
 
 from mechsurgery.delta_parts import Dense, LowRank
 from mechsurgery.deltas import WeightDelta
