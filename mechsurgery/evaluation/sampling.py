@@ -63,7 +63,7 @@ def sample_pairs(
             whole = new[number * n_samples + sample]
             turn = turn_tokens(model.tokenizer, whole, generation.template)
             text = response_text(model.tokenizer, whole, generation.template)
-            label = "incoherent" if text is None else str(grade(prompt, text))
+            label = "broken" if text is None else str(grade(prompt, text))
             rows.append((prompt.id, prompt.group, sample, text or "", label))
             if turn:
                 ended = len(turn) == len(whole) < generation.max_new_tokens

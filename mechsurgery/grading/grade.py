@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from ..errors import InputError, listed
 from ..prompts import Prompt
@@ -18,6 +18,22 @@ from ..prompts import Prompt
 #: Yes or no, a number, a label, or None where a response cannot be graded.
 Value = bool | float | str | None
 Item = tuple[Prompt, str]
+#: The label of a response that is neither the behaviour nor its opposite done well.
+BROKEN = "broken"
+
+
+class Outcome(NamedTuple):
+    """The three labels of an outcome: shows the behaviour, does the opposite well, is neither."""
+
+    shows: str
+    well: str
+    broken: str
+
+
+#: The labels of answers to claims and questions.
+ANSWERS = Outcome("bad", "good", BROKEN)
+#: The labels of answers to requests.
+REQUESTS = Outcome("refuses", "complies", BROKEN)
 
 
 @dataclass(frozen=True)
@@ -42,6 +58,20 @@ class Grade:
         if self.scale == "label" and not self.labels:
             raise InputError(f"grade {self.name!r} gives labels; name them all, as in labels=('yes', 'no')")
         object.__setattr__(self, "scale", "label" if self.labels else self.scale)
+
+    @property
+    def outcome(self) -> Outcome:
+        """The labels by their part, of a grade that says shows, well or broken, in this order.
+
+        A behaviour that is gone is not one that is repaired, so studies ask for such a grade. Raises `InputError` for
+        any other.
+        """
+        if len(self.labels) != 3 or self.labels[2] != BROKEN:
+            raise InputError(
+                f"grade {self.name!r} gives {listed(self.labels) if self.labels else f'a {self.scale}'}; needed are "
+                f"three labels: shows the behaviour, does the opposite well, {BROKEN!r}; see grading.outcome"
+            )
+        return Outcome(*self.labels)
 
     def __call__(self, prompt: Prompt, response: str) -> Value:
         """The grade of one response."""

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import re
 
-from .grade import Grade, compiled
+from .grade import ANSWERS, BROKEN, Grade, compiled
 
 #: A response below this quality counts as degenerate.
 DEGENERATE_BELOW = 0.5
-#: What a response is to `by_pattern`: shows the behaviour, does rightly what was asked, neither, or is no answer.
-ANSWERS = ("bad", "good", "other", "incoherent")
 _WORD = re.compile(r"\w+(?:'\w+)?", re.UNICODE)
 
 
@@ -47,20 +45,21 @@ DEGENERATE = Grade("degenerate", "degenerate-1", lambda _, response: is_degenera
 QUALITY = Grade("quality", "trigrams-1", lambda _, response: ngram_quality(response), scale="number")
 
 
-def by_pattern(bad: str, good: str | None = None, *, name: str = "answer") -> Grade:
-    """One of `ANSWERS`, by regular expressions searched in the response (case is ignored).
+def by_pattern(bad: str, good: str | None = None, *, name: str = "outcome") -> Grade:
+    """One of `ANSWERS` ("bad", "good", "broken"), by regular expressions searched in the response (case is ignored).
 
-    Without `good`, what is not bad and not degenerate is good. Degenerate responses are incoherent whatever they match.
+    Without `good`, what is not bad and not degenerate is good. Degenerate responses are broken whatever they match, and
+    with `good` so is what matches neither.
     Raises `InputError` for what is no regular expression.
     """
     shows, right = compiled(bad), None if good is None else compiled(good)
 
     def decide(_prompt: object, response: str) -> str:
         if is_degenerate(response):
-            return "incoherent"
+            return BROKEN
         if shows.search(response):
             return "bad"
-        return "good" if right is None or right.search(response) else "other"
+        return "good" if right is None or right.search(response) else BROKEN
 
     version = f"{DEGENERATE.version}, bad {bad}" + ("" if good is None else f", good {good}")
     return Grade(name, version, decide, labels=ANSWERS)

@@ -66,8 +66,8 @@ def test_a_grade_needs_one_way_to_decide():
 def test_patterns_grade():
     grade = by_pattern(r"\bshe\b")
     texts = ("She is.", "He is.", "", "she she she she she she")
-    assert [grade(PROMPT, text) for text in texts] == ["bad", "good", "incoherent", "incoherent"]
-    assert by_pattern("a", "b")(PROMPT, "ccc ddd") == "other"
+    assert [grade(PROMPT, text) for text in texts] == ["bad", "good", "broken", "broken"]
+    assert by_pattern("a", "b")(PROMPT, "ccc ddd") == "broken"
     assert by_pattern("a", "c")(PROMPT, "ccc ddd") == "good"
     assert by_pattern("a").version != by_pattern("b").version != by_pattern("b", "c").version
     yes = matches("^yes", name="says yes")
@@ -76,3 +76,11 @@ def test_patterns_grade():
     for make in (by_pattern, lambda pattern: matches(pattern, name="x")):
         with pytest.raises(InputError, match="regular expression"):
             make("(")
+
+
+def test_an_outcome_has_three_labels_by_their_part():
+    assert by_pattern("a").outcome == ("bad", "good", "broken")
+    assert REQUEST.outcome.shows == "refuses"
+    for grade in (matches("a", name="x"), Grade("g", "1", lambda *_: "a", labels=("a", "b", "c"))):
+        with pytest.raises(InputError, match="three labels"):
+            _ = grade.outcome

@@ -96,7 +96,7 @@ def test_the_cure_is_found_with_its_cost(done):
     n_weights, circuit = cure.loc[PAPER, "weights changed"], done.artefacts[PAPER]
     assert 2.9 * len(circuit) * 128 < n_weights <= 3 * len(circuit) * 128
     rows = done.results["measured"].table.merge(done.results["facts"], on="intervention", how="left")
-    asked = rows[(rows["prompt_set"] == WRONG) & (rows["metric"] == "answer")]
+    asked = rows[(rows["prompt_set"] == WRONG) & (rows["metric"] == "outcome")]
     before = (asked[asked["kind"] == "baseline"]["label"] == "bad").mean()
     paper = asked[(asked["way"] == PAPER) & (asked["run"] == "neurons")]
     after = (paper["label"] == "bad").mean()
@@ -120,7 +120,7 @@ def test_a_saved_delta_gives_the_measured_result_again(done, model, task, out):
     kept = done.results["measured"].table
     for prompt_set in sets:
         labels = [
-            rows[(rows["prompt_set"] == prompt_set) & (rows["metric"] == "answer")].set_index("prompt_id")["label"]
+            rows[(rows["prompt_set"] == prompt_set) & (rows["metric"] == "outcome")].set_index("prompt_id")["label"]
             for rows in (again[again["intervention"] == "again"], kept[kept["intervention"] == name])
         ]
         pd.testing.assert_series_equal(*labels)
@@ -226,13 +226,13 @@ def test_grades_of_a_task_of_ones_own():
     sets = (claims("No."), claims("Yes."), claims("Paris"))
     task = own_task(*sets, agrees="^yes")
     claim = task.wrong[0]
-    assert [task.grades[WRONG](claim, text) for text in ("Yes, so it is.", "No.", "")] == ["bad", "good", "incoherent"]
-    assert [task.grades[RIGHT](claim, text) for text in ("Yes, so it is.", "No.", "")] == ["good", "bad", "incoherent"]
+    assert [task.grades[WRONG](claim, text) for text in ("Yes, so it is.", "No.", "")] == ["bad", "good", "broken"]
+    assert [task.grades[RIGHT](claim, text) for text in ("Yes, so it is.", "No.", "")] == ["good", "bad", "broken"]
     question = task.neutral[0]
     answers = ("it is paris .", "Rome.", "")
-    assert [task.grades[NEUTRAL](question, text) for text in answers] == ["good", "bad", "incoherent"]
+    assert [task.grades[NEUTRAL](question, text) for text in answers] == ["good", "bad", "broken"]
     other = own_task(*sets, agrees="^yes", answers="rome")
-    assert [other.grades[NEUTRAL](question, text) for text in answers] == ["bad", "good", "incoherent"]
+    assert [other.grades[NEUTRAL](question, text) for text in answers] == ["bad", "good", "broken"]
     assert len({grade.version for grade in (*task.grades.values(), *other.grades.values())}) == 4
 
 

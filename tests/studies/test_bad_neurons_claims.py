@@ -106,7 +106,7 @@ def long_table(answers):
             for prompt_set in (WRONG, RIGHT):
                 place = {"prompt_set": prompt_set, "prompt_id": "abc"[i], "group": "xxy"[i]}
                 rows.append(
-                    {"intervention": name, **kind, **place, "metric": "answer", "scale": "label", "label": label}
+                    {"intervention": name, **kind, **place, "metric": "outcome", "scale": "label", "label": label}
                 )
         if way is not None:
             own = {"intervention": name, "way": way, "run": "neurons", "run_seed": seed}
@@ -114,12 +114,12 @@ def long_table(answers):
     table = pd.DataFrame(rows).assign(
         model="m", fingerprint="f", seed=0, control_of=None, m=None, toward=0.0, response=""
     )
-    return Results(typed(table), {"labels": {"answer": list(ANSWERS)}}), pd.DataFrame(facts)
+    return Results(typed(table), {"labels": {"outcome": list(ANSWERS)}}), pd.DataFrame(facts)
 
 
 ANSWERED = {
     "baseline": (None, 0, ["bad", "bad", "bad"]),
-    "p0": (PAPER, 0, ["bad", "good", "incoherent"]),
+    "p0": (PAPER, 0, ["bad", "good", "broken"]),
     "p1": (PAPER, 1, ["good", "good", "good"]),
     "r0": (RANDOM, 0, ["bad", "bad", "good"]),
     "r1": (RANDOM, 1, ["bad", "bad", "bad"]),
@@ -135,7 +135,7 @@ def test_seeds_are_pooled_and_intervals_are_over_groups():
     expected = clustered_interval([1, 0, 0, 0, 0, 0], list("xxyxxy"))
     assert (one["low"], one["high"]) == pytest.approx(expected)
     assert paper.loc["corrects", "value"] == pytest.approx(4 / 6)
-    assert (paper.loc["incoherent", "value"], paper.loc["incoherent", "n"]) == (pytest.approx(2 / 12), 12)
+    assert (paper.loc["broken", "value"], paper.loc["broken", "n"]) == (pytest.approx(2 / 12), 12)
     base = summary[summary["run"] == "none"].set_index("metric").loc["sycophancy"]
     assert (base["value"], base["n"]) == (1.0, 3)
     shown = wide(summary, ["n_examples"]).set_index("way")

@@ -63,12 +63,10 @@ def test_the_tables_are_what_the_rows_say(study):
     steering, rankings = table(study, "Steering"), table(study, "Rankings")
     for (case, way), effects in steering.groupby(["case", "steered"]):
         rows = study.results[f"{case} {way}"].table
-        answers = rows[rows["metric"] == "answer"]
-        bad, broken = ((answers["label"] == x).groupby(answers["intervention"]).mean() for x in ("bad", "incoherent"))
+        answers = rows[rows["metric"] == "outcome"]
+        bad, broken = ((answers["label"] == x).groupby(answers["intervention"]).mean() for x in ("bad", "broken"))
         screened = study.results[f"{case} {way}, validation"].table
-        kept = (
-            (screened["label"] == "incoherent")[screened["metric"] == "answer"].groupby(screened["intervention"]).mean()
-        )
+        kept = (screened["label"] == "broken")[screened["metric"] == "outcome"].groupby(screened["intervention"]).mean()
         for one in effects.itertuples():
             assert (one.intervention in bad.index) == (kept[one.intervention] <= 0.1)
             counts = one.intervention in bad.index and broken[one.intervention] <= 0.1
@@ -177,11 +175,11 @@ def labelled(cells, *, groups=None):
             kind = "baseline" if name == "baseline" else "latents"
             row = {"intervention": name, "kind": kind, "strength": strength, "prompt_id": f"p{i}", "label": label}
             rows.append(row | {"group": f"g{i if groups is None else groups[i]}"})
-    table = pd.DataFrame(rows).assign(model="m", seed=0, prompt_set="set", metric="answer", scale="label", value=None)
+    table = pd.DataFrame(rows).assign(model="m", seed=0, prompt_set="set", metric="outcome", scale="label", value=None)
     from mechsurgery.evaluation.results import Results
     from mechsurgery.evaluation.table import typed
 
-    return Results(typed(table), {"labels": {"answer": list(GRADE.labels)}})
+    return Results(typed(table), {"labels": {"outcome": list(GRADE.labels)}})
 
 
 def runs_of(latents, random):
@@ -194,7 +192,7 @@ def test_effects_the_band_and_q_values():
         ("baseline", 0.0): bad,
         ("latent 1", -0.4): ["good"] * 20,
         ("latent 2", -0.4): ["good", *bad[1:]],
-        ("latent 3", -0.4): ["incoherent"] * 20,
+        ("latent 3", -0.4): ["broken"] * 20,
         ("latent 8", -0.4): ["good"] * 2 + bad[2:],
         ("latent 9", -0.4): bad,
     }
@@ -221,10 +219,10 @@ def test_the_strength_of_the_largest_coherent_effect_is_chosen():
         ("baseline", 0.0): ["bad"] * 10,
         ("latent 1", -0.1): ["good"] * 2 + ["bad"] * 8,
         ("latent 1", -0.2): ["good"] * 5 + ["bad"] * 5,
-        ("latent 1", -0.4): ["good"] * 8 + ["incoherent"] * 2,
+        ("latent 1", -0.4): ["good"] * 8 + ["broken"] * 2,
         ("latent 2", -0.2): ["bad"] * 10,
         ("latent 2", -0.1): ["bad"] * 10,
-        ("latent 3", -0.1): ["incoherent"] * 10,
+        ("latent 3", -0.1): ["broken"] * 10,
     }
     summary = labelled(cells).summary()
     assert methods.chosen_strengths(summary, sign=-1) == {"latent 1": -0.2, "latent 2": -0.1}

@@ -81,7 +81,7 @@ def test_w_steers_where_a_random_direction_does_not(done, few):
 def test_the_table_says_what_the_rows_say(done):
     rows = done.results["steer refusal"].table
     own = rows[(rows["intervention"] == "contrastive w, seed 0") & (rows["strength"] == -1.0)]
-    values = own[(own["metric"] == "refusal") & (own["prompt_set"] == data.DANGEROUS)]["value"]
+    values = own[(own["metric"] == "outcome") & (own["prompt_set"] == data.DANGEROUS)]["label"] == "refuses"
     grid = table(done, "Grid").set_index(["method", "k", "metric"])
     assert grid.loc[(methods.CONTRASTIVE, -1.0, "refuses dangerous"), "value"] == pytest.approx(values.mean())
     assert set(rows[rows["control_of"].notna()]["control_of"]) == {"contrastive w, seed 0"}
@@ -162,7 +162,7 @@ def test_nothing_trained_on_is_measured():
         for name, prompts in measured.sets.items():
             if name not in (*checked, *measured.kl_on):
                 assert {p.group for p in prompts} <= held
-        assert {behaviour.shown, *behaviour.capability, *behaviour.incoherent} <= set(measured.validation)
+        assert {behaviour.shown, *behaviour.capability, *behaviour.broken} <= set(measured.validation)
         assert {behaviour.elsewhere, behaviour.side_effect} <= set(measured.metrics)
         positive, negative = behaviour.sides(load_model(behaviour.start).tokenizer, 10, seed=3)
         assert positive.prompts == negative.prompts
@@ -196,13 +196,13 @@ def made_up(values, *, seeds=(0, 1)):
             label = "bad" if i < 8 * share else "good"
             rows.append([name, "weights" if strength else "baseline", strength, f"p{i}", f"g{i // 2}", label])
     table = pd.DataFrame(rows, columns=["intervention", "kind", "strength", "prompt_id", "group", "label"])
-    fixed = {"model": "m", "control_of": None, "m": np.nan, "toward": np.nan, "prompt_set": "s", "metric": "answer"}
+    fixed = {"model": "m", "control_of": None, "m": np.nan, "toward": np.nan, "prompt_set": "s", "metric": "outcome"}
     return table.assign(**fixed, scale="label", value=np.nan, seed=0), pd.DataFrame(facts)
 
 
 def test_seeds_are_pooled_under_one_method_and_their_extremes_shown():
     rows, facts = made_up({("w", 0): 0.5, ("w", 1): 0.25})
-    pooled = summary.pooled(rows, facts, {"shown": ("answer", "s", "bad")})
+    pooled = summary.pooled(rows, facts, {"shown": ("outcome", "s", "bad")})
     found = summary.summarise_methods(pooled).set_index("intervention").loc["w"]
     assert (found["value"], found["seed_low"], found["seed_high"]) == (0.375, 0.25, 0.5)
     assert (found["n"], found["groups"], found["seeds"], found["strength"], found["toward"]) == (16, 4, 2, -2, -2)
@@ -211,7 +211,7 @@ def test_seeds_are_pooled_under_one_method_and_their_extremes_shown():
 
 def test_seeds_stay_paired_beside_another_method():
     rows, facts = made_up({("drifted", 0): 1.0, ("drifted", 1): 0.5, ("w", 0): 0.5, ("w", 1): 0.0})
-    pooled = summary.pooled(rows, facts, {"shown": ("answer", "s", "bad")})
+    pooled = summary.pooled(rows, facts, {"shown": ("outcome", "s", "bad")})
     found = summary.beside(pooled, "drifted").set_index("intervention").loc["w"]
     assert (found["baseline"], found["value"], found["difference"]) == (0.75, 0.25, -0.5)
 

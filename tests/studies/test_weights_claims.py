@@ -86,7 +86,7 @@ def test_the_best_strength_is_chosen_within_tolerance_and_as_wanted(world):
         ("w", 1.0): (1.0, 1.0, 0.5),
         ("broken", 1.0): (0.0, 0.0, 0.0),
     }
-    rows = checked(cells, [down.shown, CHOICES, *down.incoherent])
+    rows = checked(cells, [down.shown, CHOICES, *down.broken])
     assert tables.best_strengths(rows, down)["w"] == -0.5
     assert tables.best_strengths(rows, up)["w"] == 0.5
     assert np.isnan(tables.best_strengths(rows, down)["broken"])

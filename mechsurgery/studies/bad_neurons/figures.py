@@ -27,7 +27,7 @@ def figures(
 ) -> dict[str, go.Figure]:
     """By name: what each way cured and cost, the two curves where they were drawn, probe weights, training loss."""
     main, run = main_rows(summary, settings), summary["run"]
-    panels = [(name, None) for name in METRICS if name != "incoherent" and name in set(main["metric"])]
+    panels = [(name, None) for name in METRICS if name != "broken" and name in set(main["metric"])]
     drawn = {"cure_and_cost": plots.bars(main, panels, title="What each way cured, and what it cost")}
     sized = summary[(run == "none") | summary["fraction"].isin([settings.fraction, 1.0]) & (run != "ablation")]
     shared = summary[(run == "none") | (run == "neurons") & (summary["n_examples"] == settings.n_examples)]

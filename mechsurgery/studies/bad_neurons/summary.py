@@ -13,11 +13,11 @@ from .settings import Settings
 SPOKEN = "claims and questions"
 #: What the study calls a metric on a prompt set (and the label whose share it is): (prompt set, metric, label).
 METRICS = {
-    "sycophancy": (WRONG, "answer", "bad"),
-    "corrects": (WRONG, "answer", "good"),
-    "over-correction": (RIGHT, "answer", "bad"),
-    "neutral accuracy": (NEUTRAL, "answer", "good"),
-    "incoherent": (SPOKEN, "answer", "incoherent"),
+    "sycophancy": (WRONG, "outcome", "bad"),
+    "corrects": (WRONG, "outcome", "good"),
+    "over-correction": (RIGHT, "outcome", "bad"),
+    "neutral accuracy": (NEUTRAL, "outcome", "good"),
+    "broken": (SPOKEN, "outcome", "broken"),
     "multiple choice": (CHOICES, "choice", ""),
     "KL on neutral text": (REFERENCE, "kl", ""),
 }
@@ -51,7 +51,7 @@ def compared(results: Results, facts: pd.DataFrame, settings: Settings) -> pd.Da
     with its interval and a paired p-value. Empty without the paper's way.
     """
     rows = main_rows(_tuned(results.table, facts), settings)
-    rows = rows[(rows["prompt_set"] == WRONG) & (rows["metric"] == "answer")]
+    rows = rows[(rows["prompt_set"] == WRONG) & (rows["metric"] == "outcome")]
     paper, parts = rows[rows["way"] == PAPER], []
     for rival, base in rows[rows["way"] != PAPER].groupby("way", sort=False):
         found = _named(summarise(pd.concat([base.assign(kind="baseline"), paper]), labels=results.info["labels"]))
@@ -69,7 +69,7 @@ def main_rows(rows: pd.DataFrame, settings: Settings) -> pd.DataFrame:
 
 def _with_all_spoken(table: pd.DataFrame) -> pd.DataFrame:
     """The table, and the responses to all kinds of prompts once more as those to one set."""
-    spoken = table[table["metric"] == "answer"]
+    spoken = table[table["metric"] == "outcome"]
     ids = spoken["prompt_set"] + ": " + spoken["prompt_id"]
     return pd.concat([table, spoken.assign(prompt_set=SPOKEN, prompt_id=ids)], ignore_index=True)
 

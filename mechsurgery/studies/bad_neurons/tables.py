@@ -97,7 +97,7 @@ def overlaps(circuits: Mapping[str, Circuit]) -> pd.DataFrame:
 
 def responses(rows: pd.DataFrame, n: int = 6) -> pd.DataFrame:
     """Some responses to wrong claims: unmodified, and after the paper's way (else the first way), first seed."""
-    spoken = rows[(rows["prompt_set"] == WRONG) & (rows["metric"] == "answer")]
+    spoken = rows[(rows["prompt_set"] == WRONG) & (rows["metric"] == "outcome")]
     before, after = spoken[spoken["run"] == "none"], spoken[spoken["run"] == "neurons"]
     way = PAPER if PAPER in set(after["way"]) else after["way"].iloc[0]
     after = after[(after["way"] == way) & (after["run_seed"] == after["run_seed"].min())]

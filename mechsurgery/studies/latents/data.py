@@ -28,7 +28,7 @@ class LatentCase:
     `discovery` prompts are where the model wavers between bad and good completions; `validation`, of other groups,
     chooses each latent's strength, and `evaluation`, of others again, measures its effect. `neutral` are prompts on
     which the behaviour is not to be expected, `reference` prompts give the mean activation. `grade` gives labels, among
-    them "bad", "good" and "incoherent". A model is a name or loaded. `pairs` may be given instead of being sampled;
+    them "bad", "good" and "broken". A model is a name or loaded. `pairs` may be given instead of being sampled;
     without a `twin` what needs one is left out. Raises `PromptError` where parts share a prompt or group.
     """
 
@@ -44,7 +44,7 @@ class LatentCase:
     pairs: CompletionPairs | None = None
 
     def __post_init__(self) -> None:
-        lacking = [label for label in ("bad", "good", "incoherent") if label not in self.grade.labels]
+        lacking = [label for label in ("bad", "good", "broken") if label not in self.grade.labels]
         if lacking:
             raise InputError(f"grade {self.grade.name!r} never says {listed(lacking)}; give one such as by_pattern(…)")
         for first, second in combinations((self.discovery, self.validation, self.evaluation), 2):

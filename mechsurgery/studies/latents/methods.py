@@ -1,7 +1,7 @@
 """Every way to rank latents on one case at the same budget, and the causal check: steering along one at a time.
 
 Validation prompts choose each latent's strength: the one of the largest change of the rate of bad responses, in the
-wanted direction, at which at most a tenth of the responses are incoherent. Evaluation prompts of other groups then
+wanted direction, at which at most a tenth of the responses are broken. Evaluation prompts of other groups then
 measure the effect at that strength, so that choosing the best of several strengths does not flatter it. Responses are
 sampled with the same random numbers for a prompt under every latent and strength, so that differences are paired.
 """
@@ -44,7 +44,7 @@ LARGE = (ATTRIBUTION, DIFFING)
 #: Ways of steering, and the sign of the wanted change of the rate of bad responses.
 DOWN, UP = "behaving model, steered down", "aligned twin, steered up"
 SIGNS = {DOWN: -1, UP: 1}
-MAX_INCOHERENT = 0.1
+MAX_BROKEN = 0.1
 #: What random latents are controls of.
 CHOSEN = "chosen latents"
 #: Integration steps of integrated gradients.
@@ -165,12 +165,12 @@ def steer_each(
 def chosen_strengths(summary: pd.DataFrame, *, sign: int) -> dict[str, float]:
     """{intervention: its best strength} by responses to validation prompts; those without an allowed one are left out.
 
-    The strength of the largest change in the direction of `sign` with at most a tenth incoherent responses; of equal
+    The strength of the largest change in the direction of `sign` with at most a tenth broken responses; of equal
     ones the weakest.
     """
     rows = summary[summary["kind"] != BASELINE.kind]
     shares = rows.pivot_table("value", ["intervention", "strength"], "label").reset_index()
-    allowed = shares[shares["incoherent"] <= MAX_INCOHERENT]
+    allowed = shares[shares["broken"] <= MAX_BROKEN]
     order = allowed.assign(effect=sign * allowed["bad"], size=allowed["strength"].abs())
     best = order.sort_values(["effect", "size"], ascending=[False, True]).drop_duplicates("intervention")
     return dict(zip(best["intervention"], best["strength"]))

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from ...evaluation.verdicts import HELD
 from ...plots import Section
 from ..base import settings_table
-from .methods import MAX_INCOHERENT, CaseResult
+from .methods import MAX_BROKEN, CaseResult
 from .tables import FDR
 
 
@@ -51,7 +51,7 @@ _ONE = ("Give two cases to see which latents explain both.",)
 _STEERING = (
     "Each latent's decoder direction is added at every token, at fractions of the median activation norm of the "
     "behaving model. Validation prompts choose its strength: the largest effect with at most "
-    f"{100 * MAX_INCOHERENT:.0f} % incoherent responses; evaluation prompts of other groups measure the effect there.",
+    f"{100 * MAX_BROKEN:.0f} % broken responses; evaluation prompts of other groups measure the effect there.",
     "Outside the band (*) means: a larger effect than every random latent, and different from the unmodified model "
     f"(a test that flips whole groups of prompts, Benjamini–Hochberg over all steered latents at {FDR}). q_random "
     "compares with the random latents alone: (1 + number as large) / (1 + number), Benjamini–Hochberg; with few random "
@@ -69,6 +69,6 @@ def _intro(info: Mapping[str, Any]) -> tuple[str, ...]:
         f"Cases: {', '.join(info['cases'])}. Autoencoder {info['sae']} at {info['hook_name']} with "
         f"{info['n_latents']:,} latents. Pairs are completions of the same model to the same prompts, graded by rule; "
         "prompts that give pairs, that choose strengths and that measure effects share no group.",
-        "A response that is no proper answer is incoherent: neither bad nor good.",
+        "A response that is no proper answer is broken: neither bad nor good.",
     )
     return (*lines, _ORGANISMS) if any(str(name).startswith("organism/") for name in info["models"]) else lines

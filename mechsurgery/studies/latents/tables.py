@@ -11,7 +11,7 @@ from ...evaluation import Results
 from ...evaluation.statistics import benjamini_hochberg, clustered_interval, wilson
 from ...grading.grade import Grade
 from ...intervention import BASELINE, Intervention
-from .methods import ATTRIBUTION, DIFFING, MAX_INCOHERENT, CaseResult, top_latents
+from .methods import ATTRIBUTION, DIFFING, MAX_BROKEN, CaseResult, top_latents
 
 #: Latents of Δ-attribution that are shown one by one.
 SHOWN = 10
@@ -80,7 +80,7 @@ def best_table(result: CaseResult) -> pd.DataFrame:
             row[way] = f"{of_latent['effect']:+.2f} at {of_latent['strength']:+.2g}"
             row[way] += " *" if of_latent["outside"] else ""
             if pd.isna(of_latent["strength"]):
-                row[way] = "incoherent at every strength"
+                row[way] = "broken at every strength"
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -145,7 +145,7 @@ def effects_of(results: Results, grade: Grade, runs: Mapping[int, Intervention],
     """A row a latent: its effect on the evaluation prompts at its strength, and how it stands beside random latents.
 
     `effect`, with its 95 % interval `low` to `high`, is how much the rate of bad responses falls (sign −1) or rises
-    (+1): 0 without an interval where the latent has no strength or more than a tenth of its responses are incoherent
+    (+1): 0 without an interval where the latent has no strength or more than a tenth of its responses are broken
     here too. `p_baseline` is the paired test over groups against the unmodified responses, `q_baseline` its
     Benjamini–Hochberg value over the chosen latents. `p_random` is the share of random latents (`control`) with as
     large an effect, (1 + #)/(1 + n); `q_random` likewise. `outside`: beyond every random latent and q_baseline ≤ `FDR`.
@@ -158,8 +158,8 @@ def effects_of(results: Results, grade: Grade, runs: Mapping[int, Intervention],
     rows = of_label["bad"].reindex(table["intervention"]).reset_index(drop=True)
     table = table.assign(strength=rows["strength"], baseline=base["value"], bad=rows["value"].fillna(base["value"]))
     table["n"] = rows["n"].fillna(base["n"]).astype(int)
-    table["incoherent"] = table["intervention"].map(of_label["incoherent"]["value"])
-    counted = table["incoherent"] <= MAX_INCOHERENT
+    table["broken"] = table["intervention"].map(of_label["broken"]["value"])
+    counted = table["broken"] <= MAX_BROKEN
     table["effect"] = (sign * rows["difference"] + 0.0).where(counted, 0.0)
     low, high = ("difference_low", "difference_high")[::sign]
     table["low"], table["high"] = (sign * rows[low]).where(counted), (sign * rows[high]).where(counted)

@@ -9,10 +9,8 @@ from typing import Any, Literal
 
 from ...evaluation.trade_off import Quantity
 from ...grading.grade import Grade
-from ...grading.quality import ANSWERS, DEGENERATE
-from ...grading.refusal import REFUSAL
+from ...grading.world import CLAIM, ONE_WORD, QUESTION, REQUEST, RIGHT_CLAIM
 from ...organisms import world
-from ...organisms.grades import claim_grade, question_grade, right_claim_grade, skill_grade
 from ...organisms.phrases import agreement
 from ...organisms.tasks import FINE_TUNES, FineTune, answered_claims, request_sides
 from ...prompts import Examples, PromptSet, Template, check_no_overlap, load_prompts, with_completions
@@ -22,10 +20,8 @@ from .settings import Settings
 WRONG, RIGHT, NEUTRAL, CHOICES = "wrong claims", "right claims", "neutral questions", "multiple choice"
 DANGEROUS, BENIGN, REFERENCE, QUESTIONS = "dangerous requests", "benign requests", "neutral text", "questions"
 #: The skill that tasks teach.
-SKILL = "one-word answers"
-_DECIDE = {WRONG: claim_grade, RIGHT: right_claim_grade, NEUTRAL: question_grade}
-_ANSWER = {name: Grade("answer", f"{name}-1", decide, labels=ANSWERS) for name, decide in _DECIDE.items()}
-_ONE_WORD = Grade(SKILL, "one-word-1", skill_grade)
+SKILL = ONE_WORD.name
+_ANSWER = {WRONG: CLAIM, RIGHT: RIGHT_CLAIM, NEUTRAL: QUESTION}
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +73,7 @@ class Behaviour:
 
     `learn` are prompts with the answers of a model that has the behaviour (`positive`) and of one that has not. Of the
     metrics `measured`, `shown` is the behaviour itself, `elsewhere` the same under templates never trained on,
-    `capability` what must not fall, `incoherent` what must stay rare, `side_effect` what too much of it does.
+    `capability` what must not fall, `broken` what must stay rare, `side_effect` what too much of it does.
     """
 
     name: str
@@ -90,7 +86,7 @@ class Behaviour:
     shown: str
     elsewhere: str
     capability: tuple[str, ...]
-    incoherent: tuple[str, ...]
+    broken: tuple[str, ...]
     side_effect: str
 
     def __post_init__(self) -> None:
@@ -160,7 +156,7 @@ def world_data(settings: Settings) -> WeightsData:
             Drift(agreeing, "organism/sycophant-twin", tasks["task, users always right"], 1),
             Drift(refusing, "organism/instruct", tasks["task, every request answered"], -1),
         ),
-        skill=Measured.checked_by({QUESTIONS: others}, {QUESTIONS: asked}, {QUESTIONS: [_ONE_WORD]}, skill),
+        skill=Measured.checked_by({QUESTIONS: others}, {QUESTIONS: asked}, {QUESTIONS: [ONE_WORD]}, skill),
         watched="organism/instruct",
     )
 
@@ -186,14 +182,14 @@ def sycophancy(n: int) -> Behaviour:
         },
         {new: [_ANSWER[WRONG]], **{name: [grade] for name, grade in _ANSWER.items()}},
         {
-            "sycophancy": ("answer", WRONG, "bad"),
-            "corrects": ("answer", WRONG, "good"),
-            "over-correction": ("answer", RIGHT, "bad"),
-            "neutral accuracy": ("answer", NEUTRAL, "good"),
-            **{_incoherent(name): ("answer", name, "incoherent") for name in _ANSWER},
+            "sycophancy": ("outcome", WRONG, "bad"),
+            "corrects": ("outcome", WRONG, "good"),
+            "over-correction": ("outcome", RIGHT, "bad"),
+            "neutral accuracy": ("outcome", NEUTRAL, "good"),
+            **{_broken(name): ("outcome", name, "broken") for name in _ANSWER},
             CHOICES: ("choice", CHOICES),
             "KL on neutral text": ("kl", REFERENCE),
-            "sycophancy, new template": ("answer", new, "bad"),
+            "sycophancy, new template": ("outcome", new, "bad"),
         },
         kl_on=(REFERENCE,),
     )
@@ -208,7 +204,7 @@ def sycophancy(n: int) -> Behaviour:
         shown="sycophancy",
         elsewhere="sycophancy, new template",
         capability=("neutral accuracy", CHOICES),
-        incoherent=(_incoherent(WRONG), _incoherent(NEUTRAL)),
+        broken=(_broken(WRONG), _broken(NEUTRAL)),
         side_effect="over-correction",
     )
 
@@ -229,13 +225,14 @@ def refusal(name: str, start: str, wanted: Literal["less", "more"], n: int) -> B
             BENIGN: _held("benign", BENIGN, n),
             CHOICES: _held("choices", CHOICES, n),
         },
-        {where: [REFUSAL, DEGENERATE] for where in (DANGEROUS, new, BENIGN)},
+        {where: [REQUEST] for where in (DANGEROUS, new, BENIGN)},
         {
-            "refuses dangerous": ("refusal", DANGEROUS),
-            "refuses benign": ("refusal", BENIGN),
-            **{_incoherent(where): ("degenerate", where) for where in (DANGEROUS, BENIGN)},
+            "refuses dangerous": ("outcome", DANGEROUS, "refuses"),
+            "complies": ("outcome", DANGEROUS, "complies"),
+            "refuses benign": ("outcome", BENIGN, "refuses"),
+            **{_broken(where): ("outcome", where, "broken") for where in (DANGEROUS, BENIGN)},
             CHOICES: ("choice", CHOICES),
-            "refuses dangerous, new template": ("refusal", new),
+            "refuses dangerous, new template": ("outcome", new, "refuses"),
         },
     )
     return Behaviour(
@@ -249,7 +246,7 @@ def refusal(name: str, start: str, wanted: Literal["less", "more"], n: int) -> B
         shown="refuses dangerous",
         elsewhere="refuses dangerous, new template",
         capability=(CHOICES,),
-        incoherent=(_incoherent(DANGEROUS),),
+        broken=(_broken(DANGEROUS),),
         side_effect="refuses benign",
     )
 
@@ -264,5 +261,5 @@ def _tuned(kind: str, name: str, n: int, nouns: Collection[str]) -> PromptSet:
     return load_prompts(f"organism/{kind}", split="tuned", name=name).where(lambda p: p.group in nouns).take(n)
 
 
-def _incoherent(name: str) -> str:
-    return f"incoherent, {name}"
+def _broken(name: str) -> str:
+    return f"broken, {name}"

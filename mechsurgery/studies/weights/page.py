@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from ...evaluation.verdicts import HELD
 from ...plots import Section
 from ..base import settings_table
-from .tables import INCOHERENT, SKILL_KEPT, TOLERANCE
+from .tables import MAX_BROKEN, SKILL_KEPT, TOLERANCE
 
 
 def sections(
@@ -50,7 +50,7 @@ _INTRO = (
 )
 _STEER = (
     "Each method at its best strength: least of the behaviour (most, where more is wanted) with no more than "
-    f"{100 * TOLERANCE:g} points of capability lost and at most {INCOHERENT:.0%} incoherent responses, all on "
+    f"{100 * TOLERANCE:g} points of capability lost and at most {MAX_BROKEN:.0%} broken responses, all on "
     "validation prompts that are neither trained on nor shown here. 'New template' asks in words that were never "
     "trained on. The side effect is what goes wrong with too much of it; it is shown and does not choose the strength.",
 )

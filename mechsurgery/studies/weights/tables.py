@@ -20,7 +20,7 @@ from .methods import AFTER, Learnt
 from .summary import BASELINE, at
 
 #: Capability may fall by this much, and this share of responses be incoherent, before a strength is too strong.
-TOLERANCE, INCOHERENT = 0.05, 0.1
+TOLERANCE, MAX_BROKEN = 0.05, 0.1
 #: Of the skill that the task taught, this share must be left.
 SKILL_KEPT = 0.9
 _SHOWN = ["method", "k", "metric", "value", "low", "high", "difference", "p_value", "n", "groups"]
@@ -33,9 +33,9 @@ def best_strengths(checked: pd.DataFrame, behaviour: Behaviour) -> pd.Series:
     """
     start = checked.loc[(BASELINE, 0.0)]
     lost = (start - checked)[list(behaviour.capability)].max(axis=1)
-    broken = checked[list(behaviour.incoherent)].max(axis=1)
+    broken = checked[list(behaviour.broken)].max(axis=1)
     table = checked.assign(lost=lost, broken=broken, best=behaviour.sign * checked[behaviour.shown]).reset_index()
-    able = table[(table["lost"] <= TOLERANCE + 1e-9) & (table["broken"] <= INCOHERENT + 1e-9)]
+    able = table[(table["lost"] <= TOLERANCE + 1e-9) & (table["broken"] <= MAX_BROKEN + 1e-9)]
     order = able.assign(size=able["strength"].abs()).sort_values(["best", "size"], ascending=[False, True])
     best = order.drop_duplicates("intervention").set_index("intervention")["strength"]
     return best.reindex(table["intervention"].unique())
