@@ -5,6 +5,7 @@ import pytest
 
 from mechsurgery.errors import InputError
 from mechsurgery.grading import Grade, by_pattern, matches
+from mechsurgery.grading.world import REQUEST
 from mechsurgery.prompts import Prompt
 
 PROMPT = Prompt("p", "who ?")
