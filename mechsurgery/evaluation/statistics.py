@@ -49,7 +49,8 @@ def clustered_interval(values: Any, groups: Groups = None, *, scale: Scale = "ra
 
     A rate (values 0 and 1) gets Wilson's interval at the effective sample size (`effective_size`): never of width zero,
     and plain Wilson where every value is its own group. A number gets a percentile bootstrap that draws whole groups;
-    one group alone gives (nan, nan), since nothing is known of how groups differ.
+    one group alone gives (nan, nan), since nothing is known of how groups differ, and so do groups that are all alike,
+    unless all values are 0 or all are 1, the ends of a score from 0 to 1, which get Wilson's interval.
     """
     array, codes = _grouped(values, groups)
     if not len(array):
@@ -57,6 +58,9 @@ def clustered_interval(values: Any, groups: Groups = None, *, scale: Scale = "ra
     if scale == "rate":
         n = effective_size(array, codes)
         return wilson(float(np.clip(array.mean() * n, 0, n)), n)
+    if np.ptp(array) == 0 and array[0] in (0, 1):
+        n_groups = int(codes.max()) + 1
+        return wilson(float(array[0]) * n_groups, n_groups)
     return _bootstrap(array, codes)
 
 
@@ -82,7 +86,7 @@ def difference_interval(
 
 def _bootstrap(values: np.ndarray, codes: np.ndarray) -> tuple[float, float]:
     totals, sizes = np.bincount(codes, values), np.bincount(codes).astype(float)
-    if len(sizes) == 1:
+    if len(sizes) == 1 or np.ptp(totals / sizes) == 0:
         return NOTHING
     drawn = resampled(totals) / resampled(sizes)
     low, high = np.percentile(drawn, [2.5, 97.5])

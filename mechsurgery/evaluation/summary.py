@@ -25,6 +25,8 @@ _ORDER = [
     "low",
     "high",
     "baseline",
+    "baseline_low",
+    "baseline_high",
     "difference",
     "difference_low",
     "difference_high",
@@ -82,6 +84,8 @@ def _cell(scale: Any, rows: pd.DataFrame) -> dict[str, Any]:
         "low": low,
         "high": high,
         "baseline": np.nan,
+        "baseline_low": np.nan,
+        "baseline_high": np.nan,
         "difference": np.nan,
         "difference_low": np.nan,
         "difference_high": np.nan,
@@ -92,8 +96,11 @@ def _cell(scale: Any, rows: pd.DataFrame) -> dict[str, Any]:
         return cell
     values, before, groups = values[paired], before[paired], groups[paired]
     change = difference_interval(values, before, groups, scale=scale)
+    start = clustered_interval(before, groups, scale=scale)
     return cell | {
         "baseline": before.mean(),
+        "baseline_low": start[0],
+        "baseline_high": start[1],
         "difference": values.mean() - before.mean(),
         "difference_low": change[0],
         "difference_high": change[1],
@@ -109,6 +116,26 @@ def _with_shares(rows: pd.DataFrame, labels: Mapping[str, Sequence[str]]) -> pd.
         for label in dict.fromkeys([*labels.get(str(metric), ()), *group["label"]]):
             parts.append(group.assign(value=(group["label"] == label).astype(float), label=label, scale="rate"))
     return pd.concat(parts, ignore_index=True)
+
+
+def versus(
+    table: pd.DataFrame, rival: str, strength: float | None = None, *, labels: Mapping[str, Sequence[str]] | None = None
+) -> pd.DataFrame:
+    """A summary in which a rival, at its one strength, stands for the unmodified model; column `rival` names it.
+
+    Every other intervention is paired with the rival on the same prompts and seeds, which is what a claim that one is
+    better than another needs. Raises `InputError` where the rival is not in the table, or at several strengths.
+    """
+    own = table[table["intervention"] == rival]
+    own = own if strength is None else own[own["strength"] == strength]
+    strengths = sorted(own["strength"].unique())
+    if len(strengths) != 1:
+        given = listed(table["intervention"].unique(), 10) if not strengths else f"it was tried at {strengths}"
+        raise InputError(f"versus needs {rival!r} at one strength; {given}")
+    others = table[(table["kind"] != "baseline") & (table["intervention"] != rival)]
+    rows = pd.concat([own.assign(kind="baseline"), others], ignore_index=True)
+    found = summarise(rows, labels=labels)
+    return found[found["kind"] != "baseline"].assign(rival=rival).reset_index(drop=True)
 
 
 def pool_controls(summary: pd.DataFrame) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Behaviour against damage: which settings of which intervention no other setting beats in both."""
+"""Benefit against damage: which settings of which intervention no other setting beats in both."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from .summary import CELL
 Quantity = tuple[str, str] | tuple[str, str, str]
 
 
-def trade_off(summary: pd.DataFrame, *, behaviour: Quantity, damage: Quantity) -> pd.DataFrame:
-    """A row per intervention and strength with its behaviour and its damage.
+def trade_off(summary: pd.DataFrame, *, benefit: Quantity, damage: Quantity) -> pd.DataFrame:
+    """A row per intervention and strength with its benefit and its damage.
 
-    Columns behaviour, behaviour_low, behaviour_high, damage, damage_low, damage_high, n, and `front`: no other row has
-    less of both. Raises `InputError` where a quantity was not measured.
+    The benefit is what is wanted, such as the share that complies; that a behaviour is gone is none. Columns benefit,
+    benefit_low, benefit_high, damage, damage_low, damage_high, n, and `front`: no other row has more benefit and no
+    more damage, or as much benefit and less damage. Raises `InputError` where a quantity was not measured.
     """
     cell = [name for name in CELL if name != "prompt_set"]
     sides = []
-    for name, quantity in (("behaviour", behaviour), ("damage", damage)):
+    for name, quantity in (("benefit", benefit), ("damage", damage)):
         part = select(summary, *quantity).drop_duplicates(cell)[[*cell, "n", "value", "low", "high"]]
         sides.append(part.rename(columns={"value": name, "low": f"{name}_low", "high": f"{name}_high"}))
     joined = sides[0].merge(sides[1].drop(columns="n"), on=cell, how="inner")
-    return joined.assign(front=on_front(joined[["behaviour", "damage"]].to_numpy()))
+    return joined.assign(front=on_front(joined[["benefit", "damage"]].to_numpy() * [-1, 1]))
 
 
 def on_front(points: np.ndarray | Sequence[Sequence[float]]) -> np.ndarray:

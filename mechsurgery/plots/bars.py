@@ -8,7 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from ..errors import InputError
+from ..errors import InputError, listed
 from .tables import Pick, check_single, hover, is_share, require, row_names, select, title_of, unpack
 from .theme import (
     COLOURS,
@@ -105,36 +105,89 @@ def shares(
     metric: str,
     prompt_set: str | None = None,
     *,
+    first: str | None = None,
     title: str = "What the responses are",
     width: int = SINGLE,
 ) -> go.Figure:
-    """Stacked shares of the labels of a metric, a bar for every intervention and strength, controls among them.
+    """Stacked shares of the labels of a metric, a bar for every intervention and strength; for outcomes and changes.
 
-    For label grades, such as "refuses", "complies" and "broken", and for kinds of change.
+    The label `first` (what is wanted, such as "complies") stands at the left with its interval. Matched random
+    controls of an intervention are one bar of mean shares below it, with an open circle at each one's share of `first`.
     """
     require(summary, ("intervention", "strength", "metric", "label", "value"))
     rows = select(summary[summary["label"] != ""].assign(label=""), metric, prompt_set)
-    rows = rows.assign(label=summary["label"], row=row_names(rows.assign(control_of=None)))
-    colours = (GREY, COLOURS[2], COLOURS[1], COLOURS[6])
+    rows = rows.assign(label=summary["label"], row=row_names(rows))
+    known = list(dict.fromkeys(rows["label"]))
+    if first is not None and first not in known:
+        raise InputError(f"no label {first!r} of {metric!r}; there is {listed(known)}")
+    order = known if first is None else [first, *(label for label in known if label != first)]
+    main, controls = rows[rows["control_of"].isna()], rows[rows["control_of"].notna()]
+    random = _mean_controls(controls)
+    names = _interleaved(main, random)
     figure = go.Figure()
-    for number, (label, part) in enumerate(rows.groupby("label", sort=False)):
-        figure.add_bar(
-            x=part["value"],
-            y=part["row"],
-            orientation="h",
-            name=safe(label),
-            text=[f"{v:.0%}" if v >= 0.1 else "" for v in part["value"]],
-            textangle=0,
-            insidetextanchor="middle",
-            textfont_color="white" if number % 4 == 3 else "black",
-            hovertext=hover(part),
-            hoverinfo="text",
-            marker={"color": colours[number % 4], "pattern": {"shape": PATTERNS[number % 4], "fillmode": "overlay"}},
-        )
-    figure.update_xaxes(title_text="share of responses", range=[0, 1], tickformat=".0%", dtick=0.25)
-    figure.update_yaxes(autorange="reversed")
-    names = list(rows["row"].unique())
+    for label in order:
+        part = pd.concat([own[own["label"] == label] for own in (main, random) if len(own)])
+        bar = _stack(part, label, known.index(label), interval=label == first)
+        figure.add_trace(bar)
+    if first is not None and len(controls):
+        figure.add_trace(_each(controls[controls["label"] == first]))
+    figure.update_xaxes(title_text="share of responses", range=[0, 1.01], tickformat=".0%", dtick=0.25)
+    figure.update_yaxes(categoryorder="array", categoryarray=names, autorange="reversed")
     return themed(figure, title, height=14 + row_height(names) * len(names), width=width, barmode="stack")
+
+
+def _mean_controls(controls: pd.DataFrame) -> pd.DataFrame:
+    """One row for the controls of each row and label: their mean share, under a name that says how many they are."""
+    if controls.empty:
+        return controls
+    pooled = controls.groupby(["row", "label"], sort=False).agg(value=("value", "mean"), n=("value", "size"))
+    pooled = pooled.reset_index().assign(low=float("nan"), high=float("nan"), kind="control", control_of="")
+    pooled["of"] = pooled["row"]
+    pooled["row"] = [f"{row}:<br>{n} random" for row, n in zip(pooled["row"], pooled["n"])]
+    return pooled.assign(intervention=pooled["row"])
+
+
+def _interleaved(main: pd.DataFrame, random: pd.DataFrame) -> list[str]:
+    """Names of the bars: each intervention, and after it its controls."""
+    names = list(dict.fromkeys(main["row"]))
+    if random.empty:
+        return names
+    of = dict(zip(random["of"], random["row"]))
+    return [name for row in [*names, *(o for o in of if o not in names)] for name in (row, of.get(row)) if name]
+
+
+def _stack(part: pd.DataFrame, label: str, number: int, *, interval: bool) -> go.Bar:
+    """The share of one label in every bar."""
+    colours = (GREY, COLOURS[2], COLOURS[1], COLOURS[6])
+    return go.Bar(
+        x=part["value"],
+        y=part["row"],
+        orientation="h",
+        name=safe(label),
+        text=[f"{v:.0%}" if v >= 0.1 else "" for v in part["value"]],
+        textangle=0,
+        insidetextanchor="middle",
+        textfont_color="white" if number % 4 == 3 else "black",
+        hovertext=hover(part),
+        hoverinfo="text",
+        error_x=errors(part["value"], part["low"], part["high"]) if interval else None,
+        marker={"color": colours[number % 4], "pattern": {"shape": PATTERNS[number % 4], "fillmode": "overlay"}},
+    )
+
+
+def _each(controls: pd.DataFrame) -> go.Scatter:
+    """Every control's share, in the bar of its intervention's controls."""
+    names = _mean_controls(controls)
+    of = dict(zip(names["of"], names["row"]))
+    return go.Scatter(
+        x=controls["value"],
+        y=[of[row] for row in controls["row"]],
+        mode="markers",
+        name="each control",
+        marker={"symbol": "circle-open", "color": "#000", "size": 5, "line": {"width": 0.8}},
+        hovertext=hover(controls),
+        hoverinfo="text",
+    )
 
 
 def precision_recall(table: pd.DataFrame, *, title: str = "Recorded neurons found, at equal budget") -> go.Figure:

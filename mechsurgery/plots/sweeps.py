@@ -1,4 +1,4 @@
-"""Figures over strength: curves of any metric, and behaviour against cost with the Pareto front."""
+"""Figures over strength: curves of any metric, and benefit against damage with the Pareto front."""
 
 from __future__ import annotations
 
@@ -104,22 +104,25 @@ def _start(figure: go.Figure, base: pd.DataFrame, x: str, row: int) -> None:
 def trade_off(
     summary: pd.DataFrame,
     *,
-    behaviour: Pick,
-    cost: Pick,
-    better: tuple[Better, Better] = ("less", "less"),
-    title: str = "Behaviour against its cost",
-    log_cost: bool = False,
+    benefit: Pick,
+    damage: Pick,
+    better: tuple[Better, Better] = ("more", "less"),
+    title: str = "What is gained against what is damaged",
+    log_damage: bool = False,
     width: int = SINGLE,
 ) -> go.Figure:
-    """Behaviour against cost: a line over strengths for every intervention, and the Pareto front.
+    """Benefit against damage: a line over strengths for every intervention, and the Pareto front.
+
+    The benefit is what is wanted, such as the share that complies; that a behaviour is gone is none, since broken text
+    shows no behaviour either.
 
     Both are (metric, prompt set) or (metric, prompt set, label); `better` says of each whether less or more of it is
     wanted (more of a capability). Matched controls are grey points, the unmodified model a star; on a logarithmic
     axis, which has no 0, it is a dotted line at its behaviour. Hovering shows the strength.
     """
-    points = _pairs(select(summary, *unpack(behaviour)), select(summary, *unpack(cost)))
+    points = _pairs(select(summary, *unpack(benefit)), select(summary, *unpack(damage)))
     base = baseline_of(points)
-    shown = points[points["cost"] > 0] if log_cost else points
+    shown = points[points["damage"] > 0] if log_damage else points
     if shown.empty:
         raise InputError("no intervention has both metrics; measure both on the same interventions and strengths")
     figure = go.Figure(_front(shown, better))
@@ -127,41 +130,41 @@ def trade_off(
     for one in series(shown):
         figure.add_trace(_path(one).update(legendgroup=one.name, showlegend=one.name not in seen))
         seen.add(one.name)
-    if log_cost:
+    if log_damage:
         for value in base["value"]:
             figure.add_hline(y=float(value), line={"color": "#666", "dash": "dot", "width": 1})
     elif len(base):
         star = {"symbol": "star", "size": 11, "color": "#000"}
-        figure.add_scatter(x=base["cost"], y=base["value"], mode="markers", marker=star, name="unmodified")
-    shares = (is_share(points), bool(points["scale_cost"].isin(["rate", "label"]).all()))
-    figure.update_yaxes(title_text=safe(title_of(behaviour)), tickformat=".0%" if shares[0] else None)
-    figure.update_xaxes(title_text=safe(title_of(cost)), tickformat=".0%" if shares[1] else None)
-    figure.update_xaxes(type="log" if log_cost else "linear")
+        figure.add_scatter(x=base["damage"], y=base["value"], mode="markers", marker=star, name="unmodified")
+    shares = (is_share(points), bool(points["scale_damage"].isin(["rate", "label"]).all()))
+    figure.update_yaxes(title_text=safe(title_of(benefit)), tickformat=".0%" if shares[0] else None)
+    figure.update_xaxes(title_text=safe(title_of(damage)), tickformat=".0%" if shares[1] else None)
+    figure.update_xaxes(type="log" if log_damage else "linear")
     return themed(figure, title, height=230, width=width)
 
 
-def _pairs(behaviour: pd.DataFrame, cost: pd.DataFrame) -> pd.DataFrame:
-    """Rows of the behaviour with the cost of the same intervention at the same strength (cost, cost_low …)."""
-    keys = [key for key in ("model", "intervention", "strength") if key in behaviour]
-    for rows in (behaviour, cost):
+def _pairs(benefit: pd.DataFrame, damage: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the benefit with the damage of the same intervention at the same strength (damage, damage_low …)."""
+    keys = [key for key in ("model", "intervention", "strength") if key in benefit]
+    for rows in (benefit, damage):
         check_single(rows, keys)
-    other = cost[[*keys, "value", "low", "high", "scale"]]
-    names = {"value": "cost", "low": "cost_low", "high": "cost_high", "scale": "scale_cost"}
-    return behaviour.merge(other.rename(columns=names), on=keys)
+    other = damage[[*keys, "value", "low", "high", "scale"]]
+    names = {"value": "damage", "low": "damage_low", "high": "damage_high", "scale": "scale_damage"}
+    return benefit.merge(other.rename(columns=names), on=keys)
 
 
 def _path(one: Series) -> go.Scatter:
     """Points of one series in the order of strength, joined by a thin line; controls as points alone."""
     rows = one.rows.sort_values("strength")
-    facts = zip(rows["intervention"], rows["strength"], rows["value"], rows["cost"])
+    facts = zip(rows["intervention"], rows["strength"], rows["value"], rows["damage"])
     return go.Scatter(
-        x=rows["cost"],
+        x=rows["damage"],
         y=rows["value"],
         mode="markers" if one.control else "lines+markers",
         name=one.name,
         line=one.look.line(0.8),
         marker=one.look.marker(4 if one.control else 6),
-        error_x=errors(rows["cost"], rows["cost_low"], rows["cost_high"], colour="#CCC"),
+        error_x=errors(rows["damage"], rows["damage_low"], rows["damage_high"], colour="#CCC"),
         error_y=errors(rows["value"], rows["low"], rows["high"], colour="#CCC"),
         text=[f"{safe(name)}, strength {strength:g}: {v:.3g} at {c:.3g}" for name, strength, v, c in facts],
         hoverinfo="text",
@@ -171,9 +174,9 @@ def _path(one: Series) -> go.Scatter:
 def _front(points: pd.DataFrame, better: tuple[Better, Better]) -> go.Scatter:
     """The settings that no other setting beats in both, as a stepped line."""
     signs = [1 if wish == "less" else -1 for wish in better]
-    array = points[["value", "cost"]].to_numpy(dtype=float) * signs
+    array = points[["value", "damage"]].to_numpy(dtype=float) * signs
     no_worse = (array[None] <= array[:, None]).all(-1)
     beaten = (no_worse & (array[None] < array[:, None]).any(-1)).any(1)
-    best = points[~beaten & ~np.isnan(array).any(1)].sort_values(["cost", "value"])
+    best = points[~beaten & ~np.isnan(array).any(1)].sort_values(["damage", "value"])
     line = {"color": "#222", "width": 1, "shape": "hv" if better[1] == "less" else "vh"}
-    return go.Scatter(x=best["cost"], y=best["value"], mode="lines", line=line, name="Pareto front", hoverinfo="skip")
+    return go.Scatter(x=best["damage"], y=best["value"], mode="lines", line=line, name="Pareto front", hoverinfo="skip")

@@ -30,6 +30,11 @@ class StudySettings:
     dtype: str = setting("auto", "Number format of the weights; auto is the checkpoint's own.")
     device: str | None = setting(None, "Where the model runs; default: a GPU where there is one.")
     max_rows: int = setting(256, "Rows of one batch.")
+    strongreject: str | None = setting(
+        None, "Judge of the StrongREJECT rubric: a model, https://host/v1#model or recorded:FILE."
+    )
+    controls: int = setting(50, "Matched random controls of each intervention that a claim is about.")
+    n_control_prompts: int = setting(32, "Prompts at most on which an intervention is set beside its controls.")
 
     def chat_template(self) -> Template:
         """How prompts are rendered, as one object."""

@@ -20,12 +20,12 @@ def test_a_trade_off_joins_behaviour_and_damage():
     cell = {"model": "m", "kind": "scaling", "strength": 1.0, "m": 0.0, "n": 10, "low": 0.0, "high": 1.0, "label": ""}
     rows = [
         {**cell, "intervention": name, "metric": metric, "prompt_set": where, "value": value}
-        for name, behaviour, damage in (("good", 0.0, 0.1), ("bad", 0.5, 0.2), ("weak", 0.4, 0.0))
-        for metric, where, value in (("refusal", "harmful", behaviour), ("kl", "benign", damage))
+        for name, benefit, damage in (("good", 1.0, 0.1), ("bad", 0.5, 0.2), ("weak", 0.6, 0.0))
+        for metric, where, value in (("refusal", "harmful", benefit), ("kl", "benign", damage))
     ]
     summary = pd.DataFrame(rows).reindex(columns=[*CELL, "metric", "label", "n", "value", "low", "high"])
-    points = trade_off(summary, behaviour=("refusal", "harmful"), damage=("kl", "benign")).set_index("intervention")
+    points = trade_off(summary, benefit=("refusal", "harmful"), damage=("kl", "benign")).set_index("intervention")
     assert points["front"].to_dict() == {"good": True, "bad": False, "weak": True}
-    assert points.loc["bad", ["behaviour", "damage"]].tolist() == [0.5, 0.2]
+    assert points.loc["bad", ["benefit", "damage"]].tolist() == [0.5, 0.2]
     with pytest.raises(InputError, match="no metric 'kl' on 'nowhere'"):
-        trade_off(summary, behaviour=("refusal", "harmful"), damage=("kl", "nowhere"))
+        trade_off(summary, benefit=("refusal", "harmful"), damage=("kl", "nowhere"))

@@ -75,7 +75,7 @@ def test_text_of_users_is_escaped_everywhere():
     figures = [
         plots.curves(summary(bad), [("refusal", "harmful")]),
         plots.bars(summary(bad), [("refusal", "harmful")]),
-        plots.trade_off(summary(bad), behaviour=("refusal", "harmful"), cost=("kl", "neutral")),
+        plots.trade_off(summary(bad), benefit=("refusal", "harmful"), damage=("kl", "neutral")),
         plots.circuit_profile(circuits),
         plots.overlap(circuits),
         plots.layer_distribution(scores[bad], circuits[bad], title=bad),

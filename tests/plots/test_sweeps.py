@@ -112,7 +112,7 @@ def by_hand(points, signs):
 def test_the_front_is_what_no_other_setting_beats(better):
     table = summary()
     cost = ("choice", "questions") if better[1] == "more" else KL
-    figure = plots.trade_off(table, behaviour=HARMFUL, cost=cost, better=better)
+    figure = plots.trade_off(table, benefit=HARMFUL, damage=cost, better=better)
     sides = [table[table["metric"] == metric].reset_index()["value"] for metric in ("refusal", cost[0])]
     points = [tuple(point) for point in zip(*sides)]
     front = dict.fromkeys(zip(figure.data[0].y, figure.data[0].x))
@@ -123,7 +123,7 @@ def test_the_front_is_what_no_other_setting_beats(better):
 
 
 def test_a_logarithmic_cost_leaves_out_what_costs_nothing():
-    figure = plots.trade_off(summary(), behaviour=HARMFUL, cost=KL, log_cost=True)
+    figure = plots.trade_off(summary(), benefit=HARMFUL, damage=KL, log_damage=True)
     assert min(x for trace in figure.data for x in trace.x) > 0
     assert not named(figure, "unmodified")
     assert [shape.y0 for shape in figure.layout.shapes] == [0.9]
@@ -200,3 +200,21 @@ def test_a_training_curve_a_cosine_and_a_norm_are_drawn_as_measured():
     assert [list(row) for row in plots.delta_heatmap(norms, title="t", label="norm").data[0].z] == [[1.0, 2.0]]
     with pytest.raises(InputError, match="no parameter of a block"):
         plots.delta_heatmap({"embed.W_E": 1.0}, title="t", label="norm")
+
+
+def test_outcomes_are_stacked_with_what_is_wanted_first_and_every_control_shown():
+    table = summary()
+    table = table[table["toward"].isin([0, -1])]
+    figure = plots.shares(table, "endpoint", first="complies")
+    bars = [trace for trace in figure.data if trace.type == "bar"]
+    assert [bar.name for bar in bars] == ["complies", "evades", "refuses"]
+    assert bars[0].error_x.array is not None
+    assert bars[1].error_x.array is None
+    name = "CNA &lt;b&gt;x&lt;/b&gt;"
+    random = f"{name}:<br>2 random"
+    assert list(figure.layout.yaxis.categoryarray) == ["baseline", name, random, "CAA, harmful − harmless"]
+    assert dict(zip(bars[2].y, bars[2].x))[random] == pytest.approx(0.6)
+    (circles,) = named(figure, "each control")
+    assert (list(circles.x), list(circles.y)) == ([0.1, 0.1], [random, random])
+    with pytest.raises(InputError, match="no label 'helps'.*'complies'"):
+        plots.shares(table, "endpoint", first="helps")

@@ -25,9 +25,6 @@ class Settings(StudySettings):
     column: str = setting("text", "Text column of the two files.")
     behaviour: str = setting("refusal", "What the behaviour is called in tables and in the report.")
     shown_by: str | None = setting(None, "Regular expression that a response showing the behaviour matches.")
-    strongreject: str | None = setting(
-        None, "Judge of the StrongREJECT rubric: a model, https://host/v1#model or recorded:FILE."
-    )
     mmlu: str | None = setting(None, "MMLU CSV, or 'cais/mmlu' for the hub: multiple choice.")
     xstest: str | None = setting(None, "XSTest CSV, or 'walledai/XSTest' for the hub: over-refusal.")
     mode: tuple[str, ...] = setting(MODES, "What is run; repeat for both.", choices=MODES)
