@@ -56,8 +56,11 @@ def not_measurable(why: str) -> Verdict:
 
 
 def given(condition: Verdict, what: str, verdict: Verdict) -> Verdict:
-    """A verdict that means something only where another is held; `what` says in words that the other is."""
-    if condition.verdict == HELD or verdict.verdict == UNMEASURED:
+    """A claim that something is kept, which says nothing where nothing happened: asked where another claim is held.
+
+    `what` says in words that the other is. What was lost is told anyway: a verdict that the claim did not hold stays.
+    """
+    if condition.verdict == HELD or verdict.verdict in (FAILED, UNMEASURED):
         return verdict
     return Verdict(f"asked only where {what}, which {_SAID[condition.verdict]}", UNMEASURED, verdict.rule)
 
@@ -171,10 +174,12 @@ def beyond_controls(
 
     Held where at most one control in twenty goes as far, p = (1 + as far)/(1 + controls) ≤ 0.05, and the value's
     interval lies beyond both the controls' mean and the unmodified model's value by the margin; it did not hold where
-    the interval lies short of that. Fewer than 19 controls cannot say.
+    the interval lies short of that, or where the typical control goes as far (p ≥ 0.5). Fewer than 19 controls cannot
+    say.
     """
     rule = (
-        f"beyond the controls' mean and the baseline by more than {_points(row, margin)}; p ≤ {ALPHA:g} among controls"
+        f"beyond the controls' mean and the baseline by more than {_points(row, margin)}, with p ≤ {ALPHA:g}; "
+        "not so where half of the controls go as far"
     )
     if len(controls) < LEAST_CONTROLS or any(map(pd.isna, controls)):
         why = "a control was not measured" if len(controls) >= LEAST_CONTROLS else f"at least {LEAST_CONTROLS} needed"
@@ -188,6 +193,8 @@ def beyond_controls(
     beyond = _below(-further[1], -further[0], -margin)
     spread = f"{_number(row, min(controls))} to {_number(row, max(controls))}"
     text = f"{change(row)}; {len(controls)} controls {spread}, mean {_number(row, mean)}, p = {p:.2g}"
+    if p >= 0.5:
+        return Verdict(text, FAILED, rule)
     return Verdict(text, UNDECIDED if beyond == HELD and p > ALPHA else beyond, rule)
 
 

@@ -1,4 +1,4 @@
-"""Which score finds the neurons that decide? Every rule at equal budget, ablated, beside matched random circuits.
+"""Which score finds the neurons that decide? Every rule at equal budget, ablated, some beside matched random circuits.
 
 On an organism with a recorded truth the table also has precision and recall; on any other model the effect of the
 ablation is the only evidence, and rank alone proves nothing.
@@ -13,8 +13,10 @@ from typing import Any
 import pandas as pd
 
 from ..attribution import contrast_statistics, mean_difference_direction, recovery, score
-from ..evaluation import Generation, Results, evaluate, pool_controls
-from ..evaluation.verdicts import cell
+from ..evaluation import Results, evaluate
+from ..evaluation.select import controls_of
+from ..evaluation.verdicts import cell, empirical_p
+from ..grading.grade import Grade
 from ..intervention import ablate
 from ..models.protocol import Model
 from ..prompts import ContrastSet, PromptSet
@@ -30,7 +32,8 @@ LOCALISERS: dict[str, tuple[str, Sign]] = {
     "difference × alignment": ("difference_alignment", "abs"),
 }
 PUBLISHED, TRUTH = "difference (published)", "recorded neurons"
-_SHOWN = ("refusal", "refusal_raw", "degenerate", "quality", "choice")
+#: What the set of prompts is called that controls answer too: some of those of the set named before.
+BESIDE = ", beside controls"
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,21 +49,25 @@ class Localisers:
 def localisers(
     model: Model,
     discovery: ContrastSet,
-    prompts: PromptSet | Mapping[str, PromptSet],
+    prompts: Mapping[str, PromptSet],
+    grade: Grade,
     *,
     names: Sequence[str] | None = None,
     truth: Circuit | None = None,
-    controls: int = 5,
-    generation: Generation | None = None,
+    controlled: Sequence[str] = (),
+    controls: int = 50,
+    n_control_prompts: int = 32,
     progress: bool = False,
+    options: Mapping[str, Any] | None = None,
     **budget: Any,
 ) -> Localisers:
     """Locate with every rule from one pass over `discovery`, ablate each circuit, and tabulate.
 
-    `budget` (`k` or `fraction` of all MLP neurons) is the same for all rules. The table has a row for each localiser
-    (and one for the recorded `truth` where given): precision and recall against the truth, what the evaluation gave
-    under ablation with 95 % intervals, and the same for `controls` random circuits with as many neurons in each layer
-    (mean and range over circuits).
+    `budget` (`k` or `fraction` of all MLP neurons) is the same for all rules. `grade` decides what responses are; it
+    has the three labels of an outcome. The table has a row for each localiser (and one for the recorded `truth` where
+    given). The circuits named in `controlled` are ablated once more on the first `n_control_prompts` of every set that
+    is answered in words, beside `controls` random circuits with as many neurons in each layer. `options` go to
+    `evaluate`.
     """
     statistics = contrast_statistics(model, discovery, progress=progress)
     direction = mean_difference_direction(model, discovery)
@@ -71,30 +78,51 @@ def localisers(
         circuits[name] = scores[name].top(**budget, by=by, name=name)
     if truth is not None:
         circuits[TRUTH] = truth.named(TRUTH)
-    results = evaluate(
-        model,
-        prompts,
-        [ablate(circuit) for circuit in circuits.values()],
-        controls=controls,
-        discovery=discovery,
-        generation=generation,
-        progress=progress,
-    )
-    return Localisers(scores, circuits, results, tabulate(results.summary(_SHOWN), circuits, truth))
+    how = {"grades": [grade], "discovery": discovery, "progress": progress, **(options or {})}
+    results = evaluate(model, prompts, [ablate(circuit) for circuit in circuits.values()], **how)
+    if controlled and controls:
+        runs = [ablate(circuits[name]) for name in controlled]
+        some = beside(prompts, n_control_prompts)
+        results = Results.concatenate([results, evaluate(model, some, runs, controls=controls, **how)])
+    return Localisers(scores, circuits, results, tabulate(results.summary(), grade, circuits, truth))
 
 
-def tabulate(summary: pd.DataFrame, circuits: Mapping[str, Circuit], truth: Circuit | None = None) -> pd.DataFrame:
-    """One row for each circuit: size, precision, recall, and each metric as `value [low, high]`, with its controls."""
-    pooled = pool_controls(summary)
+def beside(prompts: Mapping[str, PromptSet], n: int) -> dict[str, PromptSet]:
+    """At most `n` prompts of every set that is answered in words, spread over its groups, for controls."""
+    spoken = {name: one for name, one in prompts.items() if not any(prompt.choices for prompt in one)}
+    return {f"{name}{BESIDE}": one.take(n) for name, one in spoken.items()}
+
+
+def tabulate(
+    summary: pd.DataFrame, grade: Grade, circuits: Mapping[str, Circuit], truth: Circuit | None = None
+) -> pd.DataFrame:
+    """One row for each circuit: size, precision, recall, outcomes and multiple choice as `value [low, high]`.
+
+    For circuits with random controls also how much of these does well: mean, lowest and highest, and the share that
+    does as much as the circuit on the same prompts (p).
+    """
     rows = []
     for name in ["baseline", *circuits]:
         row: dict[str, Any] = {"ablated": name, "k": len(circuits[name]) if name in circuits else 0}
         if truth is not None:
             found = recovery(circuits[name], truth) if name in circuits else {}
             row |= {"precision": found.get("precision"), "recall": found.get("recall")}
-        itself = pooled[(pooled["intervention"] == name) & pooled["control_of"].isna()]
-        for label, part in (("", itself), (", random", pooled[pooled["control_of"] == name])):
-            for _, one in part.iterrows():
-                row[f"{one['prompt_set']}: {one['metric']}{label}"] = cell(one, n=False)
-        rows.append(row)
+        itself = summary[(summary["intervention"] == name) & summary["metric"].isin([grade.name, "choice"])]
+        for _, one in itself[~itself["prompt_set"].str.endswith(BESIDE)].iterrows():
+            row[f"{one['prompt_set']}: {one['label'] or 'right'}"] = cell(one, n=False)
+        rows.append(row | _beside_controls(itself, summary, name, grade.outcome.well))
     return pd.DataFrame(rows)
+
+
+def _beside_controls(itself: pd.DataFrame, summary: pd.DataFrame, name: str, well: str) -> dict[str, str]:
+    """{column: what a circuit's controls do on the prompts that both answered}."""
+    found = {}
+    for _, one in itself[(itself["label"] == well) & itself["prompt_set"].str.endswith(BESIDE)].iterrows():
+        same = (summary["metric"] == one["metric"]) & (summary["prompt_set"] == one["prompt_set"])
+        values = controls_of(summary[same & (summary["label"] == well)], name)["value"]
+        if len(values):
+            p = empirical_p(float(one["value"]), list(values), up=True)
+            spread = " to ".join(f"{100 * end:.0f}" for end in (values.min(), values.max()))
+            text = f"{100 * values.mean():.1f} % ({spread}), p = {p:.2g}"
+            found[f"{one['prompt_set'].removesuffix(BESIDE)}: {well}, {len(values)} random"] = text
+    return found

@@ -156,6 +156,8 @@ def test_a_claim_that_needs_another_is_asked_only_where_that_one_holds():
         said = v.given(v.falls_to_share(condition), "the behaviour falls", kept)
         assert said.verdict == v.UNMEASURED
         assert word in said.measured
+    lost = v.stays(row(0.7, 0.65, 0.75), 0.05)
+    assert v.given(v.falls_to_share(HIGH), "the behaviour falls", lost) == lost  # damage is told anyway
 
 
 def test_several_claims_hold_together_or_not():
@@ -172,6 +174,8 @@ def test_more_than_random_needs_enough_controls_a_margin_and_a_rare_value():
     assert v.beyond_controls(beyond, [0.8] * 49).verdict == v.HELD
     # 96 % against 100 % is within the margin.
     assert v.beyond_controls(row(0.96, 0.955, 0.965, 1.0), [1.0] * 49).verdict == v.FAILED
+    # As many random circuits go as far as not.
+    assert v.beyond_controls(row(0.5, 0.2, 0.8, 0.9), [0.4] * 25 + [0.8] * 24).verdict == v.FAILED
     # Three of 50 random circuits wreck the text as thoroughly: p = 4/51.
     assert v.beyond_controls(beyond, [0.9] * 47 + [0.1] * 3).verdict == v.UNDECIDED
     assert v.empirical_p(0.4, [0.9] * 47 + [0.1] * 3, up=False) == pytest.approx(4 / 51)

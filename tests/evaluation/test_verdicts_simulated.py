@@ -72,7 +72,6 @@ def share_of(verdict_of, wanted, **how):
 
 
 NULL, CURE, WRECK = (1, 0, 0), (0.05, 0.9, 0.05), (0.0, 0.0, 1.0)
-NOT = (v.FAILED, v.UNDECIDED, v.UNMEASURED)
 
 
 def halved(table):
@@ -101,9 +100,9 @@ def whole(table):
         (repaired, NULL, (v.FAILED,)),
         (repaired, CURE, (v.HELD,)),
         (repaired, WRECK, (v.FAILED,)),
-        (more_than_random, NULL, NOT),
+        (more_than_random, NULL, (v.FAILED,)),
         (more_than_random, CURE, (v.HELD,)),
-        (more_than_random, WRECK, NOT),
+        (more_than_random, WRECK, (v.FAILED,)),
         (whole, NULL, (v.HELD,)),
         (whole, WRECK, (v.FAILED,)),
     ],
