@@ -93,7 +93,8 @@ def locate(model: str, out: Path, **options: Any) -> None:
 @click.option("--column", default=None, help="Text column where --prompts is a file.")
 @click.option("--choices", default=None, help="Multiple-choice set, e.g. organism/choices.")
 @click.option("--m", "multipliers", type=float, multiple=True, default=(0.0,), show_default=True)
-@click.option("--controls", default=5, show_default=True, help="Matched random circuits.")
+@click.option("--controls", default=50, show_default=True, help="Matched random circuits.")
+@click.option("--n-control-prompts", default=32, show_default=True, help="Prompts at most that these answer.")
 @click.option("-n", type=int, default=200, show_default=True, help="Prompts (all where there are fewer).")
 @click.option("--max-new-tokens", default=48, show_default=True)
 @click.option("--seed", default=0, show_default=True)
@@ -120,6 +121,7 @@ def evaluate(model: str, circuit_path: Path, out: Path, **options: Any) -> None:
         sets,
         ablate(Circuit.load(circuit_path)).at(m=wanted),
         controls=options["controls"],
+        n_control_prompts=options["n_control_prompts"],
         generation=Generation(max_new_tokens=options["max_new_tokens"]),
         folder=out,
         progress=sys.stderr.isatty(),

@@ -11,6 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from ..artifacts import provenance
 from ..errors import InputError, PromptError, listed
 from ..grading.grade import Grade
@@ -27,6 +29,8 @@ from .shards import Shards
 
 #: Metrics that are there without a grade.
 MEASURED = ("tokens", "first_token", "choice", "margin", "kl")
+#: What ends the name of a set of prompts that matched random controls answer, of the set that is named before.
+BESIDE = ", beside controls"
 Grades = Sequence[Grade] | Mapping[str, Sequence[Grade]]
 
 
@@ -37,6 +41,7 @@ def evaluate(
     *,
     grades: Grades | None = None,
     controls: int = 0,
+    n_control_prompts: int | None = None,
     kl_on: Sequence[str] = (),
     discovery: ContrastSet | None = None,
     generation: Generation | None = None,
@@ -47,9 +52,11 @@ def evaluate(
 
     `prompts` is one prompt set or {name: prompt set}; a set whose prompts have choices is answered by letter, any other
     in words. `grades` decide on every response (default: refusal by several word lists, and quality), the same for all
-    sets or {set name: grades}. Every intervention that has matched random controls gets `controls` of them. On the sets
-    in `kl_on`, the KL divergence of next-token distributions from the unmodified model is measured on its responses.
-    Pass the `discovery` contrast to have prompts that stand in it refused. `generation` says how responses are made.
+    sets or {set name: grades}. Every intervention that has matched random controls gets `controls` of them; with
+    `n_control_prompts` these, and what they control, answer that many prompts of each set as one more set, "NAME,
+    beside controls", so that fifty controls cost little. On the sets in `kl_on`, the KL divergence of next-token
+    distributions from the unmodified model is measured on its responses. Pass the `discovery` contrast to have prompts
+    that stand in it refused. `generation` says how responses are made.
 
     With a `folder`, what is measured is kept there as it goes: an interrupted run, called again, continues with nothing
     lost and nothing measured twice, and gives the table of an undisturbed one. A run that is interrupted or fails
@@ -58,17 +65,35 @@ def evaluate(
     tokenizer = tokens.tokenizer_of(model)
     sets = {prompts.name: prompts} if isinstance(prompts, PromptSet) else dict(prompts)
     settings = generation or Generation()
-    runs = [BASELINE, *with_controls(_flat(interventions), controls)]
+    tried = _flat(interventions)
+    runs = [BASELINE, *with_controls(tried, controls)]
     deciding = _grades_of(sets, REFUSAL_GRADES if grades is None else grades)
     _check(model, sets, discovery, runs, kl_on)
     facts = {"model": str(model.cfg.model_name), "fingerprint": sites.fingerprint(model)}
-    tasks, shards = tasks_of(model, sets, settings, kl_on), Shards(folder)
-    measure(model, tasks, runs, settings, shards, fingerprint=facts["fingerprint"], progress=progress)
-    table = assemble(tokenizer, sets, tasks, runs, deciding, settings, shards.of(facts["fingerprint"]), facts)
-    results = Results(table, _manifest(model, sets, runs, deciding, settings, facts))
+    parts = _parts(sets, tried, controls, n_control_prompts)
+    deciding |= {f"{name}{BESIDE}": of_set for name, of_set in deciding.items()}
+    tables, shards = [], Shards(folder)
+    for asked, those in parts:
+        tasks = tasks_of(model, asked, settings, kl_on)
+        measure(model, tasks, those, settings, shards, fingerprint=facts["fingerprint"], progress=progress)
+        of_model = shards.of(facts["fingerprint"])
+        tables.append(assemble(tokenizer, asked, tasks, those, deciding, settings, of_model, facts))
+    sets = {name: one for asked, _ in parts for name, one in asked.items()}
+    results = Results(pd.concat(tables, ignore_index=True), _manifest(model, sets, runs, deciding, settings, facts))
     if folder is not None:
         results.save(folder)
     return results
+
+
+def _parts(
+    sets: dict[str, PromptSet], tried: list[Intervention], controls: int, n: int | None
+) -> list[tuple[dict[str, PromptSet], list[Intervention]]]:
+    """What is measured on which prompts: controls on all, or on `n` of each set."""
+    if not controls or n is None:
+        return [(sets, [BASELINE, *with_controls(tried, controls)])]
+    some = {f"{name}{BESIDE}": prompts.take(n) for name, prompts in sets.items()}
+    controlled = with_controls([run for run in tried if run.draw is not None], controls)
+    return [(sets, [BASELINE, *tried]), (some, [BASELINE, *controlled])]
 
 
 def _flat(interventions: Any) -> list[Intervention]:

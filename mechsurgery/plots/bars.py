@@ -131,7 +131,7 @@ def shares(
         figure.add_trace(bar)
     if first is not None and len(controls):
         figure.add_trace(_each(controls[controls["label"] == first]))
-    figure.update_xaxes(title_text="share of responses", range=[0, 1.01], tickformat=".0%", dtick=0.25)
+    figure.update_xaxes(title_text="share of responses", range=[-0.02, 1.01], tickformat=".0%", dtick=0.25)
     figure.update_yaxes(categoryorder="array", categoryarray=names, autorange="reversed")
     return themed(figure, title, height=14 + row_height(names) * len(names), width=width, barmode="stack")
 

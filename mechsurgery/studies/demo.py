@@ -21,6 +21,7 @@ from ..attribution import pair_bootstrap
 from ..attribution.compare import Comparison, compare
 from ..evaluation import Generation, Results, evaluate
 from ..evaluation import verdicts as v
+from ..evaluation.evaluate import BESIDE
 from ..evaluation.select import controls_of, select
 from ..grading.world import REQUEST
 from ..inspector import inspect_neuron
@@ -30,7 +31,7 @@ from ..organisms.registry import planted_units
 from ..prompts import ContrastSet, PromptSet, load_contrast, load_prompts
 from ..units import Circuit
 from .base import Study
-from .localisers import BESIDE, PUBLISHED, TRUTH, Localisers, localisers
+from .localisers import PUBLISHED, TRUTH, Localisers, localisers
 from .settings import setting
 
 #: Multipliers of the dose–response figure: ablated … baseline … doubled.
@@ -51,7 +52,7 @@ CAPTIONS = {
     "layer_profile": "base against instruct: share of the circuit in each layer",
     "neuron_scatter": "base against instruct: score of every neuron",
     "overlap": "base against instruct: shared neurons",
-    "dose_response": "dose–response: refusing, complying, broken text and multiple choice as the circuit is scaled by m",
+    "dose_response": "dose–response: outcomes and multiple choice as the circuit is scaled by m",
     "neuron_activations": "the highest neuron of the published rule on planted: activation on both prompt sets",
     "neuron_ranks": "the highest neuron of the published rule on planted: where it stands under each rule",
     "neuron_tokens": "the highest neuron of the published rule on planted: tokens its output row promotes",
@@ -157,8 +158,8 @@ def _doses(
         circuit = located[name].circuits[rule].named(f"{name}: {rule}")
         asked = {"dangerous": sets["dangerous"].take(100), "multiple choice": sets["multiple choice"]}
         runs = ablate(circuit).at(m=DOSES)
-        how = {"grades": [REQUEST], "generation": Generation(max_new_tokens=28), "progress": progress}
-        parts.append(evaluate(models[name], asked, runs, **how))
+        short = Generation(max_new_tokens=28)
+        parts.append(evaluate(models[name], asked, runs, grades=[REQUEST], generation=short, progress=progress))
     return Results.concatenate(parts)
 
 

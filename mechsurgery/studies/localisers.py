@@ -14,6 +14,7 @@ import pandas as pd
 
 from ..attribution import contrast_statistics, mean_difference_direction, recovery, score
 from ..evaluation import Results, evaluate
+from ..evaluation.evaluate import BESIDE
 from ..evaluation.select import controls_of
 from ..evaluation.verdicts import cell, empirical_p
 from ..grading.grade import Grade
@@ -32,8 +33,6 @@ LOCALISERS: dict[str, tuple[str, Sign]] = {
     "difference × alignment": ("difference_alignment", "abs"),
 }
 PUBLISHED, TRUTH = "difference (published)", "recorded neurons"
-#: What the set of prompts is called that controls answer too: some of those of the set named before.
-BESIDE = ", beside controls"
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,15 +81,10 @@ def localisers(
     results = evaluate(model, prompts, [ablate(circuit) for circuit in circuits.values()], **how)
     if controlled and controls:
         runs = [ablate(circuits[name]) for name in controlled]
-        some = beside(prompts, n_control_prompts)
+        spoken = {name: one for name, one in prompts.items() if not any(prompt.choices for prompt in one)}
+        some = {f"{name}{BESIDE}": one.take(n_control_prompts) for name, one in spoken.items()}
         results = Results.concatenate([results, evaluate(model, some, runs, controls=controls, **how)])
     return Localisers(scores, circuits, results, tabulate(results.summary(), grade, circuits, truth))
-
-
-def beside(prompts: Mapping[str, PromptSet], n: int) -> dict[str, PromptSet]:
-    """At most `n` prompts of every set that is answered in words, spread over its groups, for controls."""
-    spoken = {name: one for name, one in prompts.items() if not any(prompt.choices for prompt in one)}
-    return {f"{name}{BESIDE}": one.take(n) for name, one in spoken.items()}
 
 
 def tabulate(
@@ -108,10 +102,12 @@ def tabulate(
             found = recovery(circuits[name], truth) if name in circuits else {}
             row |= {"precision": found.get("precision"), "recall": found.get("recall")}
         itself = summary[(summary["intervention"] == name) & summary["metric"].isin([grade.name, "choice"])]
-        for _, one in itself[~itself["prompt_set"].str.endswith(BESIDE)].iterrows():
-            row[f"{one['prompt_set']}: {one['label'] or 'right'}"] = cell(one, n=False)
+        main = itself[~itself["prompt_set"].str.endswith(BESIDE)]
+        for _, part in main.groupby("prompt_set", sort=False):
+            row |= {f"{one['prompt_set']}: {one['label'] or 'right'}": cell(one, n=False) for _, one in part.iterrows()}
         rows.append(row | _beside_controls(itself, summary, name, grade.outcome.well))
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    return table.fillna({name: "" for name in table.columns if ": " in name})
 
 
 def _beside_controls(itself: pd.DataFrame, summary: pd.DataFrame, name: str, well: str) -> dict[str, str]:

@@ -276,3 +276,22 @@ def test_bad_input_is_refused_before_anything_runs(tiny_llama, contrast, circuit
         evaluate(tiny_llama, contrast.positive, [ablate(other)])
     with pytest.raises(InputError, match="not finite"):
         scale(circuit).at(float("nan"))
+
+
+def test_controls_may_answer_some_of_the_prompts_beside_what_they_control(tiny_llama, contrast, circuit, results):
+    run = ablate(circuit)
+    some = evaluate(
+        tiny_llama,
+        {"asked": contrast.positive},
+        [run],
+        grades=[EVEN],
+        controls=3,
+        n_control_prompts=4,
+        generation=Generation(max_new_tokens=6, max_rows=7),
+    ).table
+    assert some[(some["prompt_set"] == "asked")]["control_of"].isna().all()
+    beside = some[some["prompt_set"] == "asked, beside controls"]
+    asked = beside.groupby("intervention")["prompt_id"].agg(frozenset)
+    assert asked.nunique() == 1
+    assert set(asked["baseline"]) == set(contrast.positive.take(4).ids)
+    assert set(asked.index) == {"baseline", run.name, *(run.random_like(seed).name for seed in range(3))}
