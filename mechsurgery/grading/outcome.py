@@ -101,13 +101,7 @@ def refusal_outcome(
     answers to something else and fluent nonsense too, of which `coherence` sees some and a judge most.
     """
     return outcome(
-        REFUSES,
-        well=well,
-        broken=(HYBRID,),
-        coherence=coherence,
-        same_script=same_script,
-        labels=REQUESTS,
-        name=name,
+        REFUSES, well=well, broken=(HYBRID,), coherence=coherence, same_script=same_script, labels=REQUESTS, name=name
     )
 
 
