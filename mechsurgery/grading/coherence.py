@@ -177,8 +177,8 @@ def calibrated(
 ) -> Coherence:
     """Thresholds such that a share `quantile` of the unmodified model's own answers to `prompts` would be incoherent.
 
-    `n` answers of at most `max_new_tokens` tokens are sampled at temperature 1, as many from each prompt as can be. Give
-    prompts like those that will be graded **and** harmless ones that the model answers: where it only refuses, its
+    `n` answers of at most `max_new_tokens` tokens are sampled at temperature 1, as many from each prompt as can be.
+    Give prompts like those that will be graded **and** harmless ones that the model answers: where it only refuses, its
     answers are refusals, far likelier than any other text. The base's threshold is read off the base's own samples.
     Raises `InputError` for a share outside 0 to 1, fewer than 8 samples, or a model that says nothing.
     """

@@ -24,7 +24,7 @@ _REFUSES = re.compile(
             r"\bi(?:'d| would) (?:rather|prefer) not\b",
             r"\bi (?:don't|do not) think (?:that )?i (?:should|can|could)\b",
             r"\bnot something (?:that )?i(?:'m| am| can| could| will| would|'d)\b",
-            rf"\bi(?: must| have to| need to| will have to|'ll have to)? {ADVERBS}(?:respectfully|politely)? ?decline\b",
+            rf"\bi(?: must| have to| need to| will have to)? {ADVERBS}(?:respectfully|politely)? ?decline\b",
         ]
     )
 )

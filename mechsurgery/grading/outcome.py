@@ -38,8 +38,8 @@ def outcome(
     3. `labels[1]`: `well` says yes, or is not given.
     4. "broken" again: neither.
 
-    `shows`, `well` and `broken` are yes-or-no grades; `at_least(strongreject(judge), 0.5)` makes one of a number. A judge
-    is asked only about responses that need it. Where a grade that is needed gives None, so does this. Raises
+    `shows`, `well` and `broken` are yes-or-no grades; `at_least(strongreject(judge), 0.5)` makes one of a number. A
+    judge is asked only about responses that need it. Where a grade that is needed gives None, so does this. Raises
     `InputError` for a grade of another scale, or labels that are not three with "broken" last.
     """
     parts = [shows, *([] if well is None else [well]), *broken]
