@@ -1,4 +1,4 @@
-"""The tables of docs/outcomes.md as markdown: `python figures/outcomes.py` (about two minutes on two CPU cores).
+"""The tables of docs/outcomes.md as markdown: `python figures/outcomes.py` (some minutes on two CPU cores).
 
 Error rates of the general outcome grader on labelled answers (tests/grading/labelled.jsonl), and its agreement with the
 exact graders on the organisms' rows.
@@ -62,10 +62,10 @@ def exact(prompt: Prompt, response: str) -> str:
 
 def interventions(model: Model, contrast: ms.ContrastSet) -> list[ms.Intervention]:
     """What is done to an organism: little, much, and what really repairs."""
-    circuit = ms.locate(model, contrast, k=48, name="published rule")
+    circuit = ms.locate(model, contrast, k=48, name="located")
     lesson = ms.Examples.from_texts(model.tokenizer, ms.load_prompts("organism/answered-requests", split="tuned", n=10))
     cure = ms.finetune(model, lesson, circuit, recipe=ms.training.Recipe(steps=30, lr=2e-3))
-    runs = [ms.ablate(circuit, name="published rule, ablated"), ms.shift_weights(cure.named("ten examples, tuned"))]
+    runs = [ms.ablate(circuit, name="located circuit, ablated"), ms.shift_weights(cure.named("ten examples, tuned"))]
     runs += [ms.ablate(circuit.random_like(seed), name=f"random circuit {seed}") for seed in range(8)]
     widths, draw = sites.neuron_widths(model), random.Random(0)
     for share in (10, 30):
