@@ -16,7 +16,7 @@ import pandas as pd
 from ..artifacts import provenance
 from ..errors import InputError, PromptError, listed
 from ..grading.grade import Grade
-from ..grading.refusal import REFUSAL_GRADES
+from ..grading.outcome import REFUSAL_GRADES
 from ..intervention import BASELINE, Intervention, with_controls
 from ..models import sites, tokens
 from ..models.protocol import Model
@@ -51,8 +51,8 @@ def evaluate(
     """Responses of the unmodified model and under every intervention, graded, in one table.
 
     `prompts` is one prompt set or {name: prompt set}; a set whose prompts have choices is answered by letter, any other
-    in words. `grades` decide on every response (default: refusal by several word lists, and quality), the same for all
-    sets or {set name: grades}. Every intervention that has matched random controls gets `controls` of them; with
+    in words. `grades` decide on every response (default: the outcome by text, refusal by word lists, quality), the same
+    for all sets or {set name: grades}. Every intervention that has matched random controls gets `controls` of them; with
     `n_control_prompts` these, and what they control, answer that many prompts of each set as one more set, "NAME,
     beside controls", so that fifty controls cost little. On the sets in `kl_on`, the KL divergence of next-token
     distributions from the unmodified model is measured on its responses. Pass the `discovery` contrast to have prompts
