@@ -41,9 +41,9 @@ def bake(model: Model, intervention: Intervention) -> None:
     """Put an intervention at its strength into the model's weights, **permanently**: nothing is left to hook.
 
     Gives the logits of `applied(model, intervention)`. Exact for weight differences, scaling and mean ablation of MLP
-    neurons, steering after attention, the MLP or a block, projecting a direction out (or to means) everywhere, and sums of these.
-    Raises `InputError` with the reason for anything else, `ActivationError` where a weight would not be finite, before
-    anything is changed.
+    neurons, steering after attention, the MLP or a block, projecting a direction out (or to means) everywhere, and sums
+    of these. Raises `InputError` with the reason for anything else, `ActivationError` where a weight would not be
+    finite, before anything is changed.
     """
     intervention.check(model)
     weights: dict[str, tuple[Tensor, Tensor]] = {}
