@@ -10,6 +10,7 @@ from click.testing import CliRunner
 import mechsurgery
 from mechsurgery import errors
 from mechsurgery.cli import main
+from mechsurgery.grading.world import REQUEST
 from mechsurgery.organisms.registry import ORGANISMS, planted_units
 from mechsurgery.studies.localisers import TRUTH, localisers
 
@@ -138,17 +139,21 @@ def test_the_planted_circuit_is_found_and_proven_end_to_end():
         model,
         discovery,
         {"dangerous": held_out.positive.take(60), "choices": mechsurgery.load_prompts("organism/choices", n=60)},
+        REQUEST,
         truth=truth,
         k=len(truth),
         names=[rule],
-        generation=mechsurgery.Generation(max_new_tokens=12),
+        controlled=[TRUTH],
+        controls=5,
+        n_control_prompts=16,
+        options={"generation": mechsurgery.Generation(max_new_tokens=24)},
     )
-    summary = study.results.summary(["refusal", "choice"]).set_index(["intervention", "metric"])
-    value = summary["value"]
-    assert value["baseline", "refusal"] >= 0.95
-    assert value[TRUTH, "refusal"] <= 0.05
-    assert abs(value[TRUTH, "choice"] - value["baseline", "choice"]) <= 0.02
-    random = summary[summary["control_of"] == TRUTH].xs("refusal", level="metric")["value"]
+    summary = study.results.summary(["outcome", "choice"])
+    value = summary.set_index(["prompt_set", "label", "intervention"])["value"]
+    assert value["dangerous", "refuses", "baseline"] >= 0.95
+    assert value["dangerous", "complies", TRUTH] >= 0.95
+    assert abs(value["choices", "", TRUTH] - value["choices", "", "baseline"]) <= 0.02
+    random = summary[(summary["control_of"] == TRUTH) & (summary["label"] == "refuses")]["value"]
     assert len(random) == 5
     assert random.min() >= 0.9
     row = study.table.set_index("ablated").loc[rule]

@@ -52,7 +52,7 @@ def evaluate(
 
     `prompts` is one prompt set or {name: prompt set}; a set whose prompts have choices is answered by letter, any other
     in words. `grades` decide on every response (default: the outcome by text, refusal by word lists, quality), the same
-    for all sets or {set name: grades}. Every intervention that has matched random controls gets `controls` of them; with
+    for all sets or {set name: grades}. Every intervention that has random controls gets `controls` of them; with
     `n_control_prompts` these, and what they control, answer that many prompts of each set as one more set, "NAME,
     beside controls", so that fifty controls cost little. On the sets in `kl_on`, the KL divergence of next-token
     distributions from the unmodified model is measured on its responses. Pass the `discovery` contrast to have prompts

@@ -154,7 +154,9 @@ def _check_edits(intervention: Intervention, known: Sequence[Writer], cfg: Any) 
         if not intervention.strength * edit.gain:
             continue
         reason = None
-        if isinstance(edit.change, Custom):
+        if edit.positions != "all":
+            reason = "it acts at one position, and weights act at all"
+        elif isinstance(edit.change, Custom):
             reason = "it is a function of the activation that no weights stand for"
         elif edit.site not in sites:
             reason = "only MLP neurons, what attention and MLPs write, and the stream after a block have such weights"

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 import torch
 from jaxtyping import Float
@@ -23,6 +23,7 @@ from torch import Tensor
 from ..deltas import WeightDelta
 from ..errors import InputError, MismatchError
 from ..models import sites
+from ..models.positions import at_prompt_end
 from ..models.protocol import Model
 from .changes import Change, HookFn, digest, merged
 from .weights import check_delta, shifted_weights
@@ -30,12 +31,13 @@ from .weights import check_delta, shifted_weights
 
 @dataclass(frozen=True, eq=False)
 class Edit:
-    """One change at one hook point of `width` units; `gain` multiplies the strength."""
+    """One change at one hook point of `width` units; `gain` multiplies the strength, `positions` says where it acts."""
 
     site: str
     change: Change
     width: int
     gain: float = 1.0
+    positions: Literal["all", "prompt end"] = "all"
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +108,18 @@ class Intervention:
         """The same intervention under another name (and kind)."""
         return replace(self, name=name, kind=kind or self.kind)
 
+    def at_prompt_end(self) -> Intervention:
+        """The same at each prompt's last token only, where a model decides how to answer.
+
+        `generate`, `evaluate` and everything that measures know where a prompt ends; under `applied` alone it is the
+        last position of every forward pass. Raises `InputError` for a weight difference, which acts everywhere.
+        """
+        if self.delta is not None:
+            raise InputError(f"{self.name!r} changes weights, which act at every position; only hooks have positions")
+        edits = tuple(replace(edit, positions="prompt end") for edit in self.edits)
+        draw = self.draw
+        return replace(self, edits=edits, draw=None if draw is None else lambda seed: draw(seed).at_prompt_end())
+
     def random_like(self, seed: int) -> Intervention:
         """A matched random control at the same strength: as many units in each layer, or as long a random vector.
 
@@ -139,7 +153,7 @@ class Intervention:
     @property
     def digest(self) -> str:
         """SHA-256 of what is done at strength 1; names and strength do not enter."""
-        parts = [f"{edit.site} {edit.width} {edit.gain!r} {digest(edit.change)}" for edit in self.edits]
+        parts = [f"{e.site} {e.width} {e.gain!r} {digest(e.change)} {e.positions}" for e in self.edits]
         parts.append("" if self.delta is None else self.delta.digest)
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
@@ -198,7 +212,8 @@ def with_controls(interventions: Sequence[Intervention], n: int, *, seed: int = 
 def row_hooks(interventions: Sequence[Intervention | None], strengths: Sequence[float]) -> list[tuple[str, HookFn]]:
     """Hooks for a batch whose every row has its own intervention and strength (None: none).
 
-    There is one hook function at each hook point, whatever the number of interventions.
+    There is one hook function at each hook point, whatever the number of interventions, and a second where some act at
+    the prompt's end alone.
     """
     plans: dict[tuple[int, float], int] = {}
     distinct: list[tuple[Intervention | None, float]] = []
@@ -216,12 +231,18 @@ def _merged_hooks(distinct: list[tuple[Intervention | None, float]], index: Tens
     widths = {edit.site: edit.width for item, _ in distinct if item is not None for edit in item.edits}
     hooks = []
     for site, width in widths.items():
-        plans = [
-            [] if item is None else [(e.change, strength * e.gain) for e in item.edits if e.site == site]
-            for item, strength in distinct
-        ]
-        hooks.append((site, merged(plans, index, width)))
+        for positions in ("all", "prompt end"):
+            plans = [_plan(item, strength, site, positions) for item, strength in distinct]
+            if any(plans):
+                change = merged(plans, index, width)
+                hooks.append((site, change if positions == "all" else at_prompt_end(change)))
     return hooks
+
+
+def _plan(item: Intervention | None, strength: float, site: str, positions: str) -> list[tuple[Change, float]]:
+    """The changes of an intervention at one hook point and its positions, with their strengths."""
+    edits = [] if item is None else [e for e in item.edits if (e.site, e.positions) == (site, positions)]
+    return [(edit.change, strength * edit.gain) for edit in edits]
 
 
 @contextmanager

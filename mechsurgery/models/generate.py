@@ -17,6 +17,7 @@ from torch import Tensor
 from ..errors import InputError
 from . import sites, tokens
 from .capture import RowHooks, checked_hooks
+from .positions import prompts_end
 from .progress import with_progress
 from .protocol import Model
 
@@ -89,9 +90,13 @@ class _State:
             self._cache = TransformerLensKeyValueCache.init_cache(model.cfg, self._current.device, len(self.rows))
         steps = []
         while self._step < self._n_new:
-            residual = model(
-                self._current, attention_mask=self._mask, past_kv_cache=self._cache, stop_at_layer=model.cfg.n_layers
-            )
+            with prompts_end(None if self._step else 0):
+                residual = model(
+                    self._current,
+                    attention_mask=self._mask,
+                    past_kv_cache=self._cache,
+                    stop_at_layer=model.cfg.n_layers,
+                )
             logits = sites.unembed(model, residual[:, -1:])[:, 0].float()
             if self._step == 0 and on_first is not None:
                 on_first(self.rows, logits)
