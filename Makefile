@@ -2,7 +2,7 @@
 # make test     the test suite
 # make lint     formatting, lint, import layers, types
 # make bench    benchmarks: ratios against naive baselines
-# make figures  the README's table and picture again
+# make figures  every number and picture of the README and the docs again
 # Another interpreter: make test PYTHON=python3.12
 
 PYTHON ?= python3
@@ -40,6 +40,9 @@ bench: $(READY)
 
 figures: $(READY)
 	$(BIN)/python figures/readme.py
+	$(BIN)/python figures/rates.py
+	$(BIN)/python figures/positions.py
+	$(BIN)/python figures/outcomes.py
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+from saved import save
 
 import mechsurgery as ms
 from mechsurgery.grading.coherence import calibrated
@@ -181,6 +182,8 @@ def tables() -> list[pd.DataFrame]:
     return [per_kind(labelled()), agreement(rows), confusion(rows), compared]
 
 
+NAMES = ("outcomes-labelled", "outcomes-organisms", "outcomes-confusion", "outcomes-calibration")
+
 if __name__ == "__main__":
-    for table in tables():
-        print(table.to_markdown(index=False, disable_numparse=True), end="\n\n")
+    for name, table in zip(NAMES, tables(), strict=True):
+        print(save(name, "outcomes.py", table))

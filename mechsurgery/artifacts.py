@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import os
 import platform
+import subprocess
 import tempfile
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -36,8 +38,26 @@ def versions() -> dict[str, str]:
 
 
 def provenance(**facts: Any) -> dict[str, Any]:
-    """`facts` with the time (UTC) and the versions: what stands beside every result."""
-    return {**facts, "made": datetime.now(UTC).isoformat(timespec="seconds"), "versions": versions()}
+    """`facts` with the time (UTC), the versions, and the commit of a checkout: what stands beside every result."""
+    made = {"made": datetime.now(UTC).isoformat(timespec="seconds"), "versions": versions()}
+    return {**facts, **made, **({"commit": commit()} if commit() else {})}
+
+
+@lru_cache(maxsize=1)
+def commit() -> str | None:
+    """The commit of the checkout that this package runs from, with a + where files differ from it; None elsewhere."""
+    root = Path(__file__).parents[1]
+    if not (root / ".git").exists():
+        return None
+    try:
+        asked = (["rev-parse", "--short=10", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+        found = [
+            subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=True, timeout=20)
+            for words in asked
+        ]
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found[0].stdout.strip() + ("+" if found[1].stdout.strip() else "")
 
 
 def write_atomically(path: str | Path, write: Callable[[Path], Any]) -> Path:
