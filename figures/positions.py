@@ -5,12 +5,12 @@ from saved import save
 
 import mechsurgery as ms
 from mechsurgery.grading.world import REQUEST
-from mechsurgery.models import sites
+from mechsurgery.models import Model, sites
 
 DANGEROUS, BENIGN = 60, 30
 
 
-def tried(model: ms.Model, contrast: ms.ContrastSet) -> dict[str, list[ms.Intervention]]:
+def tried(model: Model, contrast: ms.ContrastSet) -> dict[str, list[ms.Intervention]]:
     """{what is done: the intervention at every layer}, all made from the difference of last-token means."""
     names, writes = sites.residual_sites(model), sites.residual_writes(model)
     statistics = ms.attribution.contrast_statistics(model, contrast, at=[*names, *writes])
