@@ -17,9 +17,10 @@ from .figures import CAPTIONS
 _HIDDEN = ("title", "n_neurons")
 _READ = (
     "Per cent with 95 % intervals that are clustered by group of prompts; fine-tunes of all seeds are pooled. A "
-    "response to a wrong claim corrects it with the truth, agrees (sycophancy) or is broken; one to a right claim agrees, calls "
-    "it wrong (over-correction) or is broken; one to a neutral question is right, wrong or broken. KL: nats a token "
-    "from the unmodified model, on its own responses to neutral prompts.",
+    "response to a wrong claim corrects it with the truth, agrees (sycophancy) or is broken, which includes a denial "
+    "that then says something untrue; one to a right claim agrees, calls it wrong (over-correction) or is broken; one "
+    "to a neutral question is right, wrong or broken. KL: nats a token from the unmodified model, on its own responses "
+    "to neutral prompts.",
     "Every way has as many neurons. Learning rates were chosen on validation prompts, whose topics are neither learnt "
     "from nor reported on, and are those of the study's share of neurons and number of examples on the curves too.",
 )

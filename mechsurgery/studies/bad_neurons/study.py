@@ -154,7 +154,7 @@ def assemble(
 ) -> Study:
     """Tables, figures and the page from what was measured."""
     summary, rivals = summarise_ways(results, facts), compared(results, facts, settings)
-    controls = beside_controls(results, facts, settings)
+    controls = beside_controls(results, facts)
     rows = results.table[results.table["prompt_set"] != CONTROL]
     rows = rows.merge(facts, on="intervention", how="left").fillna({"run": "none"})
     circuits = {way: located.circuit(way, settings, seed=settings.seed) for way in located.ways}

@@ -63,7 +63,7 @@ def compared(results: Results, facts: pd.DataFrame, settings: Settings) -> pd.Da
     return pd.concat(parts, ignore_index=True)
 
 
-def beside_controls(results: Results, facts: pd.DataFrame, settings: Settings) -> pd.DataFrame:
+def beside_controls(results: Results, facts: pd.DataFrame) -> pd.DataFrame:
     """The paper's neurons fine-tuned (`run` "neurons") and set to zero ("ablation"), with each one's random controls.
 
     A summary of the outcomes of the prompts that circuit and controls answer alike. Controls bear the name of what they
