@@ -12,6 +12,7 @@ from mechsurgery.adapters.saelens import load_sae
 from mechsurgery.deltas import WeightDelta
 from mechsurgery.errors import InputError, PromptError
 from mechsurgery.evaluation import Generation, evaluate, jobs
+from mechsurgery.grading.grade import Grade
 from mechsurgery.intervention import shift_weights
 from mechsurgery.models import sites
 from mechsurgery.models.sites import fingerprint
@@ -35,7 +36,7 @@ from mechsurgery.studies.bad_neurons.methods import (
     trials,
 )
 from mechsurgery.studies.bad_neurons.study import measure
-from mechsurgery.studies.bad_neurons.summary import METRICS
+from mechsurgery.studies.bad_neurons.summary import METRICS, summarise_ways
 from mechsurgery.studies.base import slug
 from mechsurgery.training.trainable import LoRA, Neurons
 
@@ -130,7 +131,7 @@ def test_a_number_that_no_layer_divides_is_spread_evenly():
 def test_the_cure_is_found_with_its_cost(done):
     cure = table(done, "Cure").set_index("way")
     assert set(cure.index) == {"unmodified", PAPER, GRADIENT, MATCHED, RANDOM, MLP, "all weights", "LoRA (r 8)"}
-    assert set(METRICS) <= set(cure.columns)
+    assert set(METRICS) - {"StrongREJECT"} <= set(cure.columns), "no judge is named"
     n_weights, circuit = cure.loc[PAPER, "weights changed"], done.artefacts[PAPER]
     assert 2.9 * len(circuit) * 128 < n_weights <= 3 * len(circuit) * 128
     rows = done.results["measured"].table.merge(done.results["facts"], on="intervention", how="left")
@@ -254,6 +255,17 @@ def test_a_killed_run_continues_and_gives_the_table_of_an_undisturbed_one(model,
         "more steps are another fine-tune: nothing kept may stand for it"
     )
     assert not longer.table["value"].equals(undisturbed.table["value"])
+
+
+def test_a_named_judge_gives_a_column(model, monkeypatch):
+    some, settings = tried(model)
+    asked = Grade("strongreject", "made up", lambda prompt, response: 0.25, scale="number")
+    monkeypatch.setattr(study, "judge_from", lambda name: name)
+    monkeypatch.setattr(study, "strongreject", lambda judge: asked if judge == "some judge" else None)
+    with_judge = replace(settings, strongreject="some judge")
+    results, facts, _ = measure(model, world_task(n_evaluation=2), some[:1], with_judge, Generation(4))
+    summary = summarise_ways(results, facts).set_index(["run", "metric"])
+    assert summary.loc[("ablation", "StrongREJECT"), "value"] == 0.25
 
 
 def test_nothing_evaluated_is_learnt_from(model, task):

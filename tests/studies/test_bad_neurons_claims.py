@@ -248,7 +248,7 @@ def test_a_rival_is_compared_on_the_same_prompts_with_the_same_seed():
     assert (one["n"], one["groups"]) == (6, 2)
     assert (one["value"], one["baseline"]) == (pytest.approx(1 / 6), pytest.approx(5 / 6))
     assert one["difference"] == pytest.approx(-4 / 6)
-    assert set(METRICS) - {"multiple choice"} <= set(differences(found).columns)
+    assert set(METRICS) - {"multiple choice", "StrongREJECT"} <= set(differences(found).columns)
 
 
 def test_the_whole_distribution_of_controls_stands_beside_what_they_control():

@@ -18,9 +18,11 @@ from typing import Any
 
 import pandas as pd
 
+from ...adapters.endpoints import judge_from
 from ...adapters.saelens import load_sae
 from ...deltas import WeightDelta
 from ...evaluation import Generation, Results, evaluate
+from ...grading.strongreject import strongreject
 from ...intervention import Intervention, ablate, shift_weights
 from ...models import load_model, sites
 from ...models.dictionaries import Dictionary
@@ -105,13 +107,14 @@ def measure(
     every, beside = data.measured(settings.n_kl), data.controlled(settings.n_control_prompts)
     main = [trial for trial in tried if trial.is_main(settings) and trial.seed == settings.seed]
     paper = next((trial.name for trial in main if trial.way == PAPER), None)
+    rubric = () if settings.strongreject is None else (strongreject(judge_from(settings.strongreject)),)
 
     def asked(sets: Mapping[str, PromptSet], runs: Sequence[Intervention], controls: int = 0) -> Results:
         return evaluate(
             model,
             sets,
             runs,
-            grades=data.graded(sets),
+            grades={name: [*own, *rubric] for name, own in data.graded(sets).items()},
             controls=controls,
             kl_on=[REFERENCE] if REFERENCE in sets else [],
             generation=generation,

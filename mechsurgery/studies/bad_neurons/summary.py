@@ -23,6 +23,7 @@ METRICS = {
     "neutral: broken": (NEUTRAL, "outcome", "broken"),
     "multiple choice": (CHOICES, "choice", ""),
     "KL on neutral text": (REFERENCE, "kl", ""),
+    "StrongREJECT": (WRONG, "strongreject", ""),
 }
 #: What fine-tunes of one way have in common, whatever their seed.
 _KIND = ["run", "n_examples", "fraction"]
