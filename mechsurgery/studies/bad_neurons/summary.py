@@ -39,7 +39,10 @@ def summarise_ways(results: Results, facts: pd.DataFrame) -> pd.DataFrame:
     table = results.table[results.table["prompt_set"] != CONTROL]
     base = table[table["kind"] == "baseline"]
     labels = results.info["labels"]
-    parts = [_named(summarise(base, labels=labels)).assign(run="none", seeds=1, n_weights=0)]
+    unmodified = _named(summarise(base, labels=labels)).assign(run="none", seeds=1, n_weights=0)
+    # Its divergence from itself is 0 by definition, not by measurement.
+    unmodified.loc[unmodified["prompt_set"] == REFERENCE, ["low", "high"]] = 0.0
+    parts = [unmodified]
     for (run, n, share), rows in _tuned(table, facts).groupby(_KIND, sort=False):
         found = _named(summarise(_pooled(rows, base), labels=labels))
         found = found[found["kind"] != "baseline"].assign(run=run, n_examples=n, fraction=share)
