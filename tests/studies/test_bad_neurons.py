@@ -12,16 +12,18 @@ from mechsurgery.adapters.saelens import load_sae
 from mechsurgery.deltas import WeightDelta
 from mechsurgery.errors import InputError, PromptError
 from mechsurgery.evaluation import Generation, evaluate, jobs
+from mechsurgery.grading.grade import Grade
 from mechsurgery.intervention import shift_weights
 from mechsurgery.models import sites
 from mechsurgery.models.sites import fingerprint
 from mechsurgery.options import options_of
 from mechsurgery.prompts import Prompt, PromptSet
 from mechsurgery.studies import base
-from mechsurgery.studies.bad_neurons import Settings, own_task, run, study, world_task
-from mechsurgery.studies.bad_neurons.data import NEUTRAL, RIGHT, WRONG
+from mechsurgery.studies.bad_neurons import Settings, own_task, run, study, tunes, world_task
+from mechsurgery.studies.bad_neurons.data import CONTROL, NEUTRAL, RIGHT, WRONG
 from mechsurgery.studies.bad_neurons.methods import (
     GRADIENT,
+    MATCHED,
     MLP,
     PAPER,
     RANDOM,
@@ -30,14 +32,29 @@ from mechsurgery.studies.bad_neurons.methods import (
     disputed_pairs,
     locate,
     random_scores,
+    spread,
     trials,
 )
 from mechsurgery.studies.bad_neurons.study import measure
-from mechsurgery.studies.bad_neurons.summary import METRICS
+from mechsurgery.studies.bad_neurons.summary import METRICS, summarise_ways
 from mechsurgery.studies.base import slug
 from mechsurgery.training.trainable import LoRA, Neurons
 
-SETTINGS = Settings(n_examples=60, seeds=1, curves=False, steps=12, lr=6e-3, batch=8, max_new_tokens=16, n_kl=5)
+SETTINGS = Settings(
+    n_examples=60,
+    seeds=1,
+    curves=False,
+    steps=12,
+    lr=6e-3,
+    rates=(0.5, 1.0),
+    batch=8,
+    max_new_tokens=16,
+    n_kl=5,
+    n_validation=4,
+    drawn=2,
+    controls=3,
+    n_control_prompts=4,
+)
 
 
 @pytest.fixture(scope="module")
@@ -84,15 +101,37 @@ def table(done, start):
 def test_neurons_are_chosen_in_every_way(located):
     decoded = {PAPER, *(f"SAE probe{kind}" for kind in (", decoded, contribution", ", decoded, contrast"))}
     others = {"SAE probe (L1), decoded, cosine", "residual probe, cosine", "neuron probe weight", "CNA (difference)"}
-    assert set(located.ways) == {*decoded, *others, GRADIENT, RANDOM}
+    assert set(located.ways) == {*decoded, *others, GRADIENT, MATCHED, RANDOM}
     assert set(located.probes) == {"SAE latents, L2", "SAE latents, L1", "residual stream", "MLP neurons"}
     assert min(probe.auroc for probe in located.probes.values()) > 0.9
 
 
+@pytest.mark.parametrize("per", ["model", "layer"])
+def test_every_way_chooses_as_many_neurons_and_random_ones_stand_in_the_paper_s_layers(located, per):
+    settings = replace(SETTINGS, per=per)
+    circuits = {way: located.circuit(way, settings, seed=0) for way in located.ways}
+    assert {len(circuit) for circuit in circuits.values()} == {round(0.03 * 6 * 512)}
+    assert len(located.scores[PAPER]) < len(located.random[0]), (
+        "the paper's way scores the layers before its autoencoder"
+    )
+    matched, paper = circuits[MATCHED], circuits[PAPER]
+    assert matched.per_layer()["n"].tolist() == paper.per_layer()["n"].tolist()
+    assert not matched.members() & paper.members()
+    assert located.fits(GRADIENT, 1.0)
+    assert not located.fits(MATCHED, 1.0)
+    with pytest.raises(InputError, match="smaller fraction"):
+        located.circuit(PAPER, settings, seed=0, fraction=1.0)
+
+
+def test_a_number_that_no_layer_divides_is_spread_evenly():
+    circuit = spread(random_scores({f"blocks.{i}.mlp.hook_post": 9 for i in range(3)}, 0), 5, "five")
+    assert circuit.per_layer()["n"].tolist() == [2, 2, 1]
+
+
 def test_the_cure_is_found_with_its_cost(done):
     cure = table(done, "Cure").set_index("way")
-    assert set(cure.index) == {"unmodified", PAPER, GRADIENT, RANDOM, MLP, "all weights", "LoRA (r 8)"}
-    assert set(METRICS) <= set(cure.columns)
+    assert set(cure.index) == {"unmodified", PAPER, GRADIENT, MATCHED, RANDOM, MLP, "all weights", "LoRA (r 8)"}
+    assert set(METRICS) - {"StrongREJECT"} <= set(cure.columns), "no judge is named"
     n_weights, circuit = cure.loc[PAPER, "weights changed"], done.artefacts[PAPER]
     assert 2.9 * len(circuit) * 128 < n_weights <= 3 * len(circuit) * 128
     rows = done.results["measured"].table.merge(done.results["facts"], on="intervention", how="left")
@@ -104,9 +143,42 @@ def test_the_cure_is_found_with_its_cost(done):
     assert after < before / 2
     assert cure.loc[PAPER, "sycophancy"].startswith(f"{100 * after:.1f} [")
     assert set(paper["toward"]) == {-1.0}
-    for start in ("Claims", "Ablation", "Probes", "Where", "Overlap", "Examples", "Fractions", "Responses"):
+    for start in ("Claims", "Rivals", "Ablation", "Probes", "Where", "Overlap", "Examples", "Fractions", "Responses"):
         assert len(table(done, start)), start
-    assert {"cure_and_cost", "probe_weights", "training_loss"} == set(done.figures), "no curve of a single point"
+    assert set(done.figures) == set(done.captions) - {"examples", "fractions"}, "no curve of a single point"
+
+
+def test_the_paper_s_neurons_and_their_controls_answer_the_same_prompts(done):
+    beside = table(done, "Controls")
+    assert set(beside["n"]) == {4}
+    assert beside[beside["outcome"] == "corrects"].set_index("neurons")["random"].to_dict() == {
+        f"{PAPER}, fine-tuned": 2,
+        f"{PAPER}, set to zero": 3,
+    }
+    rows = done.results["measured"].table
+    rows = rows[(rows["prompt_set"] == CONTROL) & (rows["metric"] == "outcome") & (rows["kind"] != "baseline")]
+    assert rows.groupby("intervention")["prompt_id"].nunique().tolist() == [4] * (1 + 2 + 1 + 3)
+    assert rows["control_of"].nunique() == 2
+
+
+def test_learning_rates_are_chosen_on_prompts_of_other_topics(done, task):
+    rates = table(done, "Rates")
+    assert rates.groupby("kind", sort=False)["rate"].nunique().to_dict() == {
+        "neurons": 2,
+        MLP: 2,
+        "all weights": 2,
+        "LoRA (r 8)": 2,
+    }
+    assert set(rates[rates["kind"] == "neurons"]["trained"]) == {PAPER, RANDOM}
+    best = rates[rates["chosen"]].groupby("kind")["rate"].unique()
+    facts = done.results["facts"]
+    assert set(facts[facts["run"].isin(["neurons", "control"])]["lr"]) == set(best["neurons"])
+    assert set(facts[facts["way"] == MLP]["lr"]) == set(best[MLP])
+    chosen_on = {p.group for part in task.validation.values() for p in part}
+    learnt = (task.learn_wrong, task.learn_right, task.locate.positive, task.locate.negative)
+    asked = (task.wrong, task.right, task.neutral, task.choices)
+    assert chosen_on
+    assert not chosen_on & {p.group for part in (*learnt, *asked) for p in part}
 
 
 def test_a_saved_delta_gives_the_measured_result_again(done, model, task, out):
@@ -130,7 +202,7 @@ def test_a_second_run_trains_and_measures_nothing(done, model, task, few, out, m
     def never(*args, **options):
         raise AssertionError("done again")
 
-    monkeypatch.setattr(study, "finetune", never)
+    monkeypatch.setattr(tunes, "finetune", never)
     monkeypatch.setattr(jobs, "perform", never)
     monkeypatch.setattr(study, "locate", lambda *args, **options: few)
     monkeypatch.setattr(study.Study, "save", lambda self, out: "")
@@ -154,7 +226,7 @@ def test_a_killed_run_continues_and_gives_the_table_of_an_undisturbed_one(model,
     some, settings = tried(model)
     data, generation, calls = world_task(n_evaluation=4), Generation(8), []
     undisturbed, facts, _ = measure(model, data, some, settings, generation)
-    train, perform, before = study.finetune, jobs.perform, fingerprint(model)
+    train, perform, before = tunes.finetune, jobs.perform, fingerprint(model)
 
     def killed(*args, **options):
         calls.append(type(args[2]).__name__)
@@ -162,7 +234,7 @@ def test_a_killed_run_continues_and_gives_the_table_of_an_undisturbed_one(model,
             raise KeyboardInterrupt
         return train(*args, **options)
 
-    monkeypatch.setattr(study, "finetune", killed)
+    monkeypatch.setattr(tunes, "finetune", killed)
     with pytest.raises(KeyboardInterrupt):
         measure(model, data, some, settings, generation, out=tmp_path)
     assert fingerprint(model) == before
@@ -183,6 +255,17 @@ def test_a_killed_run_continues_and_gives_the_table_of_an_undisturbed_one(model,
         "more steps are another fine-tune: nothing kept may stand for it"
     )
     assert not longer.table["value"].equals(undisturbed.table["value"])
+
+
+def test_a_named_judge_gives_a_column(model, monkeypatch):
+    some, settings = tried(model)
+    asked = Grade("strongreject", "made up", lambda prompt, response: 0.25, scale="number")
+    monkeypatch.setattr(study, "judge_from", lambda name: name)
+    monkeypatch.setattr(study, "strongreject", lambda judge: asked if judge == "some judge" else None)
+    with_judge = replace(settings, strongreject="some judge")
+    results, facts, _ = measure(model, world_task(n_evaluation=2), some[:1], with_judge, Generation(4))
+    summary = summarise_ways(results, facts).set_index(["run", "metric"])
+    assert summary.loc[("ablation", "StrongREJECT"), "value"] == 0.25
 
 
 def test_nothing_evaluated_is_learnt_from(model, task):
@@ -215,6 +298,12 @@ def test_curves_are_drawn_over_sizes_and_shares_and_nothing_is_tried_twice():
     assert chosen[0] == located.circuit(RANDOM, settings, seed=4).members()
     assert chosen[0] != located.circuit(RANDOM, settings, seed=3).members()
     assert len(trials(located, replace(settings, curves=False))) == 3 + 2 * 3 + 2 * 3
+    faster = trials(located, settings, {"neurons": 0.5, MLP: 0.25})
+    assert {trial.lr for trial in faster if trial.run == "neurons"} == {0.5}
+    assert {trial.lr for trial in faster if trial.way == MLP} == {0.25}
+    with_paper = replace(located, scores={**located.scores, PAPER: random[3]})
+    drawn = [trial.where.circuit.members() for trial in trials(with_paper, settings) if trial.run == "control"]
+    assert len(set(map(frozenset, drawn))) == settings.drawn
 
 
 def claims(completion, n=12):
@@ -225,6 +314,8 @@ def claims(completion, n=12):
 def test_grades_of_a_task_of_ones_own():
     sets = (claims("No."), claims("Yes."), claims("Paris"))
     task = own_task(*sets, agrees="^yes")
+    assert {name: len(part) for name, part in task.validation.items()} == dict.fromkeys(task.grades, 1)
+    assert [len(part) for part in (task.learn_wrong, task.wrong, task.right, task.neutral)] == [6, 5, 5, 5]
     claim = task.wrong[0]
     assert [task.grades[WRONG](claim, text) for text in ("Yes, so it is.", "No.", "")] == ["bad", "good", "broken"]
     assert [task.grades[RIGHT](claim, text) for text in ("Yes, so it is.", "No.", "")] == ["good", "bad", "broken"]
@@ -256,8 +347,8 @@ def test_a_task_of_ones_own_from_the_command_line(tmp_path, tiny_llama_dir, monk
 
     wrong = file("wrong", "No, it is not.")
     files = [*wrong, *file("right", "Yes, it is."), *file("neutral", "It is.")]
-    small = "--no-sae --seeds 1 --no-curves --n-examples 6 --steps 2 --max-new-tokens 3 --agrees yes --out".split()
-    arguments = ["--model", str(tiny_llama_dir), *small, str(tmp_path / "out")]
+    small = "--no-sae --seeds 1 --rates 1 --no-curves --n-examples 6 --steps 2 --max-new-tokens 3 --agrees yes".split()
+    arguments = ["--model", str(tiny_llama_dir), *small, "--out", str(tmp_path / "out")]
     done = CliRunner().invoke(bad_neurons, [*arguments, *files], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     assert "no autoencoder was given" in done.output
@@ -273,11 +364,16 @@ def test_bad_input(model, task):
         Settings(fraction=0)
     with pytest.raises(InputError, match="at least one seed"):
         Settings(seeds=0)
+    with pytest.raises(InputError, match="at least one rate"):
+        Settings(rates=())
     bare = PromptSet.from_texts(["a claim", "another claim"])
     with pytest.raises(InputError, match="completion"):
         own_task(bare, bare, bare, agrees="yes")
     with pytest.raises(PromptError, match="too few groups"):
         own_task(claims("No."), claims("Yes."), claims("Paris", n=1), agrees="yes")
+    task = own_task(claims("No."), claims("Yes."), claims("Paris"), agrees="yes")
+    with pytest.raises(PromptError):
+        replace(task, validation={WRONG: task.wrong})
     for wanted in (Settings(n_examples=10**6, curves=False), Settings(sizes=(10**6,))):
         with pytest.raises(PromptError, match="claims a side"):
             run(wanted, task, model=model)

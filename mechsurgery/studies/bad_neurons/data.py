@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from ...errors import InputError, PromptError
 from ...grading.grade import ANSWERS, BROKEN, Grade
 from ...grading.quality import by_pattern, is_degenerate
+from ...grading.world import CLAIM, QUESTION, RIGHT_CLAIM
 from ...organisms import world
-from ...organisms.grades import claim_grade, question_grade, right_claim_grade
 from ...organisms.tasks import answered_claims
 from ...prompts import (
     ContrastSet,
@@ -30,17 +31,23 @@ from .settings import Settings
 #: Names of the prompt sets in the table of results.
 WRONG, RIGHT, NEUTRAL = "wrong claims", "right claims", "neutral questions"
 CHOICES, REFERENCE = "multiple choice", "reference"
+#: Some of the wrong claims once more, on which a circuit is set beside its matched random ones.
+CONTROL = "wrong claims, beside controls"
+#: Share of the held-out groups that learning rates are chosen on, and nothing is reported on.
+VALIDATION = 0.2
 
 
 @dataclass(frozen=True, eq=False)
 class SycophancyTask:
-    """Prompts in their parts; none of the evaluation's groups is learnt from or located with.
+    """Prompts in their parts; none of the evaluation's groups is learnt from, located with or chosen on.
 
     `wrong` and `right` are a user's claims that are wrong and right, `neutral` questions without an opinion, all three
     for evaluation. `learn_*` are claims to learn from, each with the wanted answer as its `completion`; `locate` is the
     contrast that probes and CNA use, `reference` gives mean activations and the text on which the KL divergence is
     measured. `grades` say of a response to each of the three whether it is "bad" (agrees with a wrong claim, disagrees
-    with a right one, answers wrongly), "good" or "broken". `choices` are multiple-choice questions.
+    with a right one, answers wrongly), "good" (corrects, agrees, answers rightly) or "broken". `choices` are
+    multiple-choice questions. `validation` has prompts of the three kinds, by name, of groups of their own: learning
+    rates are chosen on them.
     """
 
     name: str
@@ -53,17 +60,30 @@ class SycophancyTask:
     locate: ContrastSet
     grades: Mapping[str, Grade]
     choices: PromptSet | None = None
+    validation: Mapping[str, PromptSet] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for learnt in (self.learn_wrong, self.learn_right, self.locate.positive, self.locate.negative):
-            for held in (self.wrong, self.right, self.neutral):
-                check_no_overlap(learnt, held)
-                check_no_overlap(learnt, held, by="group")
+        learnt = (self.learn_wrong, self.learn_right, self.locate.positive, self.locate.negative)
+        held = (self.wrong, self.right, self.neutral)
+        chosen_on = tuple(self.validation.values())
+        asked = (*held, *(() if self.choices is None else (self.choices,)))
+        for one, other in (*product(learnt, (*held, *chosen_on)), *product(chosen_on, asked)):
+            check_no_overlap(one, other)
+            check_no_overlap(one, other, by="group")
 
     def measured(self, n_kl: int) -> dict[str, PromptSet]:
         """What every model is asked, by name; `n_kl` reference prompts give the text of the KL divergence."""
         sets = {WRONG: self.wrong, RIGHT: self.right, NEUTRAL: self.neutral, REFERENCE: self.reference.take(n_kl)}
         return sets if self.choices is None else {**sets, CHOICES: self.choices}
+
+    def controlled(self, n: int) -> dict[str, PromptSet]:
+        """`n` of the wrong claims, which a circuit and its matched random ones answer alike."""
+        return {CONTROL: self.wrong.take(n)}
+
+    def graded(self, sets: Iterable[str]) -> dict[str, list[Grade]]:
+        """The grades of the sets among these that have one."""
+        grades = {**self.grades, CONTROL: self.grades[WRONG]}
+        return {name: [grades[name]] for name in sets if name in grades}
 
     def require(self, n: int) -> None:
         """Raise `PromptError` where there are no `n` examples to learn from."""
@@ -82,6 +102,7 @@ class SycophancyTask:
         """Size and content digest of every part."""
         parts = {f.name: getattr(self, f.name) for f in fields(self)}
         parts |= {"locate, positive": self.locate.positive, "locate, negative": self.locate.negative}
+        parts |= {f"validation, {name}": prompts for name, prompts in self.validation.items()}
         return {k: {"n": len(s), "digest": s.digest[:16]} for k, s in parts.items() if isinstance(s, PromptSet)}
 
 
@@ -107,28 +128,33 @@ def _read(path: str) -> PromptSet:
 
 
 def world_task(*, n_evaluation: int = 100, seed: int = 0) -> SycophancyTask:
-    """The organisms' world: learn from claims about the nouns of tuning, evaluate on held-out ones."""
+    """The organisms' world: learn from claims about the nouns of tuning, evaluate and choose on held-out ones."""
 
     def learn(right: bool) -> PromptSet:
         claims = world.claims("tuned", right=right)
         return with_completions(answered_claims(claims, right=right), "claims to learn from")
 
-    def held(kind: str, name: str) -> PromptSet:
-        return load_prompts(f"organism/{kind}", split="heldout", n=n_evaluation, seed=seed, name=name)
-
-    wrong, decisions = learn(False), {WRONG: claim_grade, RIGHT: right_claim_grade, NEUTRAL: question_grade}
+    kinds = {WRONG: "wrong-claims", RIGHT: "right-claims", NEUTRAL: "questions", CHOICES: "choices"}
+    held = {name: load_prompts(f"organism/{kind}", split="heldout", name=name) for name, kind in kinds.items()}
+    chosen_on = first_groups((p.group for part in held.values() for p in part), VALIDATION, seed)
+    asked = {
+        name: part.where(lambda p: p.group not in chosen_on).take(n_evaluation, seed=seed)
+        for name, part in held.items()
+    }
+    wrong = learn(False)
     questions = load_prompts("organism/questions", split="tuned", n=200, seed=seed, name="questions, tuned")
     return SycophancyTask(
         name="organism/sycophancy",
         learn_wrong=wrong,
         learn_right=learn(True),
-        wrong=held("wrong-claims", WRONG),
-        right=held("right-claims", RIGHT),
-        neutral=held("questions", NEUTRAL),
+        wrong=asked[WRONG],
+        right=asked[RIGHT],
+        neutral=asked[NEUTRAL],
         reference=load_prompts("organism/neutral", split="tuned", n=100, seed=seed),
         locate=ContrastSet("wrong claims against questions", wrong.take(200, seed=seed), questions),
-        grades={name: Grade("outcome", f"{name}-1", decide, labels=ANSWERS) for name, decide in decisions.items()},
-        choices=held("choices", CHOICES),
+        grades={WRONG: CLAIM, RIGHT: RIGHT_CLAIM, NEUTRAL: QUESTION},
+        choices=asked[CHOICES],
+        validation={name: held[name].where(lambda p: p.group in chosen_on) for name in (WRONG, RIGHT, NEUTRAL)},
     )
 
 
@@ -144,7 +170,9 @@ def own_task(
     name: str = "own task",
     seed: int = 0,
 ) -> SycophancyTask:
-    """A task from your own prompts: half of the groups to learn from and locate with, the other half to evaluate on.
+    """A task from your own prompts: half of the groups to learn from and locate with, the other half held out.
+
+    A fifth of the groups that are held out are to choose learning rates on, the others to evaluate on.
 
     Claims carry the wanted answer as their `completion`. `agrees` is a regular expression of a response that agrees;
     neutral questions are answered rightly where the response contains their `completion`, or matches `answers`.
@@ -158,6 +186,10 @@ def own_task(
     first = first_groups((p.group for part in (wrong, right, neutral) for p in part), 0.5, seed)
     (learn_wrong, held_wrong), (learn_right, held_right), (asked, held_neutral) = (
         _halves(part, first) for part in (wrong, right, neutral)
+    )
+    chosen_on = _validation_groups((held_wrong, held_right, held_neutral), seed)
+    (check_wrong, held_wrong), (check_right, held_right), (check_neutral, held_neutral) = (
+        _halves(part, chosen_on) for part in (held_wrong, held_right, held_neutral)
     )
     agree = by_pattern(agrees)
     answered = Grade("outcome", "contains the completion", _contains, labels=ANSWERS)
@@ -175,8 +207,18 @@ def own_task(
             RIGHT: _reversed(agree),
             NEUTRAL: answered if answers is None else _reversed(by_pattern(answers)),
         },
-        choices=choices,
+        choices=choices if choices is None else choices.where(lambda p: p.group not in chosen_on),
+        validation={WRONG: check_wrong, RIGHT: check_right, NEUTRAL: check_neutral},
     )
+
+
+def _validation_groups(held: Iterable[PromptSet], seed: int) -> set[str]:
+    """Some of the groups of every part; parts whose groups are the same have the same ones."""
+    chosen: set[str] = set()
+    for part in held:
+        if not chosen & set(part.groups):
+            chosen |= first_groups(part.groups, VALIDATION, seed)
+    return chosen
 
 
 def _halves(part: PromptSet, first: set[str]) -> tuple[PromptSet, PromptSet]:

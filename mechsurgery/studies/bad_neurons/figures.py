@@ -10,25 +10,56 @@ import plotly.graph_objects as go
 
 from ... import plots
 from ...attribution.probes import Probe
+from .data import CONTROL, NEUTRAL, RIGHT, WRONG
 from .settings import Settings
-from .summary import METRICS, main_rows
+from .summary import METRICS, main_rows, outcomes
 
 CAPTIONS = {
-    "cure_and_cost": "What each way cured and what it cost, beside the unmodified model (grey). Bars: 95 % intervals.",
-    "examples": "Sycophancy and over-correction after learning from fewer or more examples. Dotted: unmodified.",
-    "fractions": "Sycophancy and KL divergence after training fewer or more neurons. Dotted: unmodified.",
+    "wrong_claims": "Wrong claims: corrected with the truth, agreed with, or answered with broken text.",
+    "right_claims": "Right claims: agreed with, called wrong (over-correction), or answered with broken text.",
+    "neutral_questions": "Neutral questions: answered rightly, wrongly, or with broken text.",
+    "ablation": "Wrong claims with the same neurons set to zero at inference time.",
+    "controls": "The paper's neurons beside random ones, as many in each layer, same prompts; a circle for each.",
+    "trade_off": "Wrong claims corrected against how far neutral text is shifted.",
+    "cost": "What each way cost, beside the unmodified model (grey). Bars: 95 % intervals.",
+    "examples": "Wrong claims corrected, agreed with and broken after learning from fewer or more examples.",
+    "fractions": "The same after training fewer or more neurons, and the KL divergence. Dotted: unmodified.",
     "probe_weights": "Weights of each probe: how many units it leans on.",
     "training_loss": "Training loss of each way's neurons, first seed.",
 }
+#: The outcomes in words.
+CLAIMED = {"good": "corrects", "bad": "agrees", "broken": "broken"}
+CONFIRMED = {"good": "agrees", "bad": "over-corrects", "broken": "broken"}
+ANSWERED = {"good": "right", "bad": "wrong", "broken": "broken"}
 
 
 def figures(
-    summary: pd.DataFrame, probes: Mapping[str, Probe], losses: Mapping[str, Any], settings: Settings
+    summary: pd.DataFrame,
+    controls: pd.DataFrame,
+    probes: Mapping[str, Probe],
+    losses: Mapping[str, Any],
+    settings: Settings,
 ) -> dict[str, go.Figure]:
-    """By name: what each way cured and cost, the two curves where they were drawn, probe weights, training loss."""
+    """By name: outcomes of every way, its controls, its cost, the curves where drawn, probe weights, training loss."""
     main, run = main_rows(summary, settings), summary["run"]
-    panels = [(name, None) for name in METRICS if name != "broken" and name in set(main["metric"])]
-    drawn = {"cure_and_cost": plots.bars(main, panels, title="What each way cured, and what it cost")}
+    removed = summary[run.isin(["none", "ablation"])]
+    drawn = {
+        "wrong_claims": _stacked(main, WRONG, CLAIMED, "What the answers to wrong claims are"),
+        "right_claims": _stacked(main, RIGHT, CONFIRMED, "What the answers to right claims are"),
+        "neutral_questions": _stacked(main, NEUTRAL, ANSWERED, "What the answers to neutral questions are"),
+        "ablation": _stacked(removed, WRONG, CLAIMED, "The same neurons set to zero: answers to wrong claims"),
+    }
+    if controls["control_of"].notna().any():
+        drawn["controls"] = _stacked(controls, CONTROL, CLAIMED, "The paper's neurons beside random ones")
+    panels = [(name, None) for name, (kind, _, _) in METRICS.items() if kind not in (WRONG, RIGHT, NEUTRAL)]
+    panels = [panel for panel in panels if panel[0] in set(main["metric"])]
+    drawn["cost"] = plots.bars(main, panels, title="What each way cost")
+    drawn["trade_off"] = plots.trade_off(
+        main,
+        benefit=("corrects", None),
+        damage=("KL on neutral text", None),
+        title="Wrong claims corrected against neutral text shifted",
+    )
     sized = summary[(run == "none") | summary["fraction"].isin([settings.fraction, 1.0]) & (run != "ablation")]
     shared = summary[(run == "none") | (run == "neurons") & (summary["n_examples"] == settings.n_examples)]
     found = {
@@ -43,11 +74,17 @@ def figures(
     return drawn
 
 
+def _stacked(summary: pd.DataFrame, prompt_set: str, words: dict[str, str], title: str) -> go.Figure:
+    """The three outcomes on a prompt set, what is wanted first."""
+    rows = outcomes(summary, prompt_set, words)
+    return plots.shares(rows, "outcome", prompt_set, first=words["good"], title=title)
+
+
 def _curve(summary: pd.DataFrame, x: str, cost: str, x_title: str, title: str) -> go.Figure | None:
-    """Sycophancy and a cost over `x`, a curve for each way with more than one point; None where there is none."""
+    """The outcomes of wrong claims and a cost over `x`, a curve for each way with several points; None without one."""
     points = summary.groupby("intervention")[x].nunique()
     rows = summary[(summary["run"] == "none") | summary["intervention"].isin(points[points > 1].index)]
     if (rows["run"] == "none").all():
         return None
-    panels = [("sycophancy", None), (cost, None)]
+    panels = [(name, None) for name in ("corrects", "sycophancy", "wrong claims: broken", cost)]
     return plots.curves(rows, panels, x=x, x_title=x_title, title=title, log_x=True)

@@ -14,7 +14,7 @@ from ...attribution.decode import decoded_direction, neurons_along
 from ...attribution.gradient import mean_activations, neuron_attribution
 from ...attribution.probes import Probe, fit_probe
 from ...attribution.statistics import ContrastStatistics, contrast_statistics
-from ...errors import PromptError
+from ...errors import InputError, PromptError
 from ...evaluation import Generation, evaluate
 from ...models import sites
 from ...models.dictionaries import Dictionary
@@ -30,29 +30,71 @@ from .settings import Settings
 PAPER = "SAE probe, decoded, cosine"
 GRADIENT = "gradient attribution"
 RANDOM = "random"
-MLP = "all MLP weights"
+MATCHED = "random, layers as the paper's"
+MLP, WHOLE = "all MLP weights", "all weights"
+NEURONS = "neurons"
 #: The ways whose curves over examples and shares are drawn.
 DRAWN = (PAPER, GRADIENT, RANDOM)
 
 
 @dataclass(frozen=True, eq=False)
 class Located:
-    """Scores of every way to choose neurons, random ones of every seed, and the probes that were fitted."""
+    """Scores of every way to choose neurons, random ones of every seed, and the probes that were fitted.
+
+    Every way chooses the same number, a share of all MLP neurons, whether or not it scores all layers.
+    """
 
     scores: dict[str, UnitScores]
     random: dict[int, UnitScores]
     probes: dict[str, Probe]
 
+    def budget(self, fraction: float) -> int:
+        """How many neurons a share is."""
+        return max(1, round(fraction * len(self._all)))
+
+    def fits(self, way: str, fraction: float) -> bool:
+        """Whether a way scores as many neurons as a share is."""
+        return self.budget(fraction) <= len(self.scores.get(PAPER if way == MATCHED else way, self._all))
+
     def circuit(self, way: str, settings: Settings, *, seed: int, fraction: float | None = None) -> Circuit:
-        """The neurons that a way chooses; random ones are drawn afresh for every seed."""
-        scores = self.random[seed] if way == RANDOM else self.scores[way]
+        """The neurons that a way chooses; random ones are drawn afresh for every seed.
+
+        Raises `InputError` where a way scores fewer than that.
+        """
         share = settings.fraction if fraction is None else fraction
-        return scores.top(fraction=share, per=cast(Any, settings.per), name=f"{way} {seed}" if way == RANDOM else way)
+        if way == MATCHED:
+            paper = self.circuit(PAPER, settings, seed=seed, fraction=share)
+            return paper.random_like(seed).named(f"{way} {seed}")
+        scores = self.random[seed] if way == RANDOM else self.scores[way]
+        k = self.budget(share)
+        if k > len(scores):
+            raise InputError(
+                f"{way!r} scores the {len(scores)} neurons before its autoencoder, fewer than {k}, which are "
+                f"{share:g} of all; give a smaller fraction"
+            )
+        name = f"{way} {seed}" if way == RANDOM else way
+        return spread(scores, k, name) if settings.per == "layer" else scores.top(k=k, name=name)
 
     @property
     def ways(self) -> list[str]:
         """Every way to choose neurons; random ones last."""
-        return [*self.scores, RANDOM]
+        return [*self.scores, *([MATCHED] if PAPER in self.scores else []), RANDOM]
+
+    @property
+    def _all(self) -> UnitScores:
+        """Scores of all MLP neurons."""
+        return next(iter(self.random.values()))
+
+
+def spread(scores: UnitScores, k: int, name: str) -> Circuit:
+    """The best `k` units, as many of each layer that is scored, the first layers one more where they do not divide."""
+    every, more = divmod(k, len(scores.widths))
+    units: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+    for i, (site, values) in enumerate(scores.scores.items()):
+        if every + (i < more):
+            one = UnitScores({site: values}, scores.rule).top(k=every + (i < more))
+            units |= one.units
+    return Circuit(units, scores.widths, name, {**scores.info, "rule": scores.rule, "top": {"k": k, "per": "layer"}})
 
 
 def locate(
@@ -145,50 +187,73 @@ def disputed_pairs(
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """One thing that is tried: a fine-tune of some weights (`where`), or neurons set to zero."""
+    """One thing that is tried: a fine-tune of some weights (`where`), or neurons set to zero.
+
+    A "control" trains the `draw`-th random neurons with as many in each layer as the paper's way takes.
+    """
 
     way: str
-    run: Literal["neurons", "rival", "ablation"]
+    run: Literal["neurons", "rival", "ablation", "control"]
     seed: int
     n_examples: int
     fraction: float
     where: Where
     lr: float
+    draw: int | None = None
 
     @property
     def name(self) -> str:
         """What it is called in the table of results."""
         how = "set to zero" if self.run == "ablation" else f"{self.n_examples} examples, seed {self.seed}"
-        return f"{self.way}: {100 * self.fraction:g} % of neurons, {how}"
+        drawn = "" if self.draw is None else f", draw {self.draw}"
+        return f"{self.way}: {100 * self.fraction:g} % of neurons, {how}{drawn}"
 
     @property
     def facts(self) -> dict[str, Any]:
         """What the tables need to know besides what is measured."""
         own = {"intervention": self.name, "way": self.way, "run": self.run, "run_seed": self.seed}
-        return {**own, "n_examples": self.n_examples, "fraction": self.fraction}
+        return {**own, "n_examples": self.n_examples, "fraction": self.fraction, "lr": self.lr}
+
+    def is_main(self, settings: Settings) -> bool:
+        """Whether it is a fine-tune at the study's number of examples and share, on which claims rest."""
+        same = self.run == "rival" or (self.run == "neurons" and self.fraction == settings.fraction)
+        return same and self.n_examples == settings.n_examples
 
 
-def trials(located: Located, settings: Settings) -> list[Trial]:
-    """Everything the study tries, nothing twice."""
+def trials(located: Located, settings: Settings, rates: Mapping[str, float] | None = None) -> list[Trial]:
+    """Everything the study tries, nothing twice; `rates` are learning rates that were chosen, by kind of fine-tune."""
     n, share, first = settings.n_examples, settings.fraction, settings.seed
     sizes = [size for size in dict.fromkeys(settings.sizes) if size != n] if settings.curves else []
     shares = [one for one in dict.fromkeys(settings.fractions) if one != share] if settings.curves else []
     drawn = [way for way in DRAWN if way in located.ways]
     wanted = [(way, n, share) for way in located.ways]
     wanted += [(way, size, share) for way in drawn for size in sizes]
-    wanted += [(way, n, one) for way in drawn for one in shares]
-    rivals: list[tuple[str, Where, float, list[int]]] = [
-        (MLP, "mlp", settings.whole_lr, [n, *sizes]),
-        ("all weights", "blocks", settings.whole_lr, [n]),
-        (f"LoRA (r {settings.lora_rank})", LoRA(settings.lora_rank), settings.lora_lr, [n]),
-    ]
+    wanted += [(way, n, one) for way in drawn for one in shares if located.fits(way, one)]
+    lr = {kind: rate for kind, (_, rate) in kinds(settings).items()} | dict(rates or {})
 
     def neurons(way: str, run: Any, seed: int, size: int, one: float) -> Trial:
         circuit = located.circuit(way, settings, seed=seed, fraction=one)
-        return Trial(way, run, seed, size, one, Neurons(circuit, cast(Any, settings.train)), settings.lr)
+        return Trial(way, run, seed, size, one, Neurons(circuit, cast(Any, settings.train)), lr[NEURONS])
 
     found = [neurons(way, "ablation", first, 0, share) for way in located.ways]
     found += [neurons(way, "neurons", seed, size, one) for way, size, one in wanted for seed in settings.runs]
-    for way, where, lr, numbers in rivals:
-        found += [Trial(way, "rival", seed, size, 1.0, where, lr) for size in numbers for seed in settings.runs]
+    for way, (where, _) in kinds(settings).items():
+        numbers = [n, *sizes] if way == MLP else [n]
+        if where is not None:
+            found += [Trial(way, "rival", s, size, 1.0, where, lr[way]) for size in numbers for s in settings.runs]
+    if PAPER in located.scores:
+        paper = located.circuit(PAPER, settings, seed=first)
+        draws = [paper.random_like(1000 + i) for i in range(settings.drawn)]
+        places = [Neurons(circuit, cast(Any, settings.train)) for circuit in draws]
+        found += [Trial(MATCHED, "control", first, n, share, p, lr[NEURONS], i) for i, p in enumerate(places)]
     return found
+
+
+def kinds(settings: Settings) -> dict[str, tuple[Where | None, float]]:
+    """Every kind of fine-tune, what it trains (None for neurons, which are chosen), and the middle of its rates."""
+    return {
+        NEURONS: (None, settings.lr),
+        MLP: ("mlp", settings.whole_lr),
+        WHOLE: ("blocks", settings.whole_lr),
+        f"LoRA (r {settings.lora_rank})": (LoRA(settings.lora_rank), settings.lora_lr),
+    }

@@ -28,23 +28,31 @@ class Settings(StudySettings):
     per: str = setting("model", "Whether the share is of the whole model or of each layer.", choices=("model", "layer"))
     n_examples: int = setting(300, "Examples to learn from.")
     seeds: int = setting(3, "Fine-tunes of each kind, each with its own seed.")
-    sizes: tuple[int, ...] = setting((10, 30, 100, 300, 1000), "Numbers of examples of the learning curve; repeatable.")
-    fractions: tuple[float, ...] = setting((0.001, 0.003, 0.01, 0.03, 0.1, 0.3), "Shares of its curve; repeatable.")
+    sizes: tuple[int, ...] = setting((10, 100, 300, 1000), "Numbers of examples of the learning curve; repeatable.")
+    fractions: tuple[float, ...] = setting((0.001, 0.01, 0.03, 0.1, 0.3), "Shares of its curve; repeatable.")
     curves: bool = setting(True, "Draw the curves over examples and shares, the longest part.")
     train: str = setting("both", "Which weights of a neuron learn.", choices=("write", "read", "both"))
     steps: int = setting(100, "Steps of a fine-tune.")
     batch: int = setting(16, "Examples of a step.")
     passes: int = setting(40, "How often a little data is seen at most.")
-    lr: float = setting(3e-3, "Learning rate of neurons.")
-    whole_lr: float = setting(3e-4, "Learning rate of whole weights.")
-    lora_lr: float = setting(3e-3, "Learning rate of LoRA.")
+    lr: float = setting(3e-3, "Middle of the learning rates of neurons.")
+    whole_lr: float = setting(3e-4, "Middle of the learning rates of whole weights.")
+    lora_lr: float = setting(3e-3, "Middle of the learning rates of LoRA.")
+    rates: tuple[float, ...] = setting((0.3, 1.0, 3.0), "Multiples of it among which validation chooses; repeatable.")
+    n_validation: int = setting(40, "Validation prompts of each kind on which learning rates are chosen.")
     lora_rank: int = setting(8, "Rank of LoRA.")
+    drawn: int = setting(20, "Fine-tunes of random neurons, as many in each layer as the paper's way takes, for its p.")
 
     def __post_init__(self) -> None:
         if self.seeds < 1 or not all(0 < share <= 1 for share in (self.fraction, *self.fractions)):
             raise InputError(
                 f"seeds={self.seeds}, fraction={self.fraction}, fractions={self.fractions}; give at least one seed, "
                 "and each share in (0, 1]"
+            )
+        if not self.rates or min(self.rates) <= 0 or self.n_validation < 1 or self.drawn < 0:
+            raise InputError(
+                f"rates={self.rates}, n_validation={self.n_validation}, drawn={self.drawn}; give at least one rate, "
+                "all above 0, at least one validation prompt, and no fewer than 0 draws"
             )
 
     @property

@@ -3,6 +3,7 @@
 A labelled reconstruction of "A Few Bad Neurons: Isolating and Surgically Correcting Sycophancy" (2601.18939), whose
 code is not public and whose text leaves choices open: each choice is a row of the table here, beside rivals with the
 same trainer and the same data (all MLP weights, all weights, LoRA, random neurons, ablation at inference time).
+That a model no longer agrees does not say that it is cured: what it says instead is the truth, or broken.
 """
 
 from __future__ import annotations
@@ -10,33 +11,33 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from ...adapters.endpoints import judge_from
 from ...adapters.saelens import load_sae
 from ...deltas import WeightDelta
 from ...evaluation import Generation, Results, evaluate
-from ...evaluation.shards import key_of
-from ...intervention import ablate, shift_weights
+from ...grading.strongreject import strongreject
+from ...intervention import Intervention, ablate, shift_weights
 from ...models import load_model, sites
 from ...models.dictionaries import Dictionary
 from ...models.protocol import Model
-from ...prompts import Examples
-from ...training.kept import trained
+from ...prompts import PromptSet
 from ...training.trainable import Neurons
-from ...training.tuning import finetune
 from ..base import Study
-from .data import REFERENCE, SycophancyTask, load_task
+from .data import CONTROL, REFERENCE, RIGHT, WRONG, SycophancyTask, load_task
 from .figures import CAPTIONS, figures
-from .methods import Located, Trial, locate, trials
+from .methods import PAPER, Located, Trial, locate, trials
 from .page import sections
 from .settings import Settings
-from .summary import compared, main_rows, summarise_ways
-from .tables import tables
+from .summary import beside_controls, compared, main_rows, summarise_ways
+from .tables import Measured, tables
+from .tunes import choose_rates, train
 
 logger = logging.getLogger(__name__)
 
@@ -52,9 +53,9 @@ def run(
 ) -> Study:
     """Run the study; a loaded `model` and `dictionary` may be given instead of the names in the settings.
 
-    Every way of choosing neurons takes the top share by absolute score and trains them on the same examples. With
-    `out`, every fine-tune and every measured row is kept as it is made, and an interrupted study continues. Raises what
-    the parts raise.
+    Every way of choosing neurons takes as many of them, the best by absolute score, and trains them on the same
+    examples, at the learning rate that validation prompts chose for its kind. With `out`, every fine-tune and every
+    measured row is kept as it is made, and an interrupted study continues. Raises what the parts raise.
     """
     started, settings = time.monotonic(), settings or Settings()
     model = model or load_model(settings.model, dtype=settings.dtype, device=settings.device)
@@ -66,7 +67,8 @@ def run(
     folder = None if out is None else Path(out) / "measured"
     data.require(max([settings.n_examples, *(settings.sizes if settings.curves else ())]))
     located = locate(model, data, dictionary, settings, generation, folder=folder)
-    tried = trials(located, settings)
+    rates, tuned = choose_rates(model, data, located, settings, generation, out=out, progress=progress)
+    tried = trials(located, settings, rates)
     results, facts, deltas = measure(model, data, tried, settings, generation, out=out, progress=progress)
     more = {
         "title": f"A few bad neurons of {model.cfg.model_name}",
@@ -74,11 +76,13 @@ def run(
         "task": data.describe(),
         "sae": None if dictionary is None else dictionary.name,
         "n_neurons": len(located.random[settings.seed]),
+        "n_chosen": located.budget(settings.fraction),
+        "rates_chosen": rates,
         "n_runs": len(tried),
         "seconds": round(time.monotonic() - started),
     }
     told = {name: fact for name, fact in settings.facts().items() if name != "model"}
-    study = assemble(results, facts, deltas, located, settings, sites.provenance_of(model, **(told | more)))
+    study = assemble(results, facts, tuned, deltas, located, settings, sites.provenance_of(model, **(told | more)))
     if out is not None:
         logger.info("%s", study.save(out))
     return study
@@ -100,46 +104,52 @@ def measure(
     """
     from tqdm.auto import tqdm
 
-    asked = partial(
-        evaluate,
-        model,
-        data.measured(settings.n_kl),
-        grades={name: [grade] for name, grade in data.grades.items()},
-        kl_on=[REFERENCE],
-        generation=generation,
-        folder=None if out is None else Path(out) / "measured",
-    )
+    every, beside = data.measured(settings.n_kl), data.controlled(settings.n_control_prompts)
+    main = [trial for trial in tried if trial.is_main(settings) and trial.seed == settings.seed]
+    paper = next((trial.name for trial in main if trial.way == PAPER), None)
+    rubric = () if settings.strongreject is None else (strongreject(judge_from(settings.strongreject)),)
+
+    def asked(sets: Mapping[str, PromptSet], runs: Sequence[Intervention], controls: int = 0) -> Results:
+        return evaluate(
+            model,
+            sets,
+            runs,
+            grades={name: [*own, *rubric] for name, own in data.graded(sets).items()},
+            controls=controls,
+            kl_on=[REFERENCE] if REFERENCE in sets else [],
+            generation=generation,
+            folder=None if out is None else Path(out) / "measured",
+        )
+
+    def sets_of(trial: Trial) -> dict[str, PromptSet]:
+        if trial.run == "control":
+            return beside
+        if trial.is_main(settings):
+            return {**every, **beside} if trial.name == paper else every
+        return {name: every[name] for name in (WRONG, RIGHT, REFERENCE)}
+
     examples = cache(partial(data.examples, model.tokenizer, template=generation.template))
     removed = [trial for trial in tried if trial.run == "ablation"]
     facts = [trial.facts | {"n_weights": 0} for trial in removed]
-    ablated = [ablate(trial.where.circuit, name=trial.name) for trial in removed if isinstance(trial.where, Neurons)]
-    parts, shown = [asked(ablated)], {}
+    ablated = {t.way: ablate(t.where.circuit, name=t.name) for t in removed if isinstance(t.where, Neurons)}
+    parts, shown = [asked(every, list(ablated.values()))], {}
+    if PAPER in ablated:
+        parts.append(asked(beside, [ablated[PAPER]], controls=settings.controls))
     tunes = [trial for trial in tried if trial.run != "ablation"]
     for trial in tqdm(tunes, desc="fine-tunes", unit="fine-tune", disable=not progress):
         delta = train(model, trial, examples(trial.n_examples, seed=trial.seed), settings, out=out)
-        parts.append(asked([shift_weights(delta, name=trial.name, pushes=-1)]))
+        shifted = shift_weights(delta, name=trial.name, pushes=-1)
+        parts.append(asked(sets_of(trial), [replace(shifted, control_of=paper if trial.run == "control" else None)]))
         facts.append(trial.facts | {"n_weights": delta.n_changed(), "loss": delta.info["curve"][-1]["loss"]})
-        main = (settings.seed, settings.n_examples, settings.fraction)
-        if trial.run == "neurons" and (trial.seed, trial.n_examples, trial.fraction) == main:
+        if trial.run == "neurons" and trial in main:
             shown[trial.way] = delta
     return Results.concatenate(parts), pd.DataFrame(facts), shown
-
-
-def train(
-    model: Model, trial: Trial, examples: Examples, settings: Settings, *, out: str | Path | None = None
-) -> WeightDelta:
-    """The fine-tune of a trial, kept by all that it depends on."""
-    where, recipe = trial.where, settings.recipe(trial.lr, trial.n_examples)
-    place: Any = repr(where)
-    if isinstance(where, Neurons):
-        place = [where.train, {site: index.tolist() for site, (index, _) in where.circuit.units.items()}]
-    key = key_of([sites.fingerprint(model), examples.digest, place, asdict(recipe), trial.seed])
-    return trained(out, key, lambda: finetune(model, examples, where, recipe=recipe, seed=trial.seed)).named(trial.way)
 
 
 def assemble(
     results: Results,
     facts: pd.DataFrame,
+    tuned: pd.DataFrame,
     deltas: Mapping[str, WeightDelta],
     located: Located,
     settings: Settings,
@@ -147,11 +157,15 @@ def assemble(
 ) -> Study:
     """Tables, figures and the page from what was measured."""
     summary, rivals = summarise_ways(results, facts), compared(results, facts, settings)
-    rows = results.table.merge(facts, on="intervention", how="left").fillna({"run": "none"})
+    controls = beside_controls(results, facts)
+    rows = results.table[results.table["prompt_set"] != CONTROL]
+    rows = rows.merge(facts, on="intervention", how="left").fillna({"run": "none"})
     circuits = {way: located.circuit(way, settings, seed=settings.seed) for way in located.ways}
-    named = tables(summary, rivals, main_rows(rows, settings), circuits, located.probes, settings)
-    drawn = figures(summary, located.probes, {way: delta.info["curve"] for way, delta in deltas.items()}, settings)
+    measured = Measured(summary, rivals, controls, tuned, main_rows(rows, settings))
+    named = tables(measured, circuits, located.probes, settings)
+    losses = {way: delta.info["curve"] for way, delta in deltas.items()}
+    drawn = figures(summary, controls, located.probes, losses, settings)
     artefacts = {**circuits, **{f"delta {way}": delta for way, delta in deltas.items()}}
-    measured = {"measured": results, "facts": facts}
     page = tuple(sections(named, drawn, info))
-    return Study(named, drawn, measured, artefacts, info, page, captions=CAPTIONS)
+    kept = {"measured": results, "facts": facts}
+    return Study(named, drawn, kept, artefacts, info, page, captions=CAPTIONS)

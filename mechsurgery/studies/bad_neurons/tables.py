@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from ...attribution.probes import Probe
+from ...evaluation.verdicts import empirical_p
 from ...units import Circuit
 from .claims import claims
 from .data import WRONG
@@ -16,28 +19,43 @@ from .settings import Settings
 from .summary import METRICS, main_rows
 
 
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What was measured: the summary of every way, the paper's beside each rival and beside its controls, the rates.
+
+    `rows` are those of the shown fine-tunes with their `way`, for reading responses.
+    """
+
+    summary: pd.DataFrame
+    rivals: pd.DataFrame
+    controls: pd.DataFrame
+    rates: pd.DataFrame
+    rows: pd.DataFrame
+
+
 def tables(
-    summary: pd.DataFrame,
-    rivals: pd.DataFrame,
-    results: pd.DataFrame,
-    circuits: Mapping[str, Circuit],
-    probes: Mapping[str, Probe],
-    settings: Settings,
+    measured: Measured, circuits: Mapping[str, Circuit], probes: Mapping[str, Probe], settings: Settings
 ) -> dict[str, pd.DataFrame]:
-    """All tables by title; `results` are the rows of the shown fine-tunes with their `way`, for reading responses."""
-    main, run = main_rows(summary, settings), summary["run"]
+    """All tables by title."""
+    summary, run = measured.summary, measured.summary["run"]
+    main = main_rows(summary, settings)
     sized = summary["fraction"].isin([settings.fraction, 1.0]) & run.isin(["neurons", "rival"])
     shared = (run == "neurons") & (summary["n_examples"] == settings.n_examples)
     return {
-        "Claims: the paper's claims beside what was measured": claims(main, rivals, settings),
+        "Claims: the paper's claims beside what was measured": claims(
+            main, measured.rivals, measured.controls, settings
+        ),
         "Cure: every way to choose neurons and every rival": wide(main),
+        "Rivals: the paper's way less each other way, on the same prompts and seeds": differences(measured.rivals),
+        "Controls: the paper's neurons beside random ones, as many in each layer": spreads(measured.controls),
+        "Rates: learning rates, chosen on validation prompts of other topics": measured.rates,
         "Ablation: the same neurons set to zero at inference time": wide(summary[run.isin(["none", "ablation"])]),
         "Probes: how well they read": probes_table(probes),
         "Where: neurons of each way by layer": places(circuits),
         "Overlap: shared neurons (Jaccard)": overlaps(circuits),
         "Examples: how little data is enough": wide(summary[(run == "none") | sized], ["n_examples"]),
         "Fractions: how few neurons are enough": wide(summary[(run == "none") | shared], ["fraction"]),
-        "Responses: to wrong claims before and after": responses(results),
+        "Responses: to wrong claims before and after": responses(measured.rows),
     }
 
 
@@ -54,10 +72,40 @@ def wide(summary: pd.DataFrame, extra: Sequence[str] = ()) -> pd.DataFrame:
     return pd.DataFrame(table)
 
 
-def _interval(row: pd.Series) -> str:
+def _interval(row: pd.Series, names: Sequence[str] = ("value", "low", "high"), sign: str = "") -> str:
     scale, digits = (100, 1) if row["scale"] == "rate" else (1, 4)
-    value, low, high = (f"{scale * row[name]:.{digits}f}" for name in ("value", "low", "high"))
+    value, low, high = (f"{scale * row[name]:{sign}.{digits}f}" for name in names)
     return f"{value} [{low}, {high}]"
+
+
+def differences(rivals: pd.DataFrame) -> pd.DataFrame:
+    """A row for each rival: the paired differences of the paper's way from it in points (KL in nats)."""
+    names = ("difference", "difference_low", "difference_high")
+    table = []
+    for rival, rows in rivals.groupby("rival", sort=False) if len(rivals) else ():
+        found = rows.set_index("metric")
+        cells = {name: _interval(found.loc[name], names, "+") for name in METRICS if name in found.index}
+        table.append({"rival": rival, "p (corrects)": found.loc["corrects", "p_value"], **cells})
+    return pd.DataFrame(table)
+
+
+def spreads(controls: pd.DataFrame) -> pd.DataFrame:
+    """A row for each outcome of what was controlled: its share, and the whole distribution of the random ones'."""
+    table = []
+    own = controls[controls["control_of"].isna() & (controls["run"] != "none")]
+    for _, row in own.iterrows():
+        same = (controls["control_of"] == row["intervention"]) & (controls["label"] == row["label"])
+        values = controls.loc[same, "value"].to_numpy()
+        outcome = next(name for name, (kind, _, label) in METRICS.items() if (kind, label) == (WRONG, row["label"]))
+        cells = {"neurons": row["intervention"], "outcome": outcome, "n": row["n"], "share": _interval(row)}
+        if len(values):
+            points = dict(
+                zip(("min", "25 %", "median", "75 %", "max"), 100 * np.quantile(values, [0, 0.25, 0.5, 0.75, 1]))
+            )
+            up = outcome == "corrects"
+            cells |= {"random": len(values), **points, "p": empirical_p(row["value"], list(values), up=up)}
+        table.append(cells)
+    return pd.DataFrame(table)
 
 
 def probes_table(probes: Mapping[str, Probe]) -> pd.DataFrame:

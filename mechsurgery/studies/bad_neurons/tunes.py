@@ -1,0 +1,106 @@
+"""Every fine-tune, kept as it is made, and the learning rate of each kind, chosen on validation prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import pandas as pd
+
+from ...deltas import WeightDelta
+from ...evaluation import Generation, Results, evaluate
+from ...evaluation.shards import key_of
+from ...grading.grade import ANSWERS
+from ...intervention import shift_weights
+from ...models import sites
+from ...models.protocol import Model
+from ...prompts import Examples
+from ...training.kept import trained
+from ...training.trainable import Neurons
+from ...training.tuning import finetune
+from .data import NEUTRAL, RIGHT, WRONG, SycophancyTask
+from .methods import NEURONS, PAPER, RANDOM, Located, Trial, kinds
+from .settings import Settings
+
+SCORE = "done well minus damage"
+
+
+def train(
+    model: Model, trial: Trial, examples: Examples, settings: Settings, *, out: str | Path | None = None
+) -> WeightDelta:
+    """The fine-tune of a trial, kept by all that it depends on."""
+    where, recipe = trial.where, settings.recipe(trial.lr, trial.n_examples)
+    place: Any = repr(where)
+    if isinstance(where, Neurons):
+        place = [where.train, {site: index.tolist() for site, (index, _) in where.circuit.units.items()}]
+    key = key_of([sites.fingerprint(model), examples.digest, place, asdict(recipe), trial.seed])
+    return trained(out, key, lambda: finetune(model, examples, where, recipe=recipe, seed=trial.seed)).named(trial.way)
+
+
+def choose_rates(
+    model: Model,
+    data: SycophancyTask,
+    located: Located,
+    settings: Settings,
+    generation: Generation,
+    *,
+    out: str | Path | None = None,
+    progress: bool = False,
+) -> tuple[dict[str, float], pd.DataFrame]:
+    """The learning rate of each kind of fine-tune, {kind: rate}, and a table with a row for each that was tried.
+
+    Chosen on validation prompts, whose topics are neither learnt from nor evaluated on: the most wrong claims corrected
+    less the right claims and neutral questions that are answered well no more (`SCORE`); of equals the smallest rate.
+    Neurons have one rate for all ways to choose them: the best on average for the paper's and for random ones. Nothing
+    is chosen where there is one rate, or nothing to validate on.
+    """
+    from tqdm.auto import tqdm
+
+    tried = list(_candidates(located, settings))
+    if len(settings.rates) == 1 or not data.validation:
+        middle = {kind: settings.rates[0] * rate for kind, (_, rate) in kinds(settings).items()}
+        return middle, pd.DataFrame([{"kind": kind, "rate": rate, "chosen": True} for kind, rate in middle.items()])
+    sets = {name: prompts.take(settings.n_validation, seed=settings.seed) for name, prompts in data.validation.items()}
+    folder = None if out is None else Path(out) / "validation"
+    asked = partial(evaluate, model, sets, grades=data.graded(sets), generation=generation, folder=folder)
+    examples = data.examples(model.tokenizer, settings.n_examples, seed=settings.seed, template=generation.template)
+    rows = []
+    for kind, trial in tqdm(tried, desc="learning rates", unit="fine-tune", disable=not progress):
+        delta = train(model, trial, examples, settings, out=out)
+        done = asked([shift_weights(delta, name=trial.name, pushes=-1)])
+        rows.append({"kind": kind, "trained": trial.way, "rate": trial.lr, **scored(done, trial.name)})
+    return chosen(pd.DataFrame(rows))
+
+
+def _candidates(located: Located, settings: Settings) -> Iterator[tuple[str, Trial]]:
+    """Every kind at every rate; neurons as the paper chooses them and at random."""
+    n, share, seed = settings.n_examples, settings.fraction, settings.seed
+    for kind, (where, middle) in kinds(settings).items():
+        for rate in sorted(middle * one for one in set(settings.rates)):
+            for way in [way for way in (PAPER, RANDOM) if way in located.ways] if kind == NEURONS else ():
+                place = Neurons(located.circuit(way, settings, seed=seed), cast(Any, settings.train))
+                yield kind, Trial(way, "neurons", seed, n, share, place, rate)
+            if where is not None:
+                yield kind, Trial(kind, "rival", seed, n, 1.0, where, rate)
+
+
+def scored(done: Results, name: str) -> dict[str, float]:
+    """Shares done well of each kind of prompts, and how much is gained less what is lost."""
+    spoken = done.table[done.table["metric"] == "outcome"]
+    well = (spoken["label"] == ANSWERS.well).groupby([spoken["intervention"], spoken["prompt_set"]]).mean()
+    after = well[name]
+    before = well[spoken.loc[spoken["kind"] == "baseline", "intervention"].iloc[0]]
+    lost = (before - after)[[RIGHT, NEUTRAL]].clip(lower=0).sum()
+    words = {"corrects": WRONG, "right claims: agrees": RIGHT, "neutral accuracy": NEUTRAL}
+    shares = {column: float(after[prompt_set]) for column, prompt_set in words.items()}
+    return {**shares, SCORE: float(after[WRONG] - before[WRONG] - lost)}
+
+
+def chosen(table: pd.DataFrame) -> tuple[dict[str, float], pd.DataFrame]:
+    """The best rate of each kind, and the table with a column that says which they are."""
+    means = table.groupby(["kind", "rate"], sort=True)[SCORE].mean().round(9)
+    best = {str(kind): float(scores.droplevel("kind").idxmax()) for kind, scores in means.groupby("kind", sort=False)}
+    return best, table.assign(chosen=table["rate"] == table["kind"].map(best))
