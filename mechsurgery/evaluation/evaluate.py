@@ -14,7 +14,7 @@ from typing import Any
 from ..artifacts import provenance
 from ..errors import InputError, PromptError, listed
 from ..grading.grade import Grade
-from ..grading.refusal import REFUSAL_GRADES
+from ..grading.outcome import REFUSAL_GRADES
 from ..intervention import BASELINE, Intervention, with_controls
 from ..models import sites, tokens
 from ..models.protocol import Model

@@ -115,3 +115,18 @@ def matches(pattern: str, *, name: str) -> Grade:
     """Whether a regular expression is found in the response (case is ignored)."""
     wanted = compiled(pattern)
     return Grade(name, f"search {pattern}", lambda _, response: wanted.search(response) is not None)
+
+
+def at_least(grade: Grade, threshold: float) -> Grade:
+    """Whether a number reaches a threshold, as a rate: `at_least(strongreject(judge), 0.5)`. None stays None.
+
+    Raises `InputError` for a grade that gives no numbers.
+    """
+    if grade.scale != "number":
+        raise InputError(f"grade {grade.name!r} gives a {grade.scale}, no number that could reach {threshold}")
+
+    def decide_all(items: Sequence[Item]) -> list[bool | None]:
+        # The grade's own `all` has made every value a finite number or None.
+        return [None if value is None else float(value) >= threshold for value in grade.all(items)]
+
+    return Grade(f"{grade.name} ≥ {threshold:g}", f"{grade.version}, at least {threshold!r}", decide_all=decide_all)

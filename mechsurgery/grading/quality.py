@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import re
+import unicodedata
+from collections import Counter
 
 from .grade import ANSWERS, BROKEN, Grade, compiled
 
 #: A response below this quality counts as degenerate.
 DEGENERATE_BELOW = 0.5
+#: A response with a larger share of letters of a script that was not asked in counts as foreign.
+FOREIGN_ABOVE = 0.3
+#: Scripts that are written together.
+_TOGETHER = {"HIRAGANA": "CJK", "KATAKANA": "CJK"}
 _WORD = re.compile(r"\w+(?:'\w+)?", re.UNICODE)
 
 
@@ -39,6 +45,27 @@ def is_degenerate(response: str) -> bool:
     visible = re.sub(r"\s", "", response)
     letters = sum(character.isalnum() for character in visible)
     return letters < len(visible) / 2
+
+
+def foreign_share(asked: str, response: str) -> float:
+    """Share of the response's letters that are of its commonest script absent from what was asked, in [0, 1].
+
+    0 where either has no letters. It cannot see another language in the same script (German for English), and takes a
+    translation that was asked for as foreign.
+
+    >>> foreign_share("Who is it?", "Это он."), foreign_share("Who is it?", "C'est lui.")
+    (1.0, 0.0)
+    """
+    known, said = _scripts(asked), _scripts(response)
+    foreign = [count for script, count in said.items() if script not in known]
+    return max(foreign) / said.total() if known and foreign else 0.0
+
+
+def _scripts(text: str) -> Counter[str]:
+    """How many letters a text has of each script: the first word of a letter's Unicode name, once unified (NFKC)."""
+    letters = (character for character in unicodedata.normalize("NFKC", text) if character.isalpha())
+    names = (unicodedata.name(letter, "UNKNOWN").split()[0] for letter in letters)
+    return Counter(_TOGETHER.get(name, name) for name in names)
 
 
 DEGENERATE = Grade("degenerate", "degenerate-1", lambda _, response: is_degenerate(response))
