@@ -1,4 +1,4 @@
-"""Streaming statistics of last-token activations: nothing is cached, memory does not grow with prompts.
+"""Streaming statistics of activations, of last tokens or of all: nothing is cached, memory does not grow with prompts.
 
 Count, mean and sum of squared deviations are merged batch by batch inside the hook (Chan, Golub and
 LeVeque 1983), in float64 where the device has it.
@@ -107,6 +107,7 @@ def contrast_statistics(
     *,
     at: Sequence[str | Dictionary] | None = None,
     layers: Sequence[int] | None = None,
+    positions: Literal["last", "all"] = "last",
     template: str | Template = "auto",
     max_rows: int = 64,
     progress: bool = False,
@@ -115,7 +116,8 @@ def contrast_statistics(
 
     `at` names hook points, or holds dictionaries whose latents are then the units (default:
     `blocks.{l}.mlp.hook_post` of `layers`, the input of the down projection and so the MLP neurons of the CNA
-    paper). The batched forward stops after the deepest of them and never computes logits.
+    paper). The batched forward stops after the deepest of them and never computes logits. `positions="all"` takes every
+    token of the prompts instead, each as one: the moments of what an intervention at every position replaces.
     """
     wanted = list(at) if at is not None else sites.neuron_sites(model, layers)
     names = [unit if isinstance(unit, str) else unit.site for unit in wanted]
@@ -124,7 +126,7 @@ def contrast_statistics(
         moments = Moments()
         ids = encode(tokens.tokenizer_of(model), side, template=template)
         hooks, update = encoding(model, wanted, moments.update)
-        capture.stream(model, ids, hooks, update, max_rows=max_rows, progress=progress)
+        capture.stream(model, ids, hooks, update, positions=positions, max_rows=max_rows, progress=progress)
         sides.append(Moments(*({s: part[s] for s in names} for part in (moments.n, moments.mean, moments.m2))))
     info = sites.provenance_of(
         model,
@@ -132,6 +134,7 @@ def contrast_statistics(
         prompts=contrast.digest,
         n_positive=len(contrast.positive),
         n_negative=len(contrast.negative),
+        positions=positions,
         template=as_template(template).facts(),
     )
     return ContrastStatistics(sides[0], sides[1], info)

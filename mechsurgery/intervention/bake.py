@@ -41,9 +41,9 @@ def bake(model: Model, intervention: Intervention) -> None:
     """Put an intervention at its strength into the model's weights, **permanently**: nothing is left to hook.
 
     Gives the logits of `applied(model, intervention)`. Exact for weight differences, scaling and mean ablation of MLP
-    neurons, steering after attention, the MLP or a block, projecting a direction out everywhere, and sums of these.
-    Raises `InputError` with the reason for anything else, `ActivationError` where a weight would not be finite, before
-    anything is changed.
+    neurons, steering after attention, the MLP or a block, projecting a direction out (or to means) everywhere, and sums
+    of these. Raises `InputError` with the reason for anything else, `ActivationError` where a weight would not be
+    finite, before anything is changed.
     """
     intervention.check(model)
     weights: dict[str, tuple[Tensor, Tensor]] = {}
@@ -119,8 +119,8 @@ def _changed(rows: Float[Tensor, "*rows d"], plan: Plan, *, add: bool = True) ->
     """Rows after multiplications, additions (unless `add` is off) and projections."""
     for change, strength in plan:
         if isinstance(change, Project):
-            unit = change.unit.to(rows)
-            rows = rows - strength * (rows @ unit)[..., None] * unit
+            unit, level = change.unit.to(rows), change.level if add else 0.0
+            rows = rows - strength * (rows @ unit - level)[..., None] * unit
         elif isinstance(change, Affine):
             factor, offset = (table.to(rows) for table in change.at(strength, rows.shape[-1]))
             rows = rows * factor + offset if add else rows * factor
@@ -132,6 +132,8 @@ def _multiplies(change: Change) -> bool:
 
 
 def _adds(change: Change) -> bool:
+    if isinstance(change, Project):
+        return change.level != 0
     return isinstance(change, Affine) and bool((change.offset != 0).any())
 
 

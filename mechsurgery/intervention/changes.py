@@ -40,9 +40,10 @@ class Affine:
 
 @dataclass(frozen=True, eq=False)
 class Project:
-    """a → a − s·(a·u)·u for a unit vector u: at strength 1 nothing is left along u."""
+    """a → a − s·(a·u − level)·u for a unit vector u: at strength 1 every a·u is `level`, in the activation's units."""
 
     unit: Float[Tensor, " d"]
+    level: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +63,8 @@ def digest(change: Change) -> str:
     if isinstance(change, Custom):
         found.update(change.key.encode())
     else:
+        if isinstance(change, Project):
+            found.update(repr(change.level).encode())
         parts = (change.unit,) if isinstance(change, Project) else (change.m, change.offset, change.indices)
         for part in parts:
             # With shapes, else ([0, 2], [0]) and ([0], [2, 0]) would be one.
@@ -112,20 +115,22 @@ class _Level:
     def __init__(self, steps: Sequence[_Step | None], index: Tensor | None, width: int) -> None:
         self.index = index
         n, ones, zeros = len(steps), torch.ones(width), torch.zeros(width)
-        factors, offsets, units, shares = [ones] * n, [zeros] * n, [zeros] * n, torch.zeros(n, 1)
+        factors, offsets, units = [ones] * n, [zeros] * n, [zeros] * n
+        shares, levels = torch.zeros(n, 1), torch.zeros(n, 1)
         self.custom: list[tuple[int, Custom, float]] = []
         for plan, step in enumerate(steps):
             change, amount = step or (None, 0.0)
             if isinstance(change, Tensor):
                 factors[plan], offsets[plan] = change, torch.as_tensor(amount)
             elif isinstance(change, Project):
-                units[plan], shares[plan] = change.unit, amount
+                units[plan], shares[plan], levels[plan] = change.unit, amount, change.level
             elif change is not None and amount:
                 self.custom.append((plan, change, float(amount)))
         self.factor = torch.stack(factors) if any(bool((f != 1).any()) for f in factors) else None
         self.offset = torch.stack(offsets) if any(bool(o.any()) for o in offsets) else None
         self.unit = torch.stack(units) if bool(shares.any()) else None
         self.share = shares
+        self.level = levels if bool(levels.any()) else None
 
     def __call__(self, activation: Tensor) -> Tensor:
         if self.factor is not None:
@@ -135,6 +140,8 @@ class _Level:
         if self.unit is not None:
             unit, share = self._rows("unit", activation), self._rows("share", activation)
             along = einsum(activation, unit.expand(len(activation), 1, -1), "b p d, b q d -> b p q")
+            if self.level is not None:
+                along = along - self._rows("level", activation)
             activation = activation - share * along * unit
         for plan, change, strength in self.custom:
             rows = slice(None) if self.index is None else (self.index == plan).nonzero()[:, 0].to(activation.device)

@@ -50,9 +50,10 @@ def ablate(circuit: Circuit, *, name: str | None = None) -> Intervention:
 def mean_ablate(circuit: Circuit, means: Mapping[str, Float[Tensor, " d"]], *, name: str | None = None) -> Intervention:
     """Move every unit of a circuit to a given mean: a → a + s·(mean − a).
 
-    `means` is {hook name: [d], one for each unit there}, e.g. `contrast_statistics(…).negative.mean`. Unlike zero, the
-    mean is an activation the model is used to (Wang et al. 2022, 2211.00593). Raises `SiteError` or `InputError` where
-    means are missing or of another size.
+    `means` is {hook name: [d], one for each unit there}. Every position gets them, so they are fair as means over every
+    position, `contrast_statistics(…, positions="all").negative.mean`. Unlike zero, the mean is an activation the model
+    is used to (Wang et al. 2022, 2211.00593). Raises `SiteError` or `InputError` where means are missing or of another
+    size.
     """
     missing = [site for site in circuit.units if site not in means]
     if missing:

@@ -59,6 +59,11 @@ def difference_of(model):
     return WeightDelta(parts)
 
 
+def written(model):
+    """A mean for everything that is added into the residual stream."""
+    return {site: random(model.cfg.d_model, seed=i) for i, site in enumerate(sites.residual_writes(model))}
+
+
 def runs(model):
     """{name: intervention} of every kind that can be weights in some architecture."""
     circuit = circuit_of(model)
@@ -71,6 +76,7 @@ def runs(model):
         "per neuron": scale(circuit, {s: torch.linspace(-1, 2, len(i)) for s, (i, _) in circuit.units.items()}),
         "mean ablation": mean_ablate(circuit, means).at(0.7),
         "projection": project_out(model, random(d)).at(0.8),
+        "affine projection": project_out(model, random(d), to=written(model)).at(0.8),
         "weights": shift_weights(difference_of(model)).at(-1.5),
         **{kind: steer(Direction(vectors)).at(0.5) for kind, vectors in steered.items()},
     }
@@ -89,7 +95,7 @@ SITES = {
 }
 KINDS = [
     *("scaling", "ablation at -1", "per neuron", "mean ablation", "weights", "weights and neurons"),
-    *("projection", "all", *SITES),
+    *("projection", "affine projection", "all", *SITES),
 ]
 NEURONS = KINDS[:6]
 
@@ -134,9 +140,9 @@ def refusal(family, kind):
     if family in NORMED and kind not in NEURONS:
         return "normalises"
     gated = family not in ("gpt2", "neox")
-    if gated and kind in ("mean ablation", "weights and neurons", "all", *SITES):
+    if gated and kind in ("mean ablation", "weights and neurons", "affine projection", "all", *SITES):
         return "no place for"
-    return "one tensor" if family == "gpt2" and kind in ("projection", "all") else None
+    return "one tensor" if family == "gpt2" and kind in ("projection", "affine projection", "all") else None
 
 
 @pytest.mark.parametrize("family", FAMILIES)

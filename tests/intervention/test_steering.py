@@ -126,6 +126,7 @@ def everything(model):
     steering = steer(Direction({site: vector(model, i) for i, site in enumerate(residual)}))
     mlp = steer(Direction({site: vector(model, 9) for site in sites.mlp_out_sites(model)}), 1.0)
     projection = project_out(model, vector(model, 5))
+    affine = project_out(model, vector(model, 6), to={s: vector(model, 7) for s in sites.residual_writes(model)})
     cube = Intervention(
         "cube", (Edit(residual[0], Custom(lambda a, s: a + s * a**3, "cube"), model.cfg.d_model),), kind="custom"
     )
@@ -140,6 +141,9 @@ def everything(model):
         mlp.at(0.7),
         projection,
         projection.at(0.4),
+        affine,
+        affine.at(0.4),
+        affine + projection.at(0.3),
         cube,
         cube.at(0.0),
         steering.at(0.0),

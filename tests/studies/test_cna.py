@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
+import torch
 from click.testing import CliRunner
 
 from mechsurgery.cli import main
@@ -14,6 +15,7 @@ from mechsurgery.evaluation.statistics import clustered_interval, mean_interval
 from mechsurgery.grading.grade import Grade
 from mechsurgery.models import load_model
 from mechsurgery.prompts import ContrastSet
+from mechsurgery.prompts.chat import encode
 from mechsurgery.studies.cna import Settings, StudyData, bench, methods, run, sensitivity, study_data
 from mechsurgery.studies.cna.published import ANCHORS, anchor
 from mechsurgery.studies.cna.study import CLAIMS, TABLE_1, TABLE_2
@@ -121,6 +123,22 @@ def test_published_caa_adds_what_the_behaviour_has_more_of(instruct):
     assert float({edit.site: edit.change.offset for edit in caa.edits}[site] @ vector) > 0
     steps, last = methods.increments(located.residual), list(located.residual.vectors.values())[-1]
     assert (sum(steps.vectors.values()) - last).abs().max() < 1e-4
+
+
+def test_mean_ablation_puts_the_means_of_all_positions_it_replaces(instruct, little):
+    """Means of last tokens alone are no activations of the other positions, where they are put as well."""
+    settings = replace(LEAST, n_discovery=8)
+    whole = bench.Bench(instruct, None, little, settings, settings.chat_template(), *bench.grades_of(settings, None))
+    located = methods.locate_all(whole)
+    run = next(one for one in methods.corrected(whole, located).tried if one.kind == "mean ablation")
+    seen = {edit.site: [] for edit in run.edits}
+    watch = [(site, lambda a, hook: seen[hook.name].append(a[0].double())) for site in seen]
+    for ids in encode(instruct.tokenizer, list(little.discovery.negative)):
+        with torch.no_grad(), instruct.hooks(fwd_hooks=watch):
+            instruct(torch.tensor([ids]))
+    for edit in run.edits:
+        expected = torch.cat(seen[edit.site]).mean(0)[edit.change.indices].float()
+        torch.testing.assert_close(edit.change.offset, expected, atol=1e-5, rtol=1e-4)
 
 
 def test_layers_are_chosen_on_the_validation_split(study):

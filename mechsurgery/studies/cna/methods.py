@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 import pandas as pd
+from jaxtyping import Float
+from torch import Tensor
 
 from ...attribution import contrast_statistics, score, universal_neurons
 from ...attribution.statistics import ContrastStatistics
@@ -109,7 +111,7 @@ def corrected(bench: Bench, located: Located) -> Mode:
     by_layer, facts = layer_candidates(bench.model, located.residual)
     layers = choose_layers(bench, by_layer, facts)
     chosen = set(layers.loc[layers["chosen"], "intervention"])
-    means = {site: located.statistics.negative.mean[site].float().cpu() for site in located.circuit.widths}
+    means = _token_means(bench, list(located.circuit.widths))
     cna = ablate(located.circuit, name=CNA)
     rivals = [
         mean_ablate(located.circuit, means, name="CNA, mean ablation"),
@@ -161,6 +163,12 @@ def increments(direction: Direction) -> Direction:
     for before, site in pairwise(names):
         steps[site] = direction.at(site) - direction.at(before)
     return Direction(steps, f"{direction.name}, increments", direction.info)
+
+
+def _token_means(bench: Bench, names: list[str]) -> dict[str, Float[Tensor, " d"]]:
+    """Means over *every* token of the negative discovery prompts: what is replaced is replaced at every position."""
+    tokens = contrast_statistics(bench.model, bench.data.discovery, at=names, positions="all", template=bench.template)
+    return {site: tokens.negative.mean[site].float().cpu() for site in names}
 
 
 def _direction(statistics: ContrastStatistics, names: Sequence[str], title: str) -> Direction:
