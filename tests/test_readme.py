@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 #: Pages whose code runs from top to bottom; that of the studies takes longer.
-RUN = ("methods", "interventions", "evaluation")
+RUN = ("methods", "interventions", "evaluation", "outcomes")
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 
 

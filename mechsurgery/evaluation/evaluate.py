@@ -46,9 +46,10 @@ def evaluate(
     """Responses of the unmodified model and under every intervention, graded, in one table.
 
     `prompts` is one prompt set or {name: prompt set}; a set whose prompts have choices is answered by letter, any other
-    in words. `grades` decide on every response (default: refusal by several word lists, and quality), the same for all
-    sets or {set name: grades}. Every intervention that has matched random controls gets `controls` of them. On the sets
-    in `kl_on`, the KL divergence of next-token distributions from the unmodified model is measured on its responses.
+    in words. `grades` decide on every response (default: the outcome by text, refusal by word lists, quality), the same
+    for all sets or {set name: grades}. Every intervention that has matched random controls gets `controls` of them. On
+    the sets in `kl_on`, the KL divergence of next-token distributions from the unmodified model is measured on its
+    responses.
     Pass the `discovery` contrast to have prompts that stand in it refused. `generation` says how responses are made.
 
     With a `folder`, what is measured is kept there as it goes: an interrupted run, called again, continues with nothing

@@ -154,6 +154,14 @@ class Coherence:
             for own in self.values(items)
         ]
 
+    def incoherent(self, name: str = "incoherent") -> Grade:
+        """The rate of responses that reach no threshold; None for an empty response."""
+
+        def decide_all(items: Sequence[Item]) -> list[bool | None]:
+            return [None if coherent is None else not coherent for coherent in self.coherent(items)]
+
+        return Grade(name, self.version, decide_all=decide_all)
+
     def grade(self, name: str = "coherence") -> Grade:
         """The number: mean log-probability per token under the unmodified model; None for an empty response."""
 
@@ -168,8 +176,9 @@ def calibrated(
     prompts: PromptSet | Sequence[Prompt],
     *,
     base: Model | None = None,
-    quantile: float = 0.01,
-    n: int = 64,
+    quantile: float = 0.05,
+    n: int = 256,
+    temperature: float = 1.0,
     seed: int = 0,
     template: str | Template = "auto",
     max_new_tokens: int = 32,
@@ -177,16 +186,17 @@ def calibrated(
 ) -> Coherence:
     """Thresholds such that a share `quantile` of the unmodified model's own answers to `prompts` would be incoherent.
 
-    `n` answers of at most `max_new_tokens` tokens are sampled at temperature 1, as many from each prompt as can be.
-    Give prompts like those that will be graded **and** harmless ones that the model answers: where it only refuses, its
-    answers are refusals, far likelier than any other text. The base's threshold is read off the base's own samples.
-    Raises `InputError` for a share outside 0 to 1, fewer than 8 samples, or a model that says nothing.
+    `n` answers of at most `max_new_tokens` tokens are sampled at a `temperature`, prompts taking turns in random order;
+    a lower temperature makes the threshold stricter. Give prompts like those that will be graded **and** others that
+    the model answers otherwise: from harmless ones alone the threshold is so strict that refusals are called broken.
+    The base's threshold is read off the base's own samples. docs/outcomes.md has what was measured. Raises `InputError`
+    for a share outside 0 to 1, fewer than 8 samples, greedy answers, or a model that says nothing.
     """
     items = list(prompts)
-    if not 0 <= quantile < 1 or n < _FEWEST or not items:
+    if not 0 <= quantile < 1 or n < _FEWEST or temperature <= 0 or not items:
         raise InputError(
-            f"quantile={quantile} must be from 0 to below 1, n={n} at least {_FEWEST}, and there must be prompts "
-            f"(given: {len(items)})"
+            f"quantile={quantile} must be from 0 to below 1, n={n} at least {_FEWEST}, temperature={temperature} above "
+            f"0, and there must be prompts (given: {len(items)})"
         )
     chosen = as_template(template).frozen(tokens.tokenizer_of(model))
     order = np.random.default_rng([seed, 3]).permutation(len(items))
@@ -194,7 +204,8 @@ def calibrated(
 
     def yardstick(of: Model) -> Yardstick:
         ids = encode(tokens.tokenizer_of(of), drawn, template=chosen)
-        new = generate(of, ids, temperature=1.0, seed=seed, max_new_tokens=max_new_tokens, max_rows=max_rows)
+        options = {"max_new_tokens": max_new_tokens, "max_rows": max_rows}
+        new = generate(of, ids, temperature=temperature, seed=seed, **options)
         texts = [response_text(of.tokenizer, own, chosen) for own in new]
         answers = [(prompt, text) for prompt, text in zip(drawn, texts) if text]
         if len(answers) < _FEWEST:

@@ -42,8 +42,10 @@ def outcome(
     judge is asked only about responses that need it. Where a grade that is needed gives None, so does this. Raises
     `InputError` for a grade of another scale, or labels that are not three with "broken" last.
     """
-    parts = [shows, *([] if well is None else [well]), *broken]
-    wrong = [grade.name for grade in parts if grade.scale != "rate"]
+    wreck = [*broken, *([] if coherence is None else [coherence.incoherent()])]
+    steps = [*((grade, labels[-1]) for grade in wreck), (shows, labels[0])]
+    steps += [] if well is None else [(well, labels[1])]
+    wrong = [grade.name for grade, _ in steps if grade.scale != "rate"]
     if wrong:
         raise InputError(f"grades {wrong} say no yes or no; make a rate of a number with at_least(grade, threshold)")
     if len(set(labels)) != 3 or labels[2] != BROKEN:
@@ -52,38 +54,22 @@ def outcome(
     def decide_all(items: Sequence[Item]) -> list[Value]:
         given: list[Value] = [labels[2] if _is_no_answer(*item, same_script) else None for item in items]
         left = [place for place, value in enumerate(given) if value is None]
-        for grade, label in [*((grade, labels[2]) for grade in broken), (None, labels[2]), (shows, labels[0])]:
-            said = _said(grade, coherence, [items[place] for place in left])
+        for grade, label in steps:
+            said = grade.all([items[place] for place in left]) if left else []
             for place, value in zip(left, said):
                 given[place] = label if value else None
             left = [place for place, value in zip(left, said) if value is False]
-        said = [True] * len(left) if well is None else well.all([items[place] for place in left])
-        for place, value in zip(left, said):
-            given[place] = None if value is None else labels[1] if value else labels[2]
+        for place in left:
+            given[place] = labels[1] if well is None else labels[2]
         return given
 
-    facts = [f"{VERSION}, {DEGENERATE.version}"]
-    facts += [f"scripts-1 above {FOREIGN_ABOVE}"] if same_script else []
-    facts += [f"broken {grade.name} {grade.version}" for grade in broken]
-    facts += [f"shows {shows.name} {shows.version}"]
-    facts += [] if well is None else [f"well {well.name} {well.version}"]
-    facts += [] if coherence is None else [coherence.version]
+    facts = [f"{VERSION}, {DEGENERATE.version}, {f'scripts-1 above {FOREIGN_ABOVE}' if same_script else 'any script'}"]
+    facts += [f"{label}: {grade.name} {grade.version}" for grade, label in steps]
     version, names = "; ".join(facts), tuple(labels)
-    if coherence is None and all(grade.decide is not None for grade in parts):
+    if all(grade.decide is not None for grade, _ in steps):
         # Rules decide again each time; only what asks a model is kept in an evaluation's folder.
         return Grade(name, version, lambda prompt, response: decide_all([(prompt, response)])[0], labels=names)
     return Grade(name, version, decide_all=decide_all, labels=names)
-
-
-def _said(grade: Grade | None, coherence: Coherence | None, items: Sequence[Item]) -> list[bool | None]:
-    """What a grade says of every response; without one, whether it is incoherent."""
-    if not items:
-        return []
-    if grade is not None:
-        return [None if value is None else bool(value) for value in grade.all(items)]
-    if coherence is None:
-        return [False] * len(items)
-    return [None if coherent is None else not coherent for coherent in coherence.coherent(items)]
 
 
 def _is_no_answer(prompt: Prompt, response: str, same_script: bool) -> bool:

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from mechsurgery.errors import InputError
+from mechsurgery.grading.outcome import REFUSAL_GRADES
 from mechsurgery.grading.quality import DEGENERATE, QUALITY, is_degenerate, ngram_quality
 from mechsurgery.grading.refusal import (
     OPENING,
     PANEL,
     PHRASES,
     REFUSAL,
-    REFUSAL_GRADES,
     REFUSAL_OPENING,
     first_token_score,
     has_refusal_phrase,
@@ -124,10 +124,10 @@ def test_each_judge_on_labelled_examples(text, expected):
 
 
 def test_the_usual_grades_are_the_metrics_of_tables():
-    names = ["refusal", "refusal_raw", "degenerate", "quality", "judge_opening", "judge_phrases"]
+    names = ["outcome", "refusal", "refusal_raw", "degenerate", "quality", "judge_opening", "judge_phrases"]
     assert [grade.name for grade in REFUSAL_GRADES] == names
     assert [grade.name for grade in PANEL] == names[-2:]
-    assert [grade.scale for grade in REFUSAL_GRADES] == ["rate", "rate", "rate", "number", "rate", "rate"]
+    assert [grade.scale for grade in REFUSAL_GRADES] == ["label", "rate", "rate", "rate", "number", "rate", "rate"]
     assert all(grade.version for grade in REFUSAL_GRADES)
     assert has_refusal_phrase("I’M SORRY")
 
