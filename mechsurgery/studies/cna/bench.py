@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from ...evaluation import Generation, Results, evaluate
 from ...grading.coherence import Coherence, calibrated
 from ...grading.grade import BROKEN, Grade, matches
 from ...grading.outcome import outcome, refusal_outcome
-from ...grading.quality import QUALITY
+from ...grading.quality import QUALITY, ngram_quality
 from ...grading.refusal import PANEL
 from ...grading.strongreject import strongreject
 from ...grading.world import REQUEST
@@ -21,6 +22,10 @@ from ...models.protocol import Model
 from ...prompts import PromptSet, Template
 from .data import StudyData
 from .settings import Settings
+
+#: The response repeats itself: its quality is below what counts as broken text in the claim about steering.
+REPEATS_BELOW = 0.9
+REPEATS = Grade("repeats", f"trigrams-1 below {REPEATS_BELOW}", lambda _, text: ngram_quality(text) < REPEATS_BELOW)
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +52,7 @@ class Bench:
         return self.grades[0]
 
     def measure(
-        self, sets: dict[str, PromptSet], tried: list[Intervention], *, on: Model | None = None, **more: Any
+        self, sets: dict[str, PromptSet], tried: Sequence[Intervention], *, on: Model | None = None, **more: Any
     ) -> Results:
         """`evaluate` on the instruct model, or `on` another, as this study does everywhere."""
         options: dict[str, Any] = {
@@ -96,7 +101,7 @@ def bench_of(
     assert chosen.outcome
     panel = PANEL if settings.shown_by is None and grade is None else ()
     rubric = () if settings.strongreject is None else (strongreject(judge_from(settings.strongreject)),)
-    return Bench(model, base, data, settings, template, (chosen, QUALITY, *panel), rubric, folder, progress)
+    return Bench(model, base, data, settings, template, (chosen, QUALITY, REPEATS, *panel), rubric, folder, progress)
 
 
 def _grade_of(model: Model, base: Model | None, data: StudyData, settings: Settings, template: Template) -> Grade:

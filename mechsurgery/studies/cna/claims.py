@@ -17,6 +17,7 @@ from ...evaluation import versus
 from ...evaluation.select import controls_of, select
 from ...grading.grade import Grade
 from ...units import Circuit
+from .bench import REPEATS
 from .data import CONTROLLED
 from .methods import CAA_MLP, CNA
 from .settings import CORRECTED
@@ -69,7 +70,8 @@ def of_mode(summary: pd.DataFrame, grade: Grade) -> dict[str, v.Verdict]:
     quality = select(summary, "quality", "behaviour")
     scaled = quality[(quality["intervention"] == CNA) & quality["toward"].between(-1, 0)]
     lowest = scaled.loc[scaled["low"].idxmin()]
-    rival, salad = (at_full_strength(rows[rows["intervention"] == CAA_MLP]).iloc[0] for rows in (quality, broken))
+    repeats = select(summary, REPEATS.name, "behaviour")
+    rival, salad = (at_full_strength(rows[rows["intervention"] == CAA_MLP]).iloc[0] for rows in (repeats, broken))
     benign = select(summary, grade.name, "benign", labels.well, intervention=CNA).set_index("toward")
     choice = summary[(summary["metric"] == "choice") & (summary["intervention"] == CNA) & (summary["toward"] == -1)]
     return {
@@ -91,7 +93,9 @@ def of_mode(summary: pd.DataFrame, grade: Grade) -> dict[str, v.Verdict]:
         f"(ours) benign prompts stay {labels.well!r}: at most five points fewer": v.given(
             effect, EFFECT, v.stays(benign.loc[-1.0], 0.05)
         ),
-        "CAA on MLP outputs at full strength breaks the text (quality below our 0.9)": v.falls_below(rival, 0.9),
+        "CAA on MLP outputs at full strength breaks the text (ours: half of responses with quality below 0.9)": (
+            v.rises_to(rival, 0.5)
+        ),
         "(ours) at least half of CAA's responses at full strength are broken": v.rises_to(salad, 0.5),
         "multiple choice loses at most one point (the paper's; fewer than 200 questions cannot say)": v.given(
             effect, EFFECT, _choice(choice, 0.01)

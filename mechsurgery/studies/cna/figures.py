@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 
 from ... import plots
 from ...grading.grade import Grade
+from ...plots.tables import Pick
 from ...units import Circuit, UnitScores
 from .data import CONTROLLED
 from .methods import CNA
@@ -47,7 +48,7 @@ def mode_figures(
     before = summary[summary["kind"] == "baseline"]
     full = pd.concat([before, at_full_strength(summary[summary["kind"] != "baseline"])])
     beside = full[full["prompt_set"] == CONTROLLED["behaviour"]]
-    panels = [(name, "behaviour", label) for label in (shows, well, broken)]
+    panels: list[Pick] = [(name, "behaviour", label) for label in (shows, well, broken)]
     panels += [(name, "benign", well), ("quality", "behaviour")]
     panels += [("choice", "choices")] if (summary["metric"] == "choice").any() else []
     main = summary[~summary["prompt_set"].isin(CONTROLLED.values())]

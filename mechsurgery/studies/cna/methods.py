@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -29,7 +29,7 @@ RIVAL_SWEEP = (-1.0, -0.75, -0.5, -0.25, -0.1, 0.5, 1.0)
 
 CNA = "CNA"
 CAA_ONE, CAA_ALL, CAA_MLP = "CAA, one layer", "CAA, all layers", "CAA, MLP outputs"
-DIRECTIONAL = "directional ablation"
+DIRECTIONAL, AFFINE = "directional ablation", "affine directional ablation"
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +88,8 @@ def locate_all(bench: Bench) -> Located:
     """
     model, data, template = bench.model, bench.data, bench.template
     neurons, residual, mlp = sites.neuron_sites(model), sites.residual_sites(model), sites.mlp_out_sites(model)
-    statistics = contrast_statistics(model, data.discovery, at=[*neurons, *residual, *mlp], template=template)
+    at = list(dict.fromkeys([*neurons, *residual, *mlp, *sites.residual_writes(model)]))
+    statistics = contrast_statistics(model, data.discovery, at=at, template=template)
     published = contrast_statistics(model, data.published[0], at=[*neurons, *mlp], template=template)
     scores = score(statistics.at(neurons), "difference")
     universal = universal_neurons(model, data.neutral, template=template)
@@ -108,7 +109,7 @@ def locate_all(bench: Bench) -> Located:
 
 def corrected(bench: Bench, located: Located) -> Mode:
     """Every method in both directions; layers, and each method's best strength, chosen on the validation split."""
-    by_layer, facts = layer_candidates(bench.model, located.residual)
+    by_layer, facts = layer_candidates(bench.model, located.residual, located.statistics.negative.mean)
     layers = choose_layers(bench, by_layer, facts)
     chosen = set(layers.loc[layers["chosen"], "intervention"])
     means = _token_means(bench, list(located.circuit.widths))
@@ -141,17 +142,21 @@ def as_published(bench: Bench, located: Located) -> Mode:
 MODES = {CORRECTED: corrected, PUBLISHED: as_published}
 
 
-def layer_candidates(model: Model, residual: Direction) -> tuple[list[Intervention], pd.DataFrame]:
-    """Steering at one layer and projecting its direction out, for every layer; and what each of them is.
+def layer_candidates(
+    model: Model, residual: Direction, means: Mapping[str, Float[Tensor, " d"]]
+) -> tuple[list[Intervention], pd.DataFrame]:
+    """Steering at one layer, and taking its direction out or to its `means`, for every layer; what each of them is.
 
     The table has columns intervention, method, layer.
     """
     runs, facts = [], []
-    for method in (CAA_ONE, DIRECTIONAL):
+    for method in (CAA_ONE, DIRECTIONAL, AFFINE):
         for layer, (site, vector) in enumerate(residual.vectors.items()):
             name = f"{method} ({layer})"
-            one = Direction({site: vector}, residual.name, residual.info)
-            runs.append(steer(one, name=name) if method == CAA_ONE else project_out(model, vector, name=name))
+            if method == CAA_ONE:
+                runs.append(steer(Direction({site: vector}, residual.name, residual.info), name=name))
+            else:
+                runs.append(project_out(model, vector, to=means if method == AFFINE else None, name=name))
             facts.append({"intervention": name, "method": method, "layer": layer})
     return runs, pd.DataFrame(facts)
 
