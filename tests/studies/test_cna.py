@@ -134,8 +134,7 @@ def test_the_two_modes_locate_as_they_say(study):
 
 def test_published_caa_adds_what_the_behaviour_has_more_of(instruct):
     data = study_data(SETTINGS)
-    grades, rubric = bench.grades_of(SETTINGS, None)
-    whole = bench.Bench(instruct, None, data, SETTINGS, SETTINGS.chat_template(), grades, rubric)
+    whole = bench.bench_of(instruct, None, data, SETTINGS)
     located = methods.locate_all(whole)
     caa = next(one for one in methods.as_published(whole, located).tried if one.kind == "steering")
     site, vector = next(iter(located.published_mlp_out.vectors.items()))
@@ -148,7 +147,7 @@ def test_published_caa_adds_what_the_behaviour_has_more_of(instruct):
 def test_mean_ablation_puts_the_means_of_all_positions_it_replaces(instruct, little):
     """Means of last tokens alone are no activations of the other positions, where they are put as well."""
     settings = replace(LEAST, n_discovery=8)
-    whole = bench.Bench(instruct, None, little, settings, settings.chat_template(), *bench.grades_of(settings, None))
+    whole = bench.bench_of(instruct, None, little, settings)
     located = methods.locate_all(whole)
     run = next(one for one in methods.corrected(whole, located).tried if one.kind == "mean ablation")
     seen = {edit.site: [] for edit in run.edits}

@@ -46,7 +46,7 @@ def best(table: pd.DataFrame, by: str) -> pd.Series:
     order = table.assign(gain=table["gain"].round(9)).sort_values(
         ["gain", "kl"], ascending=[False, True], kind="stable"
     )
-    return table.index.isin(order.drop_duplicates(by).index)
+    return pd.Series(table.index.isin(order.drop_duplicates(by).index), table.index)
 
 
 def choose_layers(bench: Bench, candidates: Sequence[Intervention], facts: pd.DataFrame) -> pd.DataFrame:
