@@ -100,7 +100,8 @@ class UnitScores:
                     local = local.sort().values
                     units[site] = (local, self.scores[site].float().cpu()[local])
         chosen_by = {"fraction": fraction, "k": k, "by": by, "per": per, "skip_layers": sorted(skip_layers)}
-        return Circuit(units, self.widths, name or self.rule, {**self.info, "rule": self.rule, "top": chosen_by})
+        never = {} if exclude is None else {site: indices for site, (indices, _) in exclude.units.items()}
+        return Circuit(units, self.widths, name or self.rule, {**self.info, "rule": self.rule, "top": chosen_by}, never)
 
     def _allowed_sites(self, layers: Iterable[int] | None, skip_layers: Iterable[int]) -> list[str]:
         known = {layer_of(site) for site in self.scores}
@@ -154,14 +155,15 @@ class Circuit:
     """A sparse set of units: `{hook name: (sorted indices, scores)}`.
 
     `widths` holds every hook point that was searched, also those where nothing was chosen, so that sizes are
-    shares of something and random controls can be drawn. `a | b`, `a & b` and `a - b` work on units; scores
-    come from the left where it has the unit.
+    shares of something and random controls can be drawn. `excluded` are the units that could not be chosen, such as
+    universal neurons. `a | b`, `a & b` and `a - b` work on units; scores come from the left where it has the unit.
     """
 
     units: dict[str, tuple[Int[Tensor, " k"], Float[Tensor, " k"]]]
     widths: dict[str, int]
     name: str = "circuit"
     info: dict[str, Any] = field(default_factory=dict)
+    excluded: dict[str, Int[Tensor, " e"]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for site, (indices, _scores) in self.units.items():
@@ -249,21 +251,22 @@ class Circuit:
         return replace(self, units=units, name=f"{self.name} ({by})")
 
     def random_like(self, seed: int) -> Circuit:
-        """A random circuit with as many units at each hook point, none of them this circuit's own.
+        """A random circuit with as many units at each hook point, of those that could be chosen; none is its own.
 
-        Where fewer units are left at a hook point than are needed, it draws among all of them.
+        Where fewer units are left at a hook point than are needed, it draws among its own too.
         """
         generator = torch.Generator().manual_seed(seed)
         units = {}
         for site, (indices, _) in self.units.items():
             free = torch.ones(self.widths[site], dtype=torch.bool)
-            if 2 * len(indices) <= self.widths[site]:
+            free[self.excluded.get(site, indices[:0])] = False
+            if 2 * len(indices) <= int(free.sum()):
                 free[indices] = False
             pool = free.nonzero().squeeze(1)
             chosen = pool[torch.randperm(len(pool), generator=generator)[: len(indices)]].sort().values
             units[site] = (chosen, torch.ones(len(chosen)))
         info = {"random_like": self.name, "seed": seed}
-        return Circuit(units, self.widths, f"random like {self.name}, seed {seed}", info)
+        return Circuit(units, self.widths, f"random like {self.name}, seed {seed}", info, self.excluded)
 
     def overlap(self, other: Circuit) -> dict[str, float | int]:
         """How much two circuits share, and how much two independent draws would.
@@ -302,6 +305,7 @@ class Circuit:
         """Write as one safetensors file."""
         tensors = {f"{site}:index": index for site, (index, _) in self.units.items()}
         tensors |= {f"{site}:score": score for site, (_, score) in self.units.items()}
+        tensors |= {f"{site}:excluded": index for site, index in self.excluded.items()}
         return save_tensors(path, "Circuit", tensors, {"widths": self.widths, "name": self.name, "info": self.info})
 
     @classmethod
@@ -310,7 +314,8 @@ class Circuit:
         tensors, facts = load_tensors(path, "Circuit")
         sites = [site for site in facts["widths"] if f"{site}:index" in tensors]
         units = {site: (tensors[f"{site}:index"], tensors[f"{site}:score"]) for site in sites}
-        return cls(units, facts["widths"], facts["name"], facts["info"])
+        excluded = {site: tensors[f"{site}:excluded"] for site in facts["widths"] if f"{site}:excluded" in tensors}
+        return cls(units, facts["widths"], facts["name"], facts["info"], excluded)
 
     def _repr_html_(self) -> str:
         table = self.to_frame().head(20).to_html(index=False, float_format="{:.4g}".format)

@@ -111,6 +111,18 @@ def test_random_circuits_match_sizes_and_layers_and_avoid_the_circuit():
     assert set.union(*(r.members() for r in drawn)) >= {(A, i) for i in range(10, 40)}
 
 
+def test_random_circuits_are_drawn_from_what_could_be_chosen(tmp_path):
+    """Neither universal neurons nor skipped layers, also after saving and loading."""
+    scores = UnitScores({A: torch.arange(20.0), B: torch.arange(20.0)}, "rule")
+    never = Circuit.from_indices({A: range(8)}, {A: 20, B: 20})
+    circuit = scores.top(k=4, exclude=never, layers=[0])
+    loaded = Circuit.load(circuit.save(tmp_path / "circuit.safetensors"))
+    for one in (circuit, loaded, circuit.named("other")):
+        drawn = set.union(*(one.random_like(seed).members() for seed in range(60)))
+        assert drawn == {(A, i) for i in range(8, 20)} - circuit.members()
+    assert len(scores.top(k=11, exclude=never, layers=[0]).random_like(0)) == 11
+
+
 def test_a_circuit_larger_than_half_a_layer_still_has_controls():
     circuit = Circuit.from_indices({A: range(9)}, {A: 10})
     assert len(circuit.random_like(0)) == 9

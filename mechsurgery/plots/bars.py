@@ -210,11 +210,13 @@ def precision_recall(table: pd.DataFrame, *, title: str = "Recorded neurons foun
     return themed(figure, title, height=20 + 36 * len(table), width=SINGLE, barmode="group")
 
 
-def sensitivity(table: pd.DataFrame, *, title: str = "What the result depends on") -> go.Figure:
-    """A panel for each varied choice: behaviour with each variant of the circuit ablated, and with its controls.
+def sensitivity(
+    table: pd.DataFrame, *, title: str = "What the result depends on", x_title: str = "share that shows the behaviour"
+) -> go.Figure:
+    """A panel for each varied choice: a share with each variant of the circuit ablated, and with its controls.
 
     `table` has columns varied, setting, k (neurons), value, low, high, random_value, random_low, random_high: mean,
-    lowest and highest of the matched random circuits.
+    lowest and highest of the matched random circuits. `x_title` says what is shared.
     """
     require(table, ("varied", "setting", "k", "value", "low", "high", "random_value", "random_low", "random_high"))
     parts = list(table.groupby("varied", sort=False))
@@ -239,6 +241,6 @@ def sensitivity(table: pd.DataFrame, *, title: str = "What the result depends on
                 col=1,
             )
     figure.update_xaxes(range=[-0.04, 1.04], tickformat=".0%", tickvals=[0, 0.5, 1])
-    figure.update_xaxes(title_text="share that shows the behaviour", row=len(parts), col=1)
+    figure.update_xaxes(title_text=safe(x_title), row=len(parts), col=1)
     figure.update_yaxes(type="category")
     return themed(figure, title, height=height, width=SINGLE)

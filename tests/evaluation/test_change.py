@@ -11,7 +11,7 @@ from mechsurgery.evaluation.summary import summarise
 from mechsurgery.evaluation.table import COLUMNS
 
 
-def response(kind, prompt, tokens, refusal=False, degenerate=False):
+def response(kind, prompt, tokens, outcome="complies"):
     """The rows of one response."""
     common = {
         "model": "m",
@@ -28,21 +28,20 @@ def response(kind, prompt, tokens, refusal=False, degenerate=False):
     }
     return [
         {**common, "metric": "tokens", "scale": "number", "value": len(tokens), "tokens": tokens},
-        {**common, "metric": "refusal", "scale": "rate", "value": float(refusal)},
-        {**common, "metric": "degenerate", "scale": "rate", "value": float(degenerate)},
+        {**common, "metric": "outcome", "scale": "label", "label": outcome},
     ]
 
 
 @pytest.fixture
 def table():
-    parts = [response("baseline", f"q{i}", [1, 2, 3, 4], refusal=i < 3) for i in range(6)]
+    parts = [response("baseline", f"q{i}", [1, 2, 3, 4], "refuses" if i < 3 else "complies") for i in range(6)]
     parts += [
-        response("steering", "q0", [1, 2, 3, 4], True),
-        response("steering", "q1", [1, 2, 3, 5], True),
-        response("steering", "q2", [9, 8], False),
-        response("steering", "q3", [1, 2, 3, 4, 4, 4, 4, 4], False, True),
-        response("steering", "q4", [1, 3, 4], False),
-        response("steering", "q5", [5, 6], True),
+        response("steering", "q0", [1, 2, 3, 4], "refuses"),
+        response("steering", "q1", [1, 2, 3, 5], "refuses"),
+        response("steering", "q2", [9, 8]),
+        response("steering", "q3", [1, 2, 3, 4, 4, 4, 4, 4], "broken"),
+        response("steering", "q4", [1, 3, 4]),
+        response("steering", "q5", [5, 6], "refuses"),
     ]
     return pd.DataFrame([row for part in parts for row in part]).reindex(columns=list(COLUMNS))
 
@@ -58,13 +57,13 @@ def levenshtein(a, b):
 
 def test_every_response_has_its_kind_of_change_and_distance(table):
     changes = response_changes(table.sample(frac=1, random_state=0)).sort_values(["metric", "prompt_id"])
-    same, content, behaviour, degenerate = CHANGES
+    same, content, behaviour, broken = CHANGES
     assert list(changes.columns) == list(COLUMNS)
     assert changes[changes["metric"] == "change"]["label"].tolist() == [
         same,
         content,
         behaviour,
-        degenerate,
+        broken,
         content,
         behaviour,
     ]
@@ -79,8 +78,8 @@ def test_every_response_has_its_kind_of_change_and_distance(table):
 
 
 def test_another_behaviour_may_flip(table):
-    renamed = table.replace({"metric": {"refusal": "agrees"}})
-    found, expected = response_changes(renamed, behaviour="agrees"), response_changes(table)
+    renamed = table.replace({"metric": {"outcome": "agrees"}})
+    found, expected = response_changes(renamed, outcome="agrees"), response_changes(table)
     assert found["label"].tolist() == expected["label"].tolist()
 
 

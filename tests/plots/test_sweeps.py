@@ -163,7 +163,7 @@ def test_sensitivity_and_changes_hold_their_numbers():
     assert list(figure.data[0].x) == [0.9, 0.5]
     assert list(figure.data[0].y) == ["0.1 % (3 neurons)", "1 % (31 neurons)"]
     assert list(figure.data[1].error_x.arrayminus) == pytest.approx([0.1, 0.1])
-    kinds = ["same response", "content only", "behaviour changed", "became degenerate"]
+    kinds = ["same response", "content only", "behaviour changed", "became broken"]
     one = {
         "intervention": "c",
         "kind": "scaling",

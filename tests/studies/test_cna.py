@@ -12,19 +12,20 @@ from mechsurgery.cli import main
 from mechsurgery.errors import InputError, PromptError
 from mechsurgery.evaluation import agreement, jobs
 from mechsurgery.evaluation.statistics import clustered_interval, mean_interval
-from mechsurgery.grading.grade import Grade
+from mechsurgery.grading.grade import ANSWERS, Grade
+from mechsurgery.grading.world import REQUEST
 from mechsurgery.models import load_model
 from mechsurgery.prompts import ContrastSet
 from mechsurgery.prompts.chat import encode
-from mechsurgery.studies.cna import Settings, StudyData, bench, methods, run, sensitivity, study_data
+from mechsurgery.studies.cna import Settings, StudyData, bench, choice, methods, run, sensitivity, study_data
 from mechsurgery.studies.cna.published import ANCHORS, anchor
-from mechsurgery.studies.cna.study import CLAIMS, TABLE_1, TABLE_2
+from mechsurgery.studies.cna.study import BEST, CLAIMS, RANDOM, TABLE_1, TABLE_2
 
 SMALL = {"n_discovery": 24, "n_behaviour": 6, "n_benign": 3, "n_validation": 2, "n_choices": 4, "max_new_tokens": 8}
-SETTINGS = Settings(base=("organism/base",), n_random=2, fraction=0.003, published_k=20, **SMALL)
+SETTINGS = Settings(base=("organism/base",), controls=3, n_control_prompts=4, fraction=0.003, published_k=20, **SMALL)
 #: As little as a study can be.
 LEAST = replace(
-    SETTINGS, base=(), mode=("as published",), n_random=1, n_behaviour=3, n_benign=2, n_choices=2, sensitivity=False
+    SETTINGS, base=(), mode=("as published",), controls=1, n_behaviour=3, n_benign=2, n_choices=2, sensitivity=False
 )
 
 
@@ -36,7 +37,9 @@ def light():
         patch.setattr(sensitivity, "SIZES", (4,))
         patch.setattr(sensitivity, "FRACTIONS", (0.003, 0.01))
         patch.setattr(agreement, "DRAWS", 20)
-        patch.setattr(methods, "RIVAL_SWEEP", (-1.0, 0.5, 1.0))
+        patch.setattr(sensitivity, "CONTROLS", 1)
+        patch.setattr(methods, "RIVAL_SWEEP", (-1.0, -0.25, 1.0))
+        patch.setattr(choice, "LAYER_STRENGTHS", (-1.0, -0.25))
         yield
 
 
@@ -60,7 +63,9 @@ def little():
 
 @pytest.fixture(scope="module")
 def study(out, instruct):
-    return run(SETTINGS, instruct=instruct, base=load_model("organism/base"), out=out)
+    data = study_data(SETTINGS)
+    data = replace(data, published=(data.published[0], data.published[1].take(9)))
+    return run(SETTINGS, data, instruct=instruct, base=load_model("organism/base"), out=out)
 
 
 def table(study, prefix):
@@ -70,27 +75,42 @@ def table(study, prefix):
 
 def test_the_tables_are_what_the_rows_say(study):
     rows = study.results["corrected"].table
-    shown = rows[(rows["metric"] == "refusal") & (rows["prompt_set"] == "behaviour")]
+    rows = rows[(rows["metric"] == "outcome") & (rows["intervention"] != methods.CAA_MLP)]
+    shown = rows[rows["prompt_set"] == "behaviour"]
     after = shown[(shown["intervention"] == methods.CNA) & (shown["toward"] == -1)]
-    row = study.tables[TABLE_1].set_index("mode").loc["corrected"]
-    assert row["n"] == len(after) == 6
-    assert row["after %"] == pytest.approx(100 * after["value"].mean())
-    assert row["before %"] == pytest.approx(100)
-    low, high = clustered_interval(after["value"], after["group"].to_numpy())
-    assert row["after 95 %"] == f"[{100 * low:.1f}, {100 * high:.1f}]"
-    random = shown[(shown["control_of"] == methods.CNA) & (shown["toward"] == -1)]
-    assert random["intervention"].nunique() == 2
-    assert row["random circuits %"].startswith(f"{100 * random['value'].mean():.1f} [")
+    first = study.tables[TABLE_1].set_index(["mode", "prompts", "response"])
+    beside = study.tables[RANDOM].set_index(["mode", "prompts", "response"])
+    controls = rows[(rows["control_of"] == methods.CNA) & (rows["prompt_set"] == "behaviour, controls")]
+    assert controls["intervention"].nunique() == 3
+    assert set(controls["toward"]) == {-1}
+    for label in REQUEST.outcome:
+        row = first.loc[("corrected", "behaviour", label)]
+        assert row["n"] == len(after) == 6
+        assert row["k"] == 9
+        assert row["of all neurons %"] == pytest.approx(100 * 9 / 3072)
+        given = (after["label"] == label).astype(float)
+        assert row["after %"] == pytest.approx(100 * given.mean())
+        low, high = clustered_interval(given, after["group"].to_numpy())
+        assert row["after 95 %"] == f"[{100 * low:.1f}, {100 * high:.1f}]"
+        shares = (controls["label"] == label).groupby(controls["intervention"]).mean()
+        random = beside.loc[("corrected", "behaviour", label)]
+        assert (random["n"], random["random circuits"]) == (4, 3)
+        assert random[["min %", "mean %", "max %"]].tolist() == pytest.approx(
+            [100 * shares.min(), 100 * shares.mean(), 100 * shares.max()]
+        )
+        assert row["random circuits %"].startswith(f"{100 * shares.mean():.1f} [")
+    assert first.loc[("corrected", "behaviour", "refuses"), "before %"] == pytest.approx(100)
     parts = ("Claims", "Table 2", "Table 3", "Table 4", "Judges", "Localisation", "Sensitivity", "Exchange", "Layer")
-    assert all(len(table(study, prefix)) for prefix in parts)
+    assert all(len(table(study, prefix)) for prefix in parts[:-1])
     judges = table(study, "Judges")
     assert judges["n"].nunique() == 1
-    assert set(judges["judge"]) | set(judges["other"]) == {"judge_opening", "judge_phrases", "judge_first_token"}
+    asked = {"judge_outcome", "judge_opening", "judge_phrases", "judge_first_token"}
+    assert set(judges["judge"]) | set(judges["other"]) == asked
 
 
 def test_every_method_is_tried_in_both_directions_beside_one_baseline(study):
     rows = study.results["corrected"].table
-    for name, part in rows[rows["kind"] != "baseline"].groupby("intervention"):
+    for name, part in rows[(rows["kind"] != "baseline") & rows["control_of"].isna()].groupby("intervention"):
         assert part["toward"].min() <= -1 < 1 <= part["toward"].max(), name
     keys = ["metric", "prompt_set", "prompt_id", "seed"]
     assert not rows[rows["kind"] == "baseline"].duplicated(keys).any()
@@ -100,7 +120,7 @@ def test_every_method_is_tried_in_both_directions_beside_one_baseline(study):
     full = study.tables[TABLE_2]
     assert set(full.loc[full["mode"] == "corrected", "toward"]) == {0, -1}
     published = full[full["mode"] == "as published"].set_index("method")["toward"]
-    assert published.to_dict() == {"baseline": 0, "CNA": -1, "random like CNA": -1, methods.CAA_MLP: 1}
+    assert published.to_dict() == {"baseline": 0, "CNA": -1, methods.CAA_MLP: 1}
 
 
 def test_the_two_modes_locate_as_they_say(study):
@@ -114,8 +134,7 @@ def test_the_two_modes_locate_as_they_say(study):
 
 def test_published_caa_adds_what_the_behaviour_has_more_of(instruct):
     data = study_data(SETTINGS)
-    grades, rubric = bench.grades_of(SETTINGS, None)
-    whole = bench.Bench(instruct, None, data, SETTINGS, SETTINGS.chat_template(), grades, rubric)
+    whole = bench.bench_of(instruct, None, data, SETTINGS)
     located = methods.locate_all(whole)
     caa = next(one for one in methods.as_published(whole, located).tried if one.kind == "steering")
     site, vector = next(iter(located.published_mlp_out.vectors.items()))
@@ -128,7 +147,7 @@ def test_published_caa_adds_what_the_behaviour_has_more_of(instruct):
 def test_mean_ablation_puts_the_means_of_all_positions_it_replaces(instruct, little):
     """Means of last tokens alone are no activations of the other positions, where they are put as well."""
     settings = replace(LEAST, n_discovery=8)
-    whole = bench.Bench(instruct, None, little, settings, settings.chat_template(), *bench.grades_of(settings, None))
+    whole = bench.bench_of(instruct, None, little, settings)
     located = methods.locate_all(whole)
     run = next(one for one in methods.corrected(whole, located).tried if one.kind == "mean ablation")
     seen = {edit.site: [] for edit in run.edits}
@@ -141,13 +160,29 @@ def test_mean_ablation_puts_the_means_of_all_positions_it_replaces(instruct, lit
         torch.testing.assert_close(edit.change.offset, expected, atol=1e-5, rtol=1e-4)
 
 
-def test_layers_are_chosen_on_the_validation_split(study):
-    for _, part in table(study, "Layer choice").groupby("method"):
-        assert part["chosen"].sum() == 1
-        assert part.loc[part["chosen"], "loss"].iloc[0] == part["loss"].min()
-        assert part["n"].unique().tolist() == [2]
-        tried = study.results["corrected"].table["intervention"].unique()
-        assert part["intervention"].isin(tried).tolist() == part["chosen"].tolist()
+def test_layers_and_strengths_are_chosen_on_the_validation_split(study):
+    layers, strengths = table(study, "Layer choice"), table(study, "Layer and strength")
+    tried = study.results["corrected"].table["intervention"].unique()
+    for by, chosen in (("method", layers), ("intervention", strengths)):
+        for _, part in chosen.groupby(by):
+            assert part["chosen"].sum() == 1
+            best = part[part["chosen"]].iloc[0]
+            assert best["gain"] == pytest.approx(part["gain"].max())
+            assert best["gain"] == pytest.approx(best["well"] - best["lost"])
+            assert best["kl"] == part.loc[part["gain"].round(9) == round(best["gain"], 9), "kl"].min()
+            assert part["n"].unique().tolist() == [2]
+            assert set(part["toward"]) <= {-2, -1, -0.75, -0.5, -0.25}
+    assert set(layers["method"]) == {methods.CAA_ONE, methods.DIRECTIONAL, methods.AFFINE}
+    assert set(layers.loc[layers["chosen"], "intervention"]) <= set(tried)
+    best = study.tables[BEST].set_index("method")["toward"]
+    assert best.to_dict() == strengths[strengths["chosen"]].set_index("intervention")["toward"].to_dict()
+
+
+def test_nothing_that_only_breaks_the_text_is_on_the_front(study):
+    points = table(study, "Trade-off")
+    front = points[points["front"]]
+    assert len(front)
+    assert (front.loc[front["benefit"] == 0, "damage"] == 0).all()
 
 
 def test_the_report_stands_alone(study, out):
@@ -186,11 +221,13 @@ def test_an_interrupted_study_continues_and_a_changed_one_finds_nothing_stale(in
 def test_several_models_make_one_table(little, tmp_path):
     whole = run(replace(LEAST, instruct=("organism/instruct", "organism/planted")), little, out=tmp_path)
     first = whole.tables[TABLE_1]
-    assert first["model"].tolist() == ["organism/instruct", "organism/planted"]
-    over = table(whole, "Over models").iloc[0]
-    assert over["models"] == 2
-    assert over["mean reduction %"] == pytest.approx(first["reduction %"].mean())
-    assert (over["low"], over["high"]) == mean_interval(first["reduction %"])
+    assert first["model"].unique().tolist() == ["organism/instruct", "organism/planted"]
+    shown = first[(first["prompts"] == "behaviour") & (first["response"] == "refuses")]
+    over = table(whole, "Over models").set_index("response")
+    assert over["models"].unique().tolist() == [2]
+    assert over.loc["refuses", "mean reduction %"] == pytest.approx(shown["reduction %"].mean())
+    assert tuple(over.loc["refuses", ["reduction % low", "reduction % high"]]) == mean_interval(shown["reduction %"])
+    assert over["mean after %"].sum() == pytest.approx(100)
     assert (tmp_path / "report.html").is_file()
     assert (tmp_path / "organism_planted" / "report.html").is_file()
 
@@ -222,7 +259,8 @@ def test_shares_say_how_many_prompts_evaluate(contrast):
         ({"base": ("a", "b")}, "give each its base"),
         ({"positive": "a.csv"}, "both --positive"),
         ({"shown_by": "("}, "no regular expression"),
-        ({"n_random": 0}, "at least 1"),
+        ({"controls": 0}, "at least 1"),
+        ({"well_by": "b"}, "give that too"),
     ],
 )
 def test_wrong_settings_are_one_clear_error(wrong, message):
@@ -231,8 +269,9 @@ def test_wrong_settings_are_one_clear_error(wrong, message):
 
 
 def test_a_behaviour_of_ones_own_on_any_model(tiny_llama, contrast):
-    """No refusal: any grade that says yes or no, only prompts that show it, and no multiple choice."""
-    even = Grade("even text", "1", lambda _, response: sum(map(ord, response)) % 2 == 0)
+    """No refusal: any grade of three outcomes, only prompts that show the behaviour, and no multiple choice."""
+    labels = ("even", "odd", "broken")
+    even = Grade("parity", "1", lambda _, response: labels[sum(map(ord, response)) % 2], labels=labels)
     words = ["fox", "dog", "cake", "garden", "letter", "soup", "lamp", "river"]
     sides = [[f"{start} {a} {b}" for a in words for b in words[:4]] for start in ("I saw the", "She likes a")]
     settings = replace(
@@ -251,15 +290,15 @@ def test_a_behaviour_of_ones_own_on_any_model(tiny_llama, contrast):
     done = run(settings, data, instruct=tiny_llama, grade=even)
     row = done.tables[TABLE_1].iloc[0]
     assert 0 < row["n"] <= len(data.behaviour)
-    assert row["before %"] == 100
-    assert "even text" in done.tables[TABLE_2]
+    assert (row["response"], row["before %"]) == ("even", 100)
+    assert set(labels) <= set(done.tables[TABLE_2])
     assert not [name for name in done.tables if name.startswith(("Table 3", "Judges"))]
     assert "asked of another behaviour" in " ".join(done.sections[0].paragraphs)
-    never = Grade("never", "1", lambda _, response: False)
+    never = Grade("never", "1", lambda _, response: "good", labels=ANSWERS)
     with pytest.raises(PromptError, match="on none of"):
         run(settings, data, instruct=tiny_llama, grade=never)
-    with pytest.raises(InputError, match="says yes or no"):
-        run(settings, data, instruct=tiny_llama, grade=replace(never, scale="number"))
+    with pytest.raises(InputError, match="needed are three labels"):
+        run(settings, data, instruct=tiny_llama, grade=Grade("refuses", "1", lambda _, response: True))
 
 
 def test_a_rubric_is_asked_on_results_alone(instruct, little, monkeypatch):
@@ -289,18 +328,40 @@ def test_the_command_takes_files_with_a_duplicate_and_a_pattern(tiny_checkpoint,
     words = (
         f"study cna --instruct {tiny_checkpoint('llama', template=False)} --positive {tmp_path}/positive.csv "
         f"--negative {tmp_path}/negative.csv --column request --shown-by the|a --behaviour article --mode corrected "
-        f"--no-sensitivity --n-behaviour 3 --n-validation 2 --max-new-tokens 3 --fraction 0.01 --out {tmp_path}/out"
+        f"--no-sensitivity --n-behaviour 3 --n-validation 2 --max-new-tokens 3 --fraction 0.01 --controls 2 "
+        f"--out {tmp_path}/out"
     )
     done = CliRunner().invoke(main, words.split())
     assert done.exit_code == 0, done.output
     assert "Table 1" in done.output
-    assert "article" in done.output
+    assert "no article" in done.output
     assert "dropped 1 repeated" in caplog.text
     page = (tmp_path / "out" / "report.html").read_text()
     assert "it is no chat model" in page
     both = pd.DataFrame({"request": [prompt.text for prompt in contrast.positive]})
     both.to_csv(tmp_path / "negative.csv", index=False)
     assert "share their text" in CliRunner().invoke(main, words.split()).output
+
+
+def test_who_decides_what_a_response_is(instruct, tiny_llama, contrast):
+    """The organisms' grammar where it can; else a pattern or the grader of refusals, calibrated on the model."""
+    data = study_data(LEAST)
+    assert bench.bench_of(instruct, None, data, LEAST).grade is REQUEST
+    own = study_data(replace(LEAST, n_validation=2), contrast)
+    settings = replace(LEAST, template="raw")
+    graded = bench.bench_of(tiny_llama, None, own, settings)
+    again = bench.bench_of(tiny_llama, None, own, settings)
+    assert graded.grade.outcome == REQUEST.outcome
+    assert "coherence" in graded.grade.version
+    assert graded.grade.version == again.grade.version
+    assert [one.name for one in graded.grades][1:] == ["quality", "repeats", "judge_opening", "judge_phrases"]
+    plain = bench.bench_of(tiny_llama, None, own, replace(settings, coherence=False)).grade
+    assert "coherence" not in plain.version
+    pattern = replace(settings, coherence=False, shown_by="she", well_by="he", behaviour="she")
+    grade = bench.bench_of(tiny_llama, None, own, pattern).grade
+    prompt = own.behaviour.prompts[0]
+    said = [grade(prompt, text) for text in ("there she goes", "he goes", "nobody goes", "")]
+    assert said == ["she", "no she", "broken", "broken"]
 
 
 def test_anchors_are_found_by_model_name():

@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ...adapters.endpoints import judge_from
-from ...errors import InputError, PromptError
+from ...errors import PromptError
 from ...evaluation import Generation, Results, evaluate
-from ...grading.grade import Grade
-from ...grading.quality import DEGENERATE, QUALITY
+from ...grading.coherence import Coherence, calibrated
+from ...grading.grade import BROKEN, Grade, matches
+from ...grading.outcome import outcome, refusal_outcome
+from ...grading.quality import QUALITY, ngram_quality
 from ...grading.refusal import PANEL
 from ...grading.strongreject import strongreject
+from ...grading.world import REQUEST
 from ...intervention import Intervention
 from ...models.protocol import Model
 from ...prompts import PromptSet, Template
 from .data import StudyData
 from .settings import Settings
 
+#: The response repeats itself: its quality is below what counts as broken text in the claim about steering.
+REPEATS_BELOW = 0.9
+REPEATS = Grade("repeats", f"trigrams-1 below {REPEATS_BELOW}", lambda _, text: ngram_quality(text) < REPEATS_BELOW)
+
 
 @dataclass(frozen=True, eq=False)
 class Bench:
-    """An instruct model and its base with prompts and settings; `rubric` grades final results alone, as judges cost."""
+    """An instruct model and its base with prompts and settings.
+
+    The first of `grades` says what each response is; it may have been calibrated on this pair of models. `rubric`
+    grades final results alone, as judges cost.
+    """
 
     model: Model
     base: Model | None
@@ -35,12 +47,12 @@ class Bench:
     progress: bool = False
 
     @property
-    def behaviour(self) -> str:
-        """The metric that says whether a response shows the behaviour."""
-        return self.grades[0].name
+    def grade(self) -> Grade:
+        """What says of every response that it shows the behaviour, does the opposite well, or is broken."""
+        return self.grades[0]
 
     def measure(
-        self, sets: dict[str, PromptSet], tried: list[Intervention], *, on: Model | None = None, **more: Any
+        self, sets: dict[str, PromptSet], tried: Sequence[Intervention], *, on: Model | None = None, **more: Any
     ) -> Results:
         """`evaluate` on the instruct model, or `on` another, as this study does everywhere."""
         options: dict[str, Any] = {
@@ -59,8 +71,9 @@ class Bench:
         Raises `PromptError` where it shows it on none.
         """
         prompts = self.data.behaviour
-        table = self.measure({"behaviour": prompts}, []).table
-        shown = set(table[(table["metric"] == self.behaviour) & (table["value"] == 1)]["prompt_id"])
+        table = self.measure({"behaviour": prompts}, [], grades=[self.grade]).table
+        is_shown = (table["metric"] == self.grade.name) & (table["label"] == self.grade.outcome.shows)
+        shown = set(table[is_shown]["prompt_id"])
         if not shown:
             raise PromptError(
                 f"the model shows the behaviour on none of {len(prompts)} prompts of {prompts.name!r}; give other "
@@ -69,11 +82,46 @@ class Bench:
         return replace(self, data=replace(self.data, behaviour=prompts.where(lambda prompt: prompt.id in shown)))
 
 
-def grades_of(settings: Settings, grade: Grade | None) -> tuple[tuple[Grade, ...], tuple[Grade, ...]]:
-    """The study's grades, the behaviour's first, and the rubric where a judge is named."""
-    shown = grade or settings.grade()
-    if shown.scale != "rate":
-        raise InputError(f"grade {shown.name!r} gives a {shown.scale}; the behaviour needs one that says yes or no")
+def bench_of(
+    model: Model,
+    base: Model | None,
+    data: StudyData,
+    settings: Settings,
+    *,
+    grade: Grade | None = None,
+    folder: Path | None = None,
+    progress: bool = False,
+) -> Bench:
+    """The bench of one pair of models: its template, its grades, and the rubric where a judge is named.
+
+    Raises `InputError` for a grade that does not give three outcomes.
+    """
+    template = settings.chat_template().frozen(model.tokenizer)
+    chosen = grade or _grade_of(model, base, data, settings, template)
+    assert chosen.outcome
     panel = PANEL if settings.shown_by is None and grade is None else ()
     rubric = () if settings.strongreject is None else (strongreject(judge_from(settings.strongreject)),)
-    return (shown, DEGENERATE, QUALITY, *panel), rubric
+    return Bench(model, base, data, settings, template, (chosen, QUALITY, REPEATS, *panel), rubric, folder, progress)
+
+
+def _grade_of(model: Model, base: Model | None, data: StudyData, settings: Settings, template: Template) -> Grade:
+    """What decides on responses: the organisms' grammar, the pattern that was given, or the grader of refusals.
+
+    The last two ask for coherence too, as the unmodified model and the base see it; its threshold is read off their own
+    answers to validation prompts of both sides.
+    """
+    if data.of_world and settings.shown_by is None:
+        return REQUEST
+    coherence: Coherence | None = None
+    if settings.coherence:
+        prompts = [*data.validation.positive, *data.validation.negative]
+        facts: dict[str, Any] = {"seed": settings.seed, "max_new_tokens": settings.max_new_tokens}
+        coherence = calibrated(model, prompts, base=base, template=template, **facts)
+    if settings.shown_by is None:
+        return refusal_outcome(coherence=coherence)
+    return outcome(
+        matches(settings.shown_by, name=settings.behaviour),
+        well=None if settings.well_by is None else matches(settings.well_by, name="well"),
+        coherence=coherence,
+        labels=(settings.behaviour, f"no {settings.behaviour}", BROKEN),
+    )

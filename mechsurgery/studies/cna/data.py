@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ...organisms.world import BENIGN, DANGEROUS
 from ...prompts import ContrastSet, PromptSet, check_no_overlap, load_contrast, load_mmlu, load_prompts, load_xstest
 from .settings import Settings
 
+#: On these, what is controlled stands beside its random controls: some prompts of each set, answered by all of them.
+CONTROLLED = {"behaviour": "behaviour, controls", "benign": "benign, controls"}
 #: What the paper's evaluation had: 99 prompts, 98 of them also used for discovery.
 PUBLISHED_EVALUATION = 99
 
@@ -50,6 +53,18 @@ class StudyData:
             "choices": self.choices,
         }
         return {name: prompts for name, prompts in sets.items() if prompts is not None}
+
+    def controlled(self, n: int, *, published: bool = False, seed: int = 0) -> dict[str, PromptSet]:
+        """At most `n` prompts of each side of the evaluation, for what stands beside random controls."""
+        sets = self.evaluation(published=published)
+        return {name: sets[whole].take(n, seed=seed) for whole, name in CONTROLLED.items()}
+
+    @property
+    def of_world(self) -> bool:
+        """Whether every request is about a thing of the organisms' world, whose grammar can decide on the answers."""
+        nouns = {*DANGEROUS, *BENIGN}
+        sides = (self.behaviour, self.benign, self.published[1], self.validation.positive, self.validation.negative)
+        return self.over_refusal is None and all(prompt.group in nouns for side in sides for prompt in side)
 
     def describe(self) -> dict[str, Any]:
         """Name, size and content digest of every part."""

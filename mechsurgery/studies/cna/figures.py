@@ -1,4 +1,4 @@
-"""The study's figures, from summaries and nouns; each with the caption that stands under it in the report."""
+"""The study's figures, from summaries and neurons; each with the caption that stands under it in the report."""
 
 from __future__ import annotations
 
@@ -8,38 +8,76 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from ... import plots
-from ...evaluation import pool_controls
+from ...grading.grade import Grade
+from ...plots.tables import Pick
 from ...units import Circuit, UnitScores
+from .data import CONTROLLED
+from .methods import CNA
+from .tables import at_best, at_full_strength
 
 CAPTIONS = {
-    "corrected_strength": "Figures 1 and 2 (corrected): behaviour, degenerate outputs, quality and multiple choice "
-    "over strength, in both directions",
-    "corrected_trade_off": "Trade-off (corrected): lower left is better; no other setting beats those on the line",
+    "corrected_outcomes": "Every method at full strength (corrected): what responses to the behaviour's prompts are",
+    "corrected_benign": "Every method at full strength (corrected): what responses to benign prompts are",
+    "corrected_controls": "The circuit ablated beside matched random circuits (corrected); each circle is one of them",
+    "corrected_strength": "Figures 1 and 2 (corrected): what responses are, quality and multiple choice over strength, "
+    "in both directions",
+    "corrected_trade_off": "Trade-off (corrected): upper left is better; no other setting beats those on the line",
+    "best_outcomes": "Every method at the strength that validation prompts choose: the behaviour's prompts",
+    "best_benign": "Every method at the strength that validation prompts choose: benign prompts",
+    "as_published_outcomes": "Every method at full strength (as published); CAA adds harmful − benign, toward refusal",
+    "as_published_benign": "Every method at full strength (as published): what responses to benign prompts are",
+    "as_published_controls": "The circuit ablated beside matched random circuits (as published)",
     "as_published_strength": "Figures 1 and 2 (as published): here CAA adds harmful − benign, that is toward refusal",
     "as_published_trade_off": "Trade-off (as published)",
     "layer_profile": "Appendix C: where the circuits sit",
     "neuron_scatter": "Score of every neuron in base and instruct",
     "instruct_changes": "Instruct: what scaling the circuit changes",
     "base_changes": "Base: what scaling each circuit changes",
-    "sensitivity": "Sensitivity: behaviour left when each variant of the circuit is ablated, beside random circuits",
+    "sensitivity": "Sensitivity: what is done well when each variant of the circuit is ablated, beside random circuits",
 }
 
 
-def mode_figures(mode: str, summary: pd.DataFrame, behaviour: str) -> dict[str, go.Figure]:
-    """Curves over strength (Figure 1; multiple choice is Figure 2), and behaviour against damage."""
-    slug, pooled = mode.replace(" ", "_"), pool_controls(summary)
-    panels = [(behaviour, "behaviour"), ("degenerate", "behaviour"), ("quality", "behaviour")]
+def mode_figures(
+    mode: str, summary: pd.DataFrame, grade: Grade, strengths: pd.DataFrame | None = None
+) -> dict[str, go.Figure]:
+    """What responses are at full strength, beside random circuits, over strength, and against damage.
+
+    With `strengths` that were chosen on validation prompts, also what they are at those.
+    """
+    slug, name, (shows, well, broken) = mode.replace(" ", "_"), grade.name, grade.outcome
+    before = summary[summary["kind"] == "baseline"]
+    full = pd.concat([before, at_full_strength(summary[summary["kind"] != "baseline"])])
+    beside = full[full["prompt_set"] == CONTROLLED["behaviour"]]
+    panels: list[Pick] = [(name, "behaviour", label) for label in (shows, well, broken)]
+    panels += [(name, "benign", well), ("quality", "behaviour")]
     panels += [("choice", "choices")] if (summary["metric"] == "choice").any() else []
-    return {
-        f"{slug}_strength": plots.curves(pooled, panels, title=f"Behaviour and quality over strength ({mode})"),
+    main = summary[~summary["prompt_set"].isin(CONTROLLED.values())]
+    figures = {
+        f"{slug}_outcomes": _shares(full, grade, "behaviour", f"What responses are ({mode})"),
+        f"{slug}_benign": _shares(full, grade, "benign", f"What responses to benign prompts are ({mode})"),
+        f"{slug}_controls": _shares(
+            beside, grade, CONTROLLED["behaviour"], f"{CNA} ablated beside random circuits ({mode})"
+        ),
+        f"{slug}_strength": plots.curves(main, panels, title=f"Responses and quality over strength ({mode})"),
         f"{slug}_trade_off": plots.trade_off(
-            pooled,
-            behaviour=(behaviour, "behaviour"),
-            cost=("kl", "benign"),
-            log_cost=True,
-            title=f"Behaviour against damage ({mode})",
+            main,
+            benefit=(name, "behaviour", well),
+            damage=("kl", "benign"),
+            log_damage=True,
+            title=f"What is gained against damage ({mode})",
         ),
     }
+    if strengths is not None and len(strengths):
+        chosen = at_best(summary, strengths)
+        named = chosen["intervention"] + " at " + chosen["toward"].map("{:g}".format)
+        best = pd.concat([before, chosen.assign(intervention=named)], ignore_index=True)
+        figures["best_outcomes"] = _shares(best, grade, "behaviour", "Every method at its best strength")
+        figures["best_benign"] = _shares(best, grade, "benign", "Every method at its best strength: benign prompts")
+    return figures
+
+
+def _shares(summary: pd.DataFrame, grade: Grade, prompts: str, title: str) -> go.Figure:
+    return plots.shares(summary, grade.name, prompts, first=grade.outcome.well, title=title)
 
 
 def structure_figures(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -20,17 +20,16 @@ from ...models.protocol import Model
 from ...prompts import ContrastSet, PromptSet
 from ...units import Circuit, UnitScores
 from .bench import Bench
+from .choice import best_strengths, choose_layers, toward
 from .settings import CORRECTED, PUBLISHED
 
 #: Where sweeps stand on the behaviour's axis; scaled neurons are multiplied by m = 1 + that.
-CNA_SWEEP = (-2.0, -0.75, -0.5, -0.25, 0.5, 2.0)
-RIVAL_SWEEP = (-1.0, -0.75, -0.5, -0.25, -0.1, 0.1, 0.25, 0.5, 0.75, 1.0)
-#: Where CNA is tried too, with matched random circuits beside it.
-CONTROL_SWEEP = (-1.0, 1.0)
+CNA_SWEEP = (-2.0, -1.0, -0.75, -0.5, -0.25, 0.5, 1.0, 2.0)
+RIVAL_SWEEP = (-1.0, -0.75, -0.5, -0.25, -0.1, 0.5, 1.0)
 
 CNA = "CNA"
 CAA_ONE, CAA_ALL, CAA_MLP = "CAA, one layer", "CAA, all layers", "CAA, MLP outputs"
-DIRECTIONAL = "directional ablation"
+DIRECTIONAL, AFFINE = "directional ablation", "affine directional ablation"
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,17 +48,35 @@ class Located:
 
 @dataclass(frozen=True, eq=False)
 class Mode:
-    """What is tried on which prompts; `apart` is the discovery contrast that none of them may stand in."""
+    """What is tried on which prompts; `apart` is the discovery contrast that none of them may stand in.
+
+    `ablation` is the circuit at full strength, which is also set beside its random controls, on the sets `controlled`.
+    `layers` and `strengths` are what was chosen from on validation prompts.
+    """
 
     tried: list[Intervention]
     sets: dict[str, PromptSet]
+    ablation: Intervention
+    controlled: dict[str, PromptSet]
     apart: ContrastSet | None = None
     layers: pd.DataFrame = field(default_factory=pd.DataFrame)
+    strengths: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def results(self, bench: Bench) -> Results:
-        """Everything measured, with KL divergence on benign prompts."""
+        """Everything measured, with KL divergence on benign prompts, and the circuit beside random ones."""
         judged = {name: (*bench.grades, *(bench.rubric if name == "behaviour" else ())) for name in self.sets}
-        return bench.measure(self.sets, self.tried, grades=judged, kl_on=("benign",), discovery=self.apart)
+        whole = bench.measure(self.sets, self.tried, grades=judged, kl_on=("benign",), discovery=self.apart)
+        return Results.concatenate([whole, beside_controls(bench, self.ablation, self.controlled)])
+
+
+def beside_controls(
+    bench: Bench, ablation: Intervention, sets: dict[str, PromptSet], *, on: Model | None = None
+) -> Results:
+    """An ablation and its matched random controls on the same prompts, graded by outcome alone."""
+    runs = with_controls([ablation], bench.settings.controls, seed=bench.settings.seed)
+    results = bench.measure(sets, runs, grades=[bench.grade], on=on)
+    kept = results.table["metric"].isin([bench.grade.name, "tokens"])
+    return Results(results.table[kept].reset_index(drop=True), results.info)
 
 
 def locate_all(bench: Bench) -> Located:
@@ -71,7 +88,8 @@ def locate_all(bench: Bench) -> Located:
     """
     model, data, template = bench.model, bench.data, bench.template
     neurons, residual, mlp = sites.neuron_sites(model), sites.residual_sites(model), sites.mlp_out_sites(model)
-    statistics = contrast_statistics(model, data.discovery, at=[*neurons, *residual, *mlp], template=template)
+    at = list(dict.fromkeys([*neurons, *residual, *mlp, *sites.residual_writes(model)]))
+    statistics = contrast_statistics(model, data.discovery, at=at, template=template)
     published = contrast_statistics(model, data.published[0], at=[*neurons, *mlp], template=template)
     scores = score(statistics.at(neurons), "difference")
     universal = universal_neurons(model, data.neutral, template=template)
@@ -90,8 +108,8 @@ def locate_all(bench: Bench) -> Located:
 
 
 def corrected(bench: Bench, located: Located) -> Mode:
-    """Every method in both directions; layers chosen on the validation split."""
-    by_layer, facts = layer_candidates(bench.model, located.residual)
+    """Every method in both directions; layers, and each method's best strength, chosen on the validation split."""
+    by_layer, facts = layer_candidates(bench.model, located.residual, located.statistics.negative.mean)
     layers = choose_layers(bench, by_layer, facts)
     chosen = set(layers.loc[layers["chosen"], "intervention"])
     means = _token_means(bench, list(located.circuit.widths))
@@ -102,70 +120,45 @@ def corrected(bench: Bench, located: Located) -> Mode:
         steer(increments(located.residual), name=CAA_ALL),
         steer(located.mlp_out, name=CAA_MLP),
     ]
-    tried = [
-        *toward(cna, CNA_SWEEP),
-        *(one for rival in rivals for one in toward(rival, RIVAL_SWEEP)),
-        *with_controls(toward(cna, CONTROL_SWEEP), bench.settings.n_random, seed=bench.settings.seed),
-    ]
-    return Mode(tried, bench.data.evaluation(), bench.data.discovery, layers)
+    tried = [*toward(cna, CNA_SWEEP), *(one for rival in rivals for one in toward(rival, RIVAL_SWEEP))]
+    sets, settings = bench.data.evaluation(), bench.settings
+    few = bench.data.controlled(settings.n_control_prompts, seed=settings.seed)
+    return Mode(tried, sets, cna, few, bench.data.discovery, layers, best_strengths(bench, tried))
 
 
 def as_published(bench: Bench, located: Located) -> Mode:
     """CNA and CAA as the paper's public code has them; CAA there *adds* harmful − benign at every layer."""
     cna = ablate(located.published_circuit, name=CNA)
     tried = [
-        *cna.at([0.25, 0.5, 0.75]),
+        *cna.at([0.25, 0.5, 0.75, 1.0]),
         *steer(located.published_mlp_out, name=CAA_MLP).at([0.25, 0.5, 0.75, 1.0]),
-        *with_controls([cna], bench.settings.n_random, seed=bench.settings.seed),
     ]
-    return Mode(tried, bench.data.evaluation(published=True))
+    data, settings = bench.data, bench.settings
+    few = data.controlled(settings.n_control_prompts, published=True, seed=settings.seed)
+    return Mode(tried, data.evaluation(published=True), cna, few)
 
 
 #: How each mode is made from what was located.
 MODES = {CORRECTED: corrected, PUBLISHED: as_published}
 
 
-def toward(intervention: Intervention, amounts: Iterable[float]) -> list[Intervention]:
-    """An intervention at strengths given on the behaviour's axis: −1 is full strength against it."""
-    return intervention.at([amount * intervention.pushes for amount in amounts])
-
-
-def layer_candidates(model: Model, residual: Direction) -> tuple[list[Intervention], pd.DataFrame]:
-    """Steering at one layer and projecting its direction out, for every layer; and what each of them is.
+def layer_candidates(
+    model: Model, residual: Direction, means: Mapping[str, Float[Tensor, " d"]]
+) -> tuple[list[Intervention], pd.DataFrame]:
+    """Steering at one layer, and taking its direction out or to its `means`, for every layer; what each of them is.
 
     The table has columns intervention, method, layer.
     """
     runs, facts = [], []
-    for method in (CAA_ONE, DIRECTIONAL):
+    for method in (CAA_ONE, DIRECTIONAL, AFFINE):
         for layer, (site, vector) in enumerate(residual.vectors.items()):
             name = f"{method} ({layer})"
-            one = Direction({site: vector}, residual.name, residual.info)
-            runs.append(steer(one, name=name) if method == CAA_ONE else project_out(model, vector, name=name))
+            if method == CAA_ONE:
+                runs.append(steer(Direction({site: vector}, residual.name, residual.info), name=name))
+            else:
+                runs.append(project_out(model, vector, to=means if method == AFFINE else None, name=name))
             facts.append({"intervention": name, "method": method, "layer": layer})
     return runs, pd.DataFrame(facts)
-
-
-def choose_layers(bench: Bench, candidates: Sequence[Intervention], facts: pd.DataFrame) -> pd.DataFrame:
-    """Behaviour and damage of every candidate at full strength against the behaviour on validation, and the choice.
-
-    Chosen for each method: the lowest sum of the behaviour's rate on both sides, the rate of degenerate outputs, and
-    the KL divergence on benign prompts (in nats, at most 1), so that a layer which only breaks the text loses.
-    """
-    sets = {"behaviour": bench.data.validation.positive, "benign": bench.data.validation.negative}
-    tried = [one for candidate in candidates for one in toward(candidate, [-1.0])]
-    summary = bench.measure(sets, tried, kl_on=("benign",)).summary([bench.behaviour, "degenerate", "kl"])
-    values = summary.pivot_table("value", "intervention", ["prompt_set", "metric"]).loc[facts["intervention"]]
-    values.index = facts.index
-    table = facts.assign(
-        n=len(sets["behaviour"]),
-        behaviour=values["behaviour", bench.behaviour],
-        degenerate=(values["behaviour", "degenerate"] + values["benign", "degenerate"]) / 2,
-        behaviour_on_benign=values["benign", bench.behaviour],
-        kl=values["benign", "kl"],
-    )
-    parts = table[["behaviour", "behaviour_on_benign", "degenerate"]].assign(kl=table["kl"].clip(upper=1.0))
-    table["loss"] = parts.sum(axis=1)
-    return table.assign(chosen=table.index.isin(table.groupby("method")["loss"].idxmin()))
 
 
 def increments(direction: Direction) -> Direction:

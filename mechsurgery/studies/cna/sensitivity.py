@@ -16,8 +16,8 @@ from .methods import Located
 FRACTIONS = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03)
 #: Prompts on each side; the paper's are 8 and 100.
 SIZES = (4, 8, 16, 32, 64, 100)
-#: Random circuits beside each variant.
-CONTROLS = 3
+#: Random circuits beside each variant: to look at, no claim rests on so few.
+CONTROLS = 4
 
 
 def variants(bench: Bench, located: Located) -> dict[tuple[str, str], Circuit]:
@@ -53,28 +53,33 @@ def variants(bench: Bench, located: Located) -> dict[tuple[str, str], Circuit]:
 
 
 def sensitivity(bench: Bench, located: Located) -> pd.DataFrame:
-    """Behaviour with each variant's circuit ablated, and with random circuits matched to it.
+    """What responses are with each variant's circuit ablated, and with random circuits matched to it.
 
-    One row for each variant with n, value and interval; mean, lowest and highest of the random circuits; the overlap
-    with the study's circuit.
+    On the prompts that the study's controls are measured on. One row for each variant: n, the share done well with its
+    interval, before and after (`value`), and with random circuits (mean, lowest, highest); the shares that show the
+    behaviour and that are broken; the overlap with the study's circuit.
     """
     tried = {": ".join(facts): (facts, circuit) for facts, circuit in variants(bench, located).items()}
     ablations = [ablate(circuit, name=name) for name, (_, circuit) in tried.items()]
     runs = with_controls(ablations, CONTROLS, seed=bench.settings.seed)
-    results = bench.measure({"behaviour": bench.data.behaviour}, runs, discovery=bench.data.discovery)
-    shown = select(results.summary([bench.behaviour]), bench.behaviour, "behaviour")
+    few = bench.data.behaviour.take(bench.settings.n_control_prompts, seed=bench.settings.seed)
+    results = bench.measure({"behaviour": few}, runs, grades=[bench.grade], discovery=bench.data.discovery)
+    summary, labels = results.summary([bench.grade.name]), bench.grade.outcome
+    shown, well, broken = (select(summary, bench.grade.name, "behaviour", label) for label in labels)
     rows = []
     for name, ((varied, setting), circuit) in tried.items():
-        random = controls_of(shown, name)["value"]
+        random = controls_of(well, name)["value"]
         rows.append(
             {
                 "varied": varied,
                 "setting": setting,
                 "k": len(circuit),
-                **shown[shown["intervention"] == name].iloc[0][["n", "baseline", "value", "low", "high"]],
+                **well[well["intervention"] == name].iloc[0][["n", "baseline", "value", "low", "high"]],
                 "random_value": random.mean(),
                 "random_low": random.min(),
                 "random_high": random.max(),
+                labels.shows: shown.loc[shown["intervention"] == name, "value"].item(),
+                labels.broken: broken.loc[broken["intervention"] == name, "value"].item(),
                 "jaccard": circuit.overlap(located.circuit)["jaccard"],
             }
         )

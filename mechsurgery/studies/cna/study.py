@@ -4,10 +4,15 @@
 
 as published   what the paper's public code does where it departs from its text: k = 200 neurons without layers 0 and 1,
                universal neurons found but kept, CAA adds harmful − benign MLP outputs at every layer (toward refusal),
-               evaluation prompts overlap discovery prompts
+               evaluation prompts overlap discovery prompts. k stays 200 whatever the model's size, since the code has
+               it so and since it is no one share: 0.15 % of the paper's smallest model, 0.01 % of its largest, 6.5 % of
+               an organism. Tables say k and its share.
 corrected      what the text says and fair rivals need: 0.1 % of all neurons, universal neurons left out, every method
-               swept in both directions, layers chosen on a validation split, no overlap, and the methods compared by
-               the trade-off of behaviour against damage
+               swept in both directions, layers and strengths chosen on a validation split, no overlap, and the methods
+               compared by what is done well against damage
+
+In both every response shows the behaviour, does the opposite well, or is broken: a behaviour that is gone is not one
+that is repaired.
 """
 
 from __future__ import annotations
@@ -30,15 +35,15 @@ from ...attribution.compare import Comparison, compare
 from ...evaluation import Results, trade_off
 from ...grading.grade import Grade
 from ...grading.refusal import PANEL
-from ...intervention import ablate, with_controls
+from ...intervention import ablate
 from ...models import load_model, sites
 from ...models.protocol import Model
 from ...units import Circuit
 from ..base import Study, slug
 from . import methods, tables
-from .bench import Bench, grades_of
-from .claims import claims
-from .data import StudyData, study_data
+from .bench import Bench, bench_of
+from .claims import against_rivals, claims
+from .data import CONTROLLED, StudyData, study_data
 from .figures import mode_figures, structure_figures
 from .page import sections
 from .sensitivity import sensitivity
@@ -51,6 +56,8 @@ EXCHANGE_M = (0.0, 0.5, 2.0, 3.0)
 CLAIMS = "Claims of the paper beside what was measured"
 TABLE_1 = "Table 1: behaviour before and after ablating the circuit"
 TABLE_2 = "Table 2: every method at full strength"
+BEST = "Best strengths: every method at the strength that validation prompts choose"
+RANDOM = "Random circuits: the circuit ablated beside matched random ones"
 
 
 def run(
@@ -66,18 +73,18 @@ def run(
     """Run the study on every instruct model and, where given, its base.
 
     Models are loaded by the names in `settings`, or are `instruct` and `base`; prompts come from `settings` or are
-    `data`. `grade` (yes or no) decides what shows the behaviour, in place of the settings' own. With `out`, what is
+    `data`. `grade` says of every response that it shows the behaviour, does the opposite well, or is broken (see
+    `Grade.outcome`), in place of the settings' own. With `out`, what is
     measured is kept there as it goes (an interrupted study continues), and tables, figures and the report are written:
     for several models in a folder for each, and one table over all.
     """
     settings = settings or Settings()
-    data, (grades, rubric) = data or study_data(settings), grades_of(settings, grade)
+    data = data or study_data(settings)
     pairs = _loaded(settings) if instruct is None else [(instruct, base)]
     several, studies = instruct is None and len(settings.instruct) > 1, []
     for model, other in pairs:
         folder = None if out is None else Path(out) / slug(str(model.cfg.model_name)) if several else Path(out)
-        template = settings.chat_template().frozen(model.tokenizer)
-        bench = Bench(model, other, data, settings, template, grades, rubric, folder, progress)
+        bench = bench_of(model, other, data, settings, grade=grade, folder=folder, progress=progress)
         studies.append(of_pair(bench))
     return of_many(studies, out) if several else studies[0]
 
@@ -95,14 +102,14 @@ def of_pair(bench: Bench) -> Study:
     bench = bench.showing() if bench.settings.only_showing else bench
     measured = measure(bench)
     info = _info(bench, measured) | {"seconds": round(time.monotonic() - started)}
-    parts, figures = _tables(measured, bench.behaviour), _figures(measured, bench.behaviour)
+    parts, figures = _tables(measured, bench.grade), _figures(measured, bench.grade)
     study = Study(
         {name: table for part in parts.values() for name, table in part.items()},
         figures,
         measured.results | {f"exchange in {name}": results for name, results in measured.exchange.items()},
         measured.circuits,
         info,
-        sections(info, parts, figures, next(iter(measured.results.values()))),
+        sections(info, parts, figures, next(iter(measured.results.values())), bench.grade),
     )
     if bench.folder is not None:
         logger.info("%s", study.save(bench.folder))
@@ -115,7 +122,7 @@ def of_many(studies: Sequence[Study], out: str | Path | None = None) -> Study:
         name: pd.concat([one.tables[name].assign(model=one.info["instruct"]) for one in studies], ignore_index=True)
         for name in (CLAIMS, TABLE_1, TABLE_2)
     }
-    joined["Over models: mean reduction of the behaviour"] = tables.over_models(joined[TABLE_1])
+    joined["Over models: what responses become"] = tables.over_models(joined[TABLE_1], joined[CLAIMS])
     text = "Each model has a report in its folder. `low` and `high` are 95 % intervals over models, not prompts."
     info = provenance(title=f"CNA study of {len(studies)} models", models=[one.info["instruct"] for one in studies])
     whole = Study(joined, {}, {}, {}, info, (plots.Section("All models", (text,), joined),))
@@ -132,6 +139,7 @@ class Measured:
     circuits: dict[str, Circuit]
     results: dict[str, Results]
     layers: pd.DataFrame
+    strengths: pd.DataFrame
     comparison: Comparison | None = None
     exchange: dict[str, Results] = field(default_factory=dict)
     changes: dict[str, pd.DataFrame] = field(default_factory=dict)
@@ -141,6 +149,10 @@ class Measured:
     def summaries(self) -> dict[str, pd.DataFrame]:
         """The summary of each mode."""
         return {mode: results.summary() for mode, results in self.results.items()}
+
+    def of_mode(self, mode: str) -> Circuit:
+        """The circuit that a mode ablates."""
+        return self.located.circuit if mode == CORRECTED else self.located.published_circuit
 
 
 def measure(bench: Bench) -> Measured:
@@ -152,12 +164,13 @@ def measure(bench: Bench) -> Measured:
         "universal neurons": located.universal,
         "instruct, as published": located.published_circuit,
     }
-    layers = pd.concat([mode.layers for mode in modes.values()])
-    measured = Measured(located, circuits, {name: mode.results(bench) for name, mode in modes.items()}, layers)
+    layers, strengths = (pd.concat([getattr(m, name) for m in modes.values()]) for name in ("layers", "strengths"))
+    results = {name: mode.results(bench) for name, mode in modes.items()}
+    measured = Measured(located, circuits, results, layers, strengths)
     if bench.base is not None:
         _add_base(measured, bench, bench.base)
     first = next(iter(measured.results.values()))
-    measured.changes["instruct"] = tables.changes(first, bench.behaviour, [methods.CNA], EXCHANGE_M)
+    measured.changes["instruct"] = tables.changes(first, bench.grade, [methods.CNA], EXCHANGE_M)
     if bench.settings.sensitivity:
         measured.sensitivity = sensitivity(bench, located)
     return measured
@@ -177,61 +190,95 @@ def _add_base(measured: Measured, bench: Bench, base: Model) -> None:
     measured.circuits["base"] = measured.comparison.circuits["base"]
     of_base = ablate(measured.circuits["base"], name="base's circuit")
     of_instruct = ablate(located.circuit, name="instruct's circuit")
-    controlled = with_controls([of_base], settings.n_random, seed=settings.seed)
     sets = {name: prompts for name, prompts in data.evaluation().items() if name != "over-refusal"}
     for name, model, tried in (
-        ("base", base, [*controlled, *of_base.at(m=EXCHANGE_M[1:]), *of_instruct.at(m=EXCHANGE_M)]),
+        ("base", base, [*of_base.at(m=EXCHANGE_M), *of_instruct.at(m=EXCHANGE_M)]),
         ("instruct", bench.model, of_base.at(m=EXCHANGE_M)),
     ):
         measured.exchange[name] = bench.measure(sets, tried, on=model, discovery=data.discovery)
+    few = data.controlled(settings.n_control_prompts, seed=settings.seed)
+    few.pop(CONTROLLED["benign"])
+    beside = methods.beside_controls(bench, of_base, few, on=base)
     both = [of_base.name, of_instruct.name]
-    measured.changes["base"] = tables.changes(measured.exchange["base"], bench.behaviour, both, EXCHANGE_M)
+    changed = Results.concatenate([measured.exchange["base"], beside])
+    measured.changes["base"] = tables.changes(changed, bench.grade, both, EXCHANGE_M)
 
 
-def _tables(measured: Measured, behaviour: str) -> dict[str, dict[str, pd.DataFrame]]:
+def _tables(measured: Measured, grade: Grade) -> dict[str, dict[str, pd.DataFrame]]:
     """Every table, by its part in the report."""
-    summaries, circuits, comparison = measured.summaries, measured.circuits, measured.comparison
-    verdicts = claims(
-        summaries,
-        behaviour,
-        circuit=circuits["instruct"],
-        base_changes=measured.changes.get("base"),
-        comparison=comparison,
-    )
+    summaries = measured.summaries
     paper = {
-        TABLE_1: tables.table_1(summaries, behaviour),
-        TABLE_2: tables.table_2(summaries, behaviour),
+        TABLE_1: tables.table_1(summaries, grade, {mode: measured.of_mode(mode) for mode in summaries}),
+        TABLE_2: tables.table_2(summaries, grade),
         "Table 3: multiple choice over strength": tables.table_3(next(iter(summaries.values()))),
         "Table 4: what scaling the circuit changes": tables.table_4(measured.changes),
     }
-    places = {name: circuit for name, circuit in circuits.items() if circuit is not measured.located.universal}
-    structure = {"Localisation: share of the circuit in each layer": tables.localisation(places)}
-    if comparison is not None:
-        exchanged = {name: results.summary() for name, results in measured.exchange.items()}
-        structure["Base against instruct: overlap of the circuits"] = comparison.table
-        structure["Exchange: each circuit in each model"] = tables.exchange(exchanged, behaviour)
-    checks = {"Layer choice on the validation split": measured.layers}
-    if CORRECTED in summaries:
-        points = trade_off(summaries[CORRECTED], behaviour=(behaviour, "behaviour"), damage=("kl", "benign"))
-        checks["Trade-off: behaviour against KL divergence on benign prompts"] = points
-    every = {**measured.results, **{f"exchange in {name}": one for name, one in measured.exchange.items()}}
-    checks["Judges: agreement on every response"] = tables.judges(every)
-    checks["Sensitivity: what the result depends on"] = measured.sensitivity
-    made = {"claims": {CLAIMS: verdicts}, "paper": paper, "structure": structure, "checks": checks}
+    made = {
+        "claims": {CLAIMS: _claims(measured, grade)},
+        "paper": paper,
+        "structure": _structure(measured, grade),
+        "checks": _checks(measured, grade),
+    }
     return {
         part: {name: table for name, table in each.items() if table is not None and len(table)}
         for part, each in made.items()
     }
 
 
-def _figures(measured: Measured, behaviour: str) -> dict[str, go.Figure]:
+def _claims(measured: Measured, grade: Grade) -> pd.DataFrame:
+    rivals = None
+    if CORRECTED in measured.results:
+        rivals = against_rivals(measured.results[CORRECTED].table, measured.strengths, grade)
+    return claims(
+        measured.summaries,
+        grade,
+        circuit=measured.circuits["instruct"],
+        base_changes=measured.changes.get("base"),
+        comparison=measured.comparison,
+        rivals=rivals,
+    )
+
+
+def _structure(measured: Measured, grade: Grade) -> dict[str, pd.DataFrame]:
+    """Where circuits lie, and base against instruct."""
+    places = {name: circuit for name, circuit in measured.circuits.items() if circuit is not measured.located.universal}
+    structure = {"Localisation: share of the circuit in each layer": tables.localisation(places)}
+    if measured.comparison is not None:
+        exchanged = {name: results.summary() for name, results in measured.exchange.items()}
+        overlap = measured.comparison.table
+        # What is expected is expected within layers, and so is the p-value that is shown.
+        structure["Base against instruct: overlap of the circuits"] = overlap[overlap["quantity"] != "p_value"]
+        structure["Exchange: each circuit in each model"] = tables.exchange(exchanged, grade)
+    return structure
+
+
+def _checks(measured: Measured, grade: Grade) -> dict[str, pd.DataFrame | None]:
+    """Controls, what validation chose, what is gained against damage, agreement of judges, sensitivity."""
+    summaries = measured.summaries
+    checks: dict[str, pd.DataFrame | None] = {RANDOM: tables.random_circuits(summaries, grade)}
+    if CORRECTED in summaries:
+        whole = summaries[CORRECTED]
+        checks[BEST] = tables.best_strengths(whole, measured.strengths, grade)
+        checks["Layer choice on the validation split"] = measured.layers
+        checks["Layer and strength: every method on the validation split"] = measured.strengths
+        checks["Trade-off: what is done well against KL divergence on benign prompts"] = trade_off(
+            whole, benefit=(grade.name, "behaviour", grade.outcome.well), damage=("kl", "benign")
+        )
+    every = {**measured.results, **{f"exchange in {name}": one for name, one in measured.exchange.items()}}
+    checks["Judges: agreement on every response"] = tables.judges(every, grade)
+    checks["Sensitivity: what the result depends on"] = measured.sensitivity
+    return checks
+
+
+def _figures(measured: Measured, grade: Grade) -> dict[str, go.Figure]:
     figures: dict[str, go.Figure] = {}
     for mode, summary in measured.summaries.items():
-        figures |= mode_figures(mode, summary, behaviour)
+        figures |= mode_figures(mode, summary, grade, measured.strengths if mode == CORRECTED else None)
     scores = measured.comparison.scores if measured.comparison else {"instruct": measured.located.scores}
     figures |= structure_figures(measured.changes, {name: measured.circuits[name] for name in scores}, scores)
     if measured.sensitivity is not None:
-        figures["sensitivity"] = plots.sensitivity(measured.sensitivity)
+        title = f"share of responses: {grade.outcome.well}"
+        figures["sensitivity"] = plots.sensitivity(measured.sensitivity, x_title=title)
     return figures
 
 
@@ -243,7 +290,7 @@ def _info(bench: Bench, measured: Measured) -> dict[str, Any]:
             "title": f"CNA study of {bench.model.cfg.model_name}",
             **{name: None if model is None else str(model.cfg.model_name) for name, model in models.items()},
             "fingerprints": {name: sites.fingerprint(model) for name, model in models.items() if model is not None},
-            "behaviour": bench.behaviour,
+            "outcomes": list(bench.grade.outcome),
             "refusal": PANEL[0] in bench.grades,
             "grades": {grade.name: grade.version for grade in (*bench.grades, *bench.rubric)},
             "prompts": bench.data.describe(),

@@ -1,0 +1,70 @@
+"""What is chosen on validation prompts: a layer for methods that have one, and a strength for every method."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import pandas as pd
+
+from ...evaluation.select import select
+from ...intervention import Intervention
+from .bench import Bench
+
+#: Strengths against the behaviour at which layers are compared; what removes something is compared at full strength.
+LAYER_STRENGTHS = (-1.0, -0.5, -0.25)
+
+
+def toward(intervention: Intervention, amounts: Iterable[float]) -> list[Intervention]:
+    """An intervention at strengths given on the behaviour's axis: −1 is full strength against it."""
+    return intervention.at([amount * intervention.pushes for amount in amounts])
+
+
+def validated(bench: Bench, tried: Sequence[Intervention]) -> pd.DataFrame:
+    """A row per setting: what validation responses are, what benign ones lose, KL divergence, and the gain.
+
+    Columns intervention, toward, n, shows, well, broken, lost, kl, gain. `lost` is the share of benign requests that
+    are done well by the unmodified model alone; the gain is `well` less `lost`, so that neither a behaviour that is
+    gone for broken text nor one that moves to benign requests counts as gained.
+    """
+    sets = {"behaviour": bench.data.validation.positive, "benign": bench.data.validation.negative}
+    results = bench.measure(sets, tried, grades=[bench.grade], kl_on=("benign",))
+    summary = results.summary([bench.grade.name, "kl"])
+    keys, name, labels = ["intervention", "toward"], bench.grade.name, bench.grade.outcome
+    parts = [
+        select(summary, name, "behaviour", label).set_index(keys)["value"].rename(part)
+        for part, label in labels._asdict().items()
+    ]
+    benign = select(summary, name, "benign", labels.well).set_index(keys)
+    kl = select(summary, "kl", "benign").set_index(keys)["value"].rename("kl")
+    table = pd.concat([*parts, (benign["baseline"] - benign["value"]).rename("lost"), kl], axis=1).reset_index()
+    table = table.assign(n=len(sets["behaviour"]), gain=table["well"] - table["lost"])
+    return table[table["intervention"] != "baseline"].reset_index(drop=True)
+
+
+def best(table: pd.DataFrame, by: str) -> pd.Series:
+    """Whether each row is the best of its kind: most gained; among equals the least KL divergence."""
+    order = table.assign(gain=table["gain"].round(9)).sort_values(
+        ["gain", "kl"], ascending=[False, True], kind="stable"
+    )
+    return pd.Series(table.index.isin(order.drop_duplicates(by).index), table.index)
+
+
+def choose_layers(bench: Bench, candidates: Sequence[Intervention], facts: pd.DataFrame) -> pd.DataFrame:
+    """The layer of every method that has one: candidates on validation prompts, and which is chosen.
+
+    `facts` has columns intervention, method, layer. A layer stands for its best setting, see `best`.
+    """
+    tried = [
+        one
+        for candidate in candidates
+        for one in toward(candidate, LAYER_STRENGTHS if candidate.kind == "steering" else (-1.0,))
+    ]
+    table = facts.merge(validated(bench, tried), on="intervention", how="right")
+    return table.assign(chosen=best(table, "method"))
+
+
+def best_strengths(bench: Bench, tried: Sequence[Intervention]) -> pd.DataFrame:
+    """Every setting against the behaviour on validation prompts, and which is chosen for each method."""
+    against = [one for one in tried if (one.toward or 0) < 0]
+    table = validated(bench, against)
+    return table.assign(chosen=best(table, "intervention"))
