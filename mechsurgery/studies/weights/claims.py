@@ -175,7 +175,8 @@ def tells(group: pd.DataFrame) -> Verdict:
         return not_measurable("bad fine-tunes and others are both needed")
     last = group.iloc[-1]
     said = f" at step {last['step']} ({last['bad runs']} bad, {last['other runs']} others)"
-    return reaches(*last[["AUROC by cosine", "cosine, low", "cosine, high"]], TELLS, name="AUROC", said=said)
+    value, low, high = (float(last[name]) for name in ("AUROC by cosine", "cosine, low", "cosine, high"))
+    return reaches(value, low, high, TELLS, name="AUROC", said=said)
 
 
 def earlier(group: pd.DataFrame) -> Verdict:

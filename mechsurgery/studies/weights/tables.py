@@ -46,7 +46,8 @@ def steering_table(
 
 def _outcomes(here: pd.DataFrame, behaviour: Behaviour, where: str, words: str) -> dict[str, float]:
     """The shares of the three outcomes, of the one that is wanted with its interval."""
-    of = {one[2]: name for name, one in behaviour.measured.metrics.items() if one[:2] == ("outcome", where)}
+    named = behaviour.measured.metrics.items()
+    of = {label[0]: name for name, (metric, on, *label) in named if (metric, on) == ("outcome", where)}
     well = behaviour.wanted_label
     shown = {f"done well{words}{end}": here.loc[of[well], column] for end, column in _ENDS.items()}
     others = {f"{label}{words}": here.loc[name, "value"] for label, name in of.items() if label != well}
