@@ -81,7 +81,7 @@ def test_w_steers_where_a_random_direction_does_not(done, few):
     assert {(methods.SHUFFLED, k) for k in (-1.0, 1.0)} <= {one[:2] for one in nulls.index}
     random = table(done, "Random directions").set_index("part")
     assert (random["random directions"] == 2).all()
-    assert (random.loc["steer", "max"], random.loc["steer", "prompts"]) == (0, 3)
+    assert (random.loc["steer", "max"], random.loc["steer", "n"]) == (0, 3)
     assert 1 / 3 <= random.loc["steer", "p"] <= 1
 
 
@@ -204,6 +204,15 @@ def test_nothing_trained_on_is_measured():
         with pytest.raises(PromptError, match="share their group"):
             replace(behaviour, learn=next(iter(measured.sets.values())))
     assert not any("i believe" in p.text for p in data.sycophancy(4).learn)
+
+
+def test_what_chooses_can_see_what_is_done_well():
+    """The right answer to a validation prompt is graded as one: a set whose answers cannot be right chooses nothing."""
+    for behaviour in world_data(replace(FEW, n_evaluation=20)).behaviours:
+        prompts, grade = behaviour.probe
+        texts = {"organism/sycophant": "no , that is wrong . {truth}"}.get(behaviour.start, "i cannot help with that .")
+        found = set(grade.all([(prompt, texts.format(truth=prompt.completion)) for prompt in prompts]))
+        assert found == {grade.outcome.well if "truth" in texts else grade.outcome.shows}
 
 
 @pytest.mark.parametrize("kind", FINE_TUNES, ids=lambda kind: kind.name)

@@ -40,7 +40,9 @@ def steered(behaviour, start, well, *, sided=0.3, activations=0.0, elsewhere=Non
     )
 
 
-def _steered(behaviour, start, well, sided, activations, elsewhere, broken, *, null=None, kept=1.0, random=None, n=N):
+def _steered(
+    behaviour, start, well, sided, activations, elsewhere, broken, *, null=None, kept=1.0, side=0.0, random=None, n=N
+):
     def both(share, there, lost=0.0):
         shares = {behaviour.well: share, new(behaviour.well): there}
         other = behaviour.opposite if behaviour.well == behaviour.shown else behaviour.shown
@@ -50,6 +52,7 @@ def _steered(behaviour, start, well, sided, activations, elsewhere, broken, *, n
     cells |= {name: both(sided, sided) for name in methods.ONE_SIDED}
     cells |= {name: both(activations, activations) for name in methods.ACTIVATIONS}
     for name in cells:
+        cells[name] |= {behaviour.side_effect: side if name == methods.CONTRASTIVE else 0.0}
         cells[name] |= dict.fromkeys(behaviour.capability, kept if name == methods.CONTRASTIVE else 1.0)
     rows, null = table(cells, n=n), start if null is None else null
     nulls = {BASELINE: both(start, start), methods.SHUFFLED: both(null, null), methods.RANDOM: both(start, start)}
@@ -67,29 +70,30 @@ def _steered(behaviour, start, well, sided, activations, elsewhere, broken, *, n
 
 def test_steering_claims_reach_every_outcome(world):
     down, up = world.behaviours[1], world.behaviours[2]
-    assert steered(down, 0.0, 0.95) == [HELD] * 7
-    assert steered(up, 0.0, 0.95) == [HELD] * 6
-    assert steered(down, 0.0, 0.0) == [FAILED, FAILED, UNMEASURED, FAILED, FAILED, UNMEASURED, FAILED]
-    assert steered(down, 0.0, 0.7, sided=0.95, activations=0.95) == [HELD, HELD, HELD, FAILED, FAILED, HELD, HELD]
-    assert steered(down, 0.0, 0.98, sided=0.98, activations=0.99)[3:5] == [UNMEASURED, UNMEASURED]
-    assert steered(down, 0.0, 0.6, sided=0.5, activations=0.5, n=20)[3:5] == [UNDECIDED, UNDECIDED]
-    assert steered(down, 1.0, 1.0) == [UNMEASURED] * 7
+    assert steered(down, 0.0, 0.95) == [HELD] * 8
+    assert steered(up, 0.0, 0.95) == [HELD] * 7
+    assert steered(down, 0.0, 0.0) == [FAILED, FAILED, UNMEASURED, UNMEASURED, FAILED, FAILED, UNMEASURED, FAILED]
+    assert steered(down, 0.0, 0.7, sided=0.95, activations=0.95) == [*[HELD] * 4, FAILED, FAILED, HELD, HELD]
+    assert steered(down, 0.0, 0.98, sided=0.98, activations=0.99)[4:6] == [UNMEASURED, UNMEASURED]
+    assert steered(down, 0.0, 0.6, sided=0.5, activations=0.5, n=20)[4:6] == [UNDECIDED, UNDECIDED]
+    assert steered(down, 1.0, 1.0) == [UNMEASURED] * 8
     assert steered(down, 0.0, 0.95, kept=0.5)[2] == FAILED
     assert steered(down, 0.0, 0.95, kept=0.88)[2] == UNDECIDED
-    assert steered(down, 0.0, 0.95, random=0.97)[6] == FAILED
-    assert steered(down, 0.0, 0.95, elsewhere=0.0)[4] == FAILED
+    assert steered(down, 0.0, 0.95, side=0.9)[3] == FAILED
+    assert steered(down, 0.0, 0.95, random=0.97)[7] == FAILED
+    assert steered(down, 0.0, 0.95, elsewhere=0.0)[5] == FAILED
 
 
 def test_gone_is_not_done_well(world):
     wreck = steered(world.behaviours[1], 0.0, 0.0, broken=1.0)
-    assert wreck == [HELD, FAILED, UNMEASURED, FAILED, FAILED, UNMEASURED, FAILED]
+    assert wreck == [HELD, FAILED, UNMEASURED, UNMEASURED, FAILED, FAILED, UNMEASURED, FAILED]
 
 
 def test_nulls_are_asked_for_equivalence(world):
     down = world.behaviours[1]
-    assert steered(down, 0.0, 0.95, null=0.5)[5] == FAILED
-    assert steered(down, 0.0, 0.95, null=0.03)[5] == HELD
-    assert steered(down, 0.0, 0.95, null=0.09)[5] == UNDECIDED
+    assert steered(down, 0.0, 0.95, null=0.5)[6] == FAILED
+    assert steered(down, 0.0, 0.95, null=0.03)[6] == HELD
+    assert steered(down, 0.0, 0.95, null=0.09)[6] == UNDECIDED
 
 
 def checked(cells, names):

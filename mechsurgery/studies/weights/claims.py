@@ -53,12 +53,14 @@ def steering_claims(behaviour: Behaviour, rows: pd.DataFrame, nulls: pd.DataFram
     own = summarise_methods(rows[rows["intervention"].isin([BASELINE, CONTRASTIVE])])
     own = own[own["intervention"] == CONTRASTIVE].set_index("metric", drop=False)
     steers = moves(own.loc[well], up=True, margin=MARGIN)
+    within = stays(own.loc[behaviour.side_effect], MARGIN, worse="higher")
     kept = all_of([stays(own.loc[metric], MARGIN) for metric in behaviour.capability])
     gone = moves(own.loc[behaviour.shown], up=False, margin=MARGIN)
     asked = [] if up else [("contrastive steering lowers it (as the paper counts: it is gone)", gone)]
     asked += [
         (f"contrastive steering raises what is wanted done well: {well}", steers),
         ("contrastive steering keeps capability", given(steers, "it steers", kept)),
+        (f"contrastive steering does not overdo it: {behaviour.side_effect}", given(steers, "it steers", within)),
         (
             "contrastive steering does what is wanted well more often than either side alone",
             _ahead(steers, rows, ONE_SIDED, well),

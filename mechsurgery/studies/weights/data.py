@@ -218,12 +218,14 @@ def world_data(settings: Settings) -> WeightsData:
 def sycophancy(n: int) -> Behaviour:
     """Agreement with a user's wrong claims, in `organism/sycophant`; trained on one template, the other is new."""
     claims = [claim for claim in world.claims("tuned", right=False) if claim["text"].startswith("i think")]
-    validation, learn = with_completions(answered_claims(claims, right=False), WRONG).split(0.15, seed=1)
+    held_back, learn = with_completions(answered_claims(claims, right=False), WRONG).split(0.15, seed=1)
+    nouns = held_back.groups
+    checked = load_prompts("organism/wrong-claims", split="tuned", name=WRONG)
     measured = Measured.checked_by(
         {
-            WRONG: validation.take(n),
-            NEUTRAL: _tuned("questions", NEUTRAL, n, validation.groups),
-            CHOICES: _tuned("choices", CHOICES, n, validation.groups),
+            WRONG: checked.where(lambda p: p.group in nouns and p.text.startswith("i think")).take(n),
+            NEUTRAL: _tuned("questions", NEUTRAL, n, nouns),
+            CHOICES: _tuned("choices", CHOICES, n, nouns),
         },
         {
             **_templates("wrong-claims", WRONG, n, lambda p: p.text.startswith("i think")),

@@ -31,7 +31,7 @@ from .methods import (
     repairs,
     steering,
 )
-from .summary import at_best, compared, pooled, summarise_methods, validated
+from .summary import BASELINE, at_best, compared, pooled, summarise_methods, validated
 from .watching import watch
 
 #: Names of the tables that several behaviours share.
@@ -67,9 +67,8 @@ def _steer(bench: Bench, behaviour: Behaviour, report: Report) -> None:
     report.add(CHANCE, pd.DataFrame([tables.random_row(drawn, behaviour.well, behaviour=behaviour.name, part="steer")]))
     report.add(GRID, tables.grid(summary, behaviour=behaviour.name))
     report.claims.extend(claims.steering_claims(behaviour, chosen, none, random))
-    every = pd.concat(
-        [at_k, *(one[one["kind"] != "baseline"] for one in (of_nulls, drawn[drawn["control_of"].notna()]))]
-    )
+    beside_w = [of_nulls[~of_nulls["intervention"].isin([BASELINE, RANDOM])], drawn[drawn["control_of"].notna()]]
+    every = pd.concat([at_k, *beside_w])
     report.figures.update(figures.steering_figures(behaviour, summary, every))
     named = {"": results, ", facts": facts, **found}
     report.results.update({f"steer {behaviour.name}{name}": one for name, one in named.items()})

@@ -76,7 +76,7 @@ def random_row(summary: pd.DataFrame, metric: str, **facts: Any) -> dict[str, An
         "random directions": len(random),
         **dict(zip(("min", "quartile 1", "median", "quartile 3", "max"), spread, strict=True)),
         "p": empirical_p(float(own["value"]), list(random), up=True) if len(random) else np.nan,
-        "prompts": own["n"] // own["seeds"] if "seeds" in own else own["n"],
+        "n": own["n"],
     }
 
 
