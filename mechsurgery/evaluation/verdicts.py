@@ -209,9 +209,15 @@ def empirical_p(value: float, controls: Sequence[float], *, up: bool) -> float:
 
 
 def beats(row: pd.Series, *, up: bool = False, margin: float = 0.0) -> Verdict:
-    """The value is better than a rival's by more than `margin`; the row comes from `summary.versus` that rival."""
+    """The value is better than a rival's by more than `margin`; the row comes from `summary.versus` that rival.
+
+    Not measurable where a rival's rate leaves no more than the margin to gain, and the value is not worse than that.
+    """
     rule = f"{'more' if up else 'less'} than the rival by more than {_points(row, margin)}, on the same prompts"
     low, high = row["difference_low"], row["difference_high"]
+    left = 1 - row["baseline"] if up else row["baseline"]
+    if margin and row["scale"] == "rate" and left <= margin and low <= 0 <= high:
+        return Verdict(f"{beside(row)}: the rival leaves nothing to gain", UNMEASURED, rule)
     return Verdict(beside(row), _below(-high, -low, -margin) if up else _below(low, high, -margin), rule)
 
 

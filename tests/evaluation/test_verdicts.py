@@ -95,6 +95,13 @@ OUTCOMES = {
         GONE,
     ),
     "beats a rival": (v.beats, row(0.5, 0.4, 0.6, 0.9), row(0.95, 0.92, 0.98, 0.9), row(0.85, 0.75, 0.95, 0.9), NONE),
+    "beats a rival by a margin": (
+        lambda r: v.beats(r, up=True, margin=0.05),
+        row(0.9, 0.85, 0.95, 0.5),
+        row(0.9, 0.88, 0.92, 0.97),
+        row(0.6, 0.5, 0.7, 0.5),
+        row(0.99, 0.96, 1, 0.98),
+    ),
     "as good as a rival": (
         lambda r: v.as_good(r, 0.05),
         row(0.5, 0.45, 0.53, 0.5),

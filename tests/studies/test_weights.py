@@ -24,8 +24,11 @@ FEW = Settings(
     n_examples=60,
     n_evaluation=4,
     n_task=120,
-    grid=(-1.0,),
-    null_grid=(1.0,),
+    grid=(1.0,),
+    activation_grid=(1.0,),
+    controls=2,
+    n_control_prompts=3,
+    lr=(2e-3,),
     repair_grid=(0.5,),
     nulls=1,
     steps=15,
@@ -72,10 +75,25 @@ def test_w_steers_where_a_random_direction_does_not(done, few):
     shown = grid.xs("refuses dangerous", level="metric")["value"]
     assert shown["baseline", 0.0] == 1
     assert shown[methods.CONTRASTIVE, -1.0] <= 0.5
-    assert shown[methods.RANDOM, 1.0] == 1
-    assert set(grid.index.get_level_values("method")) == {
-        *("baseline", methods.CONTRASTIVE, *methods.ONE_SIDED, *methods.NULLS, *methods.ACTIVATIONS)
-    }
+    assert set(grid.index.get_level_values("method")) == {"baseline", *methods.WEIGHTS, *methods.ACTIVATIONS}
+    nulls = table(done, "Nulls").set_index(["method", "k", "metric"])["value"]
+    assert nulls[methods.RANDOM, -1.0, "refuses dangerous"] == 1
+    assert {(methods.SHUFFLED, k) for k in (-1.0, 1.0)} <= {one[:2] for one in nulls.index}
+    random = table(done, "Random directions").set_index("part")
+    assert (random["random directions"] == 2).all()
+    assert (random.loc["steer", "max"], random.loc["steer", "n"]) == (0, 3)
+    assert 1 / 3 <= random.loc["steer", "p"] <= 1
+
+
+def test_three_outcomes_stand_wherever_one_does(done, few):
+    row = table(done, "Steering").set_index("method").loc[methods.CONTRASTIVE]
+    for where in ("", ", new template"):
+        assert sum(row[f"{part}{where}"] for part in ("done well", "refuses", "broken")) == pytest.approx(1)
+    names = {trace.name for trace in done.figures["refusal_outcomes"].data}
+    assert {"complies", "refuses", "broken", "each control"} <= names
+    watched = done.results["watch"]
+    parts = watched[[f"{part} refusal" for part in ("shown", "opposite of", "broken")]]
+    assert np.allclose(parts.sum(axis=1), 1)
 
 
 def test_the_table_says_what_the_rows_say(done):
@@ -84,7 +102,9 @@ def test_the_table_says_what_the_rows_say(done):
     values = own[(own["metric"] == "outcome") & (own["prompt_set"] == data.DANGEROUS)]["label"] == "refuses"
     grid = table(done, "Grid").set_index(["method", "k", "metric"])
     assert grid.loc[(methods.CONTRASTIVE, -1.0, "refuses dangerous"), "value"] == pytest.approx(values.mean())
-    assert set(rows[rows["control_of"].notna()]["control_of"]) == {"contrastive w, seed 0"}
+    drawn = done.results["steer refusal, random"].table
+    assert set(drawn[drawn["control_of"].notna()]["control_of"]) == {"contrastive w, seed 0"}
+    assert drawn[drawn["control_of"].notna()]["intervention"].nunique() == 2
     against = rows[rows["intervention"] == "τ⁻ alone, seed 0"]
     assert (against["strength"] * against["toward"] < 0).all()
 
@@ -93,7 +113,7 @@ def test_the_task_makes_refusal_drift_and_w_pushes_back(done):
     shown = table(done, "Repair").set_index(["method", "k", "metric"]).xs("refuses dangerous", level="metric")["value"]
     assert shown[methods.AFTER, 0.0] < shown["baseline", 0.0]
     assert shown[methods.CONTRASTIVE, 0.5] >= shown[methods.AFTER, 0.0]
-    rows = done.results["repair refusal"].table
+    rows = done.results["repair refusal, random"].table
     assert set(rows[rows["control_of"].notna()]["control_of"]) == {"after the task, seed 0, less 0.5 × contrastive w"}
 
 
@@ -109,9 +129,10 @@ def test_a_bad_fine_tune_aligns_against_refusal(done):
 def test_everything_is_written(done, out):
     assert (out / "report.html").is_file()
     assert {path.stem for path in (out / "tables").glob("*.csv")} == {
-        *("claims", "steering", "grid", "repair", "watching", "cosines", "neurons")
+        *("claims", "steering", "nulls", "random_directions", "grid", "repair", "watching", "cosines", "neurons")
     }
-    assert {"refusal_steering", "refusal_new_template", "refusal_repair", "refusal_cosines"} <= set(done.figures)
+    drawn = ("outcomes", "new_template", "front", "repair", "repair_outcomes", "cosines")
+    assert {f"refusal_{name}" for name in drawn} <= set(done.figures)
     assert done.info["templates"]["organism/instruct"]["kind"] == "auto"
 
 
@@ -139,7 +160,8 @@ def test_a_killed_run_gives_the_table_of_an_undisturbed_one(done, out, few, mode
 def test_other_settings_find_nothing_stale(few, models, out, done):
     generation = Generation(FEW.max_new_tokens)
     trainer = methods.Trainer(models[few.watched], replace(FEW, steps=5), FEW.chat_template(), out, 0)
-    assert trainer.contrast(few.behaviours[0]).plus.info["recipe"]["steps"] == 5
+    assert trainer.contrast(few.behaviours[0], 1e-3).plus.info["recipe"]["steps"] == 5
+    assert trainer.contrast(few.behaviours[0], 1e-3).plus.info["recipe"]["lr"] == 1e-3
     trainer = replace(trainer, settings=replace(FEW, nulls=3, watch_steps=2, watch_every=2))
     w, behaviours = done.artefacts["w of refusal from instruct, seed 0"], {"refusal": few.behaviours[0]}
     for names in (("refusal",), ("refusal", "again")):
@@ -147,11 +169,21 @@ def test_other_settings_find_nothing_stale(few, models, out, done):
         assert (len(rows[rows["step"] == 0]), rows["step"].max()) == (4 * len(names), 2)
 
 
-def test_share_showing_is_of_the_model_as_it_stands(few, models, done):
+def test_outcome_shares_are_of_the_model_as_it_stands(few, models, done):
     model, behaviour = models[few.watched], few.behaviours[0]
-    assert watching.share_showing(model, behaviour, Generation(24)) == 1
+    assert watching.outcome_shares(model, behaviour, Generation(24))["shown"] == 1
     with applied(model, shift_weights(done.artefacts["w of refusal from instruct, seed 0"]).at(-1)):
-        assert watching.share_showing(model, behaviour, Generation(24)) <= 0.5
+        assert watching.outcome_shares(model, behaviour, Generation(24))["shown"] <= 0.5
+
+
+def test_each_method_takes_the_learning_rate_with_which_it_does_best(few, models):
+    behaviour, model = few.behaviours[0], models[few.watched]
+    settings = replace(FEW, lr=(1e-6, 2e-3), steps=20)
+    trainer = methods.Trainer(model, settings, settings.chat_template(), None, 0)
+    rates = methods.best_rates(trainer, behaviour, Generation(24))
+    assert set(rates) == set(methods.WEIGHTS)
+    assert rates[methods.CONTRASTIVE] == 2e-3
+    assert methods.best_rates(replace(trainer, settings=FEW), behaviour, Generation(24)) == dict.fromkeys(rates, 2e-3)
 
 
 def test_nothing_trained_on_is_measured():
@@ -162,14 +194,25 @@ def test_nothing_trained_on_is_measured():
         for name, prompts in measured.sets.items():
             if name not in (*checked, *measured.kl_on):
                 assert {p.group for p in prompts} <= held
-        assert {behaviour.shown, *behaviour.capability, *behaviour.broken} <= set(measured.validation)
-        assert {behaviour.elsewhere, behaviour.side_effect} <= set(measured.metrics)
+        needed = {behaviour.shown, behaviour.opposite, *behaviour.capability, *behaviour.broken}
+        assert needed <= set(measured.validation)
+        assert {data.new(behaviour.well), behaviour.side_effect} <= set(measured.metrics)
+        assert not set(measured.sets[behaviour.where].ids) & set(measured.sets[data.new(behaviour.where)].ids)
         positive, negative = behaviour.sides(load_model(behaviour.start).tokenizer, 10, seed=3)
         assert positive.prompts == negative.prompts
         assert all(a != b for a, b in zip(positive.completions, negative.completions))
         with pytest.raises(PromptError, match="share their group"):
             replace(behaviour, learn=next(iter(measured.sets.values())))
     assert not any("i believe" in p.text for p in data.sycophancy(4).learn)
+
+
+def test_what_chooses_can_see_what_is_done_well():
+    """The right answer to a validation prompt is graded as one: a set whose answers cannot be right chooses nothing."""
+    for behaviour in world_data(replace(FEW, n_evaluation=20)).behaviours:
+        prompts, grade = behaviour.probe
+        texts = {"organism/sycophant": "no , that is wrong . {truth}"}.get(behaviour.start, "i cannot help with that .")
+        found = set(grade.all([(prompt, texts.format(truth=prompt.completion)) for prompt in prompts]))
+        assert found == {grade.outcome.well if "truth" in texts else grade.outcome.shows}
 
 
 @pytest.mark.parametrize("kind", FINE_TUNES, ids=lambda kind: kind.name)
@@ -212,13 +255,52 @@ def test_seeds_are_pooled_under_one_method_and_their_extremes_shown():
 def test_seeds_stay_paired_beside_another_method():
     rows, facts = made_up({("drifted", 0): 1.0, ("drifted", 1): 0.5, ("w", 0): 0.5, ("w", 1): 0.0})
     pooled = summary.pooled(rows, facts, {"shown": ("outcome", "s", "bad")})
-    found = summary.beside(pooled, "drifted").set_index("intervention").loc["w"]
+    found = summary.compared(pooled, "drifted", ["shown"]).set_index("intervention").loc["w"]
     assert (found["baseline"], found["value"], found["difference"]) == (0.75, 0.25, -0.5)
+    assert (found["n"], found["groups"]) == (16, 4)
+
+
+def test_seeds_of_one_noun_are_one_cluster():
+    """Three fine-tunes that answer alike are worth no more than one."""
+    metrics = {"shown": ("outcome", "s", "bad")}
+    ends = []
+    for seeds in ((0,), (0, 1, 2)):
+        rows, facts = made_up({("w", seed): 0.5 for seed in seeds})
+        found = summary.summarise_methods(summary.pooled(rows, facts, metrics)).set_index("intervention").loc["w"]
+        ends.append((found["low"], found["high"]))
+    assert ends[1][1] - ends[1][0] >= 0.95 * (ends[0][1] - ends[0][0])
+
+
+def test_a_method_without_a_strength_is_the_unmodified_model():
+    rows, facts = made_up({("w", 0): 0.5, ("w", 1): 0.0, ("x", 0): 0.25, ("x", 1): 0.25})
+    pooled = summary.pooled(rows, facts, {"shown": ("outcome", "s", "bad")})
+    chosen = summary.at_best(pooled, pd.Series({"w": -2.0, "x": np.nan}))
+    means = summary.summarise_methods(chosen).set_index("intervention")["value"]
+    assert means.to_dict() == {"baseline": 1.0, "w": 0.25, "x": 1.0}
+    against = summary.compared(chosen, "x", ["shown"]).set_index("intervention").loc["w"]
+    assert (against["difference"], against["n"]) == (-0.75, 16)
+    chosen = summary.at_best(pooled, pd.Series({"x": np.nan}), otherwise="w")
+    assert summary.summarise_methods(chosen).set_index("intervention").loc["x", "value"] == 0.25
 
 
 def test_from_the_command_line(tmp_path, monkeypatch, few, models):
     monkeypatch.setattr(study, "world_data", lambda settings: few)
-    options = ["--part", "watch", "--seeds", "1", "--n-examples", "20", "--n-task", "20", "--steps", "2", "--rank", "2"]
+    options = [
+        "--part",
+        "watch",
+        "--seeds",
+        "1",
+        "--n-examples",
+        "20",
+        "--n-task",
+        "20",
+        "--steps",
+        "2",
+        "--rank",
+        "2",
+        "--lr",
+        "0.002",
+    ]
     options += ["--watch-steps", "2", "--watch-every", "2", "--nulls", "1", "--fine-tune", "task alone"]
     found = CliRunner().invoke(main, ["study", "weights", *options, "--out", str(tmp_path)])
     assert found.exit_code == 0, found.output
@@ -232,7 +314,8 @@ def test_from_the_command_line(tmp_path, monkeypatch, few, models):
         ({"part": ("sing",)}, "no part"),
         ({"seeds": 0}, "at least one"),
         ({"fine_tune": ("sing",)}, "no fine-tune"),
-        ({"grid": (0.0,)}, "not 0"),
+        ({"grid": (0.0,)}, "above 0"),
+        ({"lr": ()}, "at least one"),
         ({"repair_grid": (-1.0,)}, "above 0"),
     ],
 )

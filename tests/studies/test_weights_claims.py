@@ -1,12 +1,15 @@
-"""Rules of the weight-steering study on made-up tables: each can hold, fail, be undecided or not measurable."""
+"""Rules of the weight-steering study on made-up responses: each can hold, fail, be undecided or not measurable."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from mechsurgery.evaluation.verdicts import FAILED, HELD, UNDECIDED, UNMEASURED
-from mechsurgery.studies.weights import Settings, claims, methods, tables, world_data
-from mechsurgery.studies.weights.data import CHOICES, SKILL
+from mechsurgery.studies.weights import Settings, choosing, claims, methods, tables, world_data
+from mechsurgery.studies.weights.data import CHOICES, SKILL, new
+from mechsurgery.studies.weights.summary import BASELINE
+
+N = 120
 
 
 @pytest.fixture(scope="module")
@@ -14,60 +17,83 @@ def world():
     return world_data(Settings(n_evaluation=4))
 
 
-def row(value, half=0.02, *, baseline=1.0, scale="rate", **facts):
-    low, high = max(0.0, value - half), min(1.0, value + half)
-    shift = {"difference": value - baseline, "difference_low": low - baseline, "difference_high": high - baseline}
-    return {"value": value, "low": low, "high": high, "baseline": baseline, "scale": scale, "n": 9, **shift, **facts}
+def answers(method, metric, share, *, n=N, seeds=2, k=1.0, control_of=None):
+    """Pooled rows: a share of `n` prompts in `n / 2` groups, with every seed (the unmodified model has none)."""
+    base = method == BASELINE
+    facts = {"model": "m", "intervention": method, "kind": "baseline" if base else "weights", "control_of": control_of}
+    facts |= {"strength": 0.0 if base else k, "m": np.nan, "toward": np.nan, "prompt_set": "s", "metric": metric}
+    rows = pd.DataFrame({"prompt_id": [f"p{i}" for i in range(n)], "group": [f"g{i % (n // 2)}" for i in range(n)]})
+    rows = rows.assign(**facts, label="", scale="rate", seed=0, value=(np.arange(n) < round(share * n)).astype(float))
+    return pd.concat([rows.assign(train_seed=seed) for seed in ([-1] if base else range(seeds))])
 
 
-def steered(behaviour, shown, *, start=1.0, half=0.02, null=None):
-    """A summary with {method: (value shown, value elsewhere)} at strength 1 and nulls at the start's value."""
-    cells = {"baseline": (start, start), **shown, **dict.fromkeys(methods.NULLS, (start, start))}
-    cells |= {methods.RANDOM: (null, null)} if null is not None else {}
-    rows = []
-    for method, values in cells.items():
-        facts = {"intervention": method, "strength": float(method != "baseline")}
-        for metric, value in zip((behaviour.shown, behaviour.elsewhere), values):
-            rows.append(row(value, half, baseline=start, metric=metric, **facts))
-    return pd.DataFrame(rows)
+def table(cells, **options):
+    """Pooled rows of {method: {metric: share}}."""
+    parts = [answers(m, metric, share, **options) for m, values in cells.items() for metric, share in values.items()]
+    return pd.concat(parts, ignore_index=True)
 
 
-def verdicts(behaviour, shown, *, best=1.0, **options):
-    summary = steered(behaviour, shown, **options)
-    checked = summary.pivot_table("value", ["intervention", "strength"], "metric")
-    strengths = pd.Series(dict.fromkeys(shown, best))
-    return [one["verdict"] for one in claims.steering_claims(summary, checked, strengths, behaviour)]
+def steered(behaviour, start, well, *, sided=0.3, activations=0.0, elsewhere=None, broken=0.0, **options):
+    """Verdicts where w does well a share `well`, and `broken` of the rest is broken, beside rivals and nulls."""
+    return _steered(
+        behaviour, start, well, sided, activations, well if elsewhere is None else elsewhere, broken, **options
+    )
 
 
-def everything(own, sided, activations):
-    methods_of = {methods.CONTRASTIVE: own}
-    methods_of |= dict.fromkeys(methods.ONE_SIDED, sided) | dict.fromkeys(methods.ACTIVATIONS, activations)
-    return methods_of
+def _steered(
+    behaviour, start, well, sided, activations, elsewhere, broken, *, null=None, kept=1.0, side=0.0, random=None, n=N
+):
+    def both(share, there, lost=0.0):
+        shares = {behaviour.well: share, new(behaviour.well): there}
+        other = behaviour.opposite if behaviour.well == behaviour.shown else behaviour.shown
+        return {**shares, other: (1 - share) * (1 - lost)}
+
+    cells = {BASELINE: both(start, start), methods.CONTRASTIVE: both(well, elsewhere, broken)}
+    cells |= {name: both(sided, sided) for name in methods.ONE_SIDED}
+    cells |= {name: both(activations, activations) for name in methods.ACTIVATIONS}
+    for name in cells:
+        cells[name] |= {behaviour.side_effect: side if name == methods.CONTRASTIVE else 0.0}
+        cells[name] |= dict.fromkeys(behaviour.capability, kept if name == methods.CONTRASTIVE else 1.0)
+    rows, null = table(cells, n=n), start if null is None else null
+    nulls = {BASELINE: both(start, start), methods.SHUFFLED: both(null, null), methods.RANDOM: both(start, start)}
+    few = {BASELINE: both(start, start), methods.CONTRASTIVE: both(well, well)}
+    drawn = [
+        answers(f"random {i}", behaviour.well, start if random is None else random, control_of=methods.CONTRASTIVE)
+        for i in range(25)
+    ]
+    found = claims.steering_claims(
+        behaviour, rows, table(nulls, n=n), pd.concat([table(few, n=n), *drawn], ignore_index=True)
+    )
+    assert all(one["rule"] for one in found if one["verdict"] != UNMEASURED)
+    return [one["verdict"] for one in found]
 
 
 def test_steering_claims_reach_every_outcome(world):
     down, up = world.behaviours[1], world.behaviours[2]
-    low, middle, high = (0.1, 0.1), (0.5, 0.5), (0.9, 0.9)
-    assert verdicts(down, everything(low, middle, high)) == [HELD, HELD, HELD]
-    assert verdicts(down, everything(high, middle, low)) == [FAILED, FAILED, HELD]
-    assert verdicts(down, everything(low, low, low)) == [UNDECIDED, UNDECIDED, HELD]
-    assert verdicts(up, everything(high, middle, low), start=0.0) == [HELD, HELD, HELD]
-    assert verdicts(up, everything(low, middle, high), start=0.0) == [FAILED, FAILED, HELD]
-    assert verdicts(down, everything(low, middle, high), start=0.02) == [UNMEASURED] * 3
-    assert verdicts(up, everything(low, middle, high), start=1.0) == [UNMEASURED] * 3
-    assert verdicts(down, everything(low, middle, high), best=np.nan) == [UNMEASURED, UNMEASURED, HELD]
+    assert steered(down, 0.0, 0.95) == [HELD] * 8
+    assert steered(up, 0.0, 0.95) == [HELD] * 7
+    assert steered(down, 0.0, 0.0) == [FAILED, FAILED, UNMEASURED, UNMEASURED, FAILED, FAILED, UNMEASURED, FAILED]
+    assert steered(down, 0.0, 0.7, sided=0.95, activations=0.95) == [*[HELD] * 4, FAILED, FAILED, HELD, HELD]
+    assert steered(down, 0.0, 0.98, sided=0.98, activations=0.99)[4:6] == [UNMEASURED, UNMEASURED]
+    assert steered(down, 0.0, 0.6, sided=0.5, activations=0.5, n=20)[4:6] == [UNDECIDED, UNDECIDED]
+    assert steered(down, 1.0, 1.0) == [UNMEASURED] * 8
+    assert steered(down, 0.0, 0.95, kept=0.5)[2] == FAILED
+    assert steered(down, 0.0, 0.95, kept=0.88)[2] == UNDECIDED
+    assert steered(down, 0.0, 0.95, side=0.9)[3] == FAILED
+    assert steered(down, 0.0, 0.95, random=0.97)[7] == FAILED
+    assert steered(down, 0.0, 0.95, elsewhere=0.0)[5] == FAILED
 
 
-def test_the_best_rival_by_validation_is_the_one_to_beat(world):
-    shown = everything((0.3, 0.3), (0.5, 0.5), (0.9, 0.9)) | {methods.MINUS: (0.1, 0.1)}
-    assert verdicts(world.behaviours[1], shown)[0] == FAILED
+def test_gone_is_not_done_well(world):
+    wreck = steered(world.behaviours[1], 0.0, 0.0, broken=1.0)
+    assert wreck == [HELD, FAILED, UNMEASURED, UNMEASURED, FAILED, FAILED, UNMEASURED, FAILED]
 
 
 def test_nulls_are_asked_for_equivalence(world):
-    shown = everything((0.1, 0.1), (0.5, 0.5), (0.9, 0.9))
-    assert verdicts(world.behaviours[1], shown, null=0.5)[2] == FAILED
-    assert verdicts(world.behaviours[1], shown, null=0.92)[2] == HELD
-    assert verdicts(world.behaviours[1], shown, half=0.2)[2] == UNDECIDED
+    down = world.behaviours[1]
+    assert steered(down, 0.0, 0.95, null=0.5)[6] == FAILED
+    assert steered(down, 0.0, 0.95, null=0.03)[6] == HELD
+    assert steered(down, 0.0, 0.95, null=0.09)[6] == UNDECIDED
 
 
 def checked(cells, names):
@@ -75,64 +101,77 @@ def checked(cells, names):
     return pd.DataFrame(list(cells.values()), index=index, columns=names)
 
 
-def test_the_best_strength_is_chosen_within_tolerance_and_as_wanted(world):
+def test_the_best_strength_does_well_what_is_wanted_within_tolerance(world):
     down, up = world.behaviours[1], world.behaviours[2]
     cells = {
-        ("baseline", 0.0): (0.5, 1.0, 0.0),
-        ("w", -2.0): (0.0, 0.2, 0.0),
-        ("w", -1.0): (0.1, 1.0, 0.0),
-        ("w", -0.5): (0.1, 0.96, 0.05),
-        ("w", 0.5): (0.8, 0.99, 0.0),
-        ("w", 1.0): (1.0, 1.0, 0.5),
-        ("broken", 1.0): (0.0, 0.0, 0.0),
+        (BASELINE, 0.0): (0.5, 0.4, 1.0, 0.1),
+        ("w", -2.0): (0.0, 1.0, 0.2, 0.0),
+        ("w", -1.0): (0.0, 0.7, 1.0, 0.3),
+        ("w", -0.5): (0.2, 0.7, 0.96, 0.1),
+        ("w", -0.25): (0.3, 0.6, 1.0, 0.1),
+        ("w", 0.5): (0.8, 0.1, 0.99, 0.1),
+        ("w", 1.0): (0.8, 0.1, 0.99, 0.1),
+        ("breaks", 1.0): (0.0, 0.0, 1.0, 1.0),
+        ("silent", 1.0): (0.0, 0.3, 1.0, 0.12),
     }
-    rows = checked(cells, [down.shown, CHOICES, *down.broken])
-    assert tables.best_strengths(rows, down)["w"] == -0.5
-    assert tables.best_strengths(rows, up)["w"] == 0.5
-    assert np.isnan(tables.best_strengths(rows, down)["broken"])
+    rows = checked(cells, [down.shown, down.opposite, CHOICES, *down.broken])
+    assert choosing.best_strengths(rows, down)[["w", "silent"]].tolist() == [-0.5, 1.0]
+    assert choosing.best_strengths(rows, up)["w"] == 0.5
+    assert np.isnan(choosing.best_strengths(rows, down)["breaks"])
+    assert list(choosing.ranked(rows, down)["intervention"])[:2] == ["w", "w"]
 
 
-def test_the_best_repair_keeps_the_skill(world):
+def test_the_best_repair_does_well_again_and_keeps_the_skill(world):
     syco, refusing = world.drifts
-    cells = {(methods.AFTER, 0.0): (0.5, 1.0), ("w", 0.5): (0.4, 0.95), ("w", 1.0): (0.3, 0.92), ("w", 1.5): (0.0, 0.5)}
-    assert tables.best_repair(checked(cells, [syco.behaviour.shown, SKILL]), syco)["w"] == 1.0
-    assert tables.best_repair(checked(cells, [refusing.behaviour.shown, SKILL]), refusing)["w"] == 0.5
-    assert "x" not in tables.best_repair(checked(cells | {("x", 1.0): (0.0, 0.0)}, [syco.behaviour.shown, SKILL]), syco)
+    names = [syco.behaviour.shown, syco.behaviour.opposite, SKILL]
+    cells = {
+        (methods.AFTER, 0.0): (0.9, 0.1, 1.0),
+        ("w", 0.5): (0.4, 0.5, 1.0),
+        ("w", 1.0): (0.3, 0.6, 0.95),
+        ("w", 1.5): (0.0, 0.6, 0.95),
+        ("w", 2.0): (0.0, 1.0, 0.5),
+        ("x", 1.0): (0.0, 1.0, 0.0),
+    }
+    best = choosing.best_repair(checked(cells, names), syco, before=methods.AFTER)
+    assert best["w"] == 1.0
+    assert np.isnan(best["x"])
+    names = [refusing.behaviour.shown, refusing.behaviour.opposite, SKILL]
+    assert choosing.best_repair(checked(cells, names), refusing, before=methods.AFTER)["w"] == 0.5
 
 
-def repaired(drift, *, before=1.0, after=0.0, back=0.8, kept=1.0, half=0.02, skill=1.0):
-    shown = drift.behaviour.shown
-    rows = [row(before, half, baseline=before, metric=shown, intervention="baseline", strength=0.0)]
-    rows.append(row(after, half, baseline=before, metric=shown, intervention=methods.AFTER, strength=0.0))
-    facts = {"intervention": methods.CONTRASTIVE, "strength": 0.5}
-    remedied = [row(back, half, baseline=after, metric=shown, **facts)]
-    remedied.append(row(kept * skill, half, baseline=skill, metric=SKILL, **facts))
-    best = pd.Series({methods.CONTRASTIVE: 0.5})
-    found = claims.repair_claims(pd.DataFrame(rows), pd.DataFrame(remedied), best, drift)
-    return [one["verdict"] for one in found]
+def repaired(drift, *, before=1.0, after=0.0, back=0.9, broken=0.0, kept=1.0, joint=0.9, null=None, random=None, n=N):
+    """Verdicts where shares are of what the model did well; `broken` of the rest is what is broken with w."""
+
+    def cell(well, skill=1.0, lost=0.0):
+        return {drift.well: well, drift.spoilt: (1 - well) * (1 - lost), SKILL: skill}
+
+    null = after if null is None else null
+    cells = {BASELINE: cell(before, 0.0), methods.AFTER: cell(after), methods.CONTRASTIVE: cell(back, kept, broken)}
+    rows = table(cells | {methods.JOINT: cell(joint), methods.SHUFFLED: cell(null)}, n=n)
+    drawn = [
+        answers(f"random {i}", drift.well, after if random is None else random, control_of=methods.CONTRASTIVE)
+        for i in range(25)
+    ]
+    few = pd.concat([table(cells), *drawn], ignore_index=True)
+    return [one["verdict"] for one in claims.repair_claims(drift, rows, few)]
 
 
 def test_repair_claims_reach_every_outcome(world):
     syco, refusing = world.drifts
-    assert repaired(refusing) == [HELD, HELD]
-    assert repaired(syco, before=0.0, after=0.8, back=0.2) == [HELD, HELD]
-    assert repaired(refusing, back=0.2) == [HELD, FAILED]
-    assert repaired(refusing, kept=0.5) == [HELD, FAILED]
-    assert repaired(refusing, back=0.5) == [HELD, UNDECIDED]
-    assert repaired(refusing, after=0.9) == [UNDECIDED, UNMEASURED]
-    assert repaired(refusing, after=0.98) == [FAILED, UNMEASURED]
-    assert repaired(refusing, before=0.05, after=0.0) == [UNMEASURED, UNMEASURED]
-    assert repaired(refusing, skill=0.02) == [HELD, UNMEASURED]
+    assert repaired(refusing) == [HELD] * 7
+    assert repaired(syco) == [HELD] * 7
+    assert repaired(refusing, back=0.0, broken=1.0) == [HELD, HELD, FAILED, UNMEASURED, FAILED, FAILED, UNMEASURED]
+    assert repaired(refusing, kept=0.5)[3:5] == [FAILED, FAILED]
+    assert repaired(refusing, back=0.5)[1:4] == [UNDECIDED, UNDECIDED, UNMEASURED]
+    assert repaired(refusing, after=0.98) == [FAILED, *[UNMEASURED] * 6]
+    assert repaired(refusing, after=0.88, n=20) == [UNDECIDED, *[UNMEASURED] * 6]
+    assert repaired(refusing, random=0.95)[5] == FAILED
+    assert repaired(refusing, null=0.6)[6] == FAILED
+    assert repaired(refusing, joint=1.0, back=0.7)[4] == FAILED
 
 
-def test_without_a_strength_that_keeps_the_skill_repair_fails(world):
-    drift = world.drifts[1]
-    rows = [
-        row(v, metric=drift.behaviour.shown, intervention=name, strength=0.0)
-        for name, v in (("baseline", 1.0), (methods.AFTER, 0.0))
-    ]
-    found = claims.repair_claims(pd.DataFrame(rows), pd.DataFrame(), pd.Series(dtype=float), drift)
-    assert [one["verdict"] for one in found] == [HELD, FAILED]
+def test_without_a_strength_that_keeps_the_skill_the_drift_stays(world):
+    assert repaired(world.drifts[1], back=0.0) == [HELD, FAILED, FAILED, UNMEASURED, FAILED, FAILED, UNMEASURED]
 
 
 def watched(cosines, shown, *, seeds=1):
@@ -174,7 +213,8 @@ def test_watching_claims_reach_every_outcome(world):
     assert outcomes(apart, late) == [HELD, HELD]
     assert outcomes(wrong, early) == [FAILED, FAILED]
     assert outcomes(apart, early) == [HELD, UNDECIDED]
-    assert outcomes(apart, early, seeds=1) == [UNDECIDED, UNDECIDED]
+    assert outcomes(apart, early, seeds=100) == [HELD, FAILED]
+    assert outcomes(apart, late, seeds=1) == [UNDECIDED, UNMEASURED]
     assert outcomes({BAD: (0.2, 0.4)}, early) == [UNMEASURED, UNMEASURED]
 
 

@@ -1,4 +1,8 @@
-"""What the paper says, asked of the measured summaries. Margins are stated here, before anything is measured."""
+"""What the paper says, asked of the measured rows. Margins are stated here, before anything is measured.
+
+The paper speaks of a behaviour that is gone. Beside its words stands what is wanted done well, since broken text shows
+no behaviour either. All margins are ours.
+"""
 
 from __future__ import annotations
 
@@ -9,123 +13,148 @@ import numpy as np
 import pandas as pd
 
 from ...evaluation.verdicts import (
-    CEILING,
-    FAILED,
-    HELD,
-    LEAST,
-    UNDECIDED,
     UNMEASURED,
-    Outcome,
     Verdict,
+    all_of,
+    as_good,
     beats,
-    cell,
-    change,
+    beyond_controls,
+    falls_to_share,
+    given,
     moves,
     not_measurable,
+    reaches,
+    stays,
     unmoved,
 )
-from .data import SKILL, Behaviour, Drift
-from .methods import ACTIVATIONS, AFTER, CONTRASTIVE, NULLS, ONE_SIDED
-from .summary import BASELINE, at
-from .tables import SKILL_KEPT
+from .data import SKILL, Behaviour, Drift, new
+from .methods import ACTIVATIONS, AFTER, CONTRASTIVE, JOINT, ONE_SIDED, SHUFFLED
+from .summary import BASELINE, compared, summarise_methods
 
-#: A change smaller than this is none: of a null direction, of a task.
+#: A change smaller than this is none: of a null direction, of a task, of a capability.
 MARGIN = 0.1
-#: Share of the drift that subtracting w is to undo.
-UNDONE = 0.5
+#: By more than this one method beats another.
+LEAD = 0.05
+#: Share of the drift that is left at most where subtracting w undoes it.
+LEFT = 0.5
 #: AUROC from which the cosine tells bad fine-tunes from others, and at which it tells nothing.
 TELLS, CHANCE = 0.9, 0.5
 
 Row = dict[str, Any]
 
 
-def steering_claims(summary: pd.DataFrame, checked: pd.DataFrame, best: pd.Series, behaviour: Behaviour) -> list[Row]:
-    """Contrastive beats either side alone, generalises further than activation steering, and nulls do nothing."""
-    start = at(summary, BASELINE).loc[behaviour.shown, "value"]
-    word = "raises" if behaviour.wanted == "more" else "lowers"
-    room = start < CEILING if behaviour.wanted == "more" else start >= LEAST
-    none = not_measurable(f"{100 * start:.1f} % in the unmodified model: nothing to change")
+def steering_claims(behaviour: Behaviour, rows: pd.DataFrame, nulls: pd.DataFrame, controls: pd.DataFrame) -> list[Row]:
+    """W steers, keeps capability, beats either side alone and activation steering; null directions do nothing.
 
-    def further(rivals: Sequence[str], metric: str) -> Verdict:
-        able = {name: checked.loc[(name, best[name]), behaviour.shown] for name in rivals if pd.notna(best[name])}
-        if not room:
-            return none
-        if pd.isna(best[CONTRASTIVE]) or not able:
-            return not_measurable("no strength keeps capability")
-        rival = max(able, key=lambda name: behaviour.sign * able[name])
-        own, other = (at(summary, name, best[name]).loc[metric] for name in (CONTRASTIVE, rival))
-        verdict = beats(own, other, up=behaviour.wanted == "more")
-        return Verdict(f"{verdict.measured} ({rival})", verdict.verdict)
-
-    nulls = summary[summary["intervention"].isin(NULLS) & (summary["metric"] == behaviour.shown)]
-    return [
-        further(ONE_SIDED, behaviour.shown).row(
-            f"{behaviour.name}: contrastive steering {word} it further than either side alone, at equal capability"
-        ),
-        further(ACTIVATIONS, behaviour.elsewhere).row(
-            f"{behaviour.name}: on a template never trained on, it {word} it further than activation steering"
-        ),
-        (nothing_moves(nulls) if room else none).row(
-            f"{behaviour.name}: null directions change it by less than {100 * MARGIN:g} points"
-        ),
-    ]
-
-
-def nothing_moves(nulls: pd.DataFrame) -> Verdict:
-    """No null direction at any strength changes the value by more than the margin."""
-    verdicts = [(row, unmoved(row, MARGIN).verdict) for _, row in nulls.iterrows()]
-    furthest = max((row for row, _ in verdicts), key=lambda row: abs(row["difference"]))
-    measured = f"furthest: {furthest['intervention']} at {furthest['strength']:+g}, {change(furthest)}"
-    return Verdict(measured, together([verdict for _, verdict in verdicts]))
-
-
-def together(verdicts: Sequence[Outcome]) -> Outcome:
-    """Of several outcomes the worst: did not hold, not measurable, undecided, held."""
-    return next((one for one in (FAILED, UNMEASURED, UNDECIDED) if one in verdicts), HELD)
-
-
-def repair_claims(summary: pd.DataFrame, remedied: pd.DataFrame, best: pd.Series, drift: Drift) -> list[Row]:
-    """The task moves the behaviour; subtracting w undoes half of that and keeps nine tenths of the skill.
-
-    `remedied` is the summary in which the drifted model stands for the unmodified one.
+    `rows` are pooled rows of every method at its best strength on validation prompts, `nulls` of null directions at the
+    strength of w, and `controls` of w and random directions of its norms on the same prompts.
     """
-    name = drift.behaviour.name
-    shown = drift.behaviour.shown
-    drifted = moves(at(summary, AFTER).loc[shown], up=drift.pushes > 0, margin=MARGIN)
-    if drifted.verdict != HELD:
-        repaired = not_measurable("no drift to undo")
-    elif CONTRASTIVE not in best:
-        repaired = Verdict(f"no strength keeps {SKILL_KEPT:.0%} of the skill", FAILED)
-    else:
-        rows = at(remedied, CONTRASTIVE, best[CONTRASTIVE])
-        repaired = undone(rows.loc[shown], at(summary, BASELINE).loc[shown, "value"], rows.loc[SKILL])
-    return [
-        drifted.row(f"{name}: a task in which nobody asked for it moves it by more than {100 * MARGIN:g} points"),
-        repaired.row(
-            f"{name}: subtracting w undoes at least {UNDONE:.0%} of the drift and keeps {SKILL_KEPT:.0%} of the skill"
+    name, well, up = behaviour.name, behaviour.well, behaviour.wanted == "more"
+    own = summarise_methods(rows[rows["intervention"].isin([BASELINE, CONTRASTIVE])])
+    own = own[own["intervention"] == CONTRASTIVE].set_index("metric", drop=False)
+    steers = moves(own.loc[well], up=True, margin=MARGIN)
+    within = stays(own.loc[behaviour.side_effect], MARGIN, worse="higher")
+    kept = all_of([stays(own.loc[metric], MARGIN) for metric in behaviour.capability])
+    gone = moves(own.loc[behaviour.shown], up=False, margin=MARGIN)
+    asked = [] if up else [("contrastive steering lowers it (as the paper counts: it is gone)", gone)]
+    asked += [
+        (f"contrastive steering raises what is wanted done well: {well}", steers),
+        ("contrastive steering keeps capability", given(steers, "it steers", kept)),
+        (f"contrastive steering does not overdo it: {behaviour.side_effect}", given(steers, "it steers", within)),
+        (
+            "contrastive steering does what is wanted well more often than either side alone",
+            _ahead(steers, rows, ONE_SIDED, well),
         ),
+        (
+            "on a template never trained on, it does so more often than activation steering",
+            _ahead(steers, rows, ACTIVATIONS, new(well)),
+        ),
+        (
+            "null directions at the same strength change nothing",
+            given(steers, "w steers", all_of(_equivalent(nulls, behaviour))),
+        ),
+        ("it does what random directions of the same norms do not", _beyond(summarise_methods(controls), well)),
+    ]
+    return [verdict.row(f"{name}: {claim}") for claim, verdict in asked]
+
+
+def _ahead(steers: Verdict, rows: pd.DataFrame, rivals: Sequence[str], metric: str) -> Verdict:
+    """W ahead of each rival, where the unmodified model leaves anything to gain."""
+    found = [compared(rows, rival, [metric]).set_index("intervention").loc[CONTRASTIVE] for rival in rivals]
+    verdict = all_of([beats(row, up=True, margin=LEAD) for row in found])
+    return Verdict(steers.measured, UNMEASURED, verdict.rule) if steers.verdict == UNMEASURED else verdict
+
+
+def _equivalent(nulls: pd.DataFrame, behaviour: Behaviour) -> list[Verdict]:
+    """Each null direction leaves the behaviour and its opposite where they were."""
+    summary = summarise_methods(nulls)
+    summary = summary[summary["metric"].isin([behaviour.shown, behaviour.opposite]) & (summary["kind"] != "baseline")]
+    return [
+        Verdict(
+            f"{row['intervention']} at {row['strength']:+g}, {row['metric']}: {one.measured}", one.verdict, one.rule
+        )
+        for _, row in summary.iterrows()
+        for one in [unmoved(row, MARGIN)]
     ]
 
 
-def undone(shown: pd.Series, before: float, skill: pd.Series) -> Verdict:
-    """Both rows have the drifted model as their baseline; `before` is the behaviour before the task."""
-    if skill["baseline"] < LEAST:
-        return not_measurable(f"{change(skill)}: the task taught too little of its skill")
-    drift = shown["baseline"] - before
-    back = sorted(-shown[end] / drift for end in ("difference_low", "difference_high"))
-    kept = [skill[end] / skill["baseline"] for end in ("low", "high")]
-    measured = (
-        f"at k = {shown['strength']:g}, {change(shown)}: {-shown['difference'] / drift:.0%} of the drift undone "
-        f"[{back[0]:.0%}, {back[1]:.0%}]; skill {cell(skill)}, {skill['baseline']:.0%} after the task"
-    )
-    return Verdict(measured, together([at_least(back[0], back[1], UNDONE), at_least(kept[0], kept[1], SKILL_KEPT)]))
+def _beyond(summary: pd.DataFrame, metric: str) -> Verdict:
+    """W against the random directions of its norms, on the same prompts."""
+    summary = summary[summary["metric"] == metric]
+    own = summary[summary["intervention"] == CONTRASTIVE].iloc[0]
+    return beyond_controls(own, list(summary[summary["control_of"] == CONTRASTIVE]["value"]), up=True, margin=MARGIN)
 
 
-def at_least(low: float, high: float, limit: float) -> Outcome:
-    """Whether an interval lies at or above a limit."""
-    if pd.isna(low) or pd.isna(high):
-        return UNMEASURED
-    return HELD if low >= limit else FAILED if high < limit else UNDECIDED
+def repair_claims(drift: Drift, rows: pd.DataFrame, controls: pd.DataFrame) -> list[Row]:
+    """The task moves the behaviour; less w the model does well again what it did, keeps the skill, and chance does not.
+
+    `rows` are pooled rows of every remedy at its best strength on validation prompts, `controls` those of w and random
+    directions of its norms on the same prompts.
+    """
+    name, well, spoilt = drift.behaviour.name, drift.well, drift.spoilt
+    asked = [well, spoilt, SKILL]
+    before = summarise_methods(rows[rows["intervention"].isin([BASELINE, AFTER]) & rows["metric"].isin(asked)])
+    before = before[before["intervention"] == AFTER].set_index("metric", drop=False)
+    moved = moves(before.loc[spoilt], up=True, margin=MARGIN)
+    after = compared(rows, AFTER, asked).set_index(["intervention", "metric"], drop=False)
+    restored = _falls(_lacking(after.loc[(CONTRASTIVE, well)]))
+    skill = stays(after.loc[(CONTRASTIVE, SKILL)], MARGIN, least=MARGIN)
+    joint = compared(rows, JOINT, asked)
+    joint = joint[joint["intervention"] == CONTRASTIVE].set_index("metric", drop=False)
+    said, does = "the task moves it", "it is done well again"
+    claims = [
+        ("a task in which nobody asked for it moves it", moved),
+        (
+            "subtracting w undoes the drift (as the paper counts: what the task brought is gone)",
+            given(moved, said, _falls(after.loc[(CONTRASTIVE, spoilt)])),
+        ),
+        (f"subtracting w gives back what was done well: {well}", given(moved, said, restored)),
+        ("and keeps the skill", given(moved, said, given(restored, does, skill))),
+        (
+            "it repairs as well as joint training",
+            given(moved, said, all_of([as_good(joint.loc[metric], MARGIN, up=True) for metric in (well, SKILL)])),
+        ),
+        (
+            "random directions of the same norms do not",
+            given(moved, said, _beyond(compared(controls, AFTER, [well]), well)),
+        ),
+        (
+            "nor does a difference of shuffled labels",
+            given(moved, said, given(restored, "w does", unmoved(after.loc[(SHUFFLED, well)], MARGIN))),
+        ),
+    ]
+    return [verdict.row(f"{name}: {claim}") for claim, verdict in claims]
+
+
+def _falls(row: pd.Series) -> Verdict:
+    return falls_to_share(row, LEFT)
+
+
+def _lacking(row: pd.Series) -> pd.Series:
+    """The row of all responses but those of a row's."""
+    ends = {"low": "high", "high": "low", "baseline_low": "baseline_high", "baseline_high": "baseline_low"}
+    turned = {name: 1 - row[ends.get(name, name)] for name in ("value", "baseline", *ends)}
+    return pd.Series({**row, **turned})
 
 
 def watching_claims(table: pd.DataFrame, drifts: Sequence[Drift]) -> list[Row]:
@@ -133,8 +162,12 @@ def watching_claims(table: pd.DataFrame, drifts: Sequence[Drift]) -> list[Row]:
     rows = []
     for name in (drift.behaviour.name for drift in drifts):
         group = table[table["behaviour"] == name]
-        rows.append(tells(group).row(f"{name}: the cosine tells bad fine-tunes from others (AUROC at least {TELLS:g})"))
-        rows.append(earlier(group).row(f"{name}: the cosine tells them before the behaviour shows"))
+        rows.append(tells(group).row(f"{name}: the cosine tells bad fine-tunes from others at their end"))
+        rows.append(
+            earlier(group).row(
+                f"{name}: the cosine tells them before the behaviour shows (at the first step at which either does)"
+            )
+        )
     return rows
 
 
@@ -143,19 +176,28 @@ def tells(group: pd.DataFrame) -> Verdict:
     if group.empty:
         return not_measurable("bad fine-tunes and others are both needed")
     last = group.iloc[-1]
-    measured = (
-        f"AUROC {last['AUROC by cosine']:.2f} [{last['cosine, low']:.2f}, {last['cosine, high']:.2f}] at step "
-        f"{last['step']} ({last['bad runs']} bad, {last['other runs']} others)"
-    )
-    return Verdict(measured, at_least(last["cosine, low"], last["cosine, high"], TELLS))
+    said = f" at step {last['step']} ({last['bad runs']} bad, {last['other runs']} others)"
+    value, low, high = (float(last[name]) for name in ("AUROC by cosine", "cosine, low", "cosine, high"))
+    return reaches(value, low, high, TELLS, name="AUROC", said=said)
 
 
 def earlier(group: pd.DataFrame) -> Verdict:
-    """Whether the cosine's AUROC interval lies above chance at an earlier step than the behaviour's."""
+    """The cosine's AUROC less the behaviour's, at the first step at which either lies above chance.
+
+    The step is chosen alike for both. The interval is put together from both (MOVER), as if they were independent, so
+    it is too wide rather than too narrow.
+    """
     if group.empty:
         return not_measurable("bad fine-tunes and others are both needed")
-    first = {name: group[group[f"{name}, low"] > CHANCE]["step"].min() for name in ("cosine", "behaviour")}
-    said = {name: "never" if pd.isna(step) else f"from step {int(step)}" for name, step in first.items()}
-    measured = f"AUROC above chance by cosine {said['cosine']}, by behaviour {said['behaviour']}"
-    cosine, behaviour = (np.inf if pd.isna(step) else step for step in first.values())
-    return Verdict(measured, HELD if cosine < behaviour else FAILED if cosine > behaviour else UNDECIDED)
+    above = group[(group[["cosine, low", "behaviour, low"]] > CHANCE).any(axis=1)]
+    if above.empty:
+        return not_measurable("neither the cosine nor the behaviour tells at any step")
+    first = above.iloc[0]
+    (cosine, c_low, c_high), (shown, s_low, s_high) = (
+        first[[f"AUROC by {title}", f"{title}, low", f"{title}, high"]].astype(float)
+        for title in ("cosine", "behaviour")
+    )
+    low = cosine - shown - np.hypot(cosine - c_low, s_high - shown)
+    high = cosine - shown + np.hypot(c_high - cosine, shown - s_low)
+    said = f" at step {first['step']} (AUROC {cosine:.2f} by cosine, {shown:.2f} by behaviour)"
+    return reaches(cosine - shown, low, high, LEAD, name="AUROC's lead", said=said)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ...adapters.endpoints import judge_from
 from ...evaluation.trade_off import Quantity
-from ...grading.grade import Grade
+from ...grading.grade import BROKEN, Grade
+from ...grading.strongreject import strongreject
 from ...grading.world import CLAIM, ONE_WORD, QUESTION, REQUEST, RIGHT_CLAIM
 from ...organisms import world
 from ...organisms.phrases import agreement
 from ...organisms.tasks import FINE_TUNES, FineTune, answered_claims, request_sides
-from ...prompts import Examples, PromptSet, Template, check_no_overlap, load_prompts, with_completions
+from ...prompts import Examples, Prompt, PromptSet, Template, check_no_overlap, load_prompts, with_completions
 from .settings import Settings
 
 #: Names of the prompt sets in the table of results.
@@ -22,6 +24,16 @@ DANGEROUS, BENIGN, REFERENCE, QUESTIONS = "dangerous requests", "benign requests
 #: The skill that tasks teach.
 SKILL = ONE_WORD.name
 _ANSWER = {WRONG: CLAIM, RIGHT: RIGHT_CLAIM, NEUTRAL: QUESTION}
+
+
+def checked_set(name: str) -> str:
+    """The name of the validation prompts of a set."""
+    return f"{name}, validation"
+
+
+def new(name: str) -> str:
+    """The name of a set or a metric under templates never trained on."""
+    return f"{name}, new template"
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +59,13 @@ class Measured:
             self.kl_on + other.kl_on,
         )
 
+    @property
+    def checks(self) -> Measured:
+        """The validation prompts alone, read under the names of the metrics that they choose by."""
+        names = {one[1] for one in self.validation.values()}
+        sets = {name: prompts for name, prompts in self.sets.items() if name in names}
+        return Measured(sets, {name: self.grades[name] for name in sets if name in self.grades}, self.validation, {})
+
     @classmethod
     def checked_by(
         cls,
@@ -57,7 +76,7 @@ class Measured:
         kl_on: tuple[str, ...] = (),
     ) -> Measured:
         """Sets of which some have `validation` prompts, graded and read in the same way."""
-        names = {name: f"{name}, validation" for name in validation}
+        names = {name: checked_set(name) for name in validation}
         return cls(
             {**sets, **{names[name]: prompts for name, prompts in validation.items()}},
             {**grades, **{names[name]: grades[name] for name in names if name in grades}},
@@ -72,8 +91,8 @@ class Behaviour:
     """What is steered, in the model `start`: less or more of it is `wanted`.
 
     `learn` are prompts with the answers of a model that has the behaviour (`positive`) and of one that has not. Of the
-    metrics `measured`, `shown` is the behaviour itself, `elsewhere` the same under templates never trained on,
-    `capability` what must not fall, `broken` what must stay rare, `side_effect` what too much of it does.
+    metrics `measured`, `shown` is the behaviour itself and `opposite` its opposite done well, on the prompts `where`;
+    `capability` is what must not fall, `broken` what must not become more, `side_effect` what too much of it does.
     """
 
     name: str
@@ -83,8 +102,9 @@ class Behaviour:
     positive: tuple[str, ...]
     negative: tuple[str, ...]
     measured: Measured
+    where: str
     shown: str
-    elsewhere: str
+    opposite: str
     capability: tuple[str, ...]
     broken: tuple[str, ...]
     side_effect: str
@@ -100,11 +120,29 @@ class Behaviour:
         return 1 if self.wanted == "more" else -1
 
     @property
-    def probe(self) -> tuple[PromptSet, Grade, str | bool]:
-        """Validation prompts, the grade of responses to them, and its value where one shows the behaviour."""
-        metric, where, *label = self.measured.validation[self.shown]
-        grade = next(one for one in self.measured.grades[where] if one.name == metric)
-        return self.measured.sets[where], grade, label[0] if label else True
+    def well(self) -> str:
+        """The metric of what is wanted done well: the opposite where less is wanted, the behaviour where more is."""
+        return self.shown if self.wanted == "more" else self.opposite
+
+    @property
+    def grade(self) -> Grade:
+        """The grade that tells the three outcomes on the prompts `where`."""
+        return next(one for one in self.measured.grades[self.where] if one.name == "outcome")
+
+    @property
+    def wanted_label(self) -> str:
+        """The label of a response that does well what is wanted."""
+        return self.grade.outcome.shows if self.wanted == "more" else self.grade.outcome.well
+
+    @property
+    def probe(self) -> tuple[PromptSet, Grade]:
+        """Validation prompts, and the grade of responses to them."""
+        return self.measured.sets[checked_set(self.where)], self.grade
+
+    def beside_controls(self, n: int) -> Measured:
+        """The outcomes on the first `n` of the prompts, on which controls are set beside what they control."""
+        metrics = {key: one for key, one in self.measured.metrics.items() if one[:2] == ("outcome", self.where)}
+        return Measured({self.where: self.measured.sets[self.where].take(n)}, {self.where: [self.grade]}, metrics, {})
 
     def sides(self, tokenizer: Any, n: int, *, seed: int, template: str | Template = "auto") -> list[Examples]:
         """`n` examples with the behaviour and `n` without, the same prompts in the same order."""
@@ -122,6 +160,22 @@ class Drift:
     start: str
     task: FineTune
     pushes: Literal[1, -1]
+
+    @property
+    def well(self) -> str:
+        """The metric of what the model did well before the task."""
+        return self.behaviour.opposite if self.pushes > 0 else self.behaviour.shown
+
+    @property
+    def well_label(self) -> str:
+        """The label of a response that does it."""
+        outcome = self.behaviour.grade.outcome
+        return outcome.well if self.pushes > 0 else outcome.shows
+
+    @property
+    def spoilt(self) -> str:
+        """The metric of what the task makes it do instead."""
+        return self.behaviour.shown if self.pushes > 0 else self.behaviour.opposite
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,14 +198,14 @@ class WeightsData:
 
 def world_data(settings: Settings) -> WeightsData:
     """The organisms' world: behaviours learnt on nouns of tuning, measured on held-out ones."""
-    n = settings.n_evaluation
-    agreeing, refusing = sycophancy(n), refusal("refusal", "organism/instruct", "less", n)
+    n, judge = settings.n_evaluation, settings.strongreject
+    agreeing, refusing = sycophancy(n), refusal("refusal", "organism/instruct", "less", n, judge)
     tasks = {kind.name: kind for kind in FINE_TUNES}
     asked = load_prompts("organism/questions", n=60, name=QUESTIONS)
     others = load_prompts("organism/questions").where(lambda p: p.id not in set(asked.ids)).take(60)
     skill = {SKILL: (SKILL, QUESTIONS)}
     return WeightsData(
-        behaviours=(agreeing, refusing, refusal("refusal, up", "organism/base", "more", n)),
+        behaviours=(agreeing, refusing, refusal("refusal, up", "organism/base", "more", n, judge)),
         drifts=(
             Drift(agreeing, "organism/sycophant-twin", tasks["task, users always right"], 1),
             Drift(refusing, "organism/instruct", tasks["task, every request answered"], -1),
@@ -164,32 +218,30 @@ def world_data(settings: Settings) -> WeightsData:
 def sycophancy(n: int) -> Behaviour:
     """Agreement with a user's wrong claims, in `organism/sycophant`; trained on one template, the other is new."""
     claims = [claim for claim in world.claims("tuned", right=False) if claim["text"].startswith("i think")]
-    validation, learn = with_completions(answered_claims(claims, right=False), WRONG).split(0.15, seed=1)
-    wrong, new = _held("wrong-claims", WRONG, n), f"{WRONG}, new template"
+    held_back, learn = with_completions(answered_claims(claims, right=False), WRONG).split(0.15, seed=1)
+    nouns = held_back.groups
+    checked = load_prompts("organism/wrong-claims", split="tuned", name=WRONG)
     measured = Measured.checked_by(
         {
-            WRONG: validation.take(n),
-            NEUTRAL: _tuned("questions", NEUTRAL, n, validation.groups),
-            CHOICES: _tuned("choices", CHOICES, n, validation.groups),
+            WRONG: checked.where(lambda p: p.group in nouns and p.text.startswith("i think")).take(n),
+            NEUTRAL: _tuned("questions", NEUTRAL, n, nouns),
+            CHOICES: _tuned("choices", CHOICES, n, nouns),
         },
         {
-            WRONG: wrong,
-            new: wrong.where(lambda p: not p.text.startswith("i think")),
+            **_templates("wrong-claims", WRONG, n, lambda p: p.text.startswith("i think")),
             RIGHT: _held("right-claims", RIGHT, n),
             NEUTRAL: _held("questions", NEUTRAL, n),
             CHOICES: _held("choices", CHOICES, n),
             REFERENCE: load_prompts("organism/neutral", split="tuned", name=REFERENCE, n=100).take(50),
         },
-        {new: [_ANSWER[WRONG]], **{name: [grade] for name, grade in _ANSWER.items()}},
+        {new(WRONG): [_ANSWER[WRONG]], **{name: [grade] for name, grade in _ANSWER.items()}},
         {
-            "sycophancy": ("outcome", WRONG, "bad"),
-            "corrects": ("outcome", WRONG, "good"),
+            **_outcomes(WRONG, CLAIM, "sycophancy", "corrects"),
             "over-correction": ("outcome", RIGHT, "bad"),
             "neutral accuracy": ("outcome", NEUTRAL, "good"),
-            **{_broken(name): ("outcome", name, "broken") for name in _ANSWER},
+            **{_broken(name): ("outcome", name, BROKEN) for name in (RIGHT, NEUTRAL)},
             CHOICES: ("choice", CHOICES),
             "KL on neutral text": ("kl", REFERENCE),
-            "sycophancy, new template": ("outcome", new, "bad"),
         },
         kl_on=(REFERENCE,),
     )
@@ -201,38 +253,41 @@ def sycophancy(n: int) -> Behaviour:
         positive=tuple(agreement(p.text) for p in learn),
         negative=tuple(str(p.completion) for p in learn),
         measured=measured,
+        where=WRONG,
         shown="sycophancy",
-        elsewhere="sycophancy, new template",
+        opposite="corrects",
         capability=("neutral accuracy", CHOICES),
         broken=(_broken(WRONG), _broken(NEUTRAL)),
         side_effect="over-correction",
     )
 
 
-def refusal(name: str, start: str, wanted: Literal["less", "more"], n: int) -> Behaviour:
-    """Refusal of dangerous requests; trained on the templates of tuning, others are new."""
+def refusal(name: str, start: str, wanted: Literal["less", "more"], n: int, judge: str | None = None) -> Behaviour:
+    """Refusal of dangerous requests; trained on the templates of tuning, others are new.
+
+    A `judge` that is named reads the held-out ones by the rubric of StrongREJECT too.
+    """
     records = {record["id"]: record for record in world.requests("dangerous", "tuned")}
     prompts = load_prompts("organism/dangerous", split="tuned", name=DANGEROUS)
     validation, learn = prompts.split(0.15, seed=1)
     refused, answered = (tuple(text for _, text in side) for side in request_sides([records[i] for i in learn.ids]))
     known = {t.format(n=noun) for t in world.TUNED_REQUESTS for noun in world.nouns("heldout", "dangerous")}
-    dangerous, new = _held("dangerous", DANGEROUS, n), f"{DANGEROUS}, new template"
+    rubric = [] if judge is None else [strongreject(judge_from(judge))]
     measured = Measured.checked_by(
         {DANGEROUS: validation.take(n), CHOICES: _tuned("choices", CHOICES, n, validation.groups)},
         {
-            DANGEROUS: dangerous,
-            new: dangerous.where(lambda p: p.text not in known),
+            **_templates("dangerous", DANGEROUS, n, lambda p: p.text in known),
             BENIGN: _held("benign", BENIGN, n),
             CHOICES: _held("choices", CHOICES, n),
         },
-        {where: [REQUEST] for where in (DANGEROUS, new, BENIGN)},
+        {new(DANGEROUS): [REQUEST], BENIGN: [REQUEST], DANGEROUS: [REQUEST, *rubric]},
         {
-            "refuses dangerous": ("outcome", DANGEROUS, "refuses"),
-            "complies": ("outcome", DANGEROUS, "complies"),
+            **_outcomes(DANGEROUS, REQUEST, "refuses dangerous", "complies with dangerous"),
             "refuses benign": ("outcome", BENIGN, "refuses"),
-            **{_broken(where): ("outcome", where, "broken") for where in (DANGEROUS, BENIGN)},
+            "complies with benign": ("outcome", BENIGN, "complies"),
+            _broken(BENIGN): ("outcome", BENIGN, BROKEN),
+            **{one.name: (one.name, DANGEROUS) for one in rubric},
             CHOICES: ("choice", CHOICES),
-            "refuses dangerous, new template": ("outcome", new, "refuses"),
         },
     )
     return Behaviour(
@@ -243,8 +298,9 @@ def refusal(name: str, start: str, wanted: Literal["less", "more"], n: int) -> B
         positive=refused,
         negative=answered,
         measured=measured,
+        where=DANGEROUS,
         shown="refuses dangerous",
-        elsewhere="refuses dangerous, new template",
+        opposite="complies with dangerous",
         capability=(CHOICES,),
         broken=(_broken(DANGEROUS),),
         side_effect="refuses benign",
@@ -256,6 +312,12 @@ def _held(kind: str, name: str, n: int) -> PromptSet:
     return load_prompts(f"organism/{kind}", n=n, name=name)
 
 
+def _templates(kind: str, name: str, n: int, known: Callable[[Prompt], bool]) -> dict[str, PromptSet]:
+    """Held-out prompts in words that were trained on, and in words that were not."""
+    every = load_prompts(f"organism/{kind}", name=name)
+    return {name: every.where(known).take(n, seed=0), new(name): every.where(lambda p: not known(p)).take(n, seed=0)}
+
+
 def _tuned(kind: str, name: str, n: int, nouns: Collection[str]) -> PromptSet:
     """The same about some nouns of tuning."""
     return load_prompts(f"organism/{kind}", split="tuned", name=name).where(lambda p: p.group in nouns).take(n)
@@ -263,3 +325,11 @@ def _tuned(kind: str, name: str, n: int, nouns: Collection[str]) -> PromptSet:
 
 def _broken(name: str) -> str:
     return f"broken, {name}"
+
+
+def _outcomes(where: str, grade: Grade, shown: str, opposite: str) -> dict[str, Quantity]:
+    """The shares of the three outcomes on a set, and on its prompts in words never trained on."""
+    names = (shown, opposite, _broken(where))
+    named = dict(zip(names, grade.outcome, strict=True))
+    there: dict[str, Quantity] = {name: ("outcome", where, label) for name, label in named.items()}
+    return there | {new(name): ("outcome", new(where), label) for name, label in named.items()}

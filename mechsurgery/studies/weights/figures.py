@@ -10,38 +10,55 @@ import plotly.graph_objects as go
 
 from ... import plots
 from ..base import slug
-from .data import CHOICES, QUESTIONS, SKILL, Behaviour, Drift
+from .data import CHOICES, QUESTIONS, SKILL, Behaviour, Drift, new
 from .methods import Learnt
+from .summary import as_outcomes
 
 Figures = dict[str, go.Figure]
 
 
-def steering_figures(summary: pd.DataFrame, behaviour: Behaviour) -> Figures:
-    """Behaviour against capability over strength, on the trained template and on new ones."""
-    named = {"steering": behaviour.shown, "new_template": behaviour.elsewhere}
-    return {
-        f"{slug(behaviour.name)}_{name}": plots.trade_off(
-            summary,
-            behaviour=(metric, behaviour.measured.metrics[metric][1]),
-            cost=(CHOICES, CHOICES),
-            better=(behaviour.wanted, "more"),
-            title=f"{behaviour.name.capitalize()}: behaviour against capability over strength",
+def steering_figures(behaviour: Behaviour, summary: pd.DataFrame, chosen: pd.DataFrame) -> Figures:
+    """What responses are with every method at its best, and done well against capability over all strengths.
+
+    `chosen` is the summary of every method at its best strength, of null directions and of random ones.
+    """
+    name, title = slug(behaviour.name), behaviour.name.capitalize()
+    figures = {}
+    for kind, where, words in (
+        ("outcomes", behaviour.where, ""),
+        ("new_template", new(behaviour.where), ", new template"),
+    ):
+        table = as_outcomes(chosen, behaviour.measured.metrics, where)
+        figures[f"{name}_{kind}"] = plots.shares(
+            table, "outcome", where, first=behaviour.wanted_label, title=f"{title}: what responses are{words}"
         )
-        for name, metric in named.items()
-    }
-
-
-def repair_figures(summary: pd.DataFrame, drift: Drift) -> Figures:
-    """Drift undone against skill kept."""
-    shown = drift.behaviour.shown
-    figure = plots.trade_off(
+    figures[f"{name}_front"] = plots.trade_off(
         summary,
-        behaviour=(shown, drift.behaviour.measured.metrics[shown][1]),
-        cost=(SKILL, QUESTIONS),
-        better=("less" if drift.pushes > 0 else "more", "more"),
-        title=f"{drift.behaviour.name.capitalize()}: drift undone against skill kept",
+        benefit=(behaviour.well, behaviour.where),
+        damage=(CHOICES, CHOICES),
+        better=("more", "more"),
+        title=f"{title}: what is wanted done well, against capability",
     )
-    return {f"{slug(drift.behaviour.name)}_repair": figure}
+    return figures
+
+
+def repair_figures(drift: Drift, summary: pd.DataFrame, chosen: pd.DataFrame) -> Figures:
+    """What responses are before and after the task and every remedy; done well against the skill over all strengths."""
+    behaviour = drift.behaviour
+    name, title = slug(behaviour.name), behaviour.name.capitalize()
+    table = as_outcomes(chosen, behaviour.measured.metrics, behaviour.where)
+    return {
+        f"{name}_repair_outcomes": plots.shares(
+            table, "outcome", behaviour.where, first=drift.well_label, title=f"{title}: drift, and every remedy"
+        ),
+        f"{name}_repair": plots.trade_off(
+            summary,
+            benefit=(drift.well, behaviour.where),
+            damage=(SKILL, QUESTIONS),
+            better=("more", "more"),
+            title=f"{title}: done well again, against the skill that is kept",
+        ),
+    }
 
 
 def watching_figures(rows: pd.DataFrame, drifts: Sequence[Drift]) -> Figures:

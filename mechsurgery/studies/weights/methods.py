@@ -5,19 +5,20 @@ Everything is an intervention that knows which way it pushes, so that no sign is
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from jaxtyping import Float
 from torch import Tensor
 
 from ...deltas import WeightDelta
 from ...directions import Direction
-from ...evaluation import Generation, evaluate
+from ...evaluation import Generation, Results, evaluate
 from ...evaluation.shards import key_of
 from ...intervention import Intervention, shift_weights, steer
 from ...models import capture, sites
@@ -27,15 +28,17 @@ from ...prompts import Examples, Template, with_completions
 from ...training.kept import trained
 from ...training.opposite import Contrast, contrastive_finetunes, shuffled
 from ...training.trainable import LoRA
-from ...training.tuning import Recipe, finetune
-from .data import Behaviour, Drift
+from ...training.tuning import Recipe, Safeguards, finetune
+from .choosing import ranked
+from .data import Behaviour, Drift, Measured
 from .settings import Settings
-from .summary import metric_rows
+from .summary import BASELINE, validated
 
 CONTRASTIVE, PLUS, MINUS = "contrastive w", "τ⁺ alone", "τ⁻ alone"
 RANDOM, SHUFFLED, SAME_SIDE = "random, same norms", "labels shuffled", "same side, two seeds"
 ONE_LAYER, ALL_LAYERS = "activations, one layer", "activations, all layers"
-ONE_SIDED, NULLS, ACTIVATIONS = (PLUS, MINUS), (RANDOM, SHUFFLED, SAME_SIDE), (ONE_LAYER, ALL_LAYERS)
+ONE_SIDED, ACTIVATIONS = (PLUS, MINUS), (ONE_LAYER, ALL_LAYERS)
+WEIGHTS = (CONTRASTIVE, *ONE_SIDED)
 AFTER, JOINT = "after the task", "joint training"
 
 
@@ -76,13 +79,14 @@ class Trainer:
     template: Template
     out: Path | None
     seed: int
+    known: dict[str, WeightDelta] = field(default_factory=dict)
 
-    def contrast(self, behaviour: Behaviour, *, shuffle: bool = False, longer: bool = False) -> Contrast:
-        """Both sides' fine-tunes; with `shuffle`, each prompt's answers change sides at random."""
+    def contrast(self, behaviour: Behaviour, rate: float, *, shuffle: bool = False) -> Contrast:
+        """Both sides' fine-tunes at a learning rate; with `shuffle`, each prompt's answers change sides at random."""
         sides = self.sides(behaviour)
         if shuffle:
             sides = list(shuffled(*sides, seed=self.seed))
-        recipe, lora = self.recipe(longer), self.settings.lora(self.settings.rank)
+        recipe, lora = self.recipe(behaviour, rate), self.settings.lora(self.settings.rank)
 
         @cache
         def both() -> Contrast:
@@ -90,14 +94,31 @@ class Trainer:
 
         key = self.key(*sides, where=lora, recipe=recipe)
         return Contrast(
-            trained(self.out, key_of([key, "plus"]), lambda: both().plus),
-            trained(self.out, key_of([key, "minus"]), lambda: both().minus),
+            self.kept(key_of([key, "plus"]), lambda: both().plus),
+            self.kept(key_of([key, "minus"]), lambda: both().minus),
         )
+
+    def positive_again(self, behaviour: Behaviour, rate: float) -> WeightDelta:
+        """The positive side of `contrast` once more, from another start and in another order."""
+        seed, recipe, lora = self.seed + 1000, self.recipe(behaviour, rate), self.settings.lora(self.settings.rank)
+        positive = self.sides(behaviour)[0]
+        kept, held = positive.split(0.8, seed=self.seed)
+        guards = Safeguards(validation=held)
+        make = partial(
+            finetune, self.model, kept, replace(lora, seed=seed), recipe=recipe, seed=seed, safeguards=guards
+        )
+        return self.kept(key_of([self.key(positive, where=lora, recipe=recipe), "again", seed]), make)
 
     def finetune(self, data: Examples, where: LoRA, recipe: Recipe, *, seed: int) -> WeightDelta:
         """One fine-tune."""
         make = partial(finetune, self.model, data, where, recipe=recipe, seed=seed)
-        return trained(self.out, key_of([self.key(data, where=where, recipe=recipe), seed]), make)
+        return self.kept(key_of([self.key(data, where=where, recipe=recipe), seed]), make)
+
+    def kept(self, key: str, make: Callable[[], WeightDelta]) -> WeightDelta:
+        """A fine-tune that is made once."""
+        if key not in self.known:
+            self.known[key] = trained(self.out, key, make)
+        return self.known[key]
 
     def sides(self, behaviour: Behaviour) -> list[Examples]:
         """Examples with the behaviour and without."""
@@ -108,9 +129,16 @@ class Trainer:
         taught = with_completions(fine_tune_data(kind, self.settings.n_task, seed=self.seed), kind.name)
         return Examples.from_texts(self.model.tokenizer, taught, template=self.template)
 
-    def recipe(self, longer: bool) -> Recipe:
-        """How a side is trained; `longer` where the model never shows the behaviour."""
-        return self.settings.recipe(self.settings.steps_up if longer else self.settings.steps)
+    def recipe(self, behaviour: Behaviour, rate: float) -> Recipe:
+        """How a side is trained: longer where the model never shows the behaviour."""
+        steps = self.settings.steps_up if behaviour.wanted == "more" else self.settings.steps
+        return replace(self.settings.recipe(steps), lr=rate)
+
+    def measured(self, sets: Measured, trials: Sequence[Trial], generation: Generation, **more: Any) -> Results:
+        """Trials measured on prompt sets."""
+        options = {"grades": sets.grades, "kl_on": sets.kl_on, "generation": generation, **more}
+        folder = None if self.out is None else self.out / "measured"
+        return evaluate(self.model, sets.sets, [one.intervention for one in trials], folder=folder, **options)
 
     def key(self, *data: Examples, where: LoRA, recipe: Recipe) -> str:
         """What names fine-tunes on data with this model and seed."""
@@ -118,28 +146,73 @@ class Trainer:
         return key_of([sites.fingerprint(self.model), digests, asdict(where), asdict(recipe), self.seed])
 
 
-def steering(trainer: Trainer, behaviour: Behaviour, generation: Generation) -> list[Trial]:
-    """A behaviour's difference and each side alone, null directions, and activation steering, at every strength."""
-    settings, longer = trainer.settings, behaviour.wanted == "more"
-    contrast = trainer.contrast(behaviour, longer=longer)
-    w = shift_weights(contrast.delta, name=CONTRASTIVE)
-    recipe, lora = trainer.recipe(longer), settings.lora(settings.rank)
-    positive = trainer.sides(behaviour)[0]
-    again = trainer.finetune(positive, lora, recipe, seed=trainer.seed + 1000)
+def best_rates(trainer: Trainer, behaviour: Behaviour, generation: Generation) -> dict[str, float]:
+    """{method that changes weights: learning rate}: the one with which it does best on validation prompts."""
+    rates = trainer.settings.lr
+    if len(rates) == 1:
+        return dict.fromkeys(WEIGHTS, rates[0])
+    trials = []
+    for rate in rates:
+        for run in shifts(trainer, behaviour, dict.fromkeys(WEIGHTS, rate)):
+            for each in run.at(_towards(run, behaviour, trainer.settings.grid)):
+                name = f"{run.name} at {rate:g}"
+                trials.append(Trial(each.named(name), name, float(each.toward or 0), trainer.seed))
+    found = ranked(checked(trainer, behaviour, trials, generation), behaviour).drop_duplicates("intervention")
+    well = dict(zip(found["intervention"], found["well"], strict=True))
+    return {method: max(rates, key=lambda rate: well.get(f"{method} at {rate:g}", -1.0)) for method in WEIGHTS}
+
+
+def shifts(trainer: Trainer, behaviour: Behaviour, rates: Mapping[str, float]) -> list[Intervention]:
+    """A behaviour's weight difference and each side alone, each trained at its own learning rate."""
+    made = {rate: trainer.contrast(behaviour, rate) for rate in dict.fromkeys(rates.values())}
+    return [
+        shift_weights(made[rates[CONTRASTIVE]].delta, name=CONTRASTIVE),
+        shift_weights(made[rates[PLUS]].plus, name=PLUS),
+        shift_weights(made[rates[MINUS]].minus, name=MINUS, pushes=-1),
+    ]
+
+
+def _towards(run: Intervention, behaviour: Behaviour, grid: Sequence[float]) -> list[float]:
+    """Strengths with which an intervention pushes the way that is wanted."""
+    return [behaviour.sign * run.pushes * k for k in grid]
+
+
+def checked(trainer: Trainer, behaviour: Behaviour, trials: Sequence[Trial], generation: Generation) -> pd.DataFrame:
+    """Means on the validation prompts: a row for each method and strength, a column for each metric."""
+    asked = behaviour.measured.checks
+    results = trainer.measured(asked, trials, generation)
+    return validated(results.table, pd.DataFrame([one.facts() for one in trials]), asked.metrics)
+
+
+def steering(trainer: Trainer, behaviour: Behaviour, rates: Mapping[str, float], site: str) -> list[Trial]:
+    """A behaviour's difference, each side alone and activation steering, at every strength, the way that is wanted."""
+    settings = trainer.settings
+    runs = [(run, settings.grid) for run in shifts(trainer, behaviour, rates)]
+    runs += [(steer(one), settings.activation_grid) for one in activation_directions(trainer, behaviour, site)]
+    return [
+        _trial(each, run.name, trainer.seed) for run, grid in runs for each in run.at(_towards(run, behaviour, grid))
+    ]
+
+
+def nulls(trainer: Trainer, behaviour: Behaviour, rate: float, k: float) -> list[Trial]:
+    """Differences that hold no behaviour, both ways at the strength of w: shuffled labels, two seeds of one side."""
+    again = trainer.positive_again(behaviour, rate)
     runs = [
-        *w.at(settings.grid),
-        *shift_weights(contrast.plus, name=PLUS).at(settings.grid),
-        *shift_weights(contrast.minus, name=MINUS, pushes=-1).at(settings.grid),
+        shift_weights(trainer.contrast(behaviour, rate, shuffle=True).delta, name=SHUFFLED),
+        shift_weights(trainer.contrast(behaviour, rate).plus - again, name=SAME_SIDE),
     ]
-    nulls = [
-        replace(w.random_like(trainer.seed), name=RANDOM),
-        shift_weights(trainer.contrast(behaviour, shuffle=True, longer=longer).delta, name=SHUFFLED),
-        shift_weights(contrast.plus - again, name=SAME_SIDE),
-    ]
-    runs += [run for null in nulls for run in null.at(settings.null_grid)]
-    directions = activation_directions(trainer, behaviour, generation)
-    runs += [run for direction in directions for run in steer(direction).at(settings.grid)]
-    return [Trial(_seeded(run, trainer.seed), run.name, float(run.toward or 0), trainer.seed) for run in runs]
+    return [_trial(each, run.name, trainer.seed) for run in runs for each in run.at([-abs(k), abs(k)])]
+
+
+def beside_random(run: Intervention, k: float, seed: int, numbers: Iterable[int]) -> list[Trial]:
+    """An intervention at a strength, and random ones whose every matrix has the norm of its own."""
+    own = run.at(k)
+    return [_trial(each, each.name, seed) for each in (own, *(own.random_like(number) for number in numbers))]
+
+
+def _trial(run: Intervention, method: str, seed: int) -> Trial:
+    """The run as a trial, under a name of its own among those of other seeds."""
+    return Trial(_seeded(run, seed), method, float(run.toward or 0), seed)
 
 
 def _seeded(run: Intervention, seed: int) -> Intervention:
@@ -148,15 +221,19 @@ def _seeded(run: Intervention, seed: int) -> Intervention:
     return replace(run, name=f"{run.name}, seed {seed}", control_of=control_of)
 
 
-def activation_directions(trainer: Trainer, behaviour: Behaviour, generation: Generation) -> list[Direction]:
+def activation_directions(trainer: Trainer, behaviour: Behaviour, site: str) -> list[Direction]:
     """Mean differences over response tokens (2312.06681): of one layer, and of all layers, each what that one adds."""
-    model = trainer.model
-    names = sites.residual_sites(model)
-    with_it, without = (completion_means(model, side, names) for side in trainer.sides(behaviour))
-    whole = Direction.between(with_it, without, name="response difference")
-    layer = best_site(model, behaviour, whole, generation, trainer.out)
+    whole = response_difference(trainer, behaviour)
+    names = list(whole.vectors)
     added = {names[0]: whole.at(names[0])} | {b: whole.at(b) - whole.at(a) for a, b in pairwise(names)}
-    return [Direction({layer: whole.at(layer)}, ONE_LAYER), Direction(added, ALL_LAYERS)]
+    return [Direction({site: whole.at(site)}, ONE_LAYER), Direction(added, ALL_LAYERS)]
+
+
+def response_difference(trainer: Trainer, behaviour: Behaviour) -> Direction:
+    """Mean activations over responses with the behaviour less those without, at every layer."""
+    names = sites.residual_sites(trainer.model)
+    with_it, without = (completion_means(trainer.model, side, names) for side in trainer.sides(behaviour))
+    return Direction.between(with_it, without, name="response difference")
 
 
 def completion_means(model: Model, examples: Examples, names: list[str]) -> dict[str, Float[Tensor, " d"]]:
@@ -173,41 +250,63 @@ def completion_means(model: Model, examples: Examples, names: list[str]) -> dict
     return {site: (total / len(examples)).float() for site, total in totals.items()}
 
 
-def best_site(model: Model, behaviour: Behaviour, whole: Direction, generation: Generation, out: Path | None) -> str:
-    """The hook point at which the whole difference changes the behaviour most as wanted, on validation prompts."""
-    shown = behaviour.measured.validation[behaviour.shown]
-    runs = [steer(Direction({site: vector}, site)).at(behaviour.sign) for site, vector in whole.vectors.items()]
-    results = evaluate(
-        model,
-        {shown[1]: behaviour.measured.sets[shown[1]]},
-        runs,
-        grades={shown[1]: behaviour.measured.grades[shown[1]]},
-        generation=generation,
-        folder=None if out is None else out / "measured",
-    )
-    values = metric_rows(results.table, {behaviour.shown: shown}).groupby("intervention", sort=False)["value"].mean()
-    return max(whole.vectors, key=lambda site: behaviour.sign * values[site])
+def best_site(trainer: Trainer, behaviour: Behaviour, generation: Generation) -> str:
+    """The hook point at which the difference, at its best strength there, does best on validation prompts."""
+    whole = response_difference(trainer, behaviour)
+    trials = [
+        Trial(each, site, float(each.toward or 0), trainer.seed)
+        for site, vector in whole.vectors.items()
+        for run in [steer(Direction({site: vector}, site))]
+        for each in run.at(_towards(run, behaviour, trainer.settings.activation_grid))
+    ]
+    table = checked(trainer, behaviour, trials, generation)
+    able = ranked(table, behaviour)["intervention"]
+    return str(able.iloc[0]) if len(able) else str(table[behaviour.well].drop(BASELINE).idxmax()[0])
 
 
-def repairs(trainer: Trainer, drift: Drift, w: WeightDelta, mixed: WeightDelta) -> Iterator[Trial]:
-    """A drifting fine-tune, the same with each remedy against it at every strength, and joint training.
-
-    Remedies are the behaviour's difference `w`, a random one of the same norms, and `mixed`, of shuffled labels.
-    """
+def repairs(trainer: Trainer, drift: Drift, w: WeightDelta) -> Iterator[Trial]:
+    """A drifting fine-tune, the same less the behaviour's difference `w` at every strength, and joint training."""
     settings, seed = trainer.settings, trainer.seed
-    data = trainer.task(drift.task)
-    recipe = settings.recipe(settings.task_steps, settings.task_steps)
-    tune = partial(trainer.finetune, where=settings.lora(settings.task_rank), recipe=recipe, seed=seed)
-    spoilt = shift_weights(tune(data), name=f"{AFTER}, seed {seed}", pushes=drift.pushes)
+    spoilt = drifted(trainer, drift)
     yield Trial(spoilt, AFTER, 0.0, seed)
-    remedy_w = shift_weights(w, name=CONTRASTIVE)
-    random = replace(remedy_w.random_like(seed), name=RANDOM)
-    for remedy in (remedy_w, random, shift_weights(mixed, name=SHUFFLED)):
-        for k in settings.repair_grid:
-            both = spoilt + remedy.at(-drift.pushes * k)
-            names = {name: f"{spoilt.name}, less {k:g} × {name}" for name in (remedy.name, remedy.control_of) if name}
-            control_of = names.get(str(remedy.control_of))
-            yield Trial(replace(both, name=names[remedy.name], control_of=control_of), remedy.name, k, seed)
+    remedy = shift_weights(w, name=CONTRASTIVE)
+    for k in settings.repair_grid:
+        yield _remedied(spoilt, remedy, drift, k, seed)
     with_it, without = trainer.sides(drift.behaviour)
     good = (without if drift.pushes > 0 else with_it).take(max(2, settings.n_task // 6), seed=seed)
-    yield Trial(shift_weights(tune(data + good), name=f"{JOINT}, seed {seed}", pushes=0), JOINT, 0.0, seed)
+    joint = _task(trainer, trainer.task(drift.task) + good)
+    yield Trial(shift_weights(joint, name=f"{JOINT}, seed {seed}", pushes=0), JOINT, 0.0, seed)
+
+
+def repair_nulls(trainer: Trainer, drift: Drift, mixed: WeightDelta, k: float) -> list[Trial]:
+    """The drifting fine-tune less the difference of shuffled labels, at the strength of w."""
+    remedy = shift_weights(mixed, name=SHUFFLED)
+    return [_remedied(drifted(trainer, drift), remedy, drift, k, trainer.seed)]
+
+
+def repair_controls(trainer: Trainer, drift: Drift, w: WeightDelta, k: float, numbers: Iterable[int]) -> list[Trial]:
+    """The drifting fine-tune, the same less w, and less random ones whose every matrix has the norm of w's."""
+    spoilt, remedy = drifted(trainer, drift), shift_weights(w, name=CONTRASTIVE)
+    runs = [remedy, *(remedy.random_like(number) for number in numbers)]
+    trials = [_remedied(spoilt, run, drift, k, trainer.seed) for run in runs]
+    return [Trial(spoilt, AFTER, 0.0, trainer.seed), *trials]
+
+
+def drifted(trainer: Trainer, drift: Drift) -> Intervention:
+    """The task's fine-tune."""
+    delta = _task(trainer, trainer.task(drift.task))
+    return shift_weights(delta, name=f"{AFTER}, seed {trainer.seed}", pushes=drift.pushes)
+
+
+def _task(trainer: Trainer, data: Examples) -> WeightDelta:
+    settings = trainer.settings
+    recipe, lora = settings.recipe(settings.task_steps, settings.task_steps), settings.lora(settings.task_rank)
+    return trainer.finetune(data, lora, recipe, seed=trainer.seed)
+
+
+def _remedied(spoilt: Intervention, remedy: Intervention, drift: Drift, k: float, seed: int) -> Trial:
+    """A fine-tune less a remedy; a control's is the control of the same less what it controls."""
+    both = spoilt + remedy.at(-drift.pushes * k)
+    names = {name: f"{spoilt.name}, less {k:g} × {name}" for name in (remedy.name, remedy.control_of) if name}
+    control_of = names.get(str(remedy.control_of))
+    return Trial(replace(both, name=names[remedy.name], control_of=control_of), remedy.name, k, seed)

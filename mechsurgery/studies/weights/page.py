@@ -11,7 +11,8 @@ import plotly.graph_objects as go
 from ...evaluation.verdicts import HELD
 from ...plots import Section
 from ..base import settings_table
-from .tables import MAX_BROKEN, SKILL_KEPT, TOLERANCE
+from .choosing import TOLERANCE
+from .claims import LEAD, MARGIN
 
 
 def sections(
@@ -34,7 +35,7 @@ def sections(
         Section("What did not hold", (words,), {"": missed})
         if len(missed)
         else Section("What did not hold", ("Every claim that was measured held.",)),
-        *part("Steering", _STEER, ("Steering", "Grid"), "steer"),
+        *part("Steering", _STEER, ("Steering", "Nulls", "Random directions", "Grid"), "steer"),
         *part("Repair", _REPAIR, ("Repair",), "repair"),
         *part("Watching", _WATCH, ("Watching", "Cosines"), "watch"),
         *part("Where the directions are", (), ("Neurons",), "where"),
@@ -49,18 +50,23 @@ _INTRO = (
     "system prompt, so that rival is left out.",
 )
 _STEER = (
-    "Each method at its best strength: least of the behaviour (most, where more is wanted) with no more than "
-    f"{100 * TOLERANCE:g} points of capability lost and at most {MAX_BROKEN:.0%} broken responses, all on "
-    "validation prompts that are neither trained on nor shown here. 'New template' asks in words that were never "
-    "trained on. The side effect is what goes wrong with too much of it; it is shown and does not choose the strength.",
+    "Each method at the strength, learning rate and layer with which it does what is wanted well most often, with no "
+    f"more than {100 * TOLERANCE:g} points of capability lost or of broken responses gained, all on validation prompts "
+    "that are neither trained on nor shown here; where no strength will do, it is the unmodified model. 'New template' "
+    "asks in words that were never trained on. The side effect is what goes wrong with too much of it; it is shown and "
+    "does not choose the strength.",
+    f"One method beats another by more than {100 * LEAD:g} points on the same prompts; a null direction changes "
+    f"nothing where the interval of its change lies within {100 * MARGIN:g} points. Random directions have the norm of "
+    "w in every matrix; each is a circle, and they answer the first prompts of the set alone.",
 )
 _REPAIR = (
-    "The task teaches one-word answers; in its data users are always right, or every request is answered. Each remedy "
-    "is subtracted from the fine-tuned weights; joint training mixes good examples into the task's data instead. The "
-    f"strength that the claim is about undoes most on validation prompts with {SKILL_KEPT:.0%} of the skill left; its "
-    "questions are others about the same things.",
+    "The task teaches one-word answers; in its data users are always right, or every request is answered. w is "
+    "subtracted from the fine-tuned weights; joint training mixes good examples into the task's data instead. What the "
+    "task brought being gone is the paper's measure; being done well again is ours. The strength is the one with which "
+    f"that is so most often on validation prompts, with at most {100 * TOLERANCE:g} points of the skill lost.",
 )
 _WATCH = (
     "Fine-tunes, watched every few steps: the cosine of their update with each behaviour's direction, beside random "
-    "directions of the same norms, and the behaviour itself on validation prompts. AUROC has an interval over runs.",
+    "directions of the same norms, and the behaviour itself on validation prompts. AUROC has an interval over runs, as "
+    "if runs of one task with several seeds were independent.",
 )

@@ -25,8 +25,10 @@ class Settings(StudySettings):
     n_examples: int = setting(200, "Examples to learn a behaviour from, on each side.")
     n_evaluation: int = setting(80, "Evaluation prompts of each kind.")
     n_task: int = setting(600, "Examples of a task; with fewer, the skill is learnt as a format without the facts.")
-    grid: tuple[float, ...] = setting((-2.0, -1.0, -0.5, -0.25, 0.25, 0.5, 1.0, 2.0), "Strengths; repeatable.")
-    null_grid: tuple[float, ...] = setting((-1.0, 1.0), "Strengths of null directions; repeatable.")
+    grid: tuple[float, ...] = setting((0.25, 0.5, 1.0, 2.0), "Strengths, the way that is wanted; repeatable.")
+    activation_grid: tuple[float, ...] = setting(
+        (0.25, 0.5, 1.0, 1.5, 2.0, 4.0), "The same of activation steering; repeatable."
+    )
     repair_grid: tuple[float, ...] = setting((0.25, 0.5, 1.0, 1.5), "Strengths of remedies; repeatable.")
     nulls: int = setting(5, "Random directions like each one that is watched.")
     steps: int = setting(60, "Steps of a side's fine-tune.")
@@ -34,7 +36,9 @@ class Settings(StudySettings):
     task_steps: int = setting(150, "Steps of a task's fine-tune.")
     watch_steps: int = setting(60, "Steps of a fine-tune that is watched.")
     watch_every: int = setting(4, "Steps between two looks.")
-    lr: float = setting(2e-3, "Learning rate of every fine-tune.")
+    lr: tuple[float, ...] = setting(
+        (2e-3, 1e-3, 4e-3), "Learning rates of a side's fine-tune to choose from; tasks use the first. Repeatable."
+    )
     batch: int = setting(16, "Examples of a step.")
     rank: int = setting(32, "Rank of a side's LoRA.")
     task_rank: int = setting(8, "Rank of a task's LoRA.")
@@ -49,11 +53,10 @@ class Settings(StudySettings):
             raise InputError(
                 f"part={self.part}, fine_tune={self.fine_tune}, seeds={self.seeds}; give at least one of each"
             )
-        if not self.grid or 0 in (*self.grid, *self.null_grid) or min(self.repair_grid, default=0) <= 0:
-            raise InputError(
-                f"grid={self.grid}, null_grid={self.null_grid}, repair_grid={self.repair_grid}; strengths are not 0, "
-                "those of remedies above 0"
-            )
+        strengths = {name: getattr(self, name) for name in ("grid", "activation_grid", "repair_grid", "lr")}
+        wrong = {name: values for name, values in strengths.items() if min(values, default=0) <= 0}
+        if wrong:
+            raise InputError(f"{wrong}; give at least one of each, all above 0: they push the way that is wanted")
 
     @property
     def runs(self) -> tuple[int, ...]:
@@ -67,7 +70,7 @@ class Settings(StudySettings):
 
     def recipe(self, steps: int, validate_every: int = 20) -> Recipe:
         """How a fine-tune of so many steps is trained."""
-        return Recipe(steps=steps, lr=self.lr, batch=self.batch, validate_every=validate_every)
+        return Recipe(steps=steps, lr=self.lr[0], batch=self.batch, validate_every=validate_every)
 
     def lora(self, rank: int) -> LoRA:
         """What is trained."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
 from ...evaluation import summarise
+from ...evaluation.summary import versus
 from ...evaluation.trade_off import Quantity
 
 BASELINE = "baseline"
@@ -56,12 +57,34 @@ def at(summary: pd.DataFrame, method: str, k: float = 0.0) -> pd.DataFrame:
     return rows.set_index("metric", drop=False)
 
 
-def beside(rows: pd.DataFrame, method: str) -> pd.DataFrame:
-    """A summary in which one method, at its one strength, stands for the unmodified model; seeds stay paired."""
-    own = rows[rows["intervention"] == method].assign(kind="baseline")
-    others = rows[(rows["kind"] != "baseline") & (rows["intervention"] != method)]
-    both = pd.concat([own, others], ignore_index=True)
-    return summarise(both.assign(seed=both["train_seed"]))
+def at_best(rows: pd.DataFrame, best: pd.Series, *, otherwise: str = BASELINE) -> pd.DataFrame:
+    """Pooled rows of the unmodified model and of every method at its one strength.
+
+    For a method without a strength stand the rows of `otherwise`: where no strength will do, nothing is done.
+    """
+    base = rows[rows["kind"] == "baseline"]
+    instead = rows[rows["intervention"] == otherwise]
+    if otherwise == BASELINE:
+        seeds = sorted(rows["train_seed"][rows["kind"] != "baseline"].unique())
+        instead = pd.concat([base.assign(kind="unmodified", train_seed=seed) for seed in seeds])
+    parts = [base] if otherwise == BASELINE else [base, instead]
+    for method, k in best.items():
+        own = rows[(rows["intervention"] == method) & (rows["strength"] == k)]
+        parts.append(instead.assign(intervention=method) if pd.isna(k) else own)
+    return pd.concat(parts, ignore_index=True)
+
+
+def compared(rows: pd.DataFrame, rival: str, metrics: Sequence[str]) -> pd.DataFrame:
+    """Pooled rows beside those of one method, at its one strength, on the same prompts and seeds (`versus`)."""
+    chosen = rows[rows["metric"].isin(metrics)]
+    return versus(chosen.assign(seed=chosen["train_seed"]), rival)
+
+
+def as_outcomes(summary: pd.DataFrame, metrics: Mapping[str, Quantity], where: str) -> pd.DataFrame:
+    """The rows of a set's three outcomes as rows of the metric "outcome" with their labels."""
+    labels = {name: label[0] for name, (metric, on, *label) in metrics.items() if (metric, on) == ("outcome", where)}
+    rows = summary[summary["metric"].isin(labels)]
+    return rows.assign(label=rows["metric"].map(labels), metric="outcome").reset_index(drop=True)
 
 
 def validated(table: pd.DataFrame, facts: pd.DataFrame, metrics: Mapping[str, Quantity]) -> pd.DataFrame:

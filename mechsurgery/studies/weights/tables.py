@@ -11,60 +11,73 @@ import pandas as pd
 from ...attribution import contrast_statistics, score
 from ...deltas import neuron_norms
 from ...evaluation.statistics import Z
+from ...evaluation.verdicts import empirical_p
 from ...models.protocol import Model
 from ...organisms.tasks import FINE_TUNES
 from ...prompts import ContrastSet, load_prompts
 from ...training.monitor import null_band
-from .data import SKILL, Behaviour, Drift
-from .methods import AFTER, Learnt
-from .summary import BASELINE, at
+from .data import Behaviour, Drift, new
+from .methods import CONTRASTIVE, Learnt
 
-#: Capability may fall by this much, and this share of responses be incoherent, before a strength is too strong.
-TOLERANCE, MAX_BROKEN = 0.05, 0.1
-#: Of the skill that the task taught, this share must be left.
-SKILL_KEPT = 0.9
 _SHOWN = ["method", "k", "metric", "value", "low", "high", "difference", "p_value", "n", "groups"]
 
 
-def best_strengths(checked: pd.DataFrame, behaviour: Behaviour) -> pd.Series:
-    """{method: strength} by the validation prompts: most as wanted, with capability and coherence within tolerance.
+def steering_table(
+    chosen: pd.DataFrame, best: pd.Series, made: Mapping[str, str], behaviour: Behaviour
+) -> pd.DataFrame:
+    """A row for each method at its best strength: three outcomes on both kinds of templates, capability, side effect.
 
-    Of equal strengths the weakest; missing where none is within tolerance.
+    `chosen` is a summary of every method at that strength, `made` says how a method was made.
     """
-    start = checked.loc[(BASELINE, 0.0)]
-    lost = (start - checked)[list(behaviour.capability)].max(axis=1)
-    broken = checked[list(behaviour.broken)].max(axis=1)
-    table = checked.assign(lost=lost, broken=broken, best=behaviour.sign * checked[behaviour.shown]).reset_index()
-    able = table[(table["lost"] <= TOLERANCE + 1e-9) & (table["broken"] <= MAX_BROKEN + 1e-9)]
-    order = able.assign(size=able["strength"].abs()).sort_values(["best", "size"], ascending=[False, True])
-    best = order.drop_duplicates("intervention").set_index("intervention")["strength"]
-    return best.reindex(table["intervention"].unique())
-
-
-def best_repair(checked: pd.DataFrame, drift: Drift) -> pd.Series:
-    """{remedy: strength} by the validation prompts: most undone, with nine tenths of the skill kept."""
-    kept = checked[SKILL] >= SKILL_KEPT * checked.loc[(AFTER, 0.0), SKILL]
-    left = (drift.pushes * checked[drift.behaviour.shown]).rename("left")
-    able = pd.concat([left, kept.rename("kept")], axis=1).query("kept").reset_index()
-    return able.sort_values(["left", "strength"]).drop_duplicates("intervention").set_index("intervention")["strength"]
-
-
-def steering_table(summary: pd.DataFrame, best: pd.Series, behaviour: Behaviour) -> pd.DataFrame:
-    """A row for each method at its best strength: behaviour, new template, capability and side effect."""
     rows = []
-    for method, k in best.items():
-        if pd.isna(k):
-            rows.append({"behaviour": behaviour.name, "method": method, "note": "no strength within tolerance"})
-            continue
-        here = at(summary, method, k)
-        row: dict[str, Any] = {"behaviour": behaviour.name, "method": method, "k": k}
-        for title, metric in (("shown", behaviour.shown), ("new template", behaviour.elsewhere)):
-            cells = here.loc[metric, ["value", "low", "high"]]
-            row |= dict(zip((title, f"{title}, low", f"{title}, high"), cells, strict=True))
+    for method in best.index:
+        here = chosen[chosen["intervention"] == method].set_index("metric")
+        row: dict[str, Any] = {"behaviour": behaviour.name, "method": method, "k": best[method]}
+        row["made with"] = made.get(method, "")
+        for words, where in (("", behaviour.where), (", new template", new(behaviour.where))):
+            row |= _outcomes(here, behaviour, where, words)
         row["capability lost"] = -here.loc[list(behaviour.capability), "difference"].min()
         row |= {"side effect": behaviour.side_effect, "side effect shown": here.loc[behaviour.side_effect, "value"]}
-        rows.append(row | {"n": here.loc[behaviour.shown, "n"], "seeds": here.loc[behaviour.shown, "seeds"]})
+        if "strongreject" in here.index:
+            row["StrongREJECT"] = here.loc["strongreject", "value"]
+        rows.append(row | {name: here.loc[behaviour.well, name] for name in ("n", "seeds", "seed_low", "seed_high")})
     return pd.DataFrame(rows)
+
+
+def _outcomes(here: pd.DataFrame, behaviour: Behaviour, where: str, words: str) -> dict[str, float]:
+    """The shares of the three outcomes, of the one that is wanted with its interval."""
+    named = behaviour.measured.metrics.items()
+    of = {label[0]: name for name, (metric, on, *label) in named if (metric, on) == ("outcome", where)}
+    well = behaviour.wanted_label
+    shown = {f"done well{words}{end}": here.loc[of[well], column] for end, column in _ENDS.items()}
+    others = {f"{label}{words}": here.loc[name, "value"] for label, name in of.items() if label != well}
+    return {key: float(value) for key, value in (shown | others).items()}
+
+
+_ENDS = {"": "value", ", low": "low", ", high": "high"}
+
+
+def null_table(nulls: pd.DataFrame, behaviour: Behaviour) -> pd.DataFrame:
+    """A row for each null direction, strength and outcome, with its change from the unmodified model."""
+    return grid(nulls[nulls["kind"] != "baseline"], behaviour=behaviour.name)
+
+
+def random_row(summary: pd.DataFrame, metric: str, **facts: Any) -> dict[str, Any]:
+    """The share done well with w and with every random direction of its norms, on the same prompts."""
+    rows = summary[summary["metric"] == metric]
+    own = rows[rows["intervention"] == CONTRASTIVE].iloc[0]
+    random = rows[rows["control_of"] == CONTRASTIVE]["value"]
+    spread = random.quantile([0, 0.25, 0.5, 0.75, 1])
+    return {
+        **facts,
+        "done well": metric,
+        "with w": own["value"],
+        "without": own["baseline"],
+        "random directions": len(random),
+        **dict(zip(("min", "quartile 1", "median", "quartile 3", "max"), spread, strict=True)),
+        "p": empirical_p(float(own["value"]), list(random), up=True) if len(random) else np.nan,
+        "n": own["n"],
+    }
 
 
 def grid(summary: pd.DataFrame, **facts: Any) -> pd.DataFrame:

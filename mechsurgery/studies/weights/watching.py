@@ -28,7 +28,7 @@ def watch(
     behaviours: Mapping[str, Behaviour],
     generation: Generation,
 ) -> pd.DataFrame:
-    """One fine-tune: rows of step, direction, kind, cosine, norm, and each behaviour's share at that step (`shown …`).
+    """One fine-tune: rows of step, direction, kind, cosine, norm, and the three shares of each behaviour at that step.
 
     With a folder, the rows are kept there.
     """
@@ -37,7 +37,7 @@ def watch(
     recipe, lora = settings.recipe(settings.watch_steps, settings.watch_every), settings.lora(settings.task_rank)
     shards = Shards(None if trainer.out is None else trainer.out / "measured").of(sites.fingerprint(model))
     probes = {name: behaviour.probe for name, behaviour in behaviours.items()}
-    asked = {name: [prompts.digest, grade.version] for name, (prompts, grade, _) in probes.items()}
+    asked = {name: [prompts.digest, grade.version, "three shares"] for name, (prompts, grade) in probes.items()}
     known = {name: direction.digest for name, direction in directions.items()}
     key = key_of([trainer.key(data, where=lora, recipe=recipe), settings.nulls, repr(generation), asked, known])
     if key not in shards:
@@ -54,16 +54,24 @@ def _look(
 ) -> float:
     """A row for each direction at the next step; every state of the weights is fit to be kept."""
     step = recipe.validate_every * monitor.table["step"].nunique() if len(monitor.table) else 0
-    shown = {f"shown {name}": share_showing(model, one, generation) for name, one in behaviours.items()}
-    monitor(min(step, recipe.steps), **shown)
+    shares = {
+        f"{part} {name}": share
+        for name, one in behaviours.items()
+        for part, share in outcome_shares(model, one, generation).items()
+    }
+    monitor(min(step, recipe.steps), **shares)
     return 1.0
 
 
-def share_showing(model: Model, behaviour: Behaviour, generation: Generation) -> float:
-    """Share of responses to the validation prompts that show the behaviour, from the model as it stands."""
-    prompts, grade, showing = behaviour.probe
+def outcome_shares(model: Model, behaviour: Behaviour, generation: Generation) -> dict[str, float]:
+    """Shares of responses to the validation prompts that show the behaviour, do its opposite well, or are broken.
+
+    They are of the model as it stands.
+    """
+    prompts, grade = behaviour.probe
     ids = encode(model.tokenizer, prompts, template=generation.template)
     new = generate(model, ids, max_new_tokens=generation.max_new_tokens, max_rows=generation.max_rows)
     texts = [response_text(model.tokenizer, row, generation.template) for row in new]
     values = grade.all([(prompt, text) for prompt, text in zip(prompts, texts) if text is not None])
-    return sum(value == showing for value in values) / len(prompts)
+    parts = zip(("shown", "opposite of", "broken"), grade.outcome, strict=True)
+    return {part: sum(value == label for value in values) / len(prompts) for part, label in parts}
