@@ -8,6 +8,7 @@ interval draws latents of both sides and groups of prompts, so it says what hold
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -59,11 +60,17 @@ def _drawn_means(sides: Sequence[np.ndarray], codes: np.ndarray) -> list[Float[n
     return means
 
 
-def permutation_p(a: Float[np.ndarray, " n"], b: Float[np.ndarray, " m"], *, seed: int = 0) -> float:
-    """One-sided p-value that the mean of `a` is larger, dividing all values anew `DIVISIONS` times."""
-    both = np.concatenate([a, b])
-    shuffled = np.random.default_rng(seed).permuted(np.tile(both, (DIVISIONS, 1)), axis=1)[:, : len(a)].sum(1)
-    return float((1 + (shuffled >= a.sum() - 1e-9).sum()) / (1 + DIVISIONS))
+def permutation_p(a: Float[np.ndarray, " n"], b: Float[np.ndarray, " m"]) -> float:
+    """One-sided p-value that the mean of `a` is larger, dividing all values anew `DIVISIONS` times (seeded)."""
+    sums = _divisions(len(a), len(b)) @ np.concatenate([a, b]).astype(np.float32)
+    return float((1 + (sums >= a.sum() - 1e-5 * (1 + np.abs(a).sum())).sum()) / (1 + DIVISIONS))
+
+
+@lru_cache(maxsize=4)
+def _divisions(n: int, m: int) -> Float[np.ndarray, "divisions values"]:
+    """1 where a value falls to the first side, a row for each way to divide."""
+    first = (np.arange(n + m) < n).astype(np.float32)
+    return np.random.default_rng(0).permuted(np.tile(first, (DIVISIONS, 1)), axis=1)
 
 
 def rank_correlation(x: Sequence[float], y: Sequence[float]) -> tuple[float, float, float]:

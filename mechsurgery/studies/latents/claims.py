@@ -27,7 +27,7 @@ from .methods import ATTRIBUTION, DIFFING, DOWN, REMOVED, WAYS, CaseResult
 from .tables import RANDOM_LATENTS, shares_of_both
 
 #: What the mean effect of a ranking's latents must exceed that of random ones by, as a share of responses.
-MORE = 0.01
+MORE = 0.02
 #: What steering one latent must add to the wanted responses, as a share of all.
 SMALLEST = 0.1
 #: Rank correlation with exact removal from which a score is said to agree with it.

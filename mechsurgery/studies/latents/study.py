@@ -152,9 +152,7 @@ def measure_case(loaded: Loaded, settings: Settings, *, folder: Path | None, pro
     )
 
 
-def _exact(
-    loaded: Loaded, pool: Sequence[int], pairs: CompletionPairs, mean: Any, settings: Settings
-) -> pd.DataFrame:
+def _exact(loaded: Loaded, pool: Sequence[int], pairs: CompletionPairs, mean: Any, settings: Settings) -> pd.DataFrame:
     """The oracle on pairs that gave no score: what removing each of some random latents of the pool really does."""
     removed = sorted(methods.random_latents(pool, settings.n_oracle, seed=settings.seed + 1))
     rows = max(1, settings.max_rows // 2)
