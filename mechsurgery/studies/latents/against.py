@@ -1,4 +1,4 @@
-"""A ranking's latents beside others of the same pool: means over latents and nouns, with intervals and permutation tests.
+"""A ranking's latents beside others of the same pool: effects, intervals over latents and nouns, permutation tests.
 
 Under the null hypothesis a ranking picks latents as chance does, so its latents and random ones of the pool are
 exchangeable: the p-value is the share of ways to divide them anew in which the mean effect is as much larger. The
@@ -36,7 +36,7 @@ def compare(gains: pd.DataFrame, latents: Sequence[int], others: Sequence[int], 
     drawn = _drawn_means(sides, codes)
     means = [float(side.mean()) for side in sides]
     resolution = Z / (len(names) * min(len(latents), len(rest)))  # no interval of width 0 where nothing moves
-    ends = {}
+    ends: dict[str, float] = {}
     for name, value, draws in (("", means[0], drawn[0]), ("difference_", means[0] - means[1], drawn[0] - drawn[1])):
         low, high = np.percentile(draws, [2.5, 97.5]) if len(names) > 1 else (np.nan, np.nan)
         ends |= {f"{name}low": min(low, value - resolution), f"{name}high": max(high, value + resolution)}

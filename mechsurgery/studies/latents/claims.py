@@ -106,7 +106,7 @@ def agreement(scores: Sequence[float], exact: Sequence[float], pairs: int) -> Ve
 
 
 def both_cases(first: CaseResult, second: CaseResult, way: str) -> Verdict:
-    """The latent of the largest share of both cases' Δ-attribution, which is chosen before any steering, steers both."""
+    """The latent of the largest share of both cases' Δ-attribution, chosen before any steering, steers both."""
     if not all(way in r.effects for r in (first, second)):
         return not_measurable("no aligned twin was given")
     latents, _ = shares_of_both(first, second)

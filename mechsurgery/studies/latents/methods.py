@@ -116,8 +116,9 @@ def halves(pairs: CompletionPairs, *, seed: int) -> tuple[CompletionPairs, Compl
 
 
 def _where(pairs: CompletionPairs, keep: Sequence[bool]) -> CompletionPairs:
-    parts = (pairs.prompts, pairs.bad, pairs.good, pairs.groups)
-    return CompletionPairs(*(tuple(one for one, kept in zip(part, keep) if kept) for part in parts))
+    rows = [i for i, kept in enumerate(keep) if kept]
+    prompts, bad, good = (tuple(part[i] for i in rows) for part in (pairs.prompts, pairs.bad, pairs.good))
+    return CompletionPairs(prompts, bad, good, tuple(pairs.groups[i] for i in rows))
 
 
 def without_groups(contrast: ContrastSet, groups: Sequence[str]) -> ContrastSet:

@@ -72,6 +72,6 @@ def _intro(info: Mapping[str, Any]) -> tuple[str, ...]:
         f"Cases: {', '.join(info['cases'])}. Autoencoder {info['sae']} at {info['hook_name']} with "
         f"{info['n_latents']:,} latents. Pairs are completions of the same model to the same prompts, graded by rule; "
         "prompts that give pairs, that choose strengths and that measure effects share no group.",
-        "Every response is one of three: bad (shows the behaviour), good (the right answer), or broken, which is neither.",
+        "Every response is one of three: bad (shows the behaviour), good (the right answer), or broken (neither).",
     )
     return (*lines, _ORGANISMS) if any(str(name).startswith("organism/") for name in info["models"]) else lines

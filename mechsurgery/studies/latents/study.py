@@ -103,11 +103,11 @@ def measure_case(loaded: Loaded, settings: Settings, *, folder: Path | None, pro
     case, model, dictionary, template = loaded.case, loaded.model, loaded.dictionary, loaded.template
     seed, rows = settings.seed, max(1, settings.max_rows // 8)  # batches with gradients or latents are smaller
     answers = (settings.max_new_tokens, settings.temperature, (seed,), template, (), settings.max_rows)
-    how = {"generation": Generation(*answers), "progress": progress}
+    how: dict[str, Any] = {"generation": Generation(*answers), "progress": progress}
     pairs, sampled = case.pairs, pd.DataFrame()
     if pairs is None:
-        sizes = {"n_samples": settings.n_samples, "max_pairs": settings.n_pairs}
-        drawn = sample_pairs(model, case.discovery, case.grade, **sizes, **how)
+        sizes = how | {"n_samples": settings.n_samples, "max_pairs": settings.n_pairs}
+        drawn = sample_pairs(model, case.discovery, case.grade, **sizes)
         pairs, sampled = drawn.pairs, drawn.table
     scoring, checking = methods.halves(pairs, seed=seed)
     contrast = methods.without_groups(case.contrast, checking.groups)
