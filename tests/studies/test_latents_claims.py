@@ -15,11 +15,13 @@ CHOSEN = {ATTRIBUTION: list(range(N)), DIFFING: list(range(N, 2 * N))}
 COLUMNS = [f"noun {i}" for i in range(GROUPS) for _ in range(PER_GROUP)]
 
 
-def effects(own=0, other=0, *, both=0, good=0.1, bad=0.8, strength=0.2):
-    """Effects of 40 latents by attribution (0 to 39) and 40 by model diffing (40 to 79), so many of which steer."""
+def effects(own=0, other=0, *, good=0.1, bad=0.8, strength=0.2):
+    """Effects of 40 latents by attribution (0 to 39), 40 by model diffing (40 to 79), so many of which steer, and random ones."""
     works = [i < own or 0 <= i - N < other for i in range(2 * N)]
     shares = {"baseline_good": good, "baseline_bad": bad, "baseline_broken": 1 - good - bad}
-    return pd.DataFrame({"latent": range(2 * N), "works": works}).assign(strength=strength, **shares)
+    chosen = pd.DataFrame({"latent": range(2 * N), "works": works})
+    random = pd.DataFrame({"latent": range(100, 200), "works": False})
+    return pd.concat([chosen, random], ignore_index=True).assign(strength=strength, **shares)
 
 
 def gains(effect, *, random=100, spread=0.0, seed=0):

@@ -19,6 +19,7 @@ from ...evaluation.verdicts import (
     beyond_chance,
     more_often,
     moves,
+    named,
     not_measurable,
     reaches,
 )
@@ -70,7 +71,11 @@ def steers_at_all(
     if reason:
         return not_measurable(reason)
     row = compare(gains, chosen[ATTRIBUTION], others, rival=f"{len(others)} {RANDOM_LATENTS}")
+    without = effects.set_index("latent")["strength"].isna()
+    counts = [int(without[list(part)].sum()) for part in (chosen[ATTRIBUTION], others)]
     verdict = beats(row, up=True, margin=MORE)
+    said = f"{verdict.measured}; {counts[0]} and {counts[1]} of them have no allowed strength and count as 0"
+    verdict = named(verdict, said)
     return beyond_chance(verdict, row["p_value"], "when the latents of both are divided anew at random")
 
 
@@ -118,7 +123,7 @@ def both_cases(first: CaseResult, second: CaseResult, way: str) -> Verdict:
         found = select(summary, r.case.grade.name, "evaluation", WAYS[way].wanted, intervention=f"latent {latents[0]}")
         rows.append(None if found.empty else found.iloc[0])
     verdict = explains_both(rows, [nothing_to_measure(r.effects[way], way) for r in (first, second)])
-    return Verdict(f"latent {latents[0]}: {verdict.measured}", verdict.verdict, verdict.rule)
+    return named(verdict, f"latent {latents[0]}: {verdict.measured}")
 
 
 def explains_both(rows: Sequence[pd.Series | None], reasons: Sequence[str]) -> Verdict:
