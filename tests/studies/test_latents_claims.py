@@ -16,7 +16,7 @@ COLUMNS = [f"noun {i}" for i in range(GROUPS) for _ in range(PER_GROUP)]
 
 
 def effects(own=0, other=0, *, good=0.1, bad=0.8, strength=0.2):
-    """Effects of 40 latents by attribution (0 to 39), 40 by model diffing (40 to 79), so many of which steer, and random ones."""
+    """Effects of 40 latents by attribution (0 to 39), 40 by model diffing (40 to 79), some that steer, and 100 more."""
     works = [i < own or 0 <= i - N < other for i in range(2 * N)]
     shares = {"baseline_good": good, "baseline_bad": bad, "baseline_broken": 1 - good - bad}
     chosen = pd.DataFrame({"latent": range(2 * N), "works": works})
