@@ -121,7 +121,7 @@ def correlations_table(result: CaseResult) -> pd.DataFrame:
         row: dict[str, Any] = {"ranking": name, "latents": len(result.exact), "pairs": len(result.pairs[1])}
         values = scores.scores[site][list(result.exact.index)].tolist()
         for where in REMOVED:
-            rho = rank_correlation(result.exact[where], values)
+            rho = rank_correlation(result.exact[where].tolist(), values)
             row[f"ρ, {where} tokens"] = "{:.2f} [{:.2f}, {:.2f}]".format(*rho)
             best = scores.rank_of(site, int(result.exact[where].idxmax()), by="positive") + 1
             row[f"rank of the exactly best, {where} tokens"] = best
