@@ -65,6 +65,12 @@ def given(condition: Verdict, what: str, verdict: Verdict) -> Verdict:
     return Verdict(f"asked only where {what}, which {_SAID[condition.verdict]}", UNMEASURED, verdict.rule)
 
 
+def beyond_chance(verdict: Verdict, p: float, test: str) -> Verdict:
+    """A verdict that is held only where chance, by a stated test, is no explanation: p ≤ `ALPHA`."""
+    outcome = UNDECIDED if verdict.verdict == HELD and not p <= ALPHA else verdict.verdict
+    return Verdict(f"{verdict.measured}, p = {p:.2g}", outcome, f"{verdict.rule}; p ≤ {ALPHA:g} {test}")
+
+
 _SAID = {FAILED: "did not hold", UNDECIDED: "is undecided", UNMEASURED: "could not be measured"}
 
 

@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 
 from ..errors import InputError
 from ..units import UnitScores
 from .tables import require
-from .theme import GREY, SINGLE, band, look, safe, themed, wrapped
+from .theme import GREY, SINGLE, look, safe, themed, wrapped
 
 _HALO = {"width": 1, "color": "white"}
 
@@ -61,38 +62,60 @@ def effect_by_rank(
     chosen: Mapping[str, Sequence[int]],
     *,
     title: str = "Effect of steering each latent alone",
-    y_title: str = "change of the rate of bad responses",
+    y_title: str = "rise of the wanted responses",
 ) -> go.Figure:
-    """Steering effect of every chosen latent by its rank, a marker for each ranking, over the band of random latents.
+    """Steering effect of every chosen latent by its rank, a marker for each ranking, beside all random latents.
 
-    `effects` has columns latent, control (whether it is a random latent), effect, strength. Rankings after the second
-    are shown by a click on their name.
+    `effects` has columns latent, control (whether it was drawn at random), effect, strength. Each random latent is an
+    open circle in a column of its own, over a box of their quartiles. Rankings after the second are shown by a click
+    on their name.
     """
     require(effects, ("latent", "control", "effect", "strength"))
     if not chosen:
         raise InputError("no ranking to draw; give {name: latents in order}")
     by_latent = effects.set_index("latent")
-    null = effects.loc[effects["control"], "effect"]
-    longest = max(len(latents) for latents in chosen.values())
-    figure = go.Figure()
-    if len(null):
-        ends = [0.5, longest + 0.5]
-        name = f"range of {len(null)} random latents"
-        figure.add_trace(band(ends, [null.min()] * 2, [null.max()] * 2, GREY, name=name, showlegend=True))
+    null = by_latent[by_latent["control"].astype(bool)]
+    widths = [0.8, 0.2] if len(null) else [1.0]
+    figure = make_subplots(1, len(widths), shared_yaxes=True, column_widths=widths, horizontal_spacing=0.03)
     for number, (name, latents) in enumerate(chosen.items()):
         rows = by_latent.loc[list(latents)]
         figure.add_scatter(
             x=list(range(1, len(rows) + 1)),
             y=rows["effect"],
             mode="markers",
-            text=[
-                f"latent {row.Index}: {row.effect:+.2f} at strength {row.strength:+.2g}" for row in rows.itertuples()
-            ],
+            text=_told(rows),
             hoverinfo="text",
             name=wrapped(name, 46),
             visible=True if number < 2 else "legendonly",
-            marker=look(number).marker(),
+            marker=look(number).marker(5),
+            row=1,
+            col=1,
         )
-    figure.update_xaxes(title_text="rank")
-    figure.update_yaxes(title_text=safe(y_title), tickformat="+.0%")
+    if len(null):
+        circles = {"color": "rgba(0,0,0,0)", "size": 4, "line": {"color": "#555", "width": 0.8}}
+        figure.add_box(
+            y=null["effect"],
+            x=["random"] * len(null),
+            boxpoints="all",
+            pointpos=0,
+            jitter=0.9,
+            width=0.8,
+            whiskerwidth=0,
+            fillcolor="rgba(154,160,166,0.3)",
+            line={"color": GREY, "width": 1.2},
+            marker=circles,
+            text=_told(null),
+            hoverinfo="text",
+            name=f"each of {len(null)} random latents",
+            row=1,
+            col=2,
+        )
+    figure.update_xaxes(title_text="rank", row=1, col=1)
+    figure.update_yaxes(tickformat="+.0%")
+    figure.update_yaxes(title_text=safe(y_title), row=1, col=1)
     return themed(figure, title, height=210, width=SINGLE)
+
+
+def _told(rows: pd.DataFrame) -> list[str]:
+    facts = zip(rows.index, rows["effect"], rows["strength"])
+    return [f"latent {latent}: {effect:+.2f} at strength {strength:+.2g}" for latent, effect, strength in facts]

@@ -109,6 +109,13 @@ OUTCOMES = {
         row(0.52, 0.45, 0.6, 0.5),
         NONE,
     ),
+    "beats a rival beyond chance": (
+        lambda r: v.beyond_chance(v.beats(r), 0.01 if r["value"] != 0.51 else 0.2, "by permutation"),
+        row(0.5, 0.4, 0.6, 0.9),
+        row(0.95, 0.92, 0.98, 0.9),
+        row(0.51, 0.4, 0.6, 0.9),
+        NONE,
+    ),
     "best of two": (
         lambda r: v.best([] if math.isnan(r["value"]) else [r, row(0.1, 0.05, 0.15, 0.95)]),
         row(0.5, 0.4, 0.6, 0.9),

@@ -21,16 +21,18 @@ def test_the_scatter_marks_each_latent_once():
         plots.score_scatter(x, UnitScores({"s": torch.zeros(3)}, "z"), "s")
 
 
-def test_effects_stand_over_the_range_of_the_random_ones():
+def test_effects_stand_beside_every_random_one():
     table = pd.DataFrame(
         {
             "latent": [1, 2, 3, 4],
-            "control": [False, False, True, True],
+            "control": [False, True, True, True],
             "effect": [0.5, 0.1, -0.1, 0.2],
-            "strength": [0.1] * 4,
-            "incoherent": [0.0] * 4,
+            "strength": [0.1, 0.1, 0.1, float("nan")],
         }
     )
     figure = plots.effect_by_rank(table, {"a": [2, 1]})
-    assert set(figure.data[0].y) == {-0.1, 0.2}
-    assert list(figure.data[1].y) == [0.1, 0.5]
+    ranked, random = figure.data
+    assert list(ranked.y) == [0.1, 0.5]
+    assert list(random.y) == [0.1, -0.1, 0.2]  # latent 2 is chosen and random
+    assert (random.type, random.boxpoints) == ("box", "all")
+    assert len(plots.effect_by_rank(table.assign(control=False), {"a": [1]}).data) == 1

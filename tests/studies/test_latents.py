@@ -9,20 +9,21 @@ import torch
 from click.testing import CliRunner
 from support.dictionaries import random_dictionary, random_sae
 
-from mechsurgery import PromptSet, load_model
+from mechsurgery import PromptSet, UnitScores, load_model
 from mechsurgery.cli import main
 from mechsurgery.errors import InputError, MismatchError, PromptError
 from mechsurgery.evaluation import Generation, jobs
 from mechsurgery.evaluation.shards import Shards
 from mechsurgery.grading.quality import by_pattern
 from mechsurgery.intervention import Intervention
+from mechsurgery.models.dictionaries import latent_means
 from mechsurgery.models.sites import fingerprint
-from mechsurgery.prompts import CompletionPairs
+from mechsurgery.prompts import CompletionPairs, ContrastSet
 from mechsurgery.studies import base
 from mechsurgery.studies.latents import Settings, methods, own_case, run, world_case
-from mechsurgery.studies.latents.methods import ATTRIBUTION, CHOSEN, DIFFING, SIGNS
+from mechsurgery.studies.latents.methods import ATTRIBUTION, CHOSEN, DIFFING, DOWN, MAX_BROKEN, UP, WAYS
 from mechsurgery.studies.latents.settings import WORLD_CASES
-from mechsurgery.studies.latents.tables import by_ranking, effects_of
+from mechsurgery.studies.latents.tables import RANDOM_LATENTS, by_ranking, effects_of, gains_of
 
 SETTINGS = Settings(
     sae="organism/sae-topk-2",
@@ -64,22 +65,30 @@ def test_the_tables_are_what_the_rows_say(study):
     for (case, way), effects in steering.groupby(["case", "steered"]):
         rows = study.results[f"{case} {way}"].table
         answers = rows[rows["metric"] == "outcome"]
-        bad, broken = ((answers["label"] == x).groupby(answers["intervention"]).mean() for x in ("bad", "broken"))
+        share = {x: (answers["label"] == x).groupby(answers["intervention"]).mean() for x in ("good", "bad", "broken")}
+        wanted, broken = share[WAYS[way].wanted], share["broken"]
         screened = study.results[f"{case} {way}, validation"].table
         kept = (screened["label"] == "broken")[screened["metric"] == "outcome"].groupby(screened["intervention"]).mean()
         for one in effects.itertuples():
-            assert (one.intervention in bad.index) == (kept[one.intervention] <= 0.1)
-            counts = one.intervention in bad.index and broken[one.intervention] <= 0.1
-            assert one.effect == pytest.approx(SIGNS[way] * (bad[one.intervention] - bad["baseline"]) if counts else 0)
+            assert (one.intervention in wanted.index) == (kept[one.intervention] - kept["baseline"] <= MAX_BROKEN)
+            counts = one.intervention in wanted.index and broken[one.intervention] - broken["baseline"] <= MAX_BROKEN
+            assert one.effect == pytest.approx(wanted[one.intervention] - wanted["baseline"] if counts else 0)
+            if one.intervention in wanted.index:
+                assert [one.good, one.bad, one.broken] == [share[x][one.intervention] for x in share]
+                assert one.good + one.bad + one.broken == pytest.approx(1)
         controls = set(answers.loc[answers["control_of"] == CHOSEN, "intervention"])
         assert controls <= set(effects.loc[effects["control"], "intervention"])
-        assert controls.isdisjoint(effects.loc[~effects["control"], "intervention"])
         assert (answers["toward"] == answers["strength"]).all()
         own = rankings[(rankings["case"] == case) & (rankings["steered"] == way)].set_index("ranking")
-        assert own["latents"][[ATTRIBUTION, DIFFING, "random"]].tolist() == [4, 4, 2]
+        assert own["latents"][[ATTRIBUTION, DIFFING, "probe weight", RANDOM_LATENTS]].tolist() == [4, 4, 2, 3]
+        assert "random" not in own.index
     assert set(steering["case"]) == set(WORLD_CASES)
     assert all(len(found) for found in study.tables.values())
-    assert set(table(study, "Oracle")["ranking"]) >= {ATTRIBUTION, "patching, frozen errors", "integrated gradients"}
+    oracle = table(study, "Oracle")
+    assert set(oracle["ranking"]) >= {ATTRIBUTION, "patching, frozen errors", "integrated gradients", "random"}
+    assert set(table(study, "Claims")["verdict"]) <= {"held", "did not hold", "undecided", "not measurable"}
+    assert len(table(study, "Claims")) == 2 * (2 * 2 + 2) + 2
+    assert "misinformed_behaving_model_steered_down_outcomes" in study.figures
 
 
 def test_parts_share_no_group():
@@ -135,7 +144,9 @@ def steered(model, folder, strengths=(0.2, 0.8), **generation):
     dictionary = random_dictionary(SITE, model.cfg.d_model)
     runs = methods.steered(dictionary, [0, 1, 2], [7, 8], norm=2.0)
     how = Generation(temperature=1.0, **{"max_new_tokens": 3, "max_rows": 4} | generation)
-    return methods.steer_each(model, small_case(model), runs, strengths, sign=-1, generation=how, folder=folder)
+    return methods.steer_each(
+        model, small_case(model), runs, strengths, methods.WAYS[DOWN], generation=how, folder=folder
+    )
 
 
 def test_a_killed_run_continues_to_the_table_of_an_undisturbed_one(tiny_llama, tmp_path, monkeypatch):
@@ -183,58 +194,90 @@ def labelled(cells, *, groups=None):
 
 
 def runs_of(latents, random):
-    return {i: Intervention(f"latent {i}", control_of=CHOSEN if i in random else None) for i in [*latents, *random]}
+    every = dict.fromkeys([*latents, *random])
+    return {i: Intervention(f"latent {i}", control_of=None if i in latents else CHOSEN) for i in every}
 
 
-def test_effects_the_band_and_q_values():
-    bad = ["bad"] * 20
+def test_an_effect_is_the_rise_of_what_is_wanted_where_no_more_breaks():
+    bad = ["bad"] * 18
     cells = {
-        ("baseline", 0.0): bad,
+        ("baseline", 0.0): [*bad, "good", "broken"],
         ("latent 1", -0.4): ["good"] * 20,
-        ("latent 2", -0.4): ["good", *bad[1:]],
+        ("latent 2", -0.4): ["good", *bad[1:], "good", "broken"],
         ("latent 3", -0.4): ["broken"] * 20,
-        ("latent 8", -0.4): ["good"] * 2 + bad[2:],
-        ("latent 9", -0.4): bad,
+        ("latent 5", -0.4): ["broken"] * 2 + ["good"] * 2 + bad[4:] + ["good", "broken"],
+        ("latent 8", -0.4): ["good"] * 2 + bad[2:] + ["good", "broken"],
+        ("latent 9", -0.4): [*bad, "broken", "broken"],
     }
-    runs = runs_of([1, 2, 3, 4], [8, 9])
-    effects = effects_of(labelled(cells), GRADE, runs, sign=-1).set_index("latent")
-    assert effects["effect"].tolist() == pytest.approx([1.0, 0.05, 0.0, 0.0, 0.1, 0.0])
-    assert effects["outside"].tolist() == [True, False, False, False, False, False]
-    assert effects["p_baseline"][1] == pytest.approx(2 * 0.5**20)  # McNemar's exact test where prompts stand alone
-    assert effects["q_baseline"][1] == pytest.approx(4 * 2 * 0.5**20)
-    assert effects["p_random"][[1, 2, 3]].tolist() == pytest.approx([1 / 3, 2 / 3, 1.0])
-    assert effects["low"][1] > 0.5 < effects["high"][1]
+    runs, random, results = runs_of([1, 2, 3, 4, 5, 8], [8, 9]), [8, 9], labelled(cells)
+    effects = effects_of(results, GRADE, runs, random, WAYS[DOWN]).set_index("latent")
+    # All broken is no cure; two more broken of twenty are allowed.
+    assert effects["effect"].tolist() == pytest.approx([0.95, 0.05, 0.0, 0.0, 0.1, 0.1, -0.05])
+    assert effects["control"].tolist() == [False] * 5 + [True] * 2  # latent 8 is chosen and random
+    assert effects["works"].tolist() == [True, *[False] * 6]
+    assert effects["p"][1] == pytest.approx(2 * 0.5**19)  # McNemar's exact test where prompts stand alone
+    assert effects["q"][1] == pytest.approx(7 * 2 * 0.5**19)  # chosen and random ones are one family
+    assert effects["p_random"][[1, 2, 3, 8]].tolist() == pytest.approx([1 / 3, 2 / 3, 2 / 3, 1 / 2])
     assert effects.loc[[3, 4], "low"].isna().all()
-    assert effects.loc[[8, 9], "q_baseline"].isna().all()
-    assert effects_of(labelled(cells), GRADE, runs, sign=1)["effect"].max() == 0
-    pairs = effects_of(labelled(cells, groups=[i // 5 for i in range(20)]), GRADE, runs, sign=-1).set_index("latent")
-    assert pairs["p_baseline"][1] == pytest.approx(2 * 0.5**4)  # four groups, not twenty prompts
-    counts = by_ranking(effects.reset_index(), {"a": [1, 2], "b": [3]}).set_index("ranking")
-    assert counts["outside the band"].tolist() == [1, 0]
-    assert counts["expected by chance"].tolist() == pytest.approx([2 / 3, 1 / 3])
+    assert effects.loc[5, ["good", "bad", "broken"]].tolist() == pytest.approx([0.15, 0.7, 0.15])
+    assert effects.loc[4, ["good", "bad", "broken"]].isna().all()
+    assert effects_of(results, GRADE, runs, random, WAYS[UP])["effect"].max() == 0
+    groups = [i // 5 for i in range(20)]
+    pairs = effects_of(labelled(cells, groups=groups), GRADE, runs, random, WAYS[DOWN]).set_index("latent")
+    assert pairs["p"][1] >= 2 * 0.5**4  # four groups, not twenty prompts
+    gains = gains_of(labelled(cells, groups=groups), GRADE, effects.reset_index(), WAYS[DOWN])
+    assert gains.mean(axis=1).tolist() == pytest.approx(effects["effect"].tolist())
+    assert list(gains.columns) == [f"g{i}" for i in groups]
+    counts = by_ranking(effects.reset_index(), gains, {"a": [1, 2], "b": [3], "c": [8]}, random).set_index("ranking")
+    assert counts["steer"].tolist() == [1, 0, 0, 0]
+    assert counts["more than random"].tolist()[:3] == pytest.approx([0.5 - 0.025, -0.025, 0.15])
+    assert counts["mean rise of broken"]["b"] == pytest.approx(0.95)
 
 
-def test_the_strength_of_the_largest_coherent_effect_is_chosen():
+def test_the_strength_of_the_largest_rise_without_more_breaking_is_chosen():
     cells = {
-        ("baseline", 0.0): ["bad"] * 10,
-        ("latent 1", -0.1): ["good"] * 2 + ["bad"] * 8,
-        ("latent 1", -0.2): ["good"] * 5 + ["bad"] * 5,
-        ("latent 1", -0.4): ["good"] * 8 + ["broken"] * 2,
+        ("baseline", 0.0): ["bad"] * 7 + ["broken"] * 3,
+        ("latent 1", -0.1): ["good"] * 2 + ["bad"] * 5 + ["broken"] * 3,
+        ("latent 1", -0.2): ["good"] * 5 + ["bad"] * 1 + ["broken"] * 4,
+        ("latent 1", -0.4): ["good"] * 5 + ["broken"] * 5,
         ("latent 2", -0.2): ["bad"] * 10,
         ("latent 2", -0.1): ["bad"] * 10,
         ("latent 3", -0.1): ["broken"] * 10,
+        ("latent 4", -0.1): ["good"] + ["bad"] * 6 + ["broken"] * 3,
+        ("latent 4", -0.2): ["bad"] * 6 + ["broken"] * 4,
     }
     summary = labelled(cells).summary()
-    assert methods.chosen_strengths(summary, sign=-1) == {"latent 1": -0.2, "latent 2": -0.1}
+    assert methods.chosen_strengths(summary, "good") == {"latent 1": -0.2, "latent 2": -0.1, "latent 4": -0.1}
+    assert methods.chosen_strengths(summary, "bad")["latent 2"] == -0.1
 
 
-def test_random_latents_are_active_and_not_chosen():
-    dictionary = random_dictionary(SITE, 8, n=6)
-    active = torch.tensor([True, True, False, True, True, False])
-    assert sorted(methods.random_latents(dictionary, 9, active=active, not_in=[0], seed=0)) == [1, 3, 4]
-    assert methods.random_latents(dictionary, 9, active=torch.zeros(6, dtype=torch.bool), not_in=[0], seed=0) == []
-    with pytest.raises(InputError, match="lower k"):
-        methods.random_latents(dictionary, 3, active=active, not_in=range(6), seed=0)
+def test_chosen_and_random_latents_are_of_the_active_ones(tiny_llama):
+    dictionary = random_dictionary(SITE, tiny_llama.cfg.d_model)
+    pairs = CompletionPairs(((5, 6), (7,)), ((7,), (8,)), ((8,), (9, 4)))
+    pool = methods.active_latents(tiny_llama, dictionary, pairs, max_rows=4)
+    seen = latent_means(tiny_llama, dictionary, [[5, 6, 7], [7, 8], [5, 6, 8], [7, 9, 4]])
+    assert pool == (seen > 0).nonzero()[:, 0].tolist()
+    assert sorted(methods.random_latents([1, 3, 4], 9, seed=0)) == [1, 3, 4]
+    assert methods.random_latents(pool, 5, seed=0) == methods.random_latents(pool, 9, seed=0)[:5]
+    scores = UnitScores({"s": torch.tensor([3.0, 2.0, 1.0, 0.0])}, "made up")
+    assert methods.top_latents(scores, 2) == [0, 1]
+    assert methods.top_latents(scores, 2, [3, 1, 2]) == [1, 2]
+    runs = methods.steered(dictionary, [0, 1], [1, 2], norm=1.0)
+    assert {i: run.control_of for i, run in runs.items()} == {0: None, 1: None, 2: CHOSEN}
+
+
+def test_pairs_that_check_share_no_group_with_those_that_give_scores():
+    ids = tuple((i,) for i in range(8))
+    pairs = CompletionPairs(ids, ((1,),) * 8, ((2,),) * 8, tuple("aabbccdd"))
+    scoring, checking = methods.halves(pairs, seed=0)
+    assert len(scoring) == len(checking) == 4
+    assert not set(scoring.groups) & set(checking.groups)
+    texts = PromptSet.from_texts(list("wxyz"), groups=list("abcd"))
+    contrast = ContrastSet("c", texts, PromptSet.from_texts(["1", "2", "3", "4"], name="n", groups=list("abcd")))
+    left = methods.without_groups(contrast, checking.groups)
+    assert {p.group for side in (left.positive, left.negative) for p in side} == set(scoring.groups)
+    with pytest.raises(PromptError, match="2 groups"):
+        methods.halves(pairs.take(2), seed=0)
 
 
 def test_the_command_line_with_a_case_of_ones_own(tmp_path, tiny_llama_dir, tiny_llama, monkeypatch):

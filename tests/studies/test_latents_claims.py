@@ -1,71 +1,181 @@
-"""Verdicts of the latents study on made-up effects: each can be held, not hold, be undecided, be not measurable."""
+"""Claims of the latents study reach every outcome on made-up effects, and their tests keep their level and reject."""
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from mechsurgery.studies.latents.claims import explains_both, steers_at_all, steers_more
+from mechsurgery.evaluation.statistics import benjamini_hochberg, paired_test
+from mechsurgery.evaluation.verdicts import FAILED, HELD, UNDECIDED, UNMEASURED
+from mechsurgery.studies.latents.against import compare, permutation_p, rank_correlation
+from mechsurgery.studies.latents.claims import agreement, explains_both, steers_at_all, steers_more
 from mechsurgery.studies.latents.methods import ATTRIBUTION, DIFFING, DOWN, UP
 
-N = 40
-
-
-def effects(outside=0, outside_diffing=0, *, baseline=0.8, controls=19, strength=0.2, high=0.3):
-    """Effects of 40 latents by attribution (0 to 39), 40 by model diffing (40 to 79), and random ones."""
-    works = [i < outside or 0 <= i - N < outside_diffing for i in range(2 * N)]
-    rows = [{"latent": i, "control": False, "outside": out, "effect": 0.2 * out} for i, out in enumerate(works)]
-    rows += [{"latent": 100 + i, "control": True, "outside": False, "effect": 0.0} for i in range(controls)]
-    table = pd.DataFrame(rows).assign(baseline=baseline, strength=strength, high=high, q_random=1.0)
-    return table
-
-
+N, GROUPS, PER_GROUP = 40, 30, 2
 CHOSEN = {ATTRIBUTION: list(range(N)), DIFFING: list(range(N, 2 * N))}
-NOTHING = [
-    ({"baseline": 0.05}, -1, "not there"),
-    ({"baseline": 1.0}, 1, "nothing is left"),
-    ({"controls": 0}, -1, "no other latent was active"),
-    ({"strength": float("nan")}, -1, "coherent"),
-]
+COLUMNS = [f"noun {i}" for i in range(GROUPS) for _ in range(PER_GROUP)]
+
+
+def effects(own=0, other=0, *, good=0.1, bad=0.8, strength=0.2):
+    """Effects of 40 latents by attribution (0 to 39), 40 by model diffing (40 to 79), some that steer, and 100 more."""
+    works = [i < own or 0 <= i - N < other for i in range(2 * N)]
+    shares = {"baseline_good": good, "baseline_bad": bad, "baseline_broken": 1 - good - bad}
+    chosen = pd.DataFrame({"latent": range(2 * N), "works": works})
+    random = pd.DataFrame({"latent": range(100, 200), "works": False})
+    return pd.concat([chosen, random], ignore_index=True).assign(strength=strength, **shares)
+
+
+def gains(effect, *, random=100, spread=0.0, seed=0):
+    """What steering changes for 40 chosen latents and random ones (from 100), prompt by prompt, in groups."""
+    generator = np.random.default_rng(seed)
+    means = [*(effect + spread * generator.standard_normal(N)), *(spread * generator.standard_normal(random))]
+    rise = np.clip(np.abs(means), 0, 1)[:, None]
+    of_group = generator.random((len(means), GROUPS)).repeat(PER_GROUP, 1)
+    changed = (of_group < rise) * np.sign(means)[:, None]
+    return pd.DataFrame(changed, index=[*range(N), *range(100, 100 + random)], columns=COLUMNS)
+
+
+def at_all(table, way=DOWN, **more):
+    random = [i for i in table.index if i >= 100]
+    return steers_at_all(effects(**more), table, CHOSEN, random, way)
 
 
 @pytest.mark.parametrize(
-    ("counts", "verdict"), [((20, 2), "held"), ((2, 20), "did not hold"), ((3, 1), "undecided"), ((0, 0), "undecided")]
+    ("effect", "spread", "verdict"),
+    [(0.1, 0.02, HELD), (0, 0.01, FAILED), (-0.1, 0.02, FAILED), (0.03, 0.03, UNDECIDED)],
+)
+def test_more_effect_than_random_latents(effect, spread, verdict):
+    found = at_all(gains(effect, spread=spread))
+    assert found.verdict == verdict
+    assert "more than 2 points" in found.rule
+    assert "divided anew" in found.rule
+
+
+def test_one_latent_of_large_effect_is_no_difference_between_rankings():
+    table = gains(0)
+    table.loc[0] = 1.0
+    assert at_all(table).verdict == UNDECIDED
+
+
+@pytest.mark.parametrize(
+    ("counts", "verdict"), [((20, 2), HELD), ((2, 20), FAILED), ((3, 1), UNDECIDED), ((0, 0), UNDECIDED)]
 )
 def test_more_than_model_diffing(counts, verdict):
-    assert steers_more(effects(*counts), CHOSEN, -1).verdict == verdict
-
-
-@pytest.mark.parametrize(("outside", "verdict"), [(12, "held"), (0, "did not hold"), (3, "undecided")])
-def test_any_effect_of_single_latents(outside, verdict):
-    found = steers_at_all(effects(outside), CHOSEN, -1)
+    found = steers_more(effects(*counts), CHOSEN, DOWN)
     assert found.verdict == verdict
-    assert "margin 15 %" in found.measured
+    assert "Fisher" in found.rule
 
 
-def test_none_of_four_latents_says_nothing():
-    few = {ATTRIBUTION: CHOSEN[ATTRIBUTION][:4]}
-    assert steers_at_all(effects(), few, -1).verdict == "undecided"
+def test_latents_in_both_rankings_say_nothing_of_which_is_better():
+    both = {ATTRIBUTION: [*range(10)], DIFFING: [*range(8), 40, 41]}
+    found = steers_more(effects(10, 0), both, DOWN)
+    assert found.measured.startswith("2 of 2 against 0 of 2")
+    assert "8 of the 8 in both steer" in found.measured
+    assert steers_more(effects(10, 0), {ATTRIBUTION: [0, 1], DIFFING: [1, 0]}, DOWN).verdict == UNMEASURED
 
 
-@pytest.mark.parametrize(("change", "sign", "words"), NOTHING)
-def test_where_there_is_nothing_to_measure(change, sign, words):
-    table = effects(20, **change)
-    for claim in (steers_more, steers_at_all):
-        found = claim(table, CHOSEN, sign)
-        assert (found.verdict, words in found.measured) == ("not measurable", True)
-    way = DOWN if sign < 0 else UP
-    assert explains_both([0], {way: table}, {DOWN: effects(20)}).verdict == "not measurable"
+@pytest.mark.parametrize(
+    ("change", "way", "words"),
+    [
+        ({"bad": 0.05}, DOWN, "not there"),
+        ({"bad": 0.5, "good": 0.5}, DOWN, None),
+        ({"good": 0.95, "bad": 0.05}, DOWN, "not there"),
+        ({"bad": 0.95, "good": 0.02}, UP, "left to gain"),
+        ({"bad": 0.0, "good": 1.0}, UP, None),
+        ({"strength": float("nan")}, DOWN, "coherent"),
+    ],
+)
+def test_where_there_is_nothing_to_measure(change, way, words):
+    for found in (steers_more(effects(20, 2, **change), CHOSEN, way), at_all(gains(0.1), way, **change)):
+        assert (found.verdict == UNMEASURED) == (words is not None)
+        assert (words or "") in found.measured
 
 
-def test_without_a_twin_model_diffing_is_not_measurable():
-    assert "no aligned twin" in steers_more(effects(20), {ATTRIBUTION: CHOSEN[ATTRIBUTION]}, -1).measured
+def test_few_random_latents_or_no_twin_cannot_say():
+    assert "at least 19" in at_all(gains(0.1, random=10)).measured
+    assert "no aligned twin" in steers_more(effects(20), {ATTRIBUTION: CHOSEN[ATTRIBUTION]}, DOWN).measured
+
+
+def moved(difference, half=0.04, baseline=0.1):
+    value = baseline + difference
+    ends = {"low": value - half, "high": value + half}
+    change = {"difference": difference, "difference_low": difference - half, "difference_high": difference + half}
+    return pd.Series({"value": value, "baseline": baseline, "scale": "rate", "n": 80} | ends | change)
 
 
 def test_one_latent_for_both_cases():
-    works, open_, nothing = ({DOWN: effects(n, high=high)} for n, high in ((1, 0.4), (0, 0.3), (0, 0.05)))
-    assert explains_both([0], works, works).verdict == "held"
-    assert explains_both([0], works, open_).verdict == "undecided"
-    assert explains_both([0], works, nothing).verdict == "did not hold"
-    assert explains_both([], works, works).verdict == "did not hold"
-    assert explains_both([0], works, {DOWN: nothing[DOWN], UP: works[DOWN]}).verdict == "held"
-    unknown = {DOWN: effects(0, high=float("nan"))}
-    assert explains_both([0], works, unknown).verdict == "undecided"
+    works, open_, nothing = moved(0.3), moved(0.12), moved(0.01)
+    assert explains_both([works, works], ["", ""]).verdict == HELD
+    assert explains_both([works, open_], ["", ""]).verdict == UNDECIDED
+    assert explains_both([works, nothing], ["", ""]).verdict == FAILED
+    assert explains_both([works, None], ["", ""]).verdict == UNMEASURED
+    assert explains_both([works, works], ["", "nothing is left"]).verdict == UNMEASURED
+    assert "10 points" in explains_both([works, works], ["", ""]).rule
+
+
+def test_a_score_agrees_with_removal_or_not():
+    generator = np.random.default_rng(0)
+    exact = generator.standard_normal(100)
+    noise = generator.standard_normal(100)
+    verdicts = [agreement((exact + c * noise).tolist(), exact.tolist(), 50).verdict for c in (0.5, 20, 1.6)]
+    assert verdicts == [HELD, FAILED, UNDECIDED]
+    assert agreement([1.0, 2.0], [1.0, 2.0], 50).verdict == UNMEASURED
+    assert agreement([0.0] * 100, exact.tolist(), 50).verdict == UNMEASURED
+
+
+def test_the_rank_correlation_is_scipys():
+    from scipy.stats import spearmanr
+
+    generator = np.random.default_rng(1)
+    x, y = (generator.integers(0, 9, 40).tolist() for _ in "xy")
+    rho, low, high = rank_correlation(x, y)
+    assert rho == pytest.approx(spearmanr(x, y)[0])
+    assert low < rho < high
+
+
+def test_a_comparison_is_of_means_over_latents_and_prompts():
+    table = pd.DataFrame([[1, 1, 0], [0, 1, 0], [0, 0, 0], [0, -1, 0]], columns=["a", "a", "b"])
+    row = compare(table, [0, 1], [1, 2, 3])  # latent 1 is in both, so not among the others
+    assert (row["value"], row["baseline"], row["others"]) == (pytest.approx(0.5), pytest.approx(-1 / 6), 2)
+    assert row["p_value"] == pytest.approx(1 / 6, abs=0.02)  # the largest of six ways to divide four
+    assert compare(table, [0], [0]).isna()["difference"]
+    still = compare(table * 0, [0, 1], [2, 3])
+    assert still["difference_low"] < 0 < still["difference_high"]
+
+
+def skewed(generator, n, share=0.1):
+    """Effects as they are: most latents do nothing, some a lot."""
+    return np.where(generator.random(n) < share, generator.beta(2, 5, n), 0.0)
+
+
+def test_division_anew_keeps_its_level_and_rejects():
+    generator = np.random.default_rng(0)
+    null = [permutation_p(skewed(generator, 100), skewed(generator, 70)) for _ in range(200)]
+    assert 0.015 <= np.mean(np.array(null) <= 0.05) <= 0.09
+    better = [permutation_p(skewed(generator, 100, 0.4), skewed(generator, 70)) for _ in range(30)]
+    assert np.mean(np.array(better) <= 0.05) > 0.9
+
+
+@pytest.mark.parametrize(("effect", "wanted"), [(0.0, "did not hold"), (0.1, "held")])
+def test_the_claim_is_right_in_most_draws(effect, wanted):
+    """Latents differ, and nouns too: what is nothing is not held, what is an effect is."""
+    found = [at_all(gains(effect, spread=0.01, seed=seed)).verdict for seed in range(20)]
+    assert found.count(wanted) >= 15
+    assert found.count({"held": "did not hold", "did not hold": "held"}[wanted]) == 0
+
+
+def test_the_values_of_many_latents_can_reject_and_keep_their_rate():
+    """Of 250 latents a tenth steer: Benjamini–Hochberg over paired tests of 42 nouns finds them, and few others."""
+    generator, groups = np.random.default_rng(0), np.arange(84) // 2
+    found, false = [], []
+    for _ in range(4):
+        real = np.arange(250) < 25
+        p = []
+        for one in real:
+            changed = (generator.random(42) < (0.4 if one else 0.06)).repeat(2)
+            sign = 1 if one else generator.choice([-1, 1], 42).repeat(2)
+            p.append(paired_test(changed * sign, np.zeros(84), groups))
+        rejected = benjamini_hochberg(p) <= 0.05
+        found.append(rejected[real].mean())
+        false.append(rejected[~real].sum() / max(1, rejected.sum()))
+    assert np.mean(found) > 0.8
+    assert np.mean(false) < 0.1

@@ -1,4 +1,7 @@
-"""The post's claims, asked of the effects of steering. Each looks first whether there is anything to be measured."""
+"""The post's claims, asked of the effects of steering by the rules of `evaluation.verdicts`.
+
+Every claim looks first whether there is anything to be gained. Margins are ours.
+"""
 
 from __future__ import annotations
 
@@ -6,113 +9,140 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from ...evaluation.statistics import wilson
-from ...evaluation.verdicts import CEILING, FAILED, HELD, LEAST, UNDECIDED, Verdict, not_measurable
-from .methods import ATTRIBUTION, DIFFING, SIGNS, CaseResult
-from .tables import by_ranking
+from ...evaluation.select import select
+from ...evaluation.verdicts import (
+    LEAST,
+    LEAST_CONTROLS,
+    Verdict,
+    all_of,
+    beats,
+    beyond_chance,
+    more_often,
+    moves,
+    named,
+    not_measurable,
+    reaches,
+)
+from .against import compare, rank_correlation
+from .methods import ATTRIBUTION, DIFFING, DOWN, REMOVED, WAYS, CaseResult
+from .tables import RANDOM_LATENTS, shares_of_both
 
-ALPHA = 0.05
-#: Steering does nothing where more latents than chance gives, by this share of all, are ruled out.
-MARGIN = 0.1
-#: A latent does nothing where an effect of this share of responses is ruled out.
+#: What the mean effect of a ranking's latents must exceed that of random ones by, as a share of responses.
+MORE = 0.02
+#: What steering one latent must add to the wanted responses, as a share of all.
 SMALLEST = 0.1
-#: Latents of a case that count as its best.
-BEST = 10
+#: Rank correlation with exact removal from which a score is said to agree with it.
+AGREES = 0.5
 
 Chosen = Mapping[str, Sequence[int]]
 
 
 def claims(results: Sequence[CaseResult]) -> pd.DataFrame:
-    """A row per case, way of steering and claim: case, claim, measured, verdict."""
+    """A row per case, way of steering and claim: case, claim, rule, measured, verdict."""
     rows = []
     for r in results:
         for way, effects in r.effects.items():
-            for claim, asked in _CLAIMS.items():
-                verdict = asked(effects, r.chosen, SIGNS[way])
-                rows.append({"case": r.case.name, **verdict.row(f"{claim} ({way})")})
+            steers = steers_at_all(effects, r.gains[way], r.chosen, r.random, way)
+            rows.append({"case": r.case.name, **steers.row(f"{_AT_ALL} ({way})")})
+            rows.append({"case": r.case.name, **steers_more(effects, r.chosen, way).row(f"{_MORE} ({way})")})
+        for where in REMOVED:
+            rows.append({"case": r.case.name, **agrees(r, where).row(f"{_AGREES} ({where} tokens)")})
     if len(results) > 1:
-        first, second = (r.chosen[ATTRIBUTION][:BEST] for r in results[:2])
-        shared = [latent for latent in first if latent in second]
-        verdict = explains_both(shared, *(r.effects for r in results[:2]))
-        claim = "one latent explains both cases: among the ten best of each, and steering it works in both"
-        rows.append({"case": "both", **verdict.row(claim)})
+        for way in WAYS:
+            verdict = both_cases(results[0], results[1], way)
+            rows.append({"case": "both", **verdict.row(f"{_BOTH} ({way})")})
     return pd.DataFrame(rows)
 
 
-def steers_more(effects: pd.DataFrame, chosen: Chosen, sign: int) -> Verdict:
-    """More of the latents of Δ-attribution than of model diffing lie outside the band: Fisher's exact test."""
-    from scipy.stats import fisher_exact
+_AT_ALL = "latents of Δ-attribution, steered one by one, change the behaviour more than random active ones"
+_MORE = "more of the top latents of Δ-attribution steer than of model diffing"
+_AGREES = "Δ-attribution orders latents as really removing them does"
+_BOTH = "one latent explains both cases: the one of the largest share of both steers both"
 
+
+def steers_at_all(
+    effects: pd.DataFrame, gains: pd.DataFrame, chosen: Chosen, random: Sequence[int], way: str
+) -> Verdict:
+    """The mean effect of the ranking's latents is larger than that of random ones of the pool by more than `MORE`."""
+    others = [latent for latent in random if latent not in set(chosen[ATTRIBUTION])]
+    reason = nothing_to_measure(effects, way)
+    if not reason and len(others) < LEAST_CONTROLS:
+        reason = f"{len(others)} random latents that were not chosen: at least {LEAST_CONTROLS} needed"
+    if reason:
+        return not_measurable(reason)
+    row = compare(gains, chosen[ATTRIBUTION], others, rival=f"{len(others)} {RANDOM_LATENTS}")
+    without = effects.set_index("latent")["strength"].isna()
+    counts = [int(without[list(part)].sum()) for part in (chosen[ATTRIBUTION], others)]
+    verdict = beats(row, up=True, margin=MORE)
+    said = f"{verdict.measured}; {counts[0]} and {counts[1]} of them have no allowed strength and count as 0"
+    verdict = named(verdict, said)
+    return beyond_chance(verdict, row["p_value"], "when the latents of both are divided anew at random")
+
+
+def steers_more(effects: pd.DataFrame, chosen: Chosen, way: str) -> Verdict:
+    """More of the latents of Δ-attribution than of model diffing steer, of those that are in one of the two only."""
     if DIFFING not in chosen:
         return not_measurable("no aligned twin was given")
-    reason = nothing_to_measure(effects, sign)
+    reason = nothing_to_measure(effects, way)
     if reason:
         return not_measurable(reason)
-    counts = by_ranking(effects, chosen).set_index("ranking")
-    (a, n), (b, m) = (
-        (int(counts.loc[x, "outside the band"]), int(counts.loc[x, "latents"])) for x in (ATTRIBUTION, DIFFING)
-    )
-    p = float(fisher_exact([[a, n - a], [b, m - b]]).pvalue)
-    verdict = UNDECIDED if p > ALPHA else HELD if a / n > b / m else FAILED
-    return Verdict(f"{a} of {n} against {b} of {m}, Fisher's exact p = {p:.2g}", verdict)
+    works = effects.set_index("latent")["works"]
+    own, other = (set(chosen[name]) for name in (ATTRIBUTION, DIFFING))
+    counts = [(int(works[sorted(part)].sum()), len(part)) for part in (own - other, other - own)]
+    verdict = more_often(*counts[0], *counts[1])
+    both = own & other
+    shared = f"; {int(works[sorted(both)].sum())} of the {len(both)} in both steer"
+    return Verdict(f"{verdict.measured}{shared}", verdict.verdict, f"{verdict.rule}, latents in both rankings left out")
 
 
-def steers_at_all(effects: pd.DataFrame, chosen: Chosen, sign: int) -> Verdict:
-    """More latents of Δ-attribution lie outside the band than as many like the random ones would: a binomial test.
-
-    It did not hold where the interval of their share rules out `MARGIN` more than chance.
-    """
-    from scipy.stats import binomtest
-
-    reason = nothing_to_measure(effects, sign)
-    if reason:
-        return not_measurable(reason)
-    counts = by_ranking(effects, {ATTRIBUTION: chosen[ATTRIBUTION]}).iloc[0]
-    n, outside, expected = int(counts["latents"]), int(counts["outside the band"]), float(counts["expected by chance"])
-    p = float(binomtest(outside, n, expected / n, alternative="greater").pvalue)
-    high = wilson(outside, n)[1]
-    limit = expected / n + MARGIN
-    measured = (
-        f"{outside} of {n} beyond every random latent, {expected:.1f} expected by chance, p = {p:.2g}; "
-        f"share at most {100 * high:.0f} %, margin {100 * limit:.0f} %"
-    )
-    return Verdict(measured, HELD if p <= ALPHA else FAILED if high < limit else UNDECIDED)
+def agrees(result: CaseResult, where: str) -> Verdict:
+    """The score's rank correlation with exact removal, on other pairs and random latents of the pool, is high."""
+    name = ATTRIBUTION if where == "prompt" else f"{ATTRIBUTION}, {where} tokens"
+    (values,) = result.scores[name].scores.values()
+    return agreement(values[list(result.exact.index)].tolist(), result.exact[where].tolist(), len(result.pairs[1]))
 
 
-def explains_both(latents: Sequence[int], *cases: Mapping[str, pd.DataFrame]) -> Verdict:
-    """One of the latents that are among the best of all cases lies outside the band, one way or other, in each.
-
-    It did not hold where there is none, or where in some case no way of steering it can have an effect of `SMALLEST`.
-    """
-    measurable = [{way: t for way, t in case.items() if not nothing_to_measure(t, SIGNS[way])} for case in cases]
-    if not all(measurable):
-        return not_measurable("in one of the cases no way of steering could be measured")
-    rows = {i: [[t.set_index("latent").loc[i] for t in case.values()] for case in measurable] for i in latents}
-    works = [i for i, by_case in rows.items() if all(any(row["outside"] for row in case) for case in by_case)]
-    useless = [i for i, by_case in rows.items() if any(all(row["high"] < SMALLEST for row in case) for case in by_case)]
-    measured = (
-        f"{len(latents)} latents among the ten best of both ({list(latents)}), of which steering works in both: "
-        f"{works}, and has no effect of {100 * SMALLEST:.0f} % in one: {useless}"
-    )
-    return Verdict(measured, HELD if works else FAILED if len(useless) == len(latents) else UNDECIDED)
+def agreement(scores: Sequence[float], exact: Sequence[float], pairs: int) -> Verdict:
+    """Whether Spearman's ρ reaches `AGREES`; too few latents cannot say."""
+    if len(exact) < LEAST_CONTROLS:
+        return not_measurable(f"{len(exact)} latents were removed: at least {LEAST_CONTROLS} needed")
+    said = f", {len(exact)} random active latents, {pairs} pairs that gave no score"
+    return reaches(*rank_correlation(scores, exact), AGREES, name="ρ", said=said)
 
 
-_CLAIMS = {
-    "more of the top latents of Δ-attribution steer than of model diffing": steers_more,
-    "steering single latents of Δ-attribution changes the behaviour": steers_at_all,
-}
+def both_cases(first: CaseResult, second: CaseResult, way: str) -> Verdict:
+    """The latent of the largest share of both cases' Δ-attribution, chosen before any steering, steers both."""
+    if not all(way in r.effects for r in (first, second)):
+        return not_measurable("no aligned twin was given")
+    latents, _ = shares_of_both(first, second)
+    if not latents:
+        return not_measurable("no latent is among the chosen of both")
+    rows = []
+    for r in (first, second):
+        summary = r.responses[way][1].summary([r.case.grade.name])
+        found = select(summary, r.case.grade.name, "evaluation", WAYS[way].wanted, intervention=f"latent {latents[0]}")
+        rows.append(None if found.empty else found.iloc[0])
+    verdict = explains_both(rows, [nothing_to_measure(r.effects[way], way) for r in (first, second)])
+    return named(verdict, f"latent {latents[0]}: {verdict.measured}")
 
 
-def nothing_to_measure(effects: pd.DataFrame, sign: int) -> str:
-    """Why steering cannot change the rate of bad responses here, or "" where it can."""
-    baseline = float(effects["baseline"].iloc[0])
-    said = f"{100 * baseline:.1f} % bad responses of the unmodified model"
-    if sign < 0 and baseline < LEAST:
-        return f"{said}: the behaviour is not there to be steered down"
-    if sign > 0 and baseline >= CEILING:
-        return f"{said}: nothing is left to steer up"
-    if not effects["control"].any():
-        return "no other latent was active, so there is no random band"
+def explains_both(rows: Sequence[pd.Series | None], reasons: Sequence[str]) -> Verdict:
+    """In each case the wanted responses rise by more than `SMALLEST`; a row each, none where no strength is allowed."""
+    verdicts = []
+    for row, reason in zip(rows, reasons):
+        nothing = reason or ("it breaks responses at every strength" if row is None else "")
+        verdicts.append(not_measurable(nothing) if nothing or row is None else moves(row, up=True, margin=SMALLEST))
+    return all_of(verdicts)
+
+
+def nothing_to_measure(effects: pd.DataFrame, way: str) -> str:
+    """Why steering this way can gain nothing, or "" where it can."""
+    first, wanted = effects.iloc[0], WAYS[way].wanted
+    said = ", ".join(f"{100 * first[f'baseline_{label}']:.1f} % {label}" for label in ("good", "bad", "broken"))
+    if way == DOWN and first["baseline_bad"] < LEAST:
+        return f"{said} responses of the unmodified model: the behaviour is not there to be steered down"
+    if 1 - first[f"baseline_{wanted}"] < SMALLEST:
+        return f"{said} responses of the unmodified model: less than {SMALLEST:.0%} of {wanted} ones is left to gain"
     if effects["strength"].isna().all():
         return "no latent had a strength that left responses coherent"
     return ""

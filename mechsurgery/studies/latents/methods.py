@@ -1,9 +1,13 @@
 """Every way to rank latents on one case at the same budget, and the causal check: steering along one at a time.
 
-Validation prompts choose each latent's strength: the one of the largest change of the rate of bad responses, in the
-wanted direction, at which at most a tenth of the responses are broken. Evaluation prompts of other groups then
-measure the effect at that strength, so that choosing the best of several strengths does not flatter it. Responses are
-sampled with the same random numbers for a prompt under every latent and strength, so that differences are paired.
+Steering a behaving model down is judged by the rise of good responses, since a behaviour that is gone is not one that
+is repaired; steering its twin up by the rise of bad ones. Validation prompts choose each latent's strength: that of the
+largest rise at which broken responses rise by at most a tenth. Evaluation prompts of other groups then measure the
+effect there, so that choosing the best of several strengths does not flatter it. Responses are sampled with the same
+random numbers for a prompt under every latent and strength, so that differences are paired.
+
+Chosen and random latents come from one pool: those that are active on the case's prompts and completions. Random ones
+are drawn from all of it, so a latent may be both.
 """
 
 from __future__ import annotations
@@ -11,27 +15,27 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from ...attribution.contrast import score
 from ...attribution.differences import completion_difference, model_difference, random_scores
-from ...attribution.gradient import latent_attribution
+from ...attribution.gradient import Positions, latent_attribution
 from ...attribution.probes import Probe
 from ...attribution.splice import mean_latents, spliced_attribution
 from ...attribution.statistics import contrast_statistics
-from ...errors import InputError
 from ...evaluation import Results, evaluate
 from ...inspector.latent import LatentView
 from ...intervention import BASELINE, Intervention
 from ...intervention.latents import steer_latents
-from ...models.dictionaries import Dictionary
+from ...models.dictionaries import Dictionary, latent_means
 from ...models.protocol import Model
-from ...prompts import CompletionPairs
+from ...prompts import CompletionPairs, ContrastSet
 from ...prompts.chat import Template
+from ...prompts.sets import first_groups
 from ...units import UnitScores
 from .data import LatentCase
 
@@ -41,14 +45,26 @@ COMPLETIONS = "Δ-activation of completions"
 RANDOM = "random"
 #: Rankings of which `k` latents are steered; of every other, `k_others`.
 LARGE = (ATTRIBUTION, DIFFING)
-#: Ways of steering, and the sign of the wanted change of the rate of bad responses.
+#: Ways of steering.
 DOWN, UP = "behaving model, steered down", "aligned twin, steered up"
-SIGNS = {DOWN: -1, UP: 1}
+#: Rise of the share of broken responses up to which a strength is allowed.
 MAX_BROKEN = 0.1
 #: What random latents are controls of.
 CHOSEN = "chosen latents"
+#: Positions at which latents are really removed.
+REMOVED: tuple[Positions, ...] = ("prompt", "all")
 #: Integration steps of integrated gradients.
 STEPS = 8
+
+
+class Way(NamedTuple):
+    """The sign of the strength, and the label whose share is to rise."""
+
+    sign: int
+    wanted: str
+
+
+WAYS = {DOWN: Way(-1, "good"), UP: Way(1, "bad")}
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,26 +83,66 @@ class Loaded:
 class CaseResult:
     """What was measured on one case.
 
-    `sampled` has every response that was sampled for pairs, `exact` the effect of really removing some latents,
-    `chosen` the latents that each ranking had steered, `responses` what was said then to validation and to evaluation
-    prompts, `effects` what follows, both by way of steering.
+    `sampled` has every response that was sampled for pairs, `pairs` those that gave the scores and those on which
+    removal is checked. `pool` are the active latents, `exact` the effect of really removing some of them (a column for
+    each choice of positions), `chosen` the latents that each ranking had steered, `random` those drawn from the pool.
+    By way of steering: `responses` to validation and to evaluation prompts, `effects` a row a latent, `gains` a row a
+    latent and a column an evaluation prompt (named by its group), whose mean the effect is.
     """
 
     case: LatentCase
     sampled: pd.DataFrame
-    n_pairs: int
+    pairs: tuple[CompletionPairs, CompletionPairs]
     scores: dict[str, UnitScores]
     probe: Probe
-    exact: pd.Series
+    pool: list[int]
+    exact: pd.DataFrame
     chosen: dict[str, list[int]]
+    random: list[int]
     responses: dict[str, tuple[Results, Results]]
     effects: dict[str, pd.DataFrame]
+    gains: dict[str, pd.DataFrame]
     views: list[LatentView]
     fit: dict[str, float]
 
 
+def halves(pairs: CompletionPairs, *, seed: int) -> tuple[CompletionPairs, CompletionPairs]:
+    """Pairs that give scores, and pairs of other groups on which the scores are checked.
+
+    Raises `PromptError` where there is one group only.
+    """
+    first = first_groups(pairs.groups, 0.5, seed)
+    return _where(pairs, [g in first for g in pairs.groups]), _where(pairs, [g not in first for g in pairs.groups])
+
+
+def _where(pairs: CompletionPairs, keep: Sequence[bool]) -> CompletionPairs:
+    rows = [i for i, kept in enumerate(keep) if kept]
+    prompts, bad, good = (tuple(part[i] for i in rows) for part in (pairs.prompts, pairs.bad, pairs.good))
+    return CompletionPairs(prompts, bad, good, tuple(pairs.groups[i] for i in rows))
+
+
+def without_groups(contrast: ContrastSet, groups: Sequence[str]) -> ContrastSet:
+    """The contrast without the prompts of some groups."""
+    sides = (side.where(lambda p: p.group not in set(groups)) for side in (contrast.positive, contrast.negative))
+    return ContrastSet(contrast.name, *sides)
+
+
+def active_latents(model: Model, dictionary: Dictionary, pairs: CompletionPairs, *, max_rows: int) -> list[int]:
+    """The pool: latents with a direction that are active on some token of a prompt or of either completion."""
+    rows = [[*p, *c] for side in (pairs.bad, pairs.good) for p, c in zip(pairs.prompts, side)]
+    active = latent_means(model, dictionary, rows, max_rows=max_rows).cpu() > 0
+    return (active & (dictionary.decoder.float().norm(dim=1) > 0).cpu()).nonzero()[:, 0].tolist()
+
+
 def rank(
-    loaded: Loaded, pairs: CompletionPairs, mean: Float[torch.Tensor, " d"], probe: Probe, *, seed: int, max_rows: int
+    loaded: Loaded,
+    pairs: CompletionPairs,
+    contrast: ContrastSet,
+    mean: Float[torch.Tensor, " d"],
+    probe: Probe,
+    *,
+    seed: int,
+    max_rows: int,
 ) -> dict[str, UnitScores]:
     """{ranking: scores of all latents}, in every way that the case allows; `mean` is the mean activation."""
     model, dictionary, site = loaded.model, loaded.dictionary, loaded.dictionary.site
@@ -106,28 +162,21 @@ def rank(
     if loaded.twin is not None:
         scores[DIFFING] = model_difference(model, loaded.twin, dictionary, pairs, max_rows=max_rows)
     scores[COMPLETIONS] = completion_difference(model, dictionary, pairs, max_rows=max_rows)
-    statistics = contrast_statistics(model, loaded.case.contrast, at=[dictionary], template=loaded.template)
+    statistics = contrast_statistics(model, contrast, at=[dictionary], template=loaded.template)
     scores["contrast on latents"] = score(statistics, "difference")
     return scores | {"probe weight": probe.scores(), RANDOM: random_scores(model, dictionary, seed=seed)}
 
 
-def top_latents(scores: UnitScores, k: int) -> list[int]:
-    """The `k` latents of the highest signed score, best first, of scores at one hook point."""
+def top_latents(scores: UnitScores, k: int, pool: Sequence[int] | None = None) -> list[int]:
+    """The `k` latents of the highest signed score, best first, of those in the pool; scores are of one hook point."""
     (values,) = scores.scores.values()
-    return values.argsort(descending=True, stable=True)[:k].tolist()
+    order = values.argsort(descending=True, stable=True).tolist()
+    allowed = set(order if pool is None else pool)
+    return [latent for latent in order if latent in allowed][:k]
 
 
-def random_latents(
-    dictionary: Dictionary, n: int, *, active: Bool[torch.Tensor, " n_latents"], not_in: Sequence[int], seed: int
-) -> list[int]:
-    """`n` latents drawn at random from those that are `active` on the case's text and not chosen by a ranking.
-
-    Fewer where there are not so many, none where none is active; raises `InputError` where all that are were chosen.
-    """
-    alive = (dictionary.decoder.float().norm(dim=1) > 0).cpu() & active.cpu()
-    pool = [latent for latent in alive.nonzero()[:, 0].tolist() if latent not in set(not_in)]
-    if alive.any() and not pool:
-        raise InputError(f"no latent is left for the random band besides the {len(not_in)} chosen ones; take a lower k")
+def random_latents(pool: Sequence[int], n: int, *, seed: int) -> list[int]:
+    """`n` latents of the pool at random, all where there are not so many."""
     order = torch.randperm(len(pool), generator=torch.Generator().manual_seed(seed))
     return [pool[place] for place in order[:n].tolist()]
 
@@ -135,10 +184,10 @@ def random_latents(
 def steered(
     dictionary: Dictionary, latents: Sequence[int], random: Sequence[int], norm: float
 ) -> dict[int, Intervention]:
-    """{latent: steering along it}: the chosen latents, then the random ones, which are controls of the chosen."""
-    every = [*latents, *random]
+    """{latent: steering along it}: the chosen latents, then the random ones, controls where they are not chosen too."""
+    every = list(dict.fromkeys([*latents, *random]))
     runs = dict(zip(every, steer_latents(dictionary, every, norm)))
-    return runs | {latent: replace(runs[latent], control_of=CHOSEN) for latent in random}
+    return runs | {latent: replace(runs[latent], control_of=CHOSEN) for latent in set(random) - set(latents)}
 
 
 def steer_each(
@@ -146,31 +195,30 @@ def steer_each(
     case: LatentCase,
     runs: Mapping[int, Intervention],
     strengths: Sequence[float],
-    *,
-    sign: int,
+    way: Way,
     **options: Any,
 ) -> tuple[Results, Results]:
     """Responses to validation prompts at every strength, and to evaluation prompts at each latent's best one.
 
-    `sign` is that of the wanted change of the rate of bad responses; other `options` go to `evaluate`.
+    Other `options` go to `evaluate`.
     """
     how = options | {"grades": [case.grade]}
-    sweep = [one for run in runs.values() for one in run.at([sign * strength for strength in strengths])]
+    sweep = [one for run in runs.values() for one in run.at([way.sign * strength for strength in strengths])]
     validation = evaluate(model, {"validation": case.validation}, sweep, **how)
-    best = chosen_strengths(validation.summary([case.grade.name]), sign=sign)
+    best = chosen_strengths(validation.summary([case.grade.name]), way.wanted)
     tried = [run.at(best[run.name]) for run in runs.values() if run.name in best]
     return validation, evaluate(model, {"evaluation": case.evaluation}, tried, **how)
 
 
-def chosen_strengths(summary: pd.DataFrame, *, sign: int) -> dict[str, float]:
+def chosen_strengths(summary: pd.DataFrame, wanted: str) -> dict[str, float]:
     """{intervention: its best strength} by responses to validation prompts; those without an allowed one are left out.
 
-    The strength of the largest change in the direction of `sign` with at most a tenth broken responses; of equal
-    ones the weakest.
+    The strength of the largest share of the `wanted` label of those at which broken responses rise by at most
+    `MAX_BROKEN` over the unmodified model's; of equal ones the weakest.
     """
     rows = summary[summary["kind"] != BASELINE.kind]
-    shares = rows.pivot_table("value", ["intervention", "strength"], "label").reset_index()
-    allowed = shares[shares["broken"] <= MAX_BROKEN]
-    order = allowed.assign(effect=sign * allowed["bad"], size=allowed["strength"].abs())
-    best = order.sort_values(["effect", "size"], ascending=[False, True]).drop_duplicates("intervention")
+    rises = rows.pivot_table("difference", ["intervention", "strength"], "label").reset_index()
+    allowed = rises[rises["broken"] <= MAX_BROKEN + 1e-9]
+    order = allowed.assign(size=allowed["strength"].abs()).sort_values([wanted, "size"], ascending=[False, True])
+    best = order.drop_duplicates("intervention")
     return dict(zip(best["intervention"], best["strength"]))

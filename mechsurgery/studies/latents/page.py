@@ -34,7 +34,7 @@ def sections(
         Section("What was asked", _intro(info), some("Pairs", "Fit")),
         Section("The post's claims beside what was measured", (), {"": verdicts}),
         Section("What did not hold", (_MISSED if len(missed) else "Every claim held.",), {"": missed}),
-        Section("Proof by steering", _STEERING, some("Rankings", "Best latents")),
+        Section("Proof by steering", _STEERING, some("Rankings", "Pool", "Best latents")),
         Section("Against the exact effect", _ORACLE, some("Oracle")),
         Section("Figures", (), {}, {name.replace("_", " "): figure for name, figure in figures.items()}),
         Section("Two cases", () if len(results) > 1 else _ONE, some("Convergence")),
@@ -50,16 +50,19 @@ _MISSED = "Claims that failed, stay undecided at this n, or could not be measure
 _ONE = ("Give two cases to see which latents explain both.",)
 _STEERING = (
     "Each latent's decoder direction is added at every token, at fractions of the median activation norm of the "
-    "behaving model. Validation prompts choose its strength: the largest effect with at most "
-    f"{100 * MAX_BROKEN:.0f} % broken responses; evaluation prompts of other groups measure the effect there.",
-    "Outside the band (*) means: a larger effect than every random latent, and different from the unmodified model "
-    f"(a test that flips whole groups of prompts, Benjamini–Hochberg over all steered latents at {FDR}). q_random "
-    "compares with the random latents alone: (1 + number as large) / (1 + number), Benjamini–Hochberg; with few random "
-    "latents it cannot be small.",
+    "behaving model. Steering down is judged by the rise of good responses, since a behaviour that is gone is not one "
+    "that is repaired; steering the twin up by the rise of bad ones. Validation prompts choose a latent's strength: "
+    f"the largest rise at which broken responses rise by at most {100 * MAX_BROKEN:.0f} points; evaluation prompts of "
+    "other groups measure the effect there, which counts as 0 where broken responses rise by more here too.",
+    "Two tests. A latent steers (*) where its wanted responses rise and it differs from the unmodified model: a paired "
+    f"test that flips whole groups of prompts, Benjamini–Hochberg over all steered latents, random ones too, at {FDR}. "
+    "A ranking is held against random latents of the same pool, the latents that are active on the case's prompts and "
+    "completions: p divides its latents and the random ones anew, and intervals draw latents and groups of prompts.",
 )
 _ORACLE = (
     "Exact: the loss of bad minus good completions when a latent's direction is really moved to its mean at all prompt "
-    "tokens, one latent at a time; half of the latents are the best by Δ-attribution, half random ones.",
+    "tokens, or at all tokens, one latent at a time. Latents are drawn at random from the active ones, and the pairs "
+    "are of other groups than those that gave the scores. Intervals draw latents.",
 )
 _ORGANISMS = "These are model organisms of a few million parameters: nothing here is a finding about real models."
 
@@ -69,6 +72,6 @@ def _intro(info: Mapping[str, Any]) -> tuple[str, ...]:
         f"Cases: {', '.join(info['cases'])}. Autoencoder {info['sae']} at {info['hook_name']} with "
         f"{info['n_latents']:,} latents. Pairs are completions of the same model to the same prompts, graded by rule; "
         "prompts that give pairs, that choose strengths and that measure effects share no group.",
-        "A response that is no proper answer is broken: neither bad nor good.",
+        "Every response is one of three: bad (shows the behaviour), good (the right answer), or broken (neither).",
     )
     return (*lines, _ORGANISMS) if any(str(name).startswith("organism/") for name in info["models"]) else lines

@@ -1,7 +1,8 @@
 """The latents study: rank the latents of each case in every way, prove the rankings by steering, read the best.
 
 "Debugging misaligned completions with sparse-autoencoder latent attribution" (2025), with what it lacks: intervals,
-a band of random latents with false-discovery control, and the exact effect of removing one latent as an oracle.
+random latents of the same pool with permutation tests, false-discovery control, and the exact effect of removing one
+latent as an independent oracle.
 """
 
 from __future__ import annotations
@@ -19,24 +20,24 @@ from ...adapters.saelens import load_sae
 from ...artifacts import provenance
 from ...attribution.gradient import exact_removal, mean_activation
 from ...attribution.probes import fit_probe
-from ...errors import InputError, MismatchError
+from ...errors import InputError, MismatchError, PromptError
 from ...evaluation import Generation
 from ...evaluation.sampling import sample_pairs
 from ...inspector.latent import inspect_latents
 from ...models import load_model, sites
 from ...models.capture import median_norm
-from ...models.dictionaries import Dictionary, fit_quality, latent_means
+from ...models.dictionaries import Dictionary, fit_quality
 from ...models.tokens import tokenizer_of
-from ...prompts import encode
+from ...prompts import CompletionPairs, encode
 from ..base import Study
 from . import methods
 from .claims import claims
 from .data import DEFAULTS, LatentCase, cases_of
 from .figures import figures
-from .methods import ATTRIBUTION, CaseResult, Loaded
+from .methods import ATTRIBUTION, RANDOM, CaseResult, Loaded
 from .page import sections
 from .settings import Settings
-from .tables import effects_of, tables
+from .tables import effects_of, gains_of, tables
 
 logger = logging.getLogger(__name__)
 
@@ -102,44 +103,62 @@ def measure_case(loaded: Loaded, settings: Settings, *, folder: Path | None, pro
     case, model, dictionary, template = loaded.case, loaded.model, loaded.dictionary, loaded.template
     seed, rows = settings.seed, max(1, settings.max_rows // 8)  # batches with gradients or latents are smaller
     answers = (settings.max_new_tokens, settings.temperature, (seed,), template, (), settings.max_rows)
-    generation, pairs, sampled = Generation(*answers), case.pairs, pd.DataFrame()
+    how: dict[str, Any] = {"generation": Generation(*answers), "progress": progress}
+    pairs, sampled = case.pairs, pd.DataFrame()
     if pairs is None:
-        sizes = {"n_samples": settings.n_samples, "max_pairs": settings.n_pairs}
-        drawn = sample_pairs(model, case.discovery, case.grade, **sizes, generation=generation, progress=progress)
+        sizes = how | {"n_samples": settings.n_samples, "max_pairs": settings.n_pairs}
+        drawn = sample_pairs(model, case.discovery, case.grade, **sizes)
         pairs, sampled = drawn.pairs, drawn.table
+    scoring, checking = methods.halves(pairs, seed=seed)
+    contrast = methods.without_groups(case.contrast, checking.groups)
     mean = mean_activation(model, case.reference, dictionary.hook_name, template=template)
-    probe = fit_probe(model, case.contrast, [dictionary], seed=seed, template=template)
-    scores = methods.rank(loaded, pairs, mean, probe, seed=seed, max_rows=rows)
-    budget = dict.fromkeys(methods.LARGE, settings.k)
-    chosen = {name: methods.top_latents(one, budget.get(name, settings.k_others)) for name, one in scores.items()}
+    probe = fit_probe(model, contrast, [dictionary], seed=seed, template=template)
+    scores = methods.rank(loaded, scoring, contrast, mean, probe, seed=seed, max_rows=rows)
+    pool = methods.active_latents(model, dictionary, scoring, max_rows=rows)
+    if not pool:
+        raise PromptError(f"no latent of {dictionary.name!r} is active on {case.name!r}; give an SAE of this model")
+    chosen = {
+        name: methods.top_latents(one, settings.k if name in methods.LARGE else settings.k_others, pool)
+        for name, one in scores.items()
+        if name != RANDOM
+    }
     every = list(dict.fromkeys(latent for latents in chosen.values() for latent in latents))
-    shown = [[*prompt, *bad] for prompt, bad in zip(pairs.prompts, pairs.bad)]
-    active = latent_means(model, dictionary, shown, max_rows=rows) > 0
-    random = methods.random_latents(dictionary, settings.n_random, active=active, not_in=every, seed=seed)
-    removed = sorted([*chosen[ATTRIBUTION][: settings.n_oracle // 2], *random][: settings.n_oracle])
-    exact = exact_removal(model, dictionary, removed, pairs, mean, max_rows=4 * rows)
+    random = methods.random_latents(pool, settings.n_random, seed=seed)
     ids = encode(tokenizer_of(model), case.reference, template=template)
     runs = methods.steered(dictionary, every, random, median_norm(model, ids, dictionary.hook_name))
-    how = {"generation": generation, "folder": folder, "progress": progress}
-    responses, effects = {}, {}
-    for way, one in {methods.DOWN: model, methods.UP: loaded.twin}.items():
+    responses, effects, gains = {}, {}, {}
+    for name, one in {methods.DOWN: model, methods.UP: loaded.twin}.items():
         if one is not None:
-            sign = methods.SIGNS[way]
-            responses[way] = methods.steer_each(one, case, runs, settings.strengths, sign=sign, **how)
-            effects[way] = effects_of(responses[way][1], case.grade, runs, sign=sign)
+            way = methods.WAYS[name]
+            responses[name] = methods.steer_each(one, case, runs, settings.strengths, way, folder=folder, **how)
+            effects[name] = effects_of(responses[name][1], case.grade, runs, random, way)
+            gains[name] = gains_of(responses[name][1], case.grade, effects[name], way)
+    shown = [[*prompt, *bad] for prompt, bad in zip(pairs.prompts, pairs.bad)]
     return CaseResult(
         case,
         sampled,
-        len(pairs),
+        (scoring, checking),
         scores,
         probe,
-        pd.Series(exact.tolist(), index=removed),
+        pool,
+        _exact(loaded, pool, checking, mean, settings),
         chosen,
+        random,
         responses,
         effects,
+        gains,
         inspect_latents(model, dictionary, chosen[ATTRIBUTION][: settings.read], shown, max_rows=rows),
         fit_quality(model, dictionary, shown, max_rows=rows),
     )
+
+
+def _exact(loaded: Loaded, pool: Sequence[int], pairs: CompletionPairs, mean: Any, settings: Settings) -> pd.DataFrame:
+    """The oracle on pairs that gave no score: what removing each of some random latents of the pool really does."""
+    removed = sorted(methods.random_latents(pool, settings.n_oracle, seed=settings.seed + 1))
+    rows = max(1, settings.max_rows // 2)
+    remove = partial(exact_removal, loaded.model, loaded.dictionary, removed, pairs, mean, max_rows=rows)
+    exact = {where: remove(positions=where).tolist() for where in methods.REMOVED}
+    return pd.DataFrame(exact, index=removed)
 
 
 def _study(results: Sequence[CaseResult], dictionary: Dictionary, **facts: Any) -> Study:

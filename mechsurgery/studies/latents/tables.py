@@ -9,23 +9,28 @@ import pandas as pd
 
 from ...evaluation import Results
 from ...evaluation.statistics import benjamini_hochberg, clustered_interval, wilson
+from ...evaluation.verdicts import empirical_p
 from ...grading.grade import Grade
 from ...intervention import BASELINE, Intervention
-from .methods import ATTRIBUTION, DIFFING, MAX_BROKEN, CaseResult, top_latents
+from .against import compare, rank_correlation
+from .methods import ATTRIBUTION, DIFFING, MAX_BROKEN, REMOVED, CaseResult, Way, top_latents
 
 #: Latents of Δ-attribution that are shown one by one.
 SHOWN = 10
-#: Latents outside the band are called so at this false-discovery rate.
+#: Latents are said to steer at this false-discovery rate.
 FDR = 0.05
+LABELS = ("good", "bad", "broken")
+RANDOM_LATENTS = "random active latents"
 
 
 def tables(results: Sequence[CaseResult]) -> dict[str, pd.DataFrame]:
     """All tables by title."""
     by_title = {
         "Pairs: sampled completions by grade": _of_cases(results, pairs_table),
-        "Rankings: latents whose steering lies outside the band of random latents": _of_ways(
-            results, lambda r, way: by_ranking(r.effects[way], r.chosen)
+        "Rankings: how their latents steer, beside random latents of the same pool": _of_ways(
+            results, lambda r, way: by_ranking(r.effects[way], r.gains[way], r.chosen, r.random)
         ),
+        "Pool: latents of each ranking that are not active": _of_cases(results, pool_table),
         "Best latents: the ten of Δ-attribution, and what steering each does": _of_cases(results, best_table),
         "Oracle: rank correlation with exact removal of one latent": _of_cases(results, correlations_table),
         "Fit: the autoencoder and the probe on each case": _of_cases(results, fit_table),
@@ -58,12 +63,23 @@ def _before(table: pd.DataFrame, **names: str) -> pd.DataFrame:
 def pairs_table(result: CaseResult) -> pd.DataFrame:
     """How the model's own samples were graded, and how many pairs that gave."""
     sampled = result.sampled
-    row: dict[str, Any] = {"prompts": len(result.case.discovery), "samples": len(sampled), "pairs": result.n_pairs}
+    row: dict[str, Any] = {"prompts": len(result.case.discovery), "samples": len(sampled)}
+    row |= dict(zip(("pairs that give scores", "pairs that check them"), map(len, result.pairs)))
     for label in result.case.grade.labels if len(sampled) else ():
         given = (sampled["grade"] == label).to_numpy(dtype=float)
         low, high = clustered_interval(given, sampled["group"].tolist())
         row[label] = f"{100 * given.mean():.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
     return pd.DataFrame([row])
+
+
+def pool_table(result: CaseResult) -> pd.DataFrame:
+    """Of as many latents as each ranking had steered: how many of its nominal best are never active on the text."""
+    pool, rows = set(result.pool), []
+    for name, latents in result.chosen.items():
+        best = top_latents(result.scores[name], len(latents))
+        inactive = sum(latent not in pool for latent in best)
+        rows.append({"ranking": name, "nominal best": len(best), "of them inactive": inactive, "pool": len(pool)})
+    return pd.DataFrame(rows)
 
 
 def best_table(result: CaseResult) -> pd.DataFrame:
@@ -77,27 +93,39 @@ def best_table(result: CaseResult) -> pd.DataFrame:
             row["rank by model diffing"] = scores[DIFFING].rank_of(site, latent, by="positive") + 1
         for way, effects in result.effects.items():
             of_latent = effects.set_index("latent").loc[latent]
-            row[way] = f"{of_latent['effect']:+.2f} at {of_latent['strength']:+.2g}"
-            row[way] += " *" if of_latent["outside"] else ""
-            if pd.isna(of_latent["strength"]):
-                row[way] = "broken at every strength"
+            row[way] = _steered(of_latent)
         rows.append(row)
     return pd.DataFrame(rows)
 
 
-def correlations_table(result: CaseResult) -> pd.DataFrame:
-    """Rank correlation (Spearman's ρ) of every ranking with the exact effect of removing one latent."""
-    from scipy.stats import spearmanr
+def _steered(latent: pd.Series) -> str:
+    """Effect with its interval, strength, and the three shares; a star where it counts as steering."""
+    if pd.isna(latent["strength"]):
+        return "broken at every strength"
+    shares = ", ".join(f"{100 * latent[label]:.0f} % {label}" for label in LABELS)
+    star = " *" if latent["works"] else ""
+    if pd.isna(latent["low"]):
+        return f"not counted (broken) at {latent['strength']:+.2g}: {shares}"
+    ends = f"[{latent['low']:+.2f}, {latent['high']:+.2f}]"
+    return f"{latent['effect']:+.2f} {ends}{star} at {latent['strength']:+.2g}: {shares}"
 
-    exact, rows = result.exact, []
+
+def correlations_table(result: CaseResult) -> pd.DataFrame:
+    """Rank correlation (Spearman's ρ) of every ranking with the exact effect of removing one latent.
+
+    Latents are random ones of the pool, pairs others than those that gave the scores; intervals draw latents.
+    """
+    rows = []
     (site,) = result.scores[ATTRIBUTION].scores
     for name, scores in result.scores.items():
-        values = scores.scores[site][list(exact.index)].tolist()
-        constant = len(set(values)) < 2 or exact.nunique() < 2  # no order to be correlated
-        rho, p = (float("nan"),) * 2 if constant else spearmanr(exact, values)
-        row = {"ranking": name, "rank correlation with exact removal": float(rho), "p": float(p), "n": len(exact)}
-        best = scores.rank_of(site, int(exact.idxmax()), by="positive") + 1
-        rows.append(row | {"rank of the exactly best latent": best})
+        row: dict[str, Any] = {"ranking": name, "latents": len(result.exact), "pairs": len(result.pairs[1])}
+        values = scores.scores[site][list(result.exact.index)].tolist()
+        for where in REMOVED:
+            rho = rank_correlation(result.exact[where].tolist(), values)
+            row[f"ρ, {where} tokens"] = "{:.2f} [{:.2f}, {:.2f}]".format(*rho)
+            best = scores.rank_of(site, int(result.exact[where].idxmax()), by="positive") + 1
+            row[f"rank of the exactly best, {where} tokens"] = best
+        rows.append(row)
     return pd.DataFrame(rows)
 
 
@@ -108,28 +136,38 @@ def fit_table(result: CaseResult) -> pd.DataFrame:
     return pd.DataFrame([result.fit | scores])
 
 
-def shared_latents(first: CaseResult, second: CaseResult, k: int = 100) -> pd.DataFrame:
-    """Latents by the share of both cases that they explain: the smaller of their shares of positive Δ-attribution."""
-    both = [r.scores[ATTRIBUTION] for r in (first, second)]
-    positive = [values.clamp_min(0) for scores in both for values in scores.scores.values()]
+def shares_of_both(first: CaseResult, second: CaseResult) -> tuple[list[int], list[Any]]:
+    """Latents among the chosen of both cases, best first, and each case's shares of positive Δ-attribution.
+
+    What a latent explains of both is the smaller of its shares.
+    """
+    scores = [r.scores[ATTRIBUTION].scores for r in (first, second)]
+    positive = [values.clamp_min(0) for one in scores for values in one.values()]
     shares = [values / values.sum().clamp_min(1e-30) for values in positive]
-    smaller = shares[0].minimum(shares[1])
+    chosen = set(first.chosen[ATTRIBUTION]) & set(second.chosen[ATTRIBUTION])
+    return sorted(chosen, key=lambda i: (-float(min(share[i] for share in shares)), i)), shares
+
+
+def shared_latents(first: CaseResult, second: CaseResult) -> pd.DataFrame:
+    """Latents chosen in both cases by what they explain of both, and what steering them does."""
+    latents, shares = shares_of_both(first, second)
+    if not latents:
+        return pd.DataFrame([{"latent": "none is among the chosen of both"}])
     rows = []
-    for latent in smaller.argsort(descending=True, stable=True)[:SHOWN].tolist():
-        row: dict[str, Any] = {"latent": latent, "share of both": float(smaller[latent])}
+    for latent in latents[:SHOWN]:
+        row: dict[str, Any] = {"latent": latent, "share of both": float(min(share[latent] for share in shares))}
         for r, share in zip((first, second), shares):
             row[f"share of {r.case.name}"] = float(share[latent])
             for way, effects in r.effects.items():
-                row[f"{r.case.name}: {way}"] = effects.set_index("latent")["effect"].get(latent, float("nan"))
+                row[f"{r.case.name}: {way}"] = _steered(effects.set_index("latent").loc[latent])
         rows.append(row)
-    shared = len(set(top_latents(both[0], k)) & set(top_latents(both[1], k)))
-    return pd.DataFrame(rows).assign(**{f"in both top {k}": [f"{shared} of {k}"] + [""] * (len(rows) - 1)})
+    return pd.DataFrame(rows).assign(**{"chosen in both": len(latents)})
 
 
 def responses(result: CaseResult, way: str, n: int = 5) -> pd.DataFrame:
     """Some evaluation prompts with the responses before and after steering the latent of the largest effect."""
     case, effects = result.case, result.effects[way]
-    best = effects[~effects["control"]].sort_values("effect", ascending=False).iloc[0]
+    best = effects.sort_values("effect", ascending=False).iloc[0]
     rows = result.responses[way][1].table
     rows = rows[rows["metric"] == case.grade.name].set_index("prompt_id")
     prompts = pd.Series({prompt.id: prompt.text for prompt in case.evaluation}, name="prompt")
@@ -141,53 +179,71 @@ def responses(result: CaseResult, way: str, n: int = 5) -> pd.DataFrame:
     return both.assign(latent=int(best["latent"]), strength=best["strength"])
 
 
-def effects_of(results: Results, grade: Grade, runs: Mapping[int, Intervention], *, sign: int) -> pd.DataFrame:
-    """A row a latent: its effect on the evaluation prompts at its strength, and how it stands beside random latents.
+def effects_of(
+    results: Results, grade: Grade, runs: Mapping[int, Intervention], random: Sequence[int], way: Way
+) -> pd.DataFrame:
+    """A row a latent: the three shares on the evaluation prompts at its strength, and its effect.
 
-    `effect`, with its 95 % interval `low` to `high`, is how much the rate of bad responses falls (sign −1) or rises
-    (+1): 0 without an interval where the latent has no strength or more than a tenth of its responses are broken
-    here too. `p_baseline` is the paired test over groups against the unmodified responses, `q_baseline` its
-    Benjamini–Hochberg value over the chosen latents. `p_random` is the share of random latents (`control`) with as
-    large an effect, (1 + #)/(1 + n); `q_random` likewise. `outside`: beyond every random latent and q_baseline ≤ `FDR`.
+    `effect`, with its 95 % interval `low` to `high` over groups, is how much the share of wanted responses rises: good
+    ones where a behaving model is steered down, bad ones where its twin is steered up. It is 0 without an interval
+    where the latent has no allowed strength, or broken responses rise by more than a tenth here too. `p` is the paired
+    test over groups against the unmodified responses, `q` its Benjamini–Hochberg value over all steered latents, chosen
+    and random (`control`) alike; `works` says that q is at most `FDR` and the effect positive. `p_random` is the share
+    of random latents with as large an effect, (1 + #)/(1 + n), which needs no prompt to be independent of another.
     """
     summary = results.summary([grade.name])
     of_label = {label: rows.set_index("intervention") for label, rows in summary.groupby("label")}
-    facts = [(latent, run.name, run.control_of is not None) for latent, run in runs.items()]
+    facts = [(latent, run.name, latent in set(random)) for latent, run in runs.items()]
     table = pd.DataFrame(facts, columns=["latent", "intervention", "control"])
-    base = of_label["bad"].loc[BASELINE.name]
-    rows = of_label["bad"].reindex(table["intervention"]).reset_index(drop=True)
-    table = table.assign(strength=rows["strength"], baseline=base["value"], bad=rows["value"].fillna(base["value"]))
-    table["n"] = rows["n"].fillna(base["n"]).astype(int)
-    table["broken"] = table["intervention"].map(of_label["broken"]["value"])
-    counted = table["broken"] <= MAX_BROKEN
-    table["effect"] = (sign * rows["difference"] + 0.0).where(counted, 0.0)
-    low, high = ("difference_low", "difference_high")[::sign]
-    table["low"], table["high"] = (sign * rows[low]).where(counted), (sign * rows[high]).where(counted)
-    table["p_baseline"] = rows["p_value"].where(counted, 1.0)
-    null = table.loc[table["control"], "effect"]
-    table["p_random"] = [(1 + int((null >= effect).sum())) / (1 + len(null)) for effect in table["effect"]]
-    for name in ("baseline", "random"):
-        table[f"q_{name}"] = benjamini_hochberg(table[f"p_{name}"].mask(table["control"]))
-    beyond = table["effect"] > (null.max() if len(null) else 0.0)
-    return table.assign(outside=~table["control"] & beyond & (table["q_baseline"] <= FDR))
+    rows = of_label[way.wanted].reindex(table["intervention"]).reset_index(drop=True)
+    base = of_label[way.wanted].loc[BASELINE.name]
+    table = table.assign(strength=rows["strength"], n=int(base["n"]), groups=int(base["groups"]))
+    for label in LABELS:
+        table[label] = table["intervention"].map(of_label[label]["value"])
+        table[f"baseline_{label}"] = of_label[label].loc[BASELINE.name, "value"]
+    counted = table["broken"] - table["baseline_broken"] <= MAX_BROKEN + 1e-9
+    table["effect"] = rows["difference"].where(counted, 0.0)
+    table["low"], table["high"] = (rows[f"difference_{end}"].where(counted) for end in ("low", "high"))
+    table["p"] = rows["p_value"].where(counted, 1.0)
+    table["q"] = benjamini_hochberg(table["p"])
+    table["works"] = (table["q"] <= FDR) & (table["effect"] > 0)
+    null = table.set_index("latent").loc[table["control"].tolist(), "effect"]
+    others = [null.drop(latent, errors="ignore").tolist() for latent in table["latent"]]
+    return table.assign(p_random=[empirical_p(e, one, up=True) for e, one in zip(table["effect"], others)])
 
 
-def by_ranking(effects: pd.DataFrame, chosen: Mapping[str, Sequence[int]]) -> pd.DataFrame:
-    """A row a ranking: of its latents, how many lie outside the random band, and their best and mean effect.
+def gains_of(results: Results, grade: Grade, effects: pd.DataFrame, way: Way) -> pd.DataFrame:
+    """A row a latent and a column a prompt, named by its group: what steering changes there; its mean is the effect."""
+    rows = results.table[results.table["metric"] == grade.name]
+    rows = rows.assign(wanted=(rows["label"] == way.wanted).where(rows["label"] != "").astype(float))
+    wide = rows.pivot_table("wanted", "intervention", "prompt_id", sort=False)
+    change = wide.sub(wide.loc[BASELINE.name]).reindex(effects["intervention"]).set_axis(effects["latent"])
+    change = change.where(effects.set_index("latent")["low"].notna(), 0.0).fillna(0.0)
+    groups = rows.drop_duplicates("prompt_id").set_index("prompt_id")["group"]
+    return change.set_axis(groups.loc[change.columns], axis=1)
 
-    `expected by chance` is how many of as many latents no different from the random ones would exceed them all.
+
+def by_ranking(
+    effects: pd.DataFrame, gains: pd.DataFrame, chosen: Mapping[str, Sequence[int]], random: Sequence[int]
+) -> pd.DataFrame:
+    """A row a ranking: how many of its latents steer, and their mean effect beside that of the random latents.
+
+    `p` divides the ranking's latents and the random ones anew, `q` is its Benjamini–Hochberg value over the rankings.
+    The last row is the random latents themselves.
     """
-    of_latent, null = effects.set_index("latent"), effects.loc[effects["control"], "effect"]
-    rows = []
-    for name, latents in chosen.items():
+    of_latent, rows = effects.set_index("latent"), []
+    for name, latents in {**chosen, RANDOM_LATENTS: random}.items():
         ranked = of_latent.loc[list(latents)]
-        n, outside = len(ranked), int(ranked["outside"].sum())
-        low, high = wilson(outside, n)
+        n, works = len(ranked), int(ranked["works"].sum())
+        low, high = wilson(works, n)
+        beside = compare(gains, latents, random)
         rows.append(
-            {"ranking": name, "latents": n, "outside the band": outside}
-            | {"share": outside / n, "share_low": low, "share_high": high}
-            | {"expected by chance": n / (len(null) + 1), "q_random ≤ 0.05": int((ranked["q_random"] <= FDR).sum())}
-            | {"largest effect": ranked["effect"].max(), "mean effect, top 10": ranked["effect"].head(10).mean()}
-            | {"mean effect": ranked["effect"].mean(), "random latents": len(null), "random, largest": null.max()}
+            {"ranking": name, "latents": n, "steer": works, "share": works / n if n else float("nan")}
+            | {"share_low": low, "share_high": high, "mean effect": ranked["effect"].mean()}
+            | {"more than random": beside["difference"], "low": beside["difference_low"]}
+            | {"high": beside["difference_high"], "p": beside["p_value"], "largest effect": ranked["effect"].max()}
+            | {"mean effect, top 10": ranked["effect"].head(10).mean()}
+            | {"mean rise of broken": (ranked["broken"] - ranked["baseline_broken"]).mean()}
+            | {"no allowed strength": int(ranked["strength"].isna().sum())}
         )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).assign(q=lambda table: benjamini_hochberg(table["p"]))
