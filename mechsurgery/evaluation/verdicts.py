@@ -55,12 +55,12 @@ def not_measurable(why: str) -> Verdict:
     return Verdict(why, UNMEASURED)
 
 
-def given(condition: Verdict, what: str, verdict: Verdict) -> Verdict:
-    """A claim that something is kept, which says nothing where nothing happened: asked where another claim is held.
+def given(condition: Verdict, what: str, verdict: Verdict, *, loss: bool = False) -> Verdict:
+    """A claim that means something only where another is held; `what` says in words that the other is.
 
-    `what` says in words that the other is. What was lost is told anyway: a verdict that the claim did not hold stays.
+    With `loss` the claim is that something is kept: that it was lost (did not hold) is told in any case.
     """
-    if condition.verdict == HELD or verdict.verdict in (FAILED, UNMEASURED):
+    if condition.verdict == HELD or verdict.verdict == UNMEASURED or (loss and verdict.verdict == FAILED):
         return verdict
     return Verdict(f"asked only where {what}, which {_SAID[condition.verdict]}", UNMEASURED, verdict.rule)
 

@@ -206,7 +206,7 @@ def _asked(summary: pd.DataFrame, name: str) -> dict[str, v.Verdict]:
             halves, "refusal is halved", v.rises_to(row(COMPLIES, "dangerous"), 0.5)
         ),
         "it makes more answers right than random circuits of its size and layers": random,
-        **{claim: v.given(halves, "refusal is halved", verdict) for claim, verdict in kept.items()},
+        **{claim: v.given(halves, "refusal is halved", verdict, loss=True) for claim, verdict in kept.items()},
     }
 
 

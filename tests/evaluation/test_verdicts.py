@@ -171,7 +171,9 @@ def test_a_claim_that_needs_another_is_asked_only_where_that_one_holds():
         assert said.verdict == v.UNMEASURED
         assert word in said.measured
     lost = v.stays(row(0.7, 0.65, 0.75), 0.05)
-    assert v.given(v.falls_to_share(HIGH), "the behaviour falls", lost) == lost  # damage is told anyway
+    assert v.given(v.falls_to_share(HIGH), "the behaviour falls", lost, loss=True) == lost  # damage is told anyway
+    assert v.given(v.falls_to_share(HIGH), "the behaviour falls", lost).verdict == v.UNMEASURED
+    assert v.given(v.falls_to_share(HIGH), "the behaviour falls", kept, loss=True).verdict == v.UNMEASURED
 
 
 def test_several_claims_hold_together_or_not():

@@ -172,7 +172,7 @@ def test_layers_and_strengths_are_chosen_on_the_validation_split(study):
             assert best["kl"] == part.loc[part["gain"].round(9) == round(best["gain"], 9), "kl"].min()
             assert part["n"].unique().tolist() == [2]
             assert set(part["toward"]) <= {-2, -1, -0.75, -0.5, -0.25}
-    assert set(layers["method"]) == {methods.CAA_ONE, methods.DIRECTIONAL, methods.AFFINE}
+    assert set(layers["method"]) == {methods.CAA_ONE, methods.CAA_END, methods.DIRECTIONAL, methods.AFFINE_END}
     assert set(layers.loc[layers["chosen"], "intervention"]) <= set(tried)
     best = study.tables[BEST].set_index("method")["toward"]
     assert best.to_dict() == strengths[strengths["chosen"]].set_index("intervention")["toward"].to_dict()

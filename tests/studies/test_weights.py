@@ -75,7 +75,9 @@ def test_w_steers_where_a_random_direction_does_not(done, few):
     shown = grid.xs("refuses dangerous", level="metric")["value"]
     assert shown["baseline", 0.0] == 1
     assert shown[methods.CONTRASTIVE, -1.0] <= 0.5
-    assert set(grid.index.get_level_values("method")) == {"baseline", *methods.WEIGHTS, *methods.ACTIVATIONS}
+    assert set(grid.index.get_level_values("method")) == {
+        *("baseline", *methods.WEIGHTS, *methods.ACTIVATIONS, methods.AT_END)
+    }
     nulls = table(done, "Nulls").set_index(["method", "k", "metric"])["value"]
     assert nulls[methods.RANDOM, -1.0, "refuses dangerous"] == 1
     assert {(methods.SHUFFLED, k) for k in (-1.0, 1.0)} <= {one[:2] for one in nulls.index}

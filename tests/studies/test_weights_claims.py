@@ -50,7 +50,7 @@ def _steered(
 
     cells = {BASELINE: both(start, start), methods.CONTRASTIVE: both(well, elsewhere, broken)}
     cells |= {name: both(sided, sided) for name in methods.ONE_SIDED}
-    cells |= {name: both(activations, activations) for name in methods.ACTIVATIONS}
+    cells |= {name: both(activations, activations) for name in (*methods.ACTIVATIONS, methods.AT_END)}
     for name in cells:
         cells[name] |= {behaviour.side_effect: side if name == methods.CONTRASTIVE else 0.0}
         cells[name] |= dict.fromkeys(behaviour.capability, kept if name == methods.CONTRASTIVE else 1.0)
@@ -70,13 +70,15 @@ def _steered(
 
 def test_steering_claims_reach_every_outcome(world):
     down, up = world.behaviours[1], world.behaviours[2]
-    assert steered(down, 0.0, 0.95) == [HELD] * 8
-    assert steered(up, 0.0, 0.95) == [HELD] * 7
-    assert steered(down, 0.0, 0.0) == [FAILED, FAILED, UNMEASURED, UNMEASURED, FAILED, FAILED, UNMEASURED, FAILED]
-    assert steered(down, 0.0, 0.7, sided=0.95, activations=0.95) == [*[HELD] * 4, FAILED, FAILED, HELD, HELD]
+    assert steered(down, 0.0, 0.95) == [HELD] * 9
+    assert steered(up, 0.0, 0.95) == [HELD] * 8
+    assert steered(down, 0.0, 0.0) == [
+        *(FAILED, FAILED, UNMEASURED, UNMEASURED, FAILED, FAILED, UNMEASURED, FAILED, FAILED)
+    ]
+    assert steered(down, 0.0, 0.7, sided=0.95, activations=0.95) == [*[HELD] * 4, *(FAILED, FAILED, HELD, HELD, FAILED)]
     assert steered(down, 0.0, 0.98, sided=0.98, activations=0.99)[4:6] == [UNMEASURED, UNMEASURED]
     assert steered(down, 0.0, 0.6, sided=0.5, activations=0.5, n=20)[4:6] == [UNDECIDED, UNDECIDED]
-    assert steered(down, 1.0, 1.0) == [UNMEASURED] * 8
+    assert steered(down, 1.0, 1.0) == [UNMEASURED] * 9
     assert steered(down, 0.0, 0.95, kept=0.5)[2] == FAILED
     assert steered(down, 0.0, 0.95, kept=0.88)[2] == UNDECIDED
     assert steered(down, 0.0, 0.95, side=0.9)[3] == FAILED
@@ -86,7 +88,7 @@ def test_steering_claims_reach_every_outcome(world):
 
 def test_gone_is_not_done_well(world):
     wreck = steered(world.behaviours[1], 0.0, 0.0, broken=1.0)
-    assert wreck == [HELD, FAILED, UNMEASURED, UNMEASURED, FAILED, FAILED, UNMEASURED, FAILED]
+    assert wreck == [HELD, FAILED, UNMEASURED, UNMEASURED, FAILED, FAILED, UNMEASURED, FAILED, FAILED]
 
 
 def test_nulls_are_asked_for_equivalence(world):

@@ -73,7 +73,7 @@ def damage(paper: pd.DataFrame) -> dict[str, Verdict]:
         "over-correction": ("over-correction does not rise", "higher"),
     }
     return {
-        f"{words} (margin ours)": given(effect, _CURED, stays(paper.loc[metric], MARGIN, worse=worse))  # type: ignore[arg-type]
+        f"{words} (margin ours)": given(effect, _CURED, stays(paper.loc[metric], MARGIN, worse=worse), loss=True)  # type: ignore[arg-type]
         for metric, (words, worse) in kept.items()
         if metric in paper.index
     }

@@ -89,18 +89,19 @@ def of_mode(summary: pd.DataFrame, grade: Grade) -> dict[str, v.Verdict]:
             effect,
             EFFECT,
             v.named(v.all_of([v.stays_above(row, 0.97) for _, row in scaled.iterrows()]), v.change(lowest)),
+            loss=True,
         ),
         f"(ours) benign prompts stay {labels.well!r}: at most five points fewer": v.given(
-            effect, EFFECT, v.stays(benign.loc[-1.0], 0.05)
+            effect, EFFECT, v.stays(benign.loc[-1.0], 0.05), loss=True
         ),
         "CAA on MLP outputs at full strength breaks the text (ours: half of responses with quality below 0.9)": (
             v.rises_to(rival, 0.5)
         ),
         "(ours) at least half of CAA's responses at full strength are broken": v.rises_to(salad, 0.5),
         "multiple choice loses at most one point (the paper's; fewer than 200 questions cannot say)": v.given(
-            effect, EFFECT, _choice(choice, 0.01)
+            effect, EFFECT, _choice(choice, 0.01), loss=True
         ),
-        "(ours) multiple choice loses at most five points": v.given(effect, EFFECT, _choice(choice, 0.05)),
+        "(ours) multiple choice loses at most five points": v.given(effect, EFFECT, _choice(choice, 0.05), loss=True),
         "amplification (m = 2) raises the behaviour": v.moves(shown.loc[1.0], up=True)
         if 1.0 in shown.index
         else v.not_measurable("not swept above m = 1"),

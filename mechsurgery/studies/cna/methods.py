@@ -29,7 +29,9 @@ RIVAL_SWEEP = (-1.0, -0.75, -0.5, -0.25, -0.1, 0.5, 1.0)
 
 CNA = "CNA"
 CAA_ONE, CAA_ALL, CAA_MLP = "CAA, one layer", "CAA, all layers", "CAA, MLP outputs"
-DIRECTIONAL, AFFINE = "directional ablation", "affine directional ablation"
+DIRECTIONAL = "directional ablation"
+#: Not the paper's: at the prompt's last token alone, where the answer is decided.
+CAA_END, AFFINE_END = "CAA, prompt's end", "affine directional ablation, prompt's end"
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,18 +149,22 @@ def layer_candidates(
 ) -> tuple[list[Intervention], pd.DataFrame]:
     """Steering at one layer, and taking its direction out or to its `means`, for every layer; what each of them is.
 
+    Each is tried at all positions and at the prompt's end alone, except taking out to means, which are of last tokens.
     The table has columns intervention, method, layer.
     """
     runs, facts = [], []
-    for method in (CAA_ONE, DIRECTIONAL, AFFINE):
-        for layer, (site, vector) in enumerate(residual.vectors.items()):
-            name = f"{method} ({layer})"
-            if method == CAA_ONE:
-                runs.append(steer(Direction({site: vector}, residual.name, residual.info), name=name))
-            else:
-                runs.append(project_out(model, vector, to=means if method == AFFINE else None, name=name))
-            facts.append({"intervention": name, "method": method, "layer": layer})
-    return runs, pd.DataFrame(facts)
+    for layer, (site, vector) in enumerate(residual.vectors.items()):
+        caa = steer(Direction({site: vector}, residual.name, residual.info))
+        made = {
+            CAA_ONE: caa,
+            CAA_END: caa.at_prompt_end(),
+            DIRECTIONAL: project_out(model, vector),
+            AFFINE_END: project_out(model, vector, to=means).at_prompt_end(),
+        }
+        for method, run in made.items():
+            runs.append(run.named(f"{method} ({layer})"))
+            facts.append({"intervention": f"{method} ({layer})", "method": method, "layer": layer})
+    return runs, pd.DataFrame(facts).sort_values("method", kind="stable", ignore_index=True)
 
 
 def increments(direction: Direction) -> Direction:

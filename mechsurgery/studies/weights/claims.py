@@ -28,7 +28,7 @@ from ...evaluation.verdicts import (
     unmoved,
 )
 from .data import SKILL, Behaviour, Drift, new
-from .methods import ACTIVATIONS, AFTER, CONTRASTIVE, JOINT, ONE_SIDED, SHUFFLED
+from .methods import ACTIVATIONS, AFTER, AT_END, CONTRASTIVE, JOINT, ONE_SIDED, SHUFFLED
 from .summary import BASELINE, compared, summarise_methods
 
 #: A change smaller than this is none: of a null direction, of a task, of a capability.
@@ -59,8 +59,11 @@ def steering_claims(behaviour: Behaviour, rows: pd.DataFrame, nulls: pd.DataFram
     asked = [] if up else [("contrastive steering lowers it (as the paper counts: it is gone)", gone)]
     asked += [
         (f"contrastive steering raises what is wanted done well: {well}", steers),
-        ("contrastive steering keeps capability", given(steers, "it steers", kept)),
-        (f"contrastive steering does not overdo it: {behaviour.side_effect}", given(steers, "it steers", within)),
+        ("contrastive steering keeps capability", given(steers, "it steers", kept, loss=True)),
+        (
+            f"contrastive steering does not overdo it: {behaviour.side_effect}",
+            given(steers, "it steers", within, loss=True),
+        ),
         (
             "contrastive steering does what is wanted well more often than either side alone",
             _ahead(steers, rows, ONE_SIDED, well),
@@ -74,6 +77,10 @@ def steering_claims(behaviour: Behaviour, rows: pd.DataFrame, nulls: pd.DataFram
             given(steers, "w steers", all_of(_equivalent(nulls, behaviour))),
         ),
         ("it does what random directions of the same norms do not", _beyond(summarise_methods(controls), well)),
+        (
+            "on a template never trained on, it does so more often than activation steering at the prompt's end alone",
+            _ahead(steers, rows, [AT_END], new(well)),
+        ),
     ]
     return [verdict.row(f"{name}: {claim}") for claim, verdict in asked]
 

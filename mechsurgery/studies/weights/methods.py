@@ -37,6 +37,8 @@ from .summary import BASELINE, validated
 CONTRASTIVE, PLUS, MINUS = "contrastive w", "τ⁺ alone", "τ⁻ alone"
 RANDOM, SHUFFLED, SAME_SIDE = "random, same norms", "labels shuffled", "same side, two seeds"
 ONE_LAYER, ALL_LAYERS = "activations, one layer", "activations, all layers"
+#: Not the paper's: steering where the answer is decided, and nowhere else.
+AT_END = "activations, one layer, prompt's end"
 ONE_SIDED, ACTIVATIONS = (PLUS, MINUS), (ONE_LAYER, ALL_LAYERS)
 WEIGHTS = (CONTRASTIVE, *ONE_SIDED)
 AFTER, JOINT = "after the task", "joint training"
@@ -184,11 +186,13 @@ def checked(trainer: Trainer, behaviour: Behaviour, trials: Sequence[Trial], gen
     return validated(results.table, pd.DataFrame([one.facts() for one in trials]), asked.metrics)
 
 
-def steering(trainer: Trainer, behaviour: Behaviour, rates: Mapping[str, float], site: str) -> list[Trial]:
+def steering(
+    trainer: Trainer, behaviour: Behaviour, rates: Mapping[str, float], layers: Mapping[str, str]
+) -> list[Trial]:
     """A behaviour's difference, each side alone and activation steering, at every strength, the way that is wanted."""
     settings = trainer.settings
     runs = [(run, settings.grid) for run in shifts(trainer, behaviour, rates)]
-    runs += [(steer(one), settings.activation_grid) for one in activation_directions(trainer, behaviour, site)]
+    runs += [(one, settings.activation_grid) for one in activations(trainer, behaviour, layers)]
     return [
         _trial(each, run.name, trainer.seed) for run, grid in runs for each in run.at(_towards(run, behaviour, grid))
     ]
@@ -221,12 +225,17 @@ def _seeded(run: Intervention, seed: int) -> Intervention:
     return replace(run, name=f"{run.name}, seed {seed}", control_of=control_of)
 
 
-def activation_directions(trainer: Trainer, behaviour: Behaviour, site: str) -> list[Direction]:
-    """Mean differences over response tokens (2312.06681): of one layer, and of all layers, each what that one adds."""
+def activations(trainer: Trainer, behaviour: Behaviour, layers: Mapping[str, str]) -> list[Intervention]:
+    """Steering by mean differences over response tokens (2312.06681), each way of it that is tried.
+
+    At one layer or at all, each then adding what that one adds, at every position; and at one layer at the prompt's end
+    alone. `layers` holds the hook point of each way that acts at one.
+    """
     whole = response_difference(trainer, behaviour)
     names = list(whole.vectors)
     added = {names[0]: whole.at(names[0])} | {b: whole.at(b) - whole.at(a) for a, b in pairwise(names)}
-    return [Direction({site: whole.at(site)}, ONE_LAYER), Direction(added, ALL_LAYERS)]
+    one, end = (steer(Direction({layers[way]: whole.at(layers[way])}, way), name=way) for way in (ONE_LAYER, AT_END))
+    return [one, steer(Direction(added, ALL_LAYERS)), end.at_prompt_end()]
 
 
 def response_difference(trainer: Trainer, behaviour: Behaviour) -> Direction:
@@ -250,15 +259,20 @@ def completion_means(model: Model, examples: Examples, names: list[str]) -> dict
     return {site: (total / len(examples)).float() for site, total in totals.items()}
 
 
-def best_site(trainer: Trainer, behaviour: Behaviour, generation: Generation) -> str:
+def best_layers(trainer: Trainer, behaviour: Behaviour, generation: Generation) -> dict[str, str]:
+    """The hook point of each way of steering one layer, chosen on validation prompts."""
+    return {way: best_site(trainer, behaviour, generation, at_end=way == AT_END) for way in (ONE_LAYER, AT_END)}
+
+
+def best_site(trainer: Trainer, behaviour: Behaviour, generation: Generation, *, at_end: bool) -> str:
     """The hook point at which the difference, at its best strength there, does best on validation prompts."""
-    whole = response_difference(trainer, behaviour)
-    trials = [
-        Trial(each, site, float(each.toward or 0), trainer.seed)
-        for site, vector in whole.vectors.items()
-        for run in [steer(Direction({site: vector}, site))]
-        for each in run.at(_towards(run, behaviour, trainer.settings.activation_grid))
-    ]
+    whole, grid = response_difference(trainer, behaviour), trainer.settings.activation_grid
+    trials = []
+    for site, vector in whole.vectors.items():
+        run = steer(Direction({site: vector}, site), name=f"{site}, end" if at_end else site)
+        run = run.at_prompt_end() if at_end else run
+        runs = run.at(_towards(run, behaviour, grid))
+        trials += [Trial(each, site, float(each.toward or 0), trainer.seed) for each in runs]
     table = checked(trainer, behaviour, trials, generation)
     able = ranked(table, behaviour)["intervention"]
     return str(able.iloc[0]) if len(able) else str(table[behaviour.well].drop(BASELINE).idxmax()[0])

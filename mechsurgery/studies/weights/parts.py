@@ -19,12 +19,11 @@ from .methods import (
     AFTER,
     CONTRASTIVE,
     JOINT,
-    ONE_LAYER,
     RANDOM,
     Trainer,
     Trial,
     beside_random,
-    best_site,
+    best_layers,
     nulls,
     repair_controls,
     repair_nulls,
@@ -52,8 +51,8 @@ def steer(bench: Bench, data: WeightsData) -> Report:
 def _steer(bench: Bench, behaviour: Behaviour, report: Report) -> None:
     start, metrics = behaviour.start, behaviour.measured.metrics
     rates = bench.rates(behaviour)
-    site = best_site(bench.trainer(start, bench.settings.seed), behaviour, bench.generation(start))
-    tried = partial(steering, behaviour=behaviour, rates=rates, site=site)
+    layers = best_layers(bench.trainer(start, bench.settings.seed), behaviour, bench.generation(start))
+    tried = partial(steering, behaviour=behaviour, rates=rates, layers=layers)
     results, facts = bench.measure(start, behaviour.measured, tried)
     rows = pooled(results.table, facts, metrics)
     best = best_strengths(validated(results.table, facts, behaviour.measured.validation), behaviour)
@@ -61,7 +60,7 @@ def _steer(bench: Bench, behaviour: Behaviour, report: Report) -> None:
     none, random, found = _without_behaviour(bench, behaviour, rates[CONTRASTIVE], k)
     chosen, summary, drawn = at_best(rows, best), summarise_methods(rows), summarise_methods(random)
     at_k, of_nulls = summarise_methods(chosen), summarise_methods(none)
-    made = {name: f"learning rate {rate:g}" for name, rate in rates.items()} | {ONE_LAYER: site}
+    made = {name: f"learning rate {rate:g}" for name, rate in rates.items()} | layers
     report.add(STEERING, tables.steering_table(at_k, best, made, behaviour))
     report.add(NULLS, tables.null_table(of_nulls, behaviour))
     report.add(CHANCE, pd.DataFrame([tables.random_row(drawn, behaviour.well, behaviour=behaviour.name, part="steer")]))
