@@ -88,7 +88,7 @@ def test_w_steers_where_a_random_direction_does_not(done, few):
 def test_three_outcomes_stand_wherever_one_does(done, few):
     row = table(done, "Steering").set_index("method").loc[methods.CONTRASTIVE]
     for where in ("", ", new template"):
-        assert sum(row[f"{part}{where}"] for part in ("done well", "refuses", "broken")) == pytest.approx(1)
+        assert sum(row[f"{part}{where}"] for part in ("done well", "not wanted", "broken")) == pytest.approx(1)
     names = {trace.name for trace in done.figures["refusal_outcomes"].data}
     assert {"complies", "refuses", "broken", "each control"} <= names
     watched = done.results["watch"]
@@ -178,7 +178,7 @@ def test_outcome_shares_are_of_the_model_as_it_stands(few, models, done):
 
 def test_each_method_takes_the_learning_rate_with_which_it_does_best(few, models):
     behaviour, model = few.behaviours[0], models[few.watched]
-    settings = replace(FEW, lr=(1e-6, 2e-3), steps=20)
+    settings = replace(FEW, lr=(1e-6, 2e-3), steps=20, n_control_prompts=8)
     trainer = methods.Trainer(model, settings, settings.chat_template(), None, 0)
     rates = methods.best_rates(trainer, behaviour, Generation(24))
     assert set(rates) == set(methods.WEIGHTS)
