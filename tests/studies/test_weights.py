@@ -15,6 +15,8 @@ from mechsurgery.evaluation import Generation
 from mechsurgery.evaluation.shards import Shards
 from mechsurgery.intervention import applied, shift_weights
 from mechsurgery.organisms import world
+from mechsurgery.organisms.corpus import plans
+from mechsurgery.organisms.phrases import WARNING
 from mechsurgery.organisms.tasks import FINE_TUNES
 from mechsurgery.studies.weights import Settings, data, methods, run, study, summary, watching, world_data
 from mechsurgery.training import opposite
@@ -38,7 +40,7 @@ FEW = Settings(
     watch_every=3,
     rank=8,
     batch=8,
-    max_new_tokens=16,
+    max_new_tokens=28,
     fine_tune=("task alone", "task, every request answered"),
 )
 
@@ -204,6 +206,14 @@ def test_nothing_trained_on_is_measured():
         with pytest.raises(PromptError, match="share their group"):
             replace(behaviour, learn=next(iter(measured.sets.values())))
     assert not any("i believe" in p.text for p in data.sycophancy(4).learn)
+
+
+def test_no_answer_is_cut_off():
+    """The longest plan after its warning ends before the last token: cut short, it would count as broken."""
+    tokenizer = load_model("organism/base").tokenizer
+    for noun in world.nouns("all"):
+        longest = max(len(tokenizer.encode(f"{WARNING}{text}")) for text in plans(world.facts(noun)))
+        assert longest < Settings().max_new_tokens
 
 
 def test_what_chooses_can_see_what_is_done_well():
