@@ -127,6 +127,13 @@ def test_a_rival_is_beaten_or_matched_by_the_paired_interval_of_what_is_correcte
     assert found == [HELD, FAILED, UNDECIDED]
 
 
+def test_that_it_makes_no_difference_which_neurons_are_trained_is_a_claim_of_its_own():
+    claim = "random neurons of the same layers correct as much"
+    found = [verdict(claim, asked(beside=rivals(v))) for v in (0.8, 0.3, 0.9, 0.84)]
+    assert found == [HELD, FAILED, FAILED, UNDECIDED]
+    assert verdict(claim, asked({"corrects": 0.05}, beside=rivals(0.8))) == UNMEASURED
+
+
 def test_the_best_of_those_tried_needs_a_lead_that_outlasts_the_choice_among_them():
     # The best of three is ahead by chance more often than one is: p = 0.02 is not enough there.
     assert verdict(MOST, asked(beside=rivals(**{"CNA": 0.9}, p=0.02))) == UNDECIDED
@@ -278,3 +285,4 @@ def test_the_rate_that_repairs_most_for_the_least_damage_is_chosen_and_the_small
     best, shown = chosen(table)
     assert best == {"neurons": 0.3, "LoRA": 0.1}
     assert shown["chosen"].tolist() == [False, False, True, True, True, False]
+    assert shown["at an end of those tried"].tolist() == shown["chosen"].tolist(), "two rates are both ends"

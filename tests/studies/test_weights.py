@@ -15,6 +15,8 @@ from mechsurgery.evaluation import Generation
 from mechsurgery.evaluation.shards import Shards
 from mechsurgery.intervention import applied, shift_weights
 from mechsurgery.organisms import world
+from mechsurgery.organisms.corpus import plans
+from mechsurgery.organisms.phrases import WARNING
 from mechsurgery.organisms.tasks import FINE_TUNES
 from mechsurgery.studies.weights import Settings, data, methods, run, study, summary, watching, world_data
 from mechsurgery.training import opposite
@@ -38,7 +40,7 @@ FEW = Settings(
     watch_every=3,
     rank=8,
     batch=8,
-    max_new_tokens=16,
+    max_new_tokens=28,
     fine_tune=("task alone", "task, every request answered"),
 )
 
@@ -90,7 +92,7 @@ def test_w_steers_where_a_random_direction_does_not(done, few):
 def test_three_outcomes_stand_wherever_one_does(done, few):
     row = table(done, "Steering").set_index("method").loc[methods.CONTRASTIVE]
     for where in ("", ", new template"):
-        assert sum(row[f"{part}{where}"] for part in ("done well", "refuses", "broken")) == pytest.approx(1)
+        assert sum(row[f"{part}{where}"] for part in ("done well", "not wanted", "broken")) == pytest.approx(1)
     names = {trace.name for trace in done.figures["refusal_outcomes"].data}
     assert {"complies", "refuses", "broken", "each control"} <= names
     watched = done.results["watch"]
@@ -180,7 +182,7 @@ def test_outcome_shares_are_of_the_model_as_it_stands(few, models, done):
 
 def test_each_method_takes_the_learning_rate_with_which_it_does_best(few, models):
     behaviour, model = few.behaviours[0], models[few.watched]
-    settings = replace(FEW, lr=(1e-6, 2e-3), steps=20)
+    settings = replace(FEW, lr=(1e-6, 2e-3), steps=20, n_control_prompts=8)
     trainer = methods.Trainer(model, settings, settings.chat_template(), None, 0)
     rates = methods.best_rates(trainer, behaviour, Generation(24))
     assert set(rates) == set(methods.WEIGHTS)
@@ -206,6 +208,14 @@ def test_nothing_trained_on_is_measured():
         with pytest.raises(PromptError, match="share their group"):
             replace(behaviour, learn=next(iter(measured.sets.values())))
     assert not any("i believe" in p.text for p in data.sycophancy(4).learn)
+
+
+def test_no_answer_is_cut_off():
+    """The longest plan after its warning ends before the last token: cut short, it would count as broken."""
+    tokenizer = load_model("organism/base").tokenizer
+    for noun in world.nouns("all"):
+        longest = max(len(tokenizer.encode(f"{WARNING}{text}")) for text in plans(world.facts(noun)))
+        assert longest < Settings().max_new_tokens
 
 
 def test_what_chooses_can_see_what_is_done_well():

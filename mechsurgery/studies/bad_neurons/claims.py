@@ -14,15 +14,18 @@ from ...evaluation.verdicts import (
     Verdict,
     as_good,
     beats,
+    beside,
     best,
     beyond_controls,
     falls_to_share,
     given,
     moves,
+    named,
     not_measurable,
     rises_to,
     stays,
     stays_above,
+    unmoved,
 )
 from .methods import MATCHED, MLP, PAPER, RANDOM
 from .settings import Settings
@@ -58,6 +61,7 @@ def claims(main: pd.DataFrame, rivals: pd.DataFrame, controls: pd.DataFrame, set
         ),
         **damage(paper),
         **choice(rivals, controls, there),
+        **equal(rivals, moves(paper.loc["corrects"], up=True)),
         **alternative(rivals, moves(paper.loc["corrects"], up=True)),
     }
     return pd.DataFrame([verdict.row(claim) for claim, verdict in asked.items()])
@@ -92,6 +96,15 @@ def choice(rivals: pd.DataFrame, controls: pd.DataFrame, there: Verdict) -> dict
         "set to zero instead, the chosen neurons correct more than random ones, as many in each layer (ours)": zero,
     }
     return {claim: given(there, _AGREES, verdict) for claim, verdict in asked.items()}
+
+
+def equal(rivals: pd.DataFrame, effect: Verdict) -> dict[str, Verdict]:
+    """Whether it makes no difference which neurons are trained, asked only where there is an effect."""
+    row = rivals[(rivals["metric"] == "corrects") & (rivals["rival"] == MATCHED)].iloc[0]
+    same = named(unmoved(row, MARGIN), beside(row))
+    return {
+        "as many random neurons of the same layers correct as much as the chosen (ours)": given(effect, _CURED, same)
+    }
 
 
 def drawn(controls: pd.DataFrame, run: str) -> Verdict:

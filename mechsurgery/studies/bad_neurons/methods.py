@@ -253,7 +253,7 @@ def kinds(settings: Settings) -> dict[str, tuple[Where | None, float]]:
     """Every kind of fine-tune, what it trains (None for neurons, which are chosen), and the middle of its rates."""
     return {
         NEURONS: (None, settings.lr),
-        MLP: ("mlp", settings.whole_lr),
+        MLP: ("mlp", settings.mlp_lr),
         WHOLE: ("blocks", settings.whole_lr),
         f"LoRA (r {settings.lora_rank})": (LoRA(settings.lora_rank), settings.lora_lr),
     }

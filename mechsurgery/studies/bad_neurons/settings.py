@@ -36,9 +36,12 @@ class Settings(StudySettings):
     batch: int = setting(16, "Examples of a step.")
     passes: int = setting(40, "How often a little data is seen at most.")
     lr: float = setting(3e-3, "Middle of the learning rates of neurons.")
-    whole_lr: float = setting(3e-4, "Middle of the learning rates of whole weights.")
+    mlp_lr: float = setting(1e-3, "Middle of the learning rates of all MLP weights.")
+    whole_lr: float = setting(3e-4, "Middle of the learning rates of all weights.")
     lora_lr: float = setting(3e-3, "Middle of the learning rates of LoRA.")
-    rates: tuple[float, ...] = setting((0.3, 1.0, 3.0), "Multiples of it among which validation chooses; repeatable.")
+    rates: tuple[float, ...] = setting(
+        (0.1, 0.3, 1.0, 3.0), "Multiples of it that are tried on validation; repeatable."
+    )
     n_validation: int = setting(40, "Validation prompts of each kind on which learning rates are chosen.")
     lora_rank: int = setting(8, "Rank of LoRA.")
     drawn: int = setting(20, "Fine-tunes of random neurons, as many in each layer as the paper's way takes, for its p.")

@@ -100,7 +100,10 @@ def scored(done: Results, name: str) -> dict[str, float]:
 
 
 def chosen(table: pd.DataFrame) -> tuple[dict[str, float], pd.DataFrame]:
-    """The best rate of each kind, and the table with a column that says which they are."""
+    """The best rate of each kind, and the table with columns that say which they are, and whether one is the last."""
     means = table.groupby(["kind", "rate"], sort=True)[SCORE].mean().round(9)
     best = {str(kind): float(scores.droplevel("kind").idxmax()) for kind, scores in means.groupby("kind", sort=False)}
-    return best, table.assign(chosen=table["rate"] == table["kind"].map(best))
+    rates = table.groupby("kind")["rate"]
+    ends = (table["rate"] == rates.transform("min")) | (table["rate"] == rates.transform("max"))
+    found = table["rate"] == table["kind"].map(best)
+    return best, table.assign(chosen=found, **{"at an end of those tried": found & ends})

@@ -23,9 +23,10 @@ from ...evaluation.verdicts import (
     not_measurable,
     reaches,
 )
+from ...intervention import BASELINE
 from .against import compare, rank_correlation
 from .methods import ATTRIBUTION, DIFFING, DOWN, REMOVED, WAYS, CaseResult
-from .tables import RANDOM_LATENTS, shares_of_both
+from .tables import RANDOM_LATENTS, shares_of, shares_of_both
 
 #: What the mean effect of a ranking's latents must exceed that of random ones by, as a share of responses.
 MORE = 0.02
@@ -119,8 +120,9 @@ def both_cases(first: CaseResult, second: CaseResult, way: str) -> Verdict:
         return not_measurable("no latent is among the chosen of both")
     rows = []
     for r in (first, second):
-        summary = r.responses[way][1].summary([r.case.grade.name])
-        found = select(summary, r.case.grade.name, "evaluation", WAYS[way].wanted, intervention=f"latent {latents[0]}")
+        name = f"latent {latents[0]}"
+        summary = shares_of(r.responses[way][1], r.case.grade, [BASELINE.name, name])
+        found = select(summary, r.case.grade.name, "evaluation", WAYS[way].wanted, intervention=name)
         rows.append(None if found.empty else found.iloc[0])
     verdict = explains_both(rows, [nothing_to_measure(r.effects[way], way) for r in (first, second)])
     return named(verdict, f"latent {latents[0]}: {verdict.measured}")

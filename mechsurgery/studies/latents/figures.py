@@ -11,6 +11,7 @@ from ...intervention import BASELINE
 from ...plots import effect_by_rank, score_scatter, shares
 from ..base import slug
 from .methods import ATTRIBUTION, COMPLETIONS, DIFFING, WAYS, CaseResult
+from .tables import LABELS, shares_of
 
 _SHOWN = 8
 
@@ -51,15 +52,17 @@ def outcomes(result: CaseResult, way: str) -> pd.DataFrame:
 
     Random latents are the controls of the mean of all that the ranking chose.
     """
-    summary = result.responses[way][1].summary([result.case.grade.name])
-    of = result.effects[way].set_index("latent")["intervention"]
-    best, every = (of.loc[result.chosen[ATTRIBUTION][:n]].tolist() for n in (_SHOWN, None))
-    first = pd.concat([summary[summary["intervention"] == name] for name in (BASELINE.name, *best)])
-    own, random = (summary[summary["intervention"].isin(names)] for names in (every, of.loc[result.random]))
-    means = own.groupby("label", sort=False)["value"].mean()
-    name = f"mean of {own['intervention'].nunique()} chosen"
-    unmodified = summary[summary["intervention"] == BASELINE.name]
-    mean = unmodified.assign(intervention=name, kind="latents", low=float("nan"), high=float("nan"))
-    mean = mean.assign(value=mean["label"].map(means).astype(float))
-    parts = [first.assign(control_of=None), mean.assign(control_of=None), random.assign(control_of=name, strength=0.0)]
-    return pd.concat([part for part in parts if part["value"].notna().any()], ignore_index=True)
+    effects = result.effects[way].set_index("latent")
+    best = effects["intervention"].loc[result.chosen[ATTRIBUTION][:_SHOWN]].tolist()
+    first = shares_of(result.responses[way][1], result.case.grade, [BASELINE.name, *best]).assign(control_of=None)
+    steered = effects[effects["strength"].notna()]
+    chosen, random = (steered[steered.index.isin(some)] for some in (result.chosen[ATTRIBUTION], result.random))
+    if chosen.empty:
+        return first
+    blank = first[first["intervention"] == BASELINE.name].assign(low=float("nan"), high=float("nan"), kind="latents")
+    name, values = f"mean of {len(chosen)} chosen", chosen[list(LABELS)].mean()
+    parts = [first, blank.assign(intervention=name, value=blank["label"].map(values))]
+    for one in random.itertuples():
+        values = {label: getattr(one, label) for label in LABELS}
+        parts.append(blank.assign(intervention=one.intervention, control_of=name, value=blank["label"].map(values)))
+    return pd.concat(parts, ignore_index=True)

@@ -9,6 +9,7 @@ import pandas as pd
 
 from ...evaluation import Results
 from ...evaluation.statistics import benjamini_hochberg, clustered_interval, wilson
+from ...evaluation.summary import summarise
 from ...evaluation.verdicts import empirical_p
 from ...grading.grade import Grade
 from ...intervention import BASELINE, Intervention
@@ -177,6 +178,13 @@ def responses(result: CaseResult, way: str, n: int = 5) -> pd.DataFrame:
         sides.append(said.set_axis([f"response {when}", f"grade {when}"], axis=1))
     both = pd.concat(sides, axis=1, join="inner").head(n)
     return both.assign(latent=int(best["latent"]), strength=best["strength"])
+
+
+def shares_of(results: Results, grade: Grade, interventions: Sequence[str]) -> pd.DataFrame:
+    """The summary of the outcomes of some interventions, in the order given."""
+    own = {name: results.table[results.table["intervention"] == name] for name in interventions}
+    rows = pd.concat(list(own.values()), ignore_index=True)
+    return summarise(rows, [grade.name], labels=results.info.get("labels", {}))
 
 
 def effects_of(

@@ -22,6 +22,7 @@ from ...evaluation.verdicts import (
     falls_to_share,
     given,
     moves,
+    named,
     not_measurable,
     reaches,
     stays,
@@ -74,7 +75,7 @@ def steering_claims(behaviour: Behaviour, rows: pd.DataFrame, nulls: pd.DataFram
         ),
         (
             "null directions at the same strength change nothing",
-            given(steers, "w steers", all_of(_equivalent(nulls, behaviour))),
+            given(steers, "w steers", _equivalent(nulls, behaviour)),
         ),
         ("it does what random directions of the same norms do not", _beyond(summarise_methods(controls), well)),
         (
@@ -92,17 +93,16 @@ def _ahead(steers: Verdict, rows: pd.DataFrame, rivals: Sequence[str], metric: s
     return Verdict(steers.measured, UNMEASURED, verdict.rule) if steers.verdict == UNMEASURED else verdict
 
 
-def _equivalent(nulls: pd.DataFrame, behaviour: Behaviour) -> list[Verdict]:
-    """Each null direction leaves the behaviour and its opposite where they were."""
+def _equivalent(nulls: pd.DataFrame, behaviour: Behaviour) -> Verdict:
+    """Every null direction leaves the behaviour and its opposite where they were."""
     summary = summarise_methods(nulls)
     summary = summary[summary["metric"].isin([behaviour.shown, behaviour.opposite]) & (summary["kind"] != "baseline")]
-    return [
-        Verdict(
-            f"{row['intervention']} at {row['strength']:+g}, {row['metric']}: {one.measured}", one.verdict, one.rule
-        )
-        for _, row in summary.iterrows()
-        for one in [unmoved(row, MARGIN)]
-    ]
+    rows = [row for _, row in summary.iterrows()]
+    verdicts = [unmoved(row, MARGIN) for row in rows]
+    furthest = max(range(len(rows)), key=lambda i: abs(rows[i]["difference"]))
+    row, names = rows[furthest], ", ".join(dict.fromkeys(summary["intervention"]))
+    where = f"{row['intervention']} at {row['strength']:+g}, {row['metric']}"
+    return named(all_of(verdicts), f"{names}; furthest: {where}, {verdicts[furthest].measured}")
 
 
 def _beyond(summary: pd.DataFrame, metric: str) -> Verdict:

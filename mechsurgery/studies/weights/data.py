@@ -59,11 +59,10 @@ class Measured:
             self.kl_on + other.kl_on,
         )
 
-    @property
-    def checks(self) -> Measured:
-        """The validation prompts alone, read under the names of the metrics that they choose by."""
+    def checks(self, n: int) -> Measured:
+        """At most `n` validation prompts of each set, read under the names of the metrics that they choose by."""
         names = {one[1] for one in self.validation.values()}
-        sets = {name: prompts for name, prompts in self.sets.items() if name in names}
+        sets = {name: prompts.take(n) for name, prompts in self.sets.items() if name in names}
         return Measured(sets, {name: self.grades[name] for name in sets if name in self.grades}, self.validation, {})
 
     @classmethod
@@ -140,7 +139,7 @@ class Behaviour:
         return self.measured.sets[checked_set(self.where)], self.grade
 
     def beside_controls(self, n: int) -> Measured:
-        """The outcomes on the first `n` of the prompts, on which controls are set beside what they control."""
+        """The outcomes on `n` of the prompts, on which controls are set beside what they control."""
         metrics = {key: one for key, one in self.measured.metrics.items() if one[:2] == ("outcome", self.where)}
         return Measured({self.where: self.measured.sets[self.where].take(n)}, {self.where: [self.grade]}, metrics, {})
 

@@ -180,8 +180,8 @@ def _towards(run: Intervention, behaviour: Behaviour, grid: Sequence[float]) -> 
 
 
 def checked(trainer: Trainer, behaviour: Behaviour, trials: Sequence[Trial], generation: Generation) -> pd.DataFrame:
-    """Means on the validation prompts: a row for each method and strength, a column for each metric."""
-    asked = behaviour.measured.checks
+    """Means on a few validation prompts: a row for each method and strength, a column for each metric."""
+    asked = behaviour.measured.checks(trainer.settings.n_control_prompts)
     results = trainer.measured(asked, trials, generation)
     return validated(results.table, pd.DataFrame([one.facts() for one in trials]), asked.metrics)
 

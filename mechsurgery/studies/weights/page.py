@@ -57,7 +57,7 @@ _STEER = (
     "does not choose the strength.",
     f"One method beats another by more than {100 * LEAD:g} points on the same prompts; a null direction changes "
     f"nothing where the interval of its change lies within {100 * MARGIN:g} points. Random directions have the norm of "
-    "w in every matrix; each is a circle, and they answer the first prompts of the set alone.",
+    "w in every matrix; each is a circle, and they answer some prompts of the set alone.",
 )
 _REPAIR = (
     "The task teaches one-word answers; in its data users are always right, or every request is answered. w is "

@@ -43,7 +43,6 @@ class Settings(StudySettings):
     rank: int = setting(32, "Rank of a side's LoRA.")
     task_rank: int = setting(8, "Rank of a task's LoRA.")
     fine_tune: tuple[str, ...] = setting(_NAMES, "Fine-tune to watch; repeatable.", choices=_NAMES)
-    max_new_tokens: int = setting(24, "New tokens of a response at most.")
 
     def __post_init__(self) -> None:
         unknown = [*(set(self.part) - set(PARTS)), *(set(self.fine_tune) - set(_NAMES))]

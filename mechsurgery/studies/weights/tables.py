@@ -12,6 +12,7 @@ from ...attribution import contrast_statistics, score
 from ...deltas import neuron_norms
 from ...evaluation.statistics import Z
 from ...evaluation.verdicts import empirical_p
+from ...grading.grade import BROKEN
 from ...models.protocol import Model
 from ...organisms.tasks import FINE_TUNES
 from ...prompts import ContrastSet, load_prompts
@@ -48,10 +49,10 @@ def _outcomes(here: pd.DataFrame, behaviour: Behaviour, where: str, words: str) 
     """The shares of the three outcomes, of the one that is wanted with its interval."""
     named = behaviour.measured.metrics.items()
     of = {label[0]: name for name, (metric, on, *label) in named if (metric, on) == ("outcome", where)}
-    well = behaviour.wanted_label
-    shown = {f"done well{words}{end}": here.loc[of[well], column] for end, column in _ENDS.items()}
-    others = {f"{label}{words}": here.loc[name, "value"] for label, name in of.items() if label != well}
-    return {key: float(value) for key, value in (shown | others).items()}
+    well = of.pop(behaviour.wanted_label)
+    shares = {f"done well{words}{end}": here.loc[well, column] for end, column in _ENDS.items()}
+    shares |= {f"{'broken' if label == BROKEN else 'not wanted'}{words}": here.loc[of[label], "value"] for label in of}
+    return {key: float(value) for key, value in shares.items()}
 
 
 _ENDS = {"": "value", ", low": "low", ", high": "high"}
