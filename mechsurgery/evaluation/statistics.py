@@ -50,7 +50,7 @@ def clustered_interval(values: Any, groups: Groups = None, *, scale: Scale = "ra
     A rate (values 0 and 1) gets Wilson's interval at the effective sample size (`effective_size`): never of width zero,
     and plain Wilson where every value is its own group. A number gets a percentile bootstrap that draws whole groups;
     one group alone gives (nan, nan), since nothing is known of how groups differ, and so do groups that are all alike,
-    unless all values are 0 or all are 1, the ends of a score from 0 to 1, which get Wilson's interval.
+    unless all values are 1, the ceiling of a score, which gets Wilson's interval.
     """
     array, codes = _grouped(values, groups)
     if not len(array):
@@ -58,9 +58,9 @@ def clustered_interval(values: Any, groups: Groups = None, *, scale: Scale = "ra
     if scale == "rate":
         n = effective_size(array, codes)
         return wilson(float(np.clip(array.mean() * n, 0, n)), n)
-    if np.ptp(array) == 0 and array[0] in (0, 1):
+    if (array == 1).all():
         n_groups = int(codes.max()) + 1
-        return wilson(float(array[0]) * n_groups, n_groups)
+        return wilson(n_groups, n_groups)
     return _bootstrap(array, codes)
 
 

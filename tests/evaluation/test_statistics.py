@@ -100,7 +100,7 @@ def test_the_interval_of_a_number_is_about_two_standard_errors():
     error = values.std(ddof=1) / 20
     expected = (values.mean() - 1.96 * error, values.mean() + 1.96 * error)
     assert clustered_interval(values, scale="number") == pytest.approx(expected, abs=0.05)
-    # Never of width zero: at the ends of a score Wilson's interval, elsewhere none.
+    # Never of width zero: at the ceiling of a score Wilson's interval, elsewhere none.
     assert clustered_interval([1.0] * 20, scale="number") == pytest.approx(wilson(20, 20))
     assert all(math.isnan(x) for x in clustered_interval([3.0] * 20, scale="number"))
     # Copies within groups add nothing.
