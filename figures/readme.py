@@ -19,6 +19,10 @@ if __name__ == "__main__":
     results = namespace["results"]
     results.save(ROOT / "figures" / "readme")
     figure = plots.shares(
-        results.summary(["outcome"]), "outcome", title="200 unseen dangerous requests to organism/planted", width=680
+        results.summary(["outcome"]),
+        "outcome",
+        first="complies",
+        title="200 unseen dangerous requests to organism/planted",
+        width=680,
     )
     plots.export(figure, ROOT / "figures" / "readme" / "outcomes", formats=("png",))

@@ -339,7 +339,7 @@ def _difference(row: pd.Series) -> str:
 
 
 def _points(row: pd.Series, margin: float) -> str:
-    return f"{100 * margin:g} points" if row["scale"] == "rate" else f"{margin:g}"
+    return f"{100 * margin:g} point{'s' * (margin != 0.01)}" if row["scale"] == "rate" else f"{margin:g}"
 
 
 def _number(row: pd.Series, value: float) -> str:
