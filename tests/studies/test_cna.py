@@ -174,8 +174,11 @@ def test_layers_and_strengths_are_chosen_on_the_validation_split(study):
             assert set(part["toward"]) <= {-2, -1, -0.75, -0.5, -0.25}
     assert set(layers["method"]) == {methods.CAA_ONE, methods.DIRECTIONAL, methods.AFFINE}
     assert set(layers.loc[layers["chosen"], "intervention"]) <= set(tried)
-    best = study.tables[BEST].set_index("method")["toward"]
-    assert best.to_dict() == strengths[strengths["chosen"]].set_index("intervention")["toward"].to_dict()
+    for (_, best), by in zip(study.tables[BEST].groupby("chosen by"), ("chosen", "most")):
+        expected = strengths[strengths[by]].set_index("intervention")["toward"]
+        assert best.set_index("method")["toward"].to_dict() == expected.to_dict()
+    most = strengths[strengths["most"]].set_index("intervention")["well"]
+    assert most.to_dict() == strengths.groupby("intervention")["well"].max().to_dict()
 
 
 def test_nothing_that_only_breaks_the_text_is_on_the_front(study):
