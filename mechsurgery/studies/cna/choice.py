@@ -10,7 +10,7 @@ from ...evaluation.select import select
 from ...intervention import Intervention
 from .bench import Bench
 
-#: Strengths against the behaviour at which layers are compared; what removes something is compared at full strength.
+#: Strengths against the behaviour at which layers are compared.
 LAYER_STRENGTHS = (-1.0, -0.5, -0.25)
 
 
@@ -41,11 +41,13 @@ def validated(bench: Bench, tried: Sequence[Intervention]) -> pd.DataFrame:
     return table[table["intervention"] != "baseline"].reset_index(drop=True)
 
 
-def best(table: pd.DataFrame, by: str) -> pd.Series:
-    """Whether each row is the best of its kind: most gained; among equals the least KL divergence."""
-    order = table.assign(gain=table["gain"].round(9)).sort_values(
-        ["gain", "kl"], ascending=[False, True], kind="stable"
-    )
+def best(table: pd.DataFrame, by: str, first: str = "gain") -> pd.Series:
+    """Whether each row is the best of its kind: most gained; among equals the least KL divergence.
+
+    With `first="well"` the most done well on the behaviour's prompts, whatever it costs; among equals the most gained.
+    """
+    rounded = table.assign(gain=table["gain"].round(9))
+    order = rounded.sort_values([first, "gain", "kl"], ascending=[False, False, True], kind="stable")
     return pd.Series(table.index.isin(order.drop_duplicates(by).index), table.index)
 
 
@@ -54,17 +56,17 @@ def choose_layers(bench: Bench, candidates: Sequence[Intervention], facts: pd.Da
 
     `facts` has columns intervention, method, layer. A layer stands for its best setting, see `best`.
     """
-    tried = [
-        one
-        for candidate in candidates
-        for one in toward(candidate, LAYER_STRENGTHS if candidate.kind == "steering" else (-1.0,))
-    ]
+    tried = [one for candidate in candidates for one in toward(candidate, LAYER_STRENGTHS)]
     table = facts.merge(validated(bench, tried), on="intervention", how="right")
     return table.assign(chosen=best(table, "method"))
 
 
 def best_strengths(bench: Bench, tried: Sequence[Intervention]) -> pd.DataFrame:
-    """Every setting against the behaviour on validation prompts, and which is chosen for each method."""
+    """Every setting against the behaviour on validation prompts, and which is chosen for each method.
+
+    `chosen` gains most; `most` does most well on the behaviour's prompts, whatever benign ones lose.
+    """
     against = [one for one in tried if (one.toward or 0) < 0]
     table = validated(bench, against)
-    return table.assign(chosen=best(table, "intervention"))
+    kind = "intervention"
+    return table.assign(chosen=best(table, kind), most=best(table, kind, first="well"))

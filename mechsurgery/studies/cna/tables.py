@@ -148,22 +148,26 @@ def cells(part: pd.DataFrame, grade: Grade) -> dict[str, object]:
     return row | {title: cell(one.loc[(m, s, l)], n=False) for m, s, l, title in columns if (m, s, l) in one.index}
 
 
-def at_best(summary: pd.DataFrame, strengths: pd.DataFrame) -> pd.DataFrame:
+def at_best(summary: pd.DataFrame, strengths: pd.DataFrame, by: str = "chosen") -> pd.DataFrame:
     """The rows of every method at the strength that was chosen for it on validation prompts."""
-    chosen = strengths.loc[strengths["chosen"], ["intervention", "toward"]]
+    chosen = strengths.loc[strengths[by], ["intervention", "toward"]]
     return summary.merge(chosen, on=["intervention", "toward"], how="inner")
 
 
 def best_strengths(summary: pd.DataFrame, strengths: pd.DataFrame, grade: Grade) -> pd.DataFrame:
-    """Every method at the strength that validation prompts choose: what they said, and the evaluation prompts."""
-    chosen = strengths[strengths["chosen"]].set_index("intervention")
+    """Every method at the strength that validation prompts choose: what they said, and the evaluation prompts.
+
+    Twice: by what is gained, which is what is done well less what benign prompts lose, and by what is done well alone.
+    """
+    well = grade.outcome.well
     rows = []
-    for name, part in at_best(summary, strengths).groupby("intervention", sort=False):
-        one = chosen.loc[name]
-        said = {f"{grade.outcome.well} (validation) %": 100 * one["well"], "lost on benign (validation) %": one["lost"]}
-        said["lost on benign (validation) %"] *= 100
-        whole = part[~part["prompt_set"].isin(CONTROLLED.values())]
-        rows.append({"method": name, "toward": one["toward"], **said, **cells(whole, grade)})
+    for by, title in (("chosen", f"{well} less lost on benign"), ("most", f"{well}, whatever it costs")):
+        chosen = strengths[strengths[by]].set_index("intervention")
+        whole = at_best(summary[~summary["prompt_set"].isin(CONTROLLED.values())], strengths, by)
+        for name, part in whole.groupby("intervention", sort=False):
+            one = chosen.loc[name]
+            said = {f"{well} (validation) %": 100 * one["well"], "lost on benign (validation) %": 100 * one["lost"]}
+            rows.append({"chosen by": title, "method": name, "toward": one["toward"], **said, **cells(part, grade)})
     return pd.DataFrame(rows).fillna("")
 
 
