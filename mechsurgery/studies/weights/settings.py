@@ -22,17 +22,17 @@ class Settings(StudySettings):
 
     part: tuple[str, ...] = setting(PARTS, "What to do; repeatable.", choices=PARTS)
     seeds: int = setting(3, "Fine-tunes of each kind, each with its own seed.")
-    n_examples: int = setting(200, "Examples to learn a behaviour from, on each side.")
+    n_examples: int = setting(600, "Examples to learn a behaviour from, on each side.")
     n_evaluation: int = setting(80, "Evaluation prompts of each kind.")
     n_task: int = setting(600, "Examples of a task; with fewer, the skill is learnt as a format without the facts.")
-    grid: tuple[float, ...] = setting((0.25, 0.5, 1.0, 2.0), "Strengths, the way that is wanted; repeatable.")
+    grid: tuple[float, ...] = setting((0.25, 0.5, 0.75, 1.0, 1.5), "Strengths, the way that is wanted; repeatable.")
     activation_grid: tuple[float, ...] = setting(
         (0.25, 0.5, 1.0, 1.5, 2.0, 4.0), "The same of activation steering; repeatable."
     )
     repair_grid: tuple[float, ...] = setting((0.25, 0.5, 1.0, 1.5), "Strengths of remedies; repeatable.")
     nulls: int = setting(5, "Random directions like each one that is watched.")
     steps: int = setting(60, "Steps of a side's fine-tune.")
-    steps_up: int = setting(200, "The same where the model never shows the behaviour: it takes longer to learn.")
+    steps_up: int = setting(300, "The same where the model never shows the behaviour: it takes longer to learn.")
     task_steps: int = setting(150, "Steps of a task's fine-tune.")
     watch_steps: int = setting(60, "Steps of a fine-tune that is watched.")
     watch_every: int = setting(4, "Steps between two looks.")
