@@ -215,16 +215,17 @@ def test_an_effect_is_the_rise_of_what_is_wanted_where_no_more_breaks():
     assert effects["effect"].tolist() == pytest.approx([0.95, 0.05, 0.0, 0.0, 0.1, 0.1, -0.05])
     assert effects["control"].tolist() == [False] * 5 + [True] * 2  # latent 8 is chosen and random
     assert effects["works"].tolist() == [True, *[False] * 6]
-    assert effects["p"][1] == pytest.approx(2 * 0.5**19)  # McNemar's exact test where prompts stand alone
-    assert effects["q"][1] == pytest.approx(7 * 2 * 0.5**19)  # chosen and random ones are one family
+    assert effects["p"][1] == pytest.approx(0.5**19)  # half of McNemar's exact test where prompts stand alone
+    assert effects["q"][1] == pytest.approx(7 * 0.5**19)  # chosen and random ones are one family
     assert effects["p_random"][[1, 2, 3, 8]].tolist() == pytest.approx([1 / 3, 2 / 3, 2 / 3, 1 / 2])
+    assert effects.loc[[3, 4, 9], "p"].tolist() == pytest.approx([1, 1, 0.5])  # latent 9: one good fewer
     assert effects.loc[[3, 4], "low"].isna().all()
     assert effects.loc[5, ["good", "bad", "broken"]].tolist() == pytest.approx([0.15, 0.7, 0.15])
     assert effects.loc[4, ["good", "bad", "broken"]].isna().all()
     assert effects_of(results, GRADE, runs, random, WAYS[UP])["effect"].max() == 0
     groups = [i // 5 for i in range(20)]
     pairs = effects_of(labelled(cells, groups=groups), GRADE, runs, random, WAYS[DOWN]).set_index("latent")
-    assert pairs["p"][1] >= 2 * 0.5**4  # four groups, not twenty prompts
+    assert pairs["p"][1] >= 0.5**4  # four groups, not twenty prompts
     gains = gains_of(labelled(cells, groups=groups), GRADE, effects.reset_index(), WAYS[DOWN])
     assert gains.mean(axis=1).tolist() == pytest.approx(effects["effect"].tolist())
     assert list(gains.columns) == [f"g{i}" for i in groups]

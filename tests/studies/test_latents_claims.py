@@ -41,12 +41,12 @@ def at_all(table, way=DOWN, **more):
 
 @pytest.mark.parametrize(
     ("effect", "spread", "verdict"),
-    [(0.1, 0.02, HELD), (0, 0.01, FAILED), (-0.1, 0.02, FAILED), (0.03, 0.03, UNDECIDED)],
+    [(0.1, 0.02, HELD), (0, 0.003, FAILED), (-0.1, 0.02, FAILED), (0.02, 0.02, UNDECIDED)],
 )
 def test_more_effect_than_random_latents(effect, spread, verdict):
     found = at_all(gains(effect, spread=spread))
     assert found.verdict == verdict
-    assert "more than 2 points" in found.rule
+    assert "more than 1 points" in found.rule
     assert "divided anew" in found.rule
 
 
@@ -158,7 +158,7 @@ def test_division_anew_keeps_its_level_and_rejects():
 @pytest.mark.parametrize(("effect", "wanted"), [(0.0, "did not hold"), (0.1, "held")])
 def test_the_claim_is_right_in_most_draws(effect, wanted):
     """Latents differ, and nouns too: what is nothing is not held, what is an effect is."""
-    found = [at_all(gains(effect, spread=0.01, seed=seed)).verdict for seed in range(20)]
+    found = [at_all(gains(effect, spread=0.003, seed=seed)).verdict for seed in range(20)]
     assert found.count(wanted) >= 15
     assert found.count({"held": "did not hold", "did not hold": "held"}[wanted]) == 0
 
@@ -173,7 +173,8 @@ def test_the_values_of_many_latents_can_reject_and_keep_their_rate():
         for one in real:
             changed = (generator.random(42) < (0.4 if one else 0.06)).repeat(2)
             sign = 1 if one else generator.choice([-1, 1], 42).repeat(2)
-            p.append(paired_test(changed * sign, np.zeros(84), groups))
+            half = paired_test(changed * sign, np.zeros(84), groups) / 2
+            p.append(half if (changed * sign).sum() > 0 else 1 - half)
         rejected = benjamini_hochberg(p) <= 0.05
         found.append(rejected[real].mean())
         false.append(rejected[~real].sum() / max(1, rejected.sum()))

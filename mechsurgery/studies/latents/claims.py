@@ -28,10 +28,10 @@ from .against import compare, rank_correlation
 from .methods import ATTRIBUTION, DIFFING, DOWN, REMOVED, WAYS, CaseResult
 from .tables import RANDOM_LATENTS, shares_of, shares_of_both
 
-#: What the mean effect of a ranking's latents must exceed that of random ones by, as a share of responses.
-MORE = 0.02
 #: What steering one latent must add to the wanted responses, as a share of all.
 SMALLEST = 0.1
+#: What the mean effect of a ranking's latents must exceed that of random ones by: as if one in ten did `SMALLEST`.
+MORE = SMALLEST / 10
 #: Rank correlation with exact removal from which a score is said to agree with it.
 AGREES = 0.5
 

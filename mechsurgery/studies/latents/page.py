@@ -54,7 +54,7 @@ _STEERING = (
     "that is repaired; steering the twin up by the rise of bad ones. Validation prompts choose a latent's strength: "
     f"the largest rise at which broken responses rise by at most {100 * MAX_BROKEN:.0f} points; evaluation prompts of "
     "other groups measure the effect there, which counts as 0 where broken responses rise by more here too.",
-    "Two tests. A latent steers (*) where its wanted responses rise and it differs from the unmodified model: a paired "
+    "Two tests. A latent steers (*) where its wanted responses rise over the unmodified model's: a paired one-sided "
     f"test that flips whole groups of prompts, Benjamini–Hochberg over all steered latents, random ones too, at {FDR}. "
     "A ranking is held against random latents of the same pool, the latents that are active on the case's prompts and "
     "completions: p divides its latents and the random ones anew, and intervals draw latents and groups of prompts.",

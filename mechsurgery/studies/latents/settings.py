@@ -35,9 +35,9 @@ class Settings(StudySettings):
     n_samples: int = setting(16, "Samples of every discovery prompt.")
     n_oracle: int = setting(100, "Random active latents that are really removed, one at a time.")
     n_discovery: int = setting(200, "Prompts that give pairs, at most.")
-    n_validation: int = setting(24, "Prompts that choose strengths, at most.")
+    n_validation: int = setting(40, "Prompts that choose strengths, at most.")
     n_evaluation: int = setting(100, "Prompts that measure effects, at most.")
-    strengths: tuple[float, ...] = setting((0.05, 0.1, 0.2), "Share of the median activation norm; repeatable.")
+    strengths: tuple[float, ...] = setting((0.1, 0.2, 0.3), "Share of the median activation norm; repeatable.")
     temperature: float = setting(1.0, "Temperature of every sampled response.")
     read: int = setting(5, "Latents that are shown to be read.")
 

@@ -195,9 +195,10 @@ def effects_of(
     `effect`, with its 95 % interval `low` to `high` over groups, is how much the share of wanted responses rises: good
     ones where a behaving model is steered down, bad ones where its twin is steered up. It is 0 without an interval
     where the latent has no allowed strength, or broken responses rise by more than a tenth here too. `p` is the paired
-    test over groups against the unmodified responses, `q` its Benjamini–Hochberg value over all steered latents, chosen
-    and random (`control`) alike; `works` says that q is at most `FDR` and the effect positive. `p_random` is the share
-    of random latents with as large an effect, (1 + #)/(1 + n), which needs no prompt to be independent of another.
+    test over groups against the unmodified responses, one-sided since a rise is wanted, `q` its Benjamini–Hochberg
+    value over all steered latents, chosen and random (`control`) alike; `works` says that q is at most `FDR`.
+    `p_random` is the share of random latents with as large an effect, (1 + #)/(1 + n), which needs no prompt to be
+    independent of another.
     """
     summary = results.summary([grade.name])
     of_label = {label: rows.set_index("intervention") for label, rows in summary.groupby("label")}
@@ -212,9 +213,10 @@ def effects_of(
     counted = table["broken"] - table["baseline_broken"] <= MAX_BROKEN + 1e-9
     table["effect"] = rows["difference"].where(counted, 0.0)
     table["low"], table["high"] = (rows[f"difference_{end}"].where(counted) for end in ("low", "high"))
-    table["p"] = rows["p_value"].where(counted, 1.0)
+    half = rows["p_value"] / 2
+    table["p"] = half.where(table["effect"] > 0, 1 - half).where(counted & (table["effect"] != 0), 1.0)
     table["q"] = benjamini_hochberg(table["p"])
-    table["works"] = (table["q"] <= FDR) & (table["effect"] > 0)
+    table["works"] = table["q"] <= FDR
     null = table.set_index("latent").loc[table["control"].tolist(), "effect"]
     others = [null.drop(latent, errors="ignore").tolist() for latent in table["latent"]]
     return table.assign(p_random=[empirical_p(e, one, up=True) for e, one in zip(table["effect"], others)])
