@@ -146,7 +146,7 @@ def test_the_planted_circuit_is_found_and_proven_end_to_end():
         controlled=[TRUTH],
         controls=5,
         n_control_prompts=16,
-        options={"generation": mechsurgery.Generation(max_new_tokens=24)},
+        options={"generation": mechsurgery.Generation(max_new_tokens=28)},
     )
     summary = study.results.summary(["outcome", "choice"])
     value = summary.set_index(["prompt_set", "label", "intervention"])["value"]
