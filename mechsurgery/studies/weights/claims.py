@@ -7,6 +7,7 @@ no behaviour either. All margins are ours.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -125,6 +126,7 @@ def repair_claims(drift: Drift, rows: pd.DataFrame, controls: pd.DataFrame) -> l
     moved = moves(before.loc[spoilt], up=True, margin=MARGIN)
     after = compared(rows, AFTER, asked).set_index(["intervention", "metric"], drop=False)
     restored = _falls(_lacking(after.loc[(CONTRASTIVE, well)]))
+    restored = named(restored, f"not done well: {restored.measured}")
     skill = stays(after.loc[(CONTRASTIVE, SKILL)], MARGIN, least=MARGIN)
     joint = compared(rows, JOINT, asked)
     joint = joint[joint["intervention"] == CONTRASTIVE].set_index("metric", drop=False)
@@ -154,7 +156,8 @@ def repair_claims(drift: Drift, rows: pd.DataFrame, controls: pd.DataFrame) -> l
 
 
 def _falls(row: pd.Series) -> Verdict:
-    return falls_to_share(row, LEFT)
+    """A row whose baseline is the model after the task."""
+    return replace(falls_to_share(row, LEFT), rule=f"at most {LEFT:.0%} of what it is after the task")
 
 
 def _lacking(row: pd.Series) -> pd.Series:
