@@ -58,7 +58,8 @@ def test_the_code_of_the_docs_runs(page):
 def test_the_pages_are_short():
     assert len(README.read_text(encoding="utf-8").split()) <= 700
     for page in PAGES[1:]:
-        assert len(page.read_text(encoding="utf-8").splitlines()) <= 120, page.name
+        lines = [line for line in page.read_text(encoding="utf-8").splitlines() if not line.startswith("|")]
+        assert len(lines) <= 170, page.name
 
 
 @pages

@@ -46,7 +46,7 @@ def at_all(table, way=DOWN, **more):
 def test_more_effect_than_random_latents(effect, spread, verdict):
     found = at_all(gains(effect, spread=spread))
     assert found.verdict == verdict
-    assert "more than 1 points" in found.rule
+    assert "more than 1 point," in found.rule
     assert "divided anew" in found.rule
 
 

@@ -140,6 +140,13 @@ def test_everything_is_written(done, out):
     assert done.info["templates"]["organism/instruct"]["kind"] == "auto"
 
 
+@pytest.fixture
+def unwritten(monkeypatch):
+    """Figures and tables are written once, in `done`; drawing them again takes longest."""
+    monkeypatch.setattr(study.Study, "save", lambda self, out: "")
+
+
+@pytest.mark.usefixtures("unwritten")
 def test_a_second_run_trains_and_measures_nothing(done, out, few, models, monkeypatch):
     def never(*args, **options):
         raise AssertionError("made again")
@@ -151,6 +158,7 @@ def test_a_second_run_trains_and_measures_nothing(done, out, few, models, monkey
         pd.testing.assert_frame_equal(again.tables[name], one)
 
 
+@pytest.mark.usefixtures("unwritten")
 def test_a_killed_run_gives_the_table_of_an_undisturbed_one(done, out, few, models, tmp_path):
     for part in ("deltas", "measured"):
         shutil.copytree(out / part, tmp_path / part)
