@@ -127,8 +127,10 @@ def shares(
     figure = go.Figure()
     for label in order:
         part = pd.concat([own[own["label"] == label] for own in (main, random) if len(own)])
-        bar = _stack(part, label, known.index(label), interval=label == first)
-        figure.add_trace(bar)
+        figure.add_trace(_stack(part, label, known.index(label)))
+    if first is not None:
+        # On top of all bars, of which a later one would hide the upper end of an earlier one's interval.
+        figure.add_trace(_intervals(main[main["label"] == first]))
     if first is not None and len(controls):
         figure.add_trace(_each(controls[controls["label"] == first]))
     figure.update_xaxes(title_text="share of responses", range=[-0.02, 1.01], tickformat=".0%", dtick=0.25)
@@ -156,7 +158,7 @@ def _interleaved(main: pd.DataFrame, random: pd.DataFrame) -> list[str]:
     return [name for row in [*names, *(o for o in of if o not in names)] for name in (row, of.get(row)) if name]
 
 
-def _stack(part: pd.DataFrame, label: str, number: int, *, interval: bool) -> go.Bar:
+def _stack(part: pd.DataFrame, label: str, number: int) -> go.Bar:
     """The share of one label in every bar."""
     colours = (GREY, COLOURS[2], COLOURS[1], COLOURS[6])
     return go.Bar(
@@ -170,8 +172,20 @@ def _stack(part: pd.DataFrame, label: str, number: int, *, interval: bool) -> go
         textfont_color="white" if number % 4 == 3 else "black",
         hovertext=hover(part),
         hoverinfo="text",
-        error_x=errors(part["value"], part["low"], part["high"]) if interval else None,
         marker={"color": colours[number % 4], "pattern": {"shape": PATTERNS[number % 4], "fillmode": "overlay"}},
+    )
+
+
+def _intervals(rows: pd.DataFrame) -> go.Scatter:
+    """The interval of the first share of every bar."""
+    return go.Scatter(
+        x=rows["value"],
+        y=rows["row"],
+        mode="markers",
+        marker={"color": "#000", "size": 2},
+        error_x=errors(rows["value"], rows["low"], rows["high"], colour="#000"),
+        showlegend=False,
+        hoverinfo="skip",
     )
 
 

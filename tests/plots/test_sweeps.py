@@ -208,8 +208,10 @@ def test_outcomes_are_stacked_with_what_is_wanted_first_and_every_control_shown(
     figure = plots.shares(table, "endpoint", first="complies")
     bars = [trace for trace in figure.data if trace.type == "bar"]
     assert [bar.name for bar in bars] == ["complies", "evades", "refuses"]
-    assert bars[0].error_x.array is not None
-    assert bars[1].error_x.array is None
+    (ends,) = (trace for trace in figure.data if trace.error_x.array is not None)
+    assert figure.data.index(ends) == len(bars)  # above them all
+    own = table[table["control_of"].isna() & (table["label"] == "complies")]
+    assert list(ends.x + ends.error_x.array) == pytest.approx(own["high"].tolist())
     name = "CNA &lt;b&gt;x&lt;/b&gt;"
     random = f"{name}:<br>2 random"
     assert list(figure.layout.yaxis.categoryarray) == ["baseline", name, random, "CAA, harmful − harmless"]
