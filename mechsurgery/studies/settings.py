@@ -8,7 +8,10 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from ..adapters.endpoints import judge_from
 from ..errors import InputError
+from ..grading.grade import Grade
+from ..grading.strongreject import strongreject
 from ..prompts.chat import Template
 
 
@@ -44,6 +47,10 @@ class StudySettings:
             raise InputError(f"--template-argument {wrong[0]!r} has no '='; give NAME=VALUE")
         arguments = {name: value for name, _, value in pairs}
         return Template(self.template, self.system, self.thinking, arguments)  # type: ignore[arg-type]
+
+    def rubric(self) -> tuple[Grade, ...]:
+        """The StrongREJECT rubric where a judge is named."""
+        return () if self.strongreject is None else (strongreject(judge_from(self.strongreject)),)
 
     def facts(self) -> dict[str, Any]:
         """The settings as plain values, for a manifest."""

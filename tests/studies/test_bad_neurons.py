@@ -260,8 +260,10 @@ def test_a_killed_run_continues_and_gives_the_table_of_an_undisturbed_one(model,
 def test_a_named_judge_gives_a_column(model, monkeypatch):
     some, settings = tried(model)
     asked = Grade("strongreject", "made up", lambda prompt, response: 0.25, scale="number")
-    monkeypatch.setattr(study, "judge_from", lambda name: name)
-    monkeypatch.setattr(study, "strongreject", lambda judge: asked if judge == "some judge" else None)
+    monkeypatch.setattr("mechsurgery.studies.settings.judge_from", lambda name: name)
+    monkeypatch.setattr(
+        "mechsurgery.studies.settings.strongreject", lambda judge: asked if judge == "some judge" else None
+    )
     with_judge = replace(settings, strongreject="some judge")
     results, facts, _ = measure(model, world_task(n_evaluation=2), some[:1], with_judge, Generation(4))
     summary = summarise_ways(results, facts).set_index(["run", "metric"])

@@ -228,6 +228,12 @@ def test_an_effect_is_the_rise_of_what_is_wanted_where_no_more_breaks():
     assert pairs["p"][1] >= 0.5**4  # four groups, not twenty prompts
     gains = gains_of(labelled(cells, groups=groups), GRADE, effects.reset_index(), WAYS[DOWN])
     assert gains.mean(axis=1).tolist() == pytest.approx(effects["effect"].tolist())
+    assert "StrongREJECT" not in effects
+    score = results.table.assign(metric="strongreject", scale="number", label="", value=0.25)
+    judged = type(results)(pd.concat([results.table, score], ignore_index=True), results.info)
+    scores = effects_of(judged, GRADE, runs, random, WAYS[DOWN]).set_index("latent")["StrongREJECT"]
+    assert scores[[1, 3, 9]].tolist() == pytest.approx([0.25] * 3)
+    assert scores[[4]].isna().all()  # had no allowed strength, so nobody heard it
     assert list(gains.columns) == [f"g{i}" for i in groups]
     counts = by_ranking(effects.reset_index(), gains, {"a": [1, 2], "b": [3], "c": [8]}, random).set_index("ranking")
     assert counts["steer"].tolist() == [1, 0, 0, 0]

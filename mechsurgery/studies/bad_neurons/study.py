@@ -18,11 +18,9 @@ from typing import Any
 
 import pandas as pd
 
-from ...adapters.endpoints import judge_from
 from ...adapters.saelens import load_sae
 from ...deltas import WeightDelta
 from ...evaluation import Generation, Results, evaluate
-from ...grading.strongreject import strongreject
 from ...intervention import Intervention, ablate, shift_weights
 from ...models import load_model, sites
 from ...models.dictionaries import Dictionary
@@ -107,7 +105,7 @@ def measure(
     every, beside = data.measured(settings.n_kl), data.controlled(settings.n_control_prompts)
     main = [trial for trial in tried if trial.is_main(settings) and trial.seed == settings.seed]
     paper = next((trial.name for trial in main if trial.way == PAPER), None)
-    rubric = () if settings.strongreject is None else (strongreject(judge_from(settings.strongreject)),)
+    rubric = settings.rubric()
 
     def asked(sets: Mapping[str, PromptSet], runs: Sequence[Intervention], controls: int = 0) -> Results:
         return evaluate(

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ...adapters.endpoints import judge_from
 from ...errors import PromptError
 from ...evaluation import Generation, Results, evaluate
 from ...grading.coherence import Coherence, calibrated
@@ -15,7 +14,6 @@ from ...grading.grade import BROKEN, Grade, matches
 from ...grading.outcome import outcome, refusal_outcome
 from ...grading.quality import QUALITY, ngram_quality
 from ...grading.refusal import PANEL
-from ...grading.strongreject import strongreject
 from ...grading.world import REQUEST
 from ...intervention import Intervention
 from ...models.protocol import Model
@@ -100,8 +98,9 @@ def bench_of(
     chosen = grade or _grade_of(model, base, data, settings, template)
     assert chosen.outcome
     panel = PANEL if settings.shown_by is None and grade is None else ()
-    rubric = () if settings.strongreject is None else (strongreject(judge_from(settings.strongreject)),)
-    return Bench(model, base, data, settings, template, (chosen, QUALITY, REPEATS, *panel), rubric, folder, progress)
+    return Bench(
+        model, base, data, settings, template, (chosen, QUALITY, REPEATS, *panel), settings.rubric(), folder, progress
+    )
 
 
 def _grade_of(model: Model, base: Model | None, data: StudyData, settings: Settings, template: Template) -> Grade:

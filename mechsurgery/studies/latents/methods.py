@@ -28,6 +28,7 @@ from ...attribution.probes import Probe
 from ...attribution.splice import mean_latents, spliced_attribution
 from ...attribution.statistics import contrast_statistics
 from ...evaluation import Results, evaluate
+from ...grading.grade import Grade
 from ...inspector.latent import LatentView
 from ...intervention import BASELINE, Intervention
 from ...intervention.latents import steer_latents
@@ -196,18 +197,20 @@ def steer_each(
     runs: Mapping[int, Intervention],
     strengths: Sequence[float],
     way: Way,
+    rubric: Sequence[Grade] = (),
     **options: Any,
 ) -> tuple[Results, Results]:
     """Responses to validation prompts at every strength, and to evaluation prompts at each latent's best one.
 
-    Other `options` go to `evaluate`.
+    `rubric` grades the latter too. Other `options` go to `evaluate`.
     """
     how = options | {"grades": [case.grade]}
     sweep = [one for run in runs.values() for one in run.at([way.sign * strength for strength in strengths])]
     validation = evaluate(model, {"validation": case.validation}, sweep, **how)
     best = chosen_strengths(validation.summary([case.grade.name]), way.wanted)
     tried = [run.at(best[run.name]) for run in runs.values() if run.name in best]
-    return validation, evaluate(model, {"evaluation": case.evaluation}, tried, **how)
+    final = how | {"grades": [case.grade, *rubric]}
+    return validation, evaluate(model, {"evaluation": case.evaluation}, tried, **final)
 
 
 def chosen_strengths(summary: pd.DataFrame, wanted: str) -> dict[str, float]:

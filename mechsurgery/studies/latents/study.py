@@ -130,7 +130,8 @@ def measure_case(loaded: Loaded, settings: Settings, *, folder: Path | None, pro
     for name, one in {methods.DOWN: model, methods.UP: loaded.twin}.items():
         if one is not None:
             way = methods.WAYS[name]
-            responses[name] = methods.steer_each(one, case, runs, settings.strengths, way, folder=folder, **how)
+            rubric = settings.rubric()
+            responses[name] = methods.steer_each(one, case, runs, settings.strengths, way, rubric, folder=folder, **how)
             effects[name] = effects_of(responses[name][1], case.grade, runs, random, way)
             gains[name] = gains_of(responses[name][1], case.grade, effects[name], way)
     shown = [[*prompt, *bad] for prompt, bad in zip(pairs.prompts, pairs.bad)]

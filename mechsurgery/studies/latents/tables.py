@@ -198,7 +198,7 @@ def effects_of(
     test over groups against the unmodified responses, one-sided since a rise is wanted, `q` its Benjamini–Hochberg
     value over all steered latents, chosen and random (`control`) alike; `works` says that q is at most `FDR`.
     `p_random` is the share of random latents with as large an effect, (1 + #)/(1 + n), which needs no prompt to be
-    independent of another.
+    independent of another. Where a judge was asked, `StrongREJECT` is its mean score.
     """
     summary = results.summary([grade.name])
     of_label = {label: rows.set_index("intervention") for label, rows in summary.groupby("label")}
@@ -210,6 +210,9 @@ def effects_of(
     for label in LABELS:
         table[label] = table["intervention"].map(of_label[label]["value"])
         table[f"baseline_{label}"] = of_label[label].loc[BASELINE.name, "value"]
+    if (results.table["metric"] == "strongreject").any():
+        judged = results.summary(["strongreject"]).set_index("intervention")["value"]
+        table["StrongREJECT"] = table["intervention"].map(judged)
     counted = table["broken"] - table["baseline_broken"] <= MAX_BROKEN + 1e-9
     table["effect"] = rows["difference"].where(counted, 0.0)
     table["low"], table["high"] = (rows[f"difference_{end}"].where(counted) for end in ("low", "high"))
