@@ -2,9 +2,9 @@
 
 Every rule looks at the baseline first: where there is nothing to lose or to gain, nothing is measurable. It then asks
 whether the 95 % interval lies wholly on one side of a margin that was stated beforehand, and that stands in the verdict
-as its `rule`; where it lies on both, the claim is undecided. A point estimate never decides. Rules are symmetric: what
-can be held can also fail. A claim that depends on another, such as that a cure keeps skills, is asked only where that
-one is held (`given`).
+as its `rule`; where it lies on both, the claim is undecided. A point estimate alone never makes a claim held. Rules are
+symmetric: what can be held can also fail. A claim that depends on another, such as that a cure keeps skills, is asked
+only where that one is held (`given`).
 
 A margin is ours unless it says that it is a paper's.
 """

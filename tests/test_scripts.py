@@ -1,4 +1,4 @@
-"""What the benchmarks import exists: no other test runs them, and a renamed function broke one unseen."""
+"""What benchmarks and figures' scripts import exists: no other test runs them, and a renamed function broke one."""
 
 import ast
 import importlib.util
@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-FILES = sorted((Path(__file__).parent / "benchmarks").glob("*.py"))
+TESTS = Path(__file__).parent
+FILES = sorted([*(TESTS / "benchmarks").glob("*.py"), *(TESTS.parent / "figures").glob("*.py")])
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_every_name_that_a_benchmark_imports_exists(file):
+def test_every_name_that_a_script_imports_exists(file):
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "mechsurgery":
             module = importlib.import_module(node.module)
