@@ -45,6 +45,11 @@ def attention_out(layer: int) -> str:
     return f"blocks.{layer}.hook_attn_out"
 
 
+def heads(layer: int) -> str:
+    """Hook point of what each attention head of a layer has gathered, before the output projection."""
+    return f"blocks.{layer}.attn.hook_z"
+
+
 def mlp_out(layer: int) -> str:
     """Hook point of what a layer's MLP adds to the residual stream."""
     return f"blocks.{layer}.hook_mlp_out"

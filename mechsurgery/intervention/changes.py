@@ -83,9 +83,13 @@ def merged(plans: Sequence[Sequence[tuple[Change, float]]], index: Int[Tensor, "
     levels = [_Level(steps, index, width) for steps in zip_longest(*(_joined(plan, width) for plan in plans))]
 
     def hook(activation: Tensor, hook: Any = None) -> Tensor:
+        # Attention heads, [batch, pos, head, d_head]: a head is one unit, so its channels are as more positions.
+        shape = activation.shape
+        if len(shape) == 4:
+            activation = rearrange(activation, "b p h d -> b (p d) h")
         for level in levels:
             activation = level(activation)
-        return activation
+        return activation if len(shape) == 3 else rearrange(activation, "b (p d) h -> b p h d", d=shape[3])
 
     return hook
 

@@ -93,6 +93,11 @@ def _each_token(activation: Float[Tensor, "batch pos d"], batch: tokens.Batch, *
 def _hand_over(
     activation: Tensor, hook: Any = None, *, site: str, batch: tokens.Batch, update: Update, choose: Choose
 ) -> None:
+    if activation.ndim != 3:
+        raise SiteError(
+            f"{site!r} has activations of shape {tuple(activation.shape)}, not [batch, pos, d]; attention heads can be "
+            "scored by gates, scaled and put out, but not contrasted"
+        )
     for chosen, rows in choose(activation, batch):
         finite = torch.isfinite(chosen).all(dim=1)
         if not bool(finite.all()):

@@ -71,6 +71,11 @@ def residual_sites(model: Model, layers: Sequence[int] | None = None) -> list[st
     return [names.residual(layer) for layer in check_layers(model, layers)]
 
 
+def head_sites(model: Model, layers: Sequence[int] | None = None) -> list[str]:
+    """Hook points of each layer's attention heads, [batch, pos, head, d_head]; a head is one unit."""
+    return [names.heads(layer) for layer in check_layers(model, layers)]
+
+
 def mlp_out_sites(model: Model, layers: Sequence[int] | None = None) -> list[str]:
     """Hook points of what each MLP adds to the residual stream."""
     return [names.mlp_out(layer) for layer in check_layers(model, layers)]
@@ -126,12 +131,17 @@ def _layer_or_end(model: Model, name: str) -> int:
 
 
 def width(model: Model, name: str) -> int:
-    """Number of units at a hook point of shape [batch, pos, width]; `SiteError` for any other shape."""
+    """Number of units at a hook point of shape [batch, pos, width], or of heads at `attn.hook_z`.
+
+    Raises `SiteError` for any other shape.
+    """
     check_sites(model, [name])
     if name.endswith(_WIDE):
         return int(model.cfg.d_mlp)
     if name.endswith(_RESIDUAL_WIDTH) and ".q_norm." not in name and ".k_norm." not in name:
         return int(model.cfg.d_model)
+    if name.endswith("attn.hook_z"):
+        return int(model.cfg.n_heads)
     raise SiteError(
         f"{name!r} has no units of the form [batch, pos, width]; use MLP neurons ({names.neurons(0)!r}) or the "
         f"residual stream ({names.residual(0)!r})"

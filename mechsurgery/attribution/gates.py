@@ -1,0 +1,136 @@
+"""Gates on units: 1 leaves a unit as it is, 0 puts it out; hook functions that gradients can pass.
+
+At a gate g a unit's activation a becomes g·a + (1 − g)·r at every position, with r zero or a given reference (such as
+its mean on the other side of a contrast). Units are MLP neurons or channels of any hook point [batch, pos, d],
+attention heads at `attn.hook_z` (a head is one unit), or latents of autoencoders, whose part of the activation alone
+is scaled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from ..errors import InputError, SiteError, listed
+from ..models import sites
+from ..models.dictionaries import Dictionary
+from ..models.protocol import Model
+
+Gates = Mapping[str, Tensor]
+HookFns = list[tuple[str, Callable[..., Tensor]]]
+#: Numbers that a batch's graph may hold before blocks are recomputed in the backward pass.
+HELD = 1 << 28
+
+
+class Units:
+    """The units that a localiser may choose from: `widths` is {site: how many}, `hooks(gates)` puts gates on them.
+
+    `at` are hook points (default: every layer's MLP neurons), `dictionaries` autoencoders whose latents are units too.
+    `reference` is {hook name: [d]}, what a unit is moved to at gate 0 (default zero; latents always go to zero).
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        at: Sequence[str] | None = None,
+        *,
+        dictionaries: Sequence[Dictionary] = (),
+        reference: Mapping[str, Float[Tensor, " d"]] | None = None,
+    ) -> None:
+        chosen = sites.neuron_sites(model) if at is None and not dictionaries else list(at or ())
+        sites.check_sites(model, chosen)
+        for dictionary in dictionaries:
+            dictionary.check(model)
+        self.dictionaries = {dictionary.site: dictionary for dictionary in dictionaries}
+        self.widths = {name: sites.width(model, name) for name in chosen}
+        self.widths |= {site: dictionary.n_latents for site, dictionary in self.dictionaries.items()}
+        if not self.widths:
+            raise SiteError("no units to choose from; give hook points or dictionaries")
+        self.reference = dict(reference or {})
+        for name, values in self.reference.items():
+            if name in self.widths and (name not in chosen or values.numel() != self.widths[name]):
+                raise InputError(f"reference has {values.numel()} numbers at {name!r}; give {self.widths[name]}")
+
+    def __len__(self) -> int:
+        return sum(self.widths.values())
+
+    def ones(self, device: torch.device | str = "cpu") -> dict[str, Float[Tensor, " n"]]:
+        """A gate of 1 for every unit."""
+        return {site: torch.ones(n, device=device) for site, n in self.widths.items()}
+
+    def hooks(self, gates: Gates) -> HookFns:
+        """(hook name, hook function) pairs; a site's gates are [n], or [batch, n] where every row has its own."""
+        unknown = [site for site in gates if site not in self.widths]
+        if unknown:
+            raise SiteError(f"gates at {listed(unknown)}, which are not among the units: {listed(self.widths)}")
+        made: HookFns = []
+        for site, gate in gates.items():
+            if site in self.dictionaries:
+                own = self.dictionaries[site]
+                made.append((own.hook_name, partial(_gate_latents, gate=gate, dictionary=own)))
+            else:
+                made.append((site, partial(_gate, gate=gate, reference=self.reference.get(site))))
+        return made
+
+
+def _gate(activation: Tensor, hook: Any = None, *, gate: Tensor, reference: Tensor | None) -> Tensor:
+    # In float32, so that a gate's gradient, a sum over rows and positions, keeps its digits in bfloat16 models.
+    a = activation.float()
+    g = _spread(gate, activation).to(a)
+    out = a * g
+    if reference is not None:
+        out = out + (1 - g) * reference.to(a)
+    return out.to(activation.dtype)
+
+
+def _spread(gate: Tensor, activation: Tensor) -> Tensor:
+    """A gate that multiplies an activation [batch, pos, n] or, for heads, [batch, pos, n, d_head]."""
+    rows = gate[:, None] if gate.ndim == 2 else gate
+    return rows[..., None] if activation.ndim == 4 else rows
+
+
+def _gate_latents(activation: Tensor, hook: Any = None, *, gate: Tensor, dictionary: Dictionary) -> Tensor:
+    z = dictionary.encode(activation)
+    g = (gate[:, None] if gate.ndim == 2 else gate).to(z)
+    return activation + (dictionary.decode(z * g) - dictionary.decode(z)).to(activation.dtype)
+
+
+@contextmanager
+def frozen(model: Model) -> Iterator[None]:
+    """Within, no weight asks for a gradient, so that a backward pass holds only what gates need."""
+    asking = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in asking:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in asking:
+            parameter.requires_grad_(True)
+
+
+@contextmanager
+def recomputed(model: Model, held: int) -> Iterator[None]:
+    """Within, blocks are run again in the backward pass where a batch's graph would hold more than `HELD` numbers.
+
+    `held` counts the tokens of a batch. The graph then holds one block at a time.
+    """
+    cfg = model.cfg
+    numbers = held * cfg.n_layers * (8 * cfg.d_model + 4 * (cfg.d_mlp or 0))
+    if numbers <= HELD or not torch.is_grad_enabled():
+        yield
+        return
+    blocks = [model.get_submodule(f"blocks.{layer}") for layer in range(cfg.n_layers)]
+    try:
+        for block in blocks:
+            block.forward = partial(checkpoint, type(block).forward.__get__(block), use_reentrant=False)
+        yield
+    finally:
+        for block in blocks:
+            block.__dict__.pop("forward", None)

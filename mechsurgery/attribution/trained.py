@@ -1,0 +1,229 @@
+"""Trained gates: which few units to put out, or by what to multiply them, found by gradient descent.
+
+Every unit has a number θ, and is in while θ > 0. The loss is how much of the behaviour is left, how far everything that
+is to be kept has moved, and a price for each unit that is out:
+
+    loss = max(0, explained − floor) + keep · Σ kept + price · (number of units out)
+
+The choice is hard in the forward pass; in the backward pass it is σ(θ) (straight through, Bengio et al. 2013,
+1308.3432), so that θ falls for a unit that is worth more than its price, in the unit of what is explained. All start
+in, and each step of Adam moves every θ about equally far, so units that help at every step go out first, together.
+The order of θ is the ranking. (Edge pruning, Bhaskar et al. 2024, 2406.16778, and differentiable masking, De Cao et al.
+2020, 2004.14992, use hard concrete gates and a target size for the same end.) The model's weights get no gradients.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..errors import ActivationError, InputError
+from ..models import sites, tokens
+from ..models.progress import with_progress
+from ..models.protocol import Model
+from ..units import Circuit, UnitScores
+from .causal import Cost
+from .gates import Units, frozen, recomputed
+from .objectives import Objective, Task, tasks
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateRecipe:
+    """How gates are trained.
+
+    `price` of a unit, in the unit of what is explained (nats); `keep` the weight of what is kept; `steps` how many
+    updates, `settle` how many more with the choice held fixed, in which only multipliers move; `rows` how many rows of
+    what is explained, and of each thing that is kept, each update sees; `start` is θ at the beginning. `m` is the range
+    of multipliers: (0, 0) puts units out, (−1, 3) also trains by what each is multiplied.
+    """
+
+    price: float = 0.03
+    keep: float = 3.0
+    steps: int = 150
+    settle: int = 50
+    lr: float = 0.05
+    rows: int = 16
+    start: float = 0.5
+    m: tuple[float, float] = (0.0, 0.0)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.m[0] <= 0 <= self.m[1]:
+            raise InputError(f"m={self.m} must be a range of multipliers with 0 in it; (0, 0) ablates")
+        if min(self.steps, self.rows) < 1 or min(self.settle, self.price, self.keep) < 0:
+            raise InputError(f"{self} has a number that is too small; steps and rows are at least 1, prices at least 0")
+        if not min(self.lr, self.start) > 0:
+            raise InputError(f"lr={self.lr} and start={self.start} must be above 0")
+
+    @property
+    def trains_m(self) -> bool:
+        """Whether units are multiplied by numbers of their own."""
+        return self.m[0] < self.m[1]
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedGates:
+    """What training found: a ranking, the circuit of the units that are out, and by what each is multiplied.
+
+    `loss` is a list of {step, number of units out, value of each task}.
+    """
+
+    scores: UnitScores
+    circuit: Circuit
+    multipliers: dict[str, Float[Tensor, " n"]]
+    loss: list[dict[str, float]]
+
+    def m_of(self, circuit: Circuit) -> dict[str, Float[Tensor, " k"]]:
+        """{site: multipliers of a circuit's units}, as `scale(circuit, m)` takes them."""
+        return {site: self.multipliers[site][index] for site, (index, _) in circuit.units.items()}
+
+
+def trained_gates(
+    model: Model,
+    objective: Objective,
+    units: Units | None = None,
+    *,
+    recipe: GateRecipe | None = None,
+    within: Circuit | None = None,
+    max_rows: int = 64,
+    progress: bool = False,
+) -> TrainedGates:
+    """Train which units to put out so that the behaviour goes and what is kept stays; see the module's text.
+
+    Scores are start − θ: above the recipe's `start` for the units that are out. `within` leaves the choice as it is
+    and trains the multipliers of these units alone. Raises `ActivationError` where the loss is not finite.
+    """
+    units, recipe = units or Units(model), recipe or GateRecipe()
+    state = _State(units, recipe, within, tokens.device_of(model))
+    cost = Cost(len(objective.explain))
+    sources = [_rows(task, recipe, place) for place, task in enumerate(tasks(objective))]
+    steps = recipe.settle if within is not None else recipe.steps + (recipe.settle if recipe.trains_m else 0)
+    log = []
+    with frozen(model), torch.enable_grad():
+        for step in with_progress(range(steps), "training gates", shown=progress, unit="step"):
+            if step == recipe.steps:
+                state.settle()
+            values = {}
+            for task, source in zip(tasks(objective), sources):
+                weight = None if task is objective.explain else recipe.keep
+                values[task.name] = _backward(model, task, next(source), state, objective.floor, weight, max_rows, cost)
+            log.append({"step": step, "k": state.n_out, **values})
+            state.update()
+    name = "trained multipliers" if recipe.trains_m else "trained gates"
+    facts = {"recipe": asdict(recipe), "cost": cost.facts()}
+    info = sites.provenance_of(model, objective=objective.name, **objective.info, **facts)
+    scores = UnitScores(state.split(recipe.start - state.theta.detach().cpu()), name, info)
+    return TrainedGates(scores, _circuit(state, scores), state.split(state.m.detach().cpu()), log)
+
+
+def _circuit(state: _State, scores: UnitScores) -> Circuit:
+    """The units that are out."""
+    chosen = state.split(state.out.cpu())
+    index = {site: out.nonzero()[:, 0] for site, out in chosen.items()}
+    units = {site: (i, scores.scores[site][i]) for site, i in index.items() if len(i)}
+    return Circuit(units, state.units.widths, scores.rule, scores.info)
+
+
+def _backward(
+    model: Model,
+    task: Task,
+    rows: Sequence[int],
+    state: _State,
+    floor: float,
+    weight: float | None,
+    max_rows: int,
+    cost: Cost,
+) -> float:
+    """Add the gradients of one task's share of the loss (`weight` None: what is explained); returns its value."""
+    total = 0.0
+    for read in task.batches(model, max_rows, rows):
+        with recomputed(model, read.ids.numel()):
+            values = task.values(model, read, state.units.hooks(state.gates()))
+            loss = (values - floor).clamp_min(0).sum() if weight is None else weight * values.sum()
+            (loss / len(rows)).backward()
+        total += float(values.detach().sum())
+        cost.forward_rows += len(read.rows)
+        cost.backward_rows += len(read.rows)
+    if not math.isfinite(total):
+        raise ActivationError(f"{task.name!r} is {total} while gates are trained; use bfloat16 or float32, a lower lr")
+    return total / len(rows)
+
+
+def _rows(task: Task, recipe: GateRecipe, place: int) -> Iterator[list[int]]:
+    """Endless draws of rows: every row once before one comes again."""
+    generator = torch.Generator().manual_seed(1000 * recipe.seed + place)
+
+    def endless() -> Iterator[int]:
+        while True:
+            yield from torch.randperm(len(task), generator=generator).tolist()
+
+    source, n = endless(), min(recipe.rows, len(task))
+    while True:
+        yield sorted(set(islice(source, n)))
+
+
+class _State:
+    """θ and multiplier of every unit, in one vector each, and their optimiser."""
+
+    def __init__(self, units: Units, recipe: GateRecipe, within: Circuit | None, device: torch.device) -> None:
+        self.units, self.recipe = units, recipe
+        theta = torch.full((len(units),), recipe.start)
+        if within is not None:
+            within.require_widths(units.widths, "the model")
+            for site, own in self.split(theta).items():
+                if site in within.units:
+                    own[within.units[site][0]] = -recipe.start
+        self.theta = theta.to(device).requires_grad_(within is None)
+        self.m = torch.zeros(len(units), device=device).requires_grad_(recipe.trains_m)
+        self.optimiser: Any = None
+        self._start_optimiser()
+
+    def _start_optimiser(self) -> None:
+        trained = [vector for vector in (self.theta, self.m) if vector.requires_grad]
+        if not trained:
+            raise InputError("nothing to train: give a range of multipliers m, such as (−1, 3), with `within`")
+        self.optimiser = torch.optim.Adam(trained, lr=self.recipe.lr)
+
+    def split(self, flat: Tensor) -> dict[str, Tensor]:
+        """A vector over all units as {site: part}."""
+        return dict(zip(self.units.widths, flat.split(list(self.units.widths.values()))))
+
+    @property
+    def out(self) -> Tensor:
+        """Which units are out."""
+        return self.theta.detach() <= 0
+
+    @property
+    def n_out(self) -> int:
+        """How many units are out."""
+        return int(self.out.sum())
+
+    def gates(self) -> dict[str, Float[Tensor, " n"]]:
+        """1 for the units that are in, their multiplier for those that are out."""
+        inside = (~self.out).float()
+        if self.theta.requires_grad:
+            soft = torch.sigmoid(self.theta)
+            inside = inside + soft - soft.detach()
+        return self.split(inside + (1 - inside) * self.m)
+
+    def update(self) -> None:
+        """One step of Adam, with the price of every unit that is out."""
+        if self.theta.requires_grad:
+            soft = torch.sigmoid(self.theta)
+            (self.recipe.price * (1 - soft).sum()).backward()
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+        with torch.no_grad():
+            self.m.clamp_(*self.recipe.m)
+
+    def settle(self) -> None:
+        """Hold the choice fixed from now on."""
+        self.theta = self.theta.detach()
+        self._start_optimiser()
