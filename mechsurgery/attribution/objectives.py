@@ -292,7 +292,7 @@ def from_contrast(
 
     With a `base` the answers to positive prompts are to become the base's: what is gone is not yet repaired.
     """
-    how = {"template": template, "max_new_tokens": max_new_tokens, "max_rows": max_rows}
+    how: dict[str, Any] = {"template": template, "max_new_tokens": max_new_tokens, "max_rows": max_rows}
     objective = from_first_tokens(model, contrast, template=template, max_rows=max_rows)
     for prompts in (contrast.negative, *keep):
         objective = objective.keeping(kept(model, prompts, **how))
