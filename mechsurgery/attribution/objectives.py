@@ -290,13 +290,21 @@ def from_contrast(
 ) -> Objective:
     """The usual objective of a contrast: first tokens, with the negative side's answers and those to `keep` kept.
 
-    With a `base` the answers to positive prompts are to become the base's: what is gone is not yet repaired.
+    With a `base` the answers to positive prompts are to become the base's: what is gone is not yet repaired. Where
+    answers to both sides begin alike, that is all that is explained; without a base, it raises `PromptError`.
     """
     how: dict[str, Any] = {"template": template, "max_new_tokens": max_new_tokens, "max_rows": max_rows}
-    objective = from_first_tokens(model, contrast, template=template, max_rows=max_rows)
+    try:
+        objective = from_first_tokens(model, contrast, template=template, max_rows=max_rows)
+    except PromptError:
+        if base is None:
+            raise
+        objective = from_teacher(base, contrast.positive, **how)
     for prompts in (contrast.negative, *keep):
         objective = objective.keeping(kept(model, prompts, **how))
-    return objective if base is None else objective.keeping(from_teacher(base, contrast.positive, **how).explain)
+    if base is None or objective.info["from"] == "teacher":
+        return objective
+    return objective.keeping(from_teacher(base, contrast.positive, **how).explain)
 
 
 def value_of(

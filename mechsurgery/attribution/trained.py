@@ -80,6 +80,11 @@ class TrainedGates:
     multipliers: dict[str, Float[Tensor, " n"]]
     loss: list[dict[str, float]]
 
+    @property
+    def trains_m(self) -> bool:
+        """Whether units have multipliers of their own; else they are put out."""
+        return any(bool(m.any()) for m in self.multipliers.values())
+
     def m_of(self, circuit: Circuit) -> dict[str, Float[Tensor, " k"]]:
         """{site: multipliers of a circuit's units}, as `scale(circuit, m)` takes them."""
         return {site: self.multipliers[site][index] for site, (index, _) in circuit.units.items()}

@@ -144,6 +144,14 @@ def falls_below(row: pd.Series, threshold: float) -> Verdict:
     return Verdict(change(row), _below(row["low"], row["high"], threshold), rule)
 
 
+def stays_below(row: pd.Series, threshold: float) -> Verdict:
+    """The value is below a threshold that the unmodified model does not reach either."""
+    rule = f"below {_number(row, threshold)}"
+    if not row["baseline"] < threshold:
+        return Verdict(f"{change(row)}: above before anything was done", UNMEASURED, rule)
+    return Verdict(change(row), _below(row["low"], row["high"], threshold), rule)
+
+
 def rises_to(row: pd.Series, threshold: float) -> Verdict:
     """The value is at least a threshold that the unmodified model does not reach."""
     rule = f"at least {_number(row, threshold)}"

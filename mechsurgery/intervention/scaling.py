@@ -38,7 +38,7 @@ def scale(circuit: Circuit, m: Multiplier = 0.0, *, name: str | None = None) -> 
         pushes=0 if one is None or one == 1 else -1 if one < 1 else 1,
         full_m=one,
         info={"circuit": circuit.info, "n": len(circuit), "m": "per unit" if one is None else one},
-        draw=None if one is None else lambda seed: scale(circuit.random_like(seed), one),
+        draw=lambda seed: scale(circuit.random_like(seed), m if one is None else one),
     )
 
 

@@ -62,6 +62,18 @@ class ContrastSet:
 
         return part(lambda p: p.group in first), part(lambda p: p.group not in first)
 
+    def shuffled(self, seed: int = 0) -> ContrastSet:
+        """The same prompts with the sides of half of the groups swapped: labels that mean nothing."""
+        swapped = first_groups(sorted({*self.positive.groups, *self.negative.groups}), 0.5, seed)
+
+        def side(stay: PromptSet, come: PromptSet) -> PromptSet:
+            chosen = [p for p in stay if p.group not in swapped] + [p for p in come if p.group in swapped]
+            return replace(stay, prompts=tuple(chosen))
+
+        return ContrastSet(
+            f"{self.name}, shuffled", side(self.positive, self.negative), side(self.negative, self.positive)
+        )
+
     def take(self, n: int, *, seed: int = 0) -> ContrastSet:
         """At most `n` prompts in all, half from each side."""
         return replace(
