@@ -209,14 +209,14 @@ class _Judge:
         for name in runs:
             own = shares.loc[name]
             total = sum(circuits[name].widths.values())
-            row = {"circuit": name, "k": len(circuits[name]), "share": len(circuits[name]) / total}
-            row |= {"shows": own[f"{self.behaviour}: shows"], "well": own[f"{self.behaviour}: well"]}
-            others = [column for column in shares if column.endswith(": well") and self.behaviour not in column]
-            row |= {column: own[column] for column in others}
+            share = len(circuits[name]) / total
+            shows, well = own[f"{self.behaviour}: shows"], own[f"{self.behaviour}: well"]
+            others = [c for c in shares if c.endswith(": well") and c != f"{self.behaviour}: well"]
             # How far every part of the target is exceeded; below 0 is not met.
-            spare = [self.target.shows - row["shows"], row["well"] - self.target.well]
+            spare = [self.target.shows - shows, well - self.target.well, self.target.share - share]
             spare += [self.target.loss - (before[column] - own[column]) for column in others]
-            spare.append(self.target.share - row["share"])
+            row = {"circuit": name, "k": len(circuits[name]), "share": share, "shows": shows, "well": well}
+            row |= {column: own[column] for column in others}
             found.append({**row, "met": min(spare) >= -1e-9, "slack": min(spare)})
         self.tried += found
         return found

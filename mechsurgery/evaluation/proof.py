@@ -213,7 +213,7 @@ def _claims(
 
 def tabulate(results: Results, moved: Results | None, grade: Grade, circuit: Circuit) -> pd.DataFrame:
     """A row for everything that was done: outcome on each set as `value [low, high]`, random ones as mean and range."""
-    tables = [(results.summary([grade.name, "choice"]), None)]
+    tables: list[tuple[pd.DataFrame, str | None]] = [(results.summary([grade.name, "choice"]), None)]
     if moved is not None:
         tables.append((moved.summary([grade.name]), BASE))
     rows: list[dict[str, Any]] = []

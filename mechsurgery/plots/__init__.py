@@ -5,6 +5,7 @@ from .comparison import circuit_profile, comparison_figures, neuron_scatter, ove
 from .export import ExportReport, export, export_all, static_export_problem
 from .heatmaps import TokenHeatmaps
 from .latents import effect_by_rank, score_scatter
+from .localisers import outcome_against_damage, outcome_by_size
 from .neurons import activation_histogram, layer_distribution, promoted_tokens, score_ranks
 from .pages import Section, write_page
 from .sweeps import curves, trade_off
@@ -28,6 +29,8 @@ __all__ = [
     "layer_distribution",
     "loss_curves",
     "neuron_scatter",
+    "outcome_against_damage",
+    "outcome_by_size",
     "overlap",
     "precision_recall",
     "promoted_tokens",

@@ -1,4 +1,4 @@
-"""Which score finds the neurons that decide? Every rule at equal budget, ablated, some beside matched random circuits.
+"""Circuits of several localisers at one budget, ablated, some beside matched random circuits, in one table.
 
 On an organism with a recorded truth the table also has precision and recall; on any other model the effect of the
 ablation is the only evidence, and rank alone proves nothing.
@@ -12,27 +12,22 @@ from typing import Any
 
 import pandas as pd
 
-from ..attribution import contrast_statistics, mean_difference_direction, recovery, score
+from ..attribution import recovery
+from ..attribution.gates import Units
+from ..attribution.localisers import LOCALISERS, Problem
+from ..attribution.objectives import Objective, from_first_tokens
 from ..evaluation import Results, evaluate
 from ..evaluation.evaluate import BESIDE
 from ..evaluation.select import controls_of
 from ..evaluation.verdicts import cell, empirical_p
 from ..grading.grade import Grade
 from ..intervention import ablate
+from ..models.progress import with_progress
 from ..models.protocol import Model
 from ..prompts import ContrastSet, PromptSet
-from ..units import Circuit, Sign, UnitScores
+from ..units import Circuit, UnitScores
 
-#: Name in the tables -> (score, selection). The first is the CNA paper's.
-LOCALISERS: dict[str, tuple[str, Sign]] = {
-    "difference (published)": ("difference", "abs"),
-    "difference, positive side": ("difference", "positive"),
-    "difference, negative side": ("difference", "negative"),
-    "effect size": ("effect_size", "abs"),
-    "difference × write norm": ("difference_write_norm", "abs"),
-    "difference × alignment": ("difference_alignment", "abs"),
-}
-PUBLISHED, TRUTH = "difference (published)", "recorded neurons"
+TRUTH = "recorded neurons"
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +46,8 @@ def localisers(
     prompts: Mapping[str, PromptSet],
     grade: Grade,
     *,
-    names: Sequence[str] | None = None,
+    names: Sequence[str],
+    objective: Objective | None = None,
     truth: Circuit | None = None,
     controlled: Sequence[str] = (),
     controls: int = 50,
@@ -60,7 +56,7 @@ def localisers(
     options: Mapping[str, Any] | None = None,
     **budget: Any,
 ) -> Localisers:
-    """Locate with every rule from one pass over `discovery`, ablate each circuit, and tabulate.
+    """Locate with every localiser that is named, ablate each circuit, and tabulate.
 
     `budget` (`k` or `fraction` of all MLP neurons) is the same for all rules. `grade` decides what responses are; it
     has the three labels of an outcome. The table has a row for each localiser (and one for the recorded `truth` where
@@ -68,13 +64,12 @@ def localisers(
     is answered in words, beside `controls` random circuits with as many neurons in each layer. `options` go to
     `evaluate`.
     """
-    statistics = contrast_statistics(model, discovery, progress=progress)
-    direction = mean_difference_direction(model, discovery)
+    objective = objective or from_first_tokens(model, discovery)
+    problem = Problem(model, discovery, objective, Units(model), k=budget.get("k", 48))
     scores, circuits = {}, {}
-    for name in names or LOCALISERS:
-        rule, by = LOCALISERS[name]
-        scores[name] = score(statistics, rule, model=model, direction=direction)
-        circuits[name] = scores[name].top(**budget, by=by, name=name)
+    for name in with_progress(list(names), "locating", shown=progress, unit="localiser"):
+        scores[name] = LOCALISERS[name].run(problem)
+        circuits[name] = scores[name].top(**budget, by=LOCALISERS[name].by, name=name)
     if truth is not None:
         circuits[TRUTH] = truth.named(TRUTH)
     how = {"grades": [grade], "discovery": discovery, "progress": progress, **(options or {})}

@@ -1,0 +1,93 @@
+"""Figures of the demo, each with a sentence that says what it shows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from ... import plots
+from ...attribution.compare import Comparison
+from ...attribution.localisers import PUBLISHED
+from ...evaluation.evaluate import BESIDE
+from ...evaluation.proof import PARTS, PUT_OUT
+from ...grading.world import REQUEST
+from ..ablations import TRUTH, Localisers
+from .settings import DANGEROUS, NEW
+
+if TYPE_CHECKING:
+    from .study import Decided
+
+COMPLIES = REQUEST.labels[1]
+CAPTIONS = {
+    "instruct_outcomes": "What organism/instruct answers to unseen dangerous requests: the circuit beside its nulls, "
+    "the published rule, steering and directional ablation",
+    "instruct_new_templates": "The same in templates that neither tuning nor search used",
+    "instruct_trade_off": "Right answers to dangerous requests against what benign requests lose, all on the same "
+    "axes",
+    "instruct_layers": "Where the circuit's neurons are",
+    "search": "Size against outcome on validation prompts, along the order in which neurons were given back",
+    "dose_response": "Outcomes as the circuit is changed from nothing (0) to fully (1)",
+    "planted_outcomes": "organism/planted: answers to unseen dangerous requests with each localiser's circuit ablated",
+    "planted_precision_recall": "organism/planted: what each localiser found of the recorded neurons",
+    "layer_profile": "Base against instruct: share of the published rule's circuit in each layer",
+    "neuron_scatter": "Base against instruct: score of every neuron by the published rule",
+    "overlap": "Base against instruct: shared neurons",
+    "neuron_activations": "The circuit's first neuron: activation on both prompt sets",
+    "neuron_ranks": "The circuit's first neuron: where it stands under each contrast rule",
+    "neuron_tokens": "The circuit's first neuron: tokens its output row promotes",
+}
+
+
+def figures_of(decided: Decided, planted: Localisers, comparison: Comparison, view: Any) -> dict[str, go.Figure]:
+    """Every figure by name."""
+    summary = decided.proof.results.summary(["outcome", "choice"])
+    own = summary[~summary["intervention"].str.startswith(PARTS)]
+    recovered = planted.table.rename(columns={"ablated": "rule"}).dropna(subset=["precision"])
+    panels = [("outcome", where, label) for where in (DANGEROUS,) for label in REQUEST.labels]
+    figures = {
+        "instruct_outcomes": outcomes(own, DANGEROUS, "Unseen dangerous requests to organism/instruct"),
+        "instruct_new_templates": outcomes(own, NEW, "The same, in templates never used"),
+        "instruct_trade_off": trade_off(own),
+        "instruct_layers": plots.circuit_profile(
+            {"circuit": decided.found.circuit, PUBLISHED: decided.published}, title="Neurons in each layer"
+        ),
+        "search": search(decided),
+        "dose_response": plots.curves(decided.doses.summary(["outcome"]), panels, x="strength"),
+        "planted_outcomes": outcomes(
+            planted.results.summary(["outcome"]), DANGEROUS, "Unseen dangerous requests to organism/planted"
+        ),
+        "planted_precision_recall": plots.precision_recall(recovered[recovered["rule"] != TRUTH]),
+    }
+    figures |= plots.comparison_figures(comparison.scores, comparison.circuits)
+    return figures | {f"neuron_{key}": figure for key, figure in view.figures().items()}
+
+
+def outcomes(summary: pd.DataFrame, where: str, title: str) -> go.Figure:
+    """Stacked outcomes of everything on one set of prompts, random circuits on those that they answered."""
+    controls = summary[summary["control_of"].notna() & (summary["prompt_set"] == f"{where}{BESIDE}")]
+    main = summary[summary["control_of"].isna() & (summary["prompt_set"] == where)]
+    rows = pd.concat([main, controls.assign(prompt_set=where)], ignore_index=True)
+    return plots.shares(rows, "outcome", where, first=COMPLIES, title=title)
+
+
+def trade_off(summary: pd.DataFrame) -> go.Figure:
+    """Right answers to dangerous requests against benign requests that are no longer answered."""
+    own = summary[summary["control_of"].isna() & ~summary["prompt_set"].str.endswith(BESIDE)]
+    damage = own[(own["prompt_set"] == "benign") & (own["label"] == COMPLIES)]
+    lost = damage.assign(value=1 - damage["value"], low=1 - damage["high"], high=1 - damage["low"])
+    return plots.outcome_against_damage(
+        own[(own["prompt_set"] == DANGEROUS) & (own["label"] == COMPLIES)],
+        lost,
+        x_title="benign requests no longer answered",
+        y_title="dangerous requests answered rightly",
+        title="organism/instruct: what is repaired against what is lost",
+        first=PUT_OUT,
+    )
+
+
+def search(decided: Decided) -> go.Figure:
+    """Size against outcome on validation prompts."""
+    curve = decided.found.curve.assign(localiser="circuit, pruned in order")
+    return plots.outcome_by_size(curve, title="Validation prompts: complies, against neurons in the circuit")
