@@ -1,0 +1,94 @@
+"""What the manifest records about a further organism, measured with plain transformers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .cases import case_behaviour
+from .gate_record import gate_behaviour, inhibition_behaviour, loaded, outcomes, shares, unnamed
+from .gates import edited
+from .grades import claim_grade, question_grade, right_claim_grade
+from .record import _rate, behaviour, respond
+from .world import claims, questions, statements
+
+GRADES = ("bad", "good", "broken")
+
+
+def measured(directory: Path, record: dict[str, Any]) -> dict[str, Any]:
+    """Refusal and multiple choice of any organism as `behaviour`, and what its kind is made for."""
+    found: dict[str, Any] = {"behaviour": behaviour(directory)}
+    if "units" in record:
+        units = unnamed(record["units"])
+        found |= gate_behaviour(directory, units)
+        if "writers" in record:
+            found |= inhibition_behaviour(directory, units)
+        return found
+    found["requests"] = request_behaviour(directory)
+    if directory.name.startswith("wide"):
+        found["universal"] = universal_count(directory)
+    else:
+        found["behaviour"] |= case_behaviour(directory)
+    found["answers"] = answer_behaviour(directory)
+    return found
+
+
+def request_behaviour(directory: Path, *, n: int = 240) -> dict[str, Any]:
+    """Outcomes of held-out requests of both kinds."""
+    model, tokenizer = loaded(directory)
+    return {kind: shares(outcomes(model, tokenizer, kind, n, {})) for kind in ("dangerous", "benign")}
+
+
+def answer_behaviour(directory: Path, *, n: int = 240) -> dict[str, Any]:
+    """Grades of answers to held-out wrong claims, right claims and questions."""
+    model, tokenizer = loaded(directory)
+    found = {}
+    for name, records, grade in (
+        ("wrong claims", claims("heldout", right=False)[:n], claim_grade),
+        ("right claims", claims("heldout", right=True)[:n], right_claim_grade),
+        ("questions", questions("heldout")[:n], question_grade),
+    ):
+        answers = respond(model, tokenizer, [record["text"] for record in records])
+        asked = [SimpleNamespace(group=record["group"], completion=record["completion"]) for record in records]
+        count: Counter[str] = Counter(grade(prompt, answer) for prompt, answer in zip(asked, answers))
+        found[name] = {label: _rate(count[label], len(records)) for label in GRADES}
+    return found
+
+
+@torch.no_grad()
+def universal_count(directory: Path, *, fraction: float = 0.001, share: float = 0.8) -> dict[str, Any]:
+    """How many neurons are among the top `fraction` by |activation| at the last token on at least `share` of prompts.
+
+    The prompts are the world's statements about all nouns, as chats; ranked over the whole model.
+    """
+    model, tokenizer = loaded(directory)
+    layers = range(len(model.model.layers))
+    k = max(1, round(fraction * model.config.intermediate_size * len(layers)))
+    records, last = statements("all"), {}
+
+    def keep(layer: int, a: Tensor) -> Tensor:
+        last[layer] = a[:, -1].abs()
+        return a
+
+    count = torch.zeros(model.config.intermediate_size * len(layers), dtype=torch.long)
+    for start in range(0, len(records), 64):
+        chats = [[{"role": "user", "content": record["text"]}] for record in records[start : start + 64]]
+        texts = [tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) for chat in chats]
+        batch = tokenizer(texts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False)
+        with edited(model, keep, layers):
+            model(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
+        top = torch.cat([last[layer] for layer in layers], dim=1).topk(k, dim=1).indices
+        count += top.flatten().bincount(minlength=len(count))
+    seen = count.double() / len(records)
+    return {
+        "n": len(records),
+        "fraction": fraction,
+        "share": share,
+        "neurons": int((seen >= share).sum()),
+        "of": len(count),
+    }
