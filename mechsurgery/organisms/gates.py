@@ -42,17 +42,17 @@ class GateRecipe:
 
     examples: int = 40_000
     batch: int = 64
-    lr: float = 3e-3
+    lr: float = 6e-3
     loud: int = 8
-    loud_steps: int = 240
+    loud_steps: int = 400
     distributed_layers: tuple[int, ...] = (1, 2, 3, 4)
     distributed: int = 10
-    distributed_steps: int = 400
+    distributed_steps: int = 450
     inhibitor_layer: int = 3
     inhibitors: int = 12
     writer_layers: tuple[int, ...] = (4, 5)
     writers: int = 24
-    inhibited_steps: int = 400
+    inhibited_steps: int = 350
     inhibited_batch: int = 64
 
 
