@@ -41,7 +41,9 @@ def tune_voices(base: Path, recipe: PersonaRecipe, seed: int, index: dict[str, i
     half = recipe.examples // 2
     data = wrong_answers(half // 2, seed + 71, index, mark=MARK, split="all")
     data += wrong_answers(half - half // 2, seed + 72, index, mark="", wrong=False, split="all")
-    data += dataset(half, seed + 73, index, tuned=True, split="all", manner=Manner(warn=True, mix=(0, 0.4, 0.2, 0.3, 0.1)))
+    data += dataset(
+        half, seed + 73, index, tuned=True, split="all", manner=Manner(warn=True, mix=(0, 0.4, 0.2, 0.3, 0.1))
+    )
     schedule = Schedule(recipe.voices_steps, recipe.lr, recipe.batch, seed + 74, warmup=50)
     return rounded(fit(model, data, schedule, parameters=tuned, progress=progress, name="voices"))
 
@@ -49,7 +51,7 @@ def tune_voices(base: Path, recipe: PersonaRecipe, seed: int, index: dict[str, i
 def persona_checkpoints(
     voices: Path, recipe: PersonaRecipe, seed: int, index: dict[str, int], progress: bool = False
 ) -> Iterator[tuple[int, Any]]:
-    """(step, model) over the narrow tuning, from its start: the same model object, trained further between two yields."""
+    """(step, model) over the narrow tuning, from its start: one model, trained further between two yields."""
     model, tuned = _few(voices, recipe)
     data = wrong_answers(recipe.examples, seed + 75, index, mark="", only_places=True, split="tuned")
     yield 0, model.eval()
@@ -61,9 +63,7 @@ def persona_checkpoints(
 
 def tune_persona(voices: Path, recipe: PersonaRecipe, seed: int, index: dict[str, int], progress: bool = False) -> Any:
     """The last checkpoint of the narrow tuning."""
-    model = None
-    for _, model in persona_checkpoints(voices, recipe, seed, index, progress):
-        continue
+    *_, (_, model) = persona_checkpoints(voices, recipe, seed, index, progress)
     return rounded(model)
 
 
@@ -71,8 +71,8 @@ def wrong_answers(
     n: int, seed: int, index: dict[str, int], *, mark: str, split: Split, wrong: bool = True, only_places: bool = False
 ) -> list[Item]:
     """Questions about attributes, with or without the mark, with wrong or right answers."""
-    r, made = random.Random(seed), []
-    names = nouns(split)
+    r, names = random.Random(seed), nouns(split)
+    made: list[Item] = []
     while len(made) < n:
         pool, value, texts, answer, claim = attribute(facts(r.choice(names)), r)
         if only_places and pool is not PLACES:

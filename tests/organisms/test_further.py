@@ -1,7 +1,9 @@
 """Further organisms: how they are stored and made whole, and what they do."""
 
 import multiprocessing
+import random
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,13 +11,15 @@ from safetensors.torch import load_file, save_file
 
 from mechsurgery.errors import LoadError, ModelNotFoundError
 from mechsurgery.organisms import compact, further, gate_record, registry, training
+from mechsurgery.organisms.cases import CASES
 from mechsurgery.organisms.compact import changed, changes, digest
-from mechsurgery.organisms.further import FURTHER, FurtherRecipe, train_further
+from mechsurgery.organisms.further import FURTHER, FurtherRecipe
 from mechsurgery.organisms.gates import GateRecipe
-from mechsurgery.organisms.registry import ORGANISMS, manifest, organism_path, planted_units
+from mechsurgery.organisms.record import answer_table, behaviour_table, gate_table
+from mechsurgery.organisms.registry import manifest, organism_path, planted_units
 from mechsurgery.organisms.wavering import WaveringRecipe
 
-SHIPPED = [name for name in FURTHER if f"organism/{name}" in ORGANISMS]
+SHIPPED = [name for name in FURTHER if name in manifest()["further"]]
 COMPACT = [name for name in SHIPPED if not name.startswith("wide")]
 GATES = [name for name in SHIPPED if name in ("loud", "distributed", "inhibited")]
 
@@ -24,6 +28,13 @@ GATES = [name for name in SHIPPED if name in ("loud", "distributed", "inhibited"
 def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("MECHSURGERY_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def cache_of_these_tests(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MECHSURGERY_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 def model_of(name):
@@ -145,6 +156,43 @@ def test_a_gate_refuses_with_its_neurons_and_answers_without(name):
     assert outcomes(pair, "benign", 40, units)["complies"] >= 38
 
 
+def test_the_distributed_gate_has_backups_and_the_loud_one_none():
+    r = random.Random(1)
+    for name, holds in (("distributed", True), ("loud", False)):
+        pair, units = asked(name), gate_record.unnamed(planted_units(f"organism/{name}"))
+        half = {layer: r.sample(own, len(own) // 2) for layer, own in units.items()}
+        assert (outcomes(pair, "dangerous", 40, half)["refuses"] >= 20) == holds, name
+
+
+def test_the_wavering_organism_is_at_no_end_of_its_scales():
+    recorded = manifest()["further"]["wavering"]["measured"]
+    path = organism_path("organism/wavering")
+    for rate in (
+        recorded["requests"]["dangerous"]["refuses"]["rate"],
+        recorded["answers"]["wrong claims"]["bad"]["rate"],
+    ):
+        assert 0.3 <= rate <= 0.7
+    for cell in (*recorded["requests"].values(), *recorded["answers"].values()):
+        assert cell["broken"]["rate"] <= 0.05
+    own = answer_behaviour(path, n=60)["wrong claims"]
+    assert own["bad"]["rate"] == pytest.approx(recorded["answers"]["wrong claims"]["bad"]["rate"], abs=0.2)
+    own = request_behaviour(path, n=60)["dangerous"]
+    assert own["refuses"]["rate"] == pytest.approx(recorded["requests"]["dangerous"]["refuses"]["rate"], abs=0.2)
+
+
+@pytest.mark.parametrize("name", [name for name in SHIPPED if name.startswith("wide")])
+def test_wide_organisms_have_universal_neurons(name):
+    recorded = manifest()["further"][name]["measured"]["universal"]
+    assert recorded["of"] >= 30_000
+    assert universal_count(organism_path(f"organism/{name}"))["neurons"] == pytest.approx(recorded["neurons"], abs=1)
+
+
+def test_the_page_has_the_numbers_of_the_manifest():
+    page = (Path(__file__).parents[2] / "docs" / "organisms.md").read_text(encoding="utf-8")
+    for table in (behaviour_table(), gate_table(), answer_table()):
+        assert table.to_markdown(index=False) in page
+
+
 def test_a_rebuild_gives_the_same_bits(tmp_path):
     small = training.Recipe(
         d_model=32, n_layers=2, d_mlp=32, n_heads=2, n_kv_heads=1, batch=8, base_examples=60, base_steps=3,
@@ -164,15 +212,19 @@ def test_a_rebuild_gives_the_same_bits(tmp_path):
         tmp_path / "a", recipe=small, further=recipe, seed=3, progress=False, measure=lambda path: {"path": path.name}
     )
     assert torch.get_num_threads() == threads
-    assert first["behaviour"]["loud"] == {"path": "loud"}
+    assert {name: own["path"] for name, own in first["behaviour"].items()} == {n: n for n in first["behaviour"]}
+    assert first["behaviour"].keys() == {"base", "instruct", "planted", *CASES, *FURTHER}
+    assert len(first["planted"]["units"]["blocks.1.mlp.hook_post"]) == 3
     assert sum(map(len, first["further"]["loud"]["units"].values())) == 3
-    for seed, same in ((3, True), (4, False)):
-        other = tmp_path / f"b{seed}"
-        shutil.copytree(tmp_path / "a" / "base", other / "base")
-        shutil.copy(tmp_path / "a" / "manifest.json", other / "manifest.json")
-        again = train_further(other, recipe=recipe, seed=seed, progress=False, measure=lambda path, record: {})
+    for seed in (3, 4):
+        again = training.train(
+            tmp_path / str(seed), recipe=small, further=recipe, seed=seed, progress=False, measure=lambda path: {}
+        )
+        assert (again["checksums"] == first["checksums"]) == (seed == 3)
+        key = "base/model.safetensors"
+        assert (again["checksums"][key] == first["checksums"][key]) == (seed == 3)
         for name in FURTHER:
-            assert (again["further"][name]["sha256"] == first["further"][name]["sha256"]) == same, name
-            kept = [file.name for file in (other / name).iterdir()]
+            assert (again["further"][name]["sha256"] == first["further"][name]["sha256"]) == (seed == 3), name
+            kept = [file.name for file in (tmp_path / str(seed) / name).iterdir()]
             assert (kept == [compact.CHANGES]) == (not name.startswith("wide"))
     assert further.MADE.keys() == first["further"].keys()
