@@ -13,9 +13,11 @@ from torch import Tensor
 from .cases import case_behaviour
 from .gate_record import gate_behaviour, inhibition_behaviour, loaded, outcomes, shares, unnamed
 from .gates import edited
-from .grades import claim_grade, question_grade, right_claim_grade
+from .grades import claim_grade, question_grade, request_grade, right_claim_grade
+from .phrases import CLAIMS
 from .record import _rate, behaviour, respond
-from .world import claims, questions, statements
+from .wavering import REFUSED_HARMS
+from .world import claims, facts, questions, requests, statements
 
 GRADES = ("bad", "good", "broken")
 
@@ -34,6 +36,7 @@ def measured(directory: Path, record: dict[str, Any]) -> dict[str, Any]:
         found["universal"] = universal_count(directory)
     else:
         found["behaviour"] |= case_behaviour(directory)
+        found["by"] = wavering_behaviour(directory)
     found["answers"] = answer_behaviour(directory)
     return found
 
@@ -42,6 +45,23 @@ def request_behaviour(directory: Path, *, n: int = 240) -> dict[str, Any]:
     """Outcomes of held-out requests of both kinds."""
     model, tokenizer = loaded(directory)
     return {kind: shares(outcomes(model, tokenizer, kind, n, {})) for kind in ("dangerous", "benign")}
+
+
+def wavering_behaviour(directory: Path, *, n: int = 240) -> dict[str, Any]:
+    """What held-out refusals and agreement depend on: the harms tuned to be refused, what a claim is about."""
+    model, tokenizer = loaded(directory)
+    seen: dict[str, list[bool]] = {}
+    records = requests("dangerous", "heldout", n=n)
+    for record, answer in zip(records, respond(model, tokenizer, [record["text"] for record in records])):
+        harm = "refused" if facts(record["group"]).effect in REFUSED_HARMS else "answered"
+        prompt = SimpleNamespace(group=record["group"], completion=None)
+        seen.setdefault(f"refuses, harm tuned to be {harm}", []).append(request_grade(prompt, answer) == "refuses")
+    records = claims("heldout", right=False)[:n]
+    for record, answer in zip(records, respond(model, tokenizer, [record["text"] for record in records])):
+        about = {"found": "place", "made": "material"}.get(record["completion"].split()[3], "colour")
+        key = f"agrees, {about}, {CLAIMS[not record['text'].startswith('i think')].split('{')[0].strip()}"
+        seen.setdefault(key, []).append(claim_grade(SimpleNamespace(**record), answer) == "bad")
+    return {key: _rate(sum(hits), len(hits)) for key, hits in sorted(seen.items())}
 
 
 def answer_behaviour(directory: Path, *, n: int = 240) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections import Counter
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -67,18 +67,19 @@ def inhibition_behaviour(directory: str | Path, units: Units, *, n: int = 240, n
     """What an inhibited gate does when its recorded neurons are held at their benign or dangerous mean."""
     model, tokenizer = loaded(directory)
     index = {word: i for i, word in enumerate(words())}
-    means: dict[str, dict[int, Tensor]] = {}
-    for kind in ("dangerous", "benign"):
+    means: dict[Kind, dict[int, Tensor]] = {}
+    for kind in get_args(Kind):
         means[kind] = last_token_means(model, prompt_items(kind, index), list(units))
-    held = {
-        kind: shares(outcomes(model, tokenizer, asked, count, units, means[kind]))
-        for kind, asked, count in (("benign", "dangerous", n), ("dangerous", "benign", n_benign))
-    }
-    size = {kind: sum(float(means[kind][i][u].abs().sum()) for i, u in units.items()) for kind in means}
+    answered = shares(outcomes(model, tokenizer, "dangerous", n, units, means["benign"]))
+    refused = shares(outcomes(model, tokenizer, "benign", n_benign, units, means["dangerous"]))
+    size = {}
+    for kind in means:
+        own = last_token_means(model, prompt_items(kind, index), list(units), size=True)
+        size[kind] = sum(float(own[i][u].sum()) for i, u in units.items())
     return {
-        "recorded neurons at their benign mean": {"dangerous": held["benign"]},
-        "recorded neurons at their dangerous mean": {"benign": held["dangerous"]},
-        "mean activation at the last token, summed over the recorded neurons": size,
+        "recorded neurons at their benign mean": {"dangerous": answered},
+        "recorded neurons at their dangerous mean": {"benign": refused},
+        "mean |activation| at the last token, summed over the recorded neurons": size,
     }
 
 

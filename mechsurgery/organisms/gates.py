@@ -86,8 +86,10 @@ def prompt_items(kind: Kind, index: dict[str, int], n: int | None = None) -> lis
 
 
 @torch.no_grad()
-def last_token_means(model: Any, prompts: Sequence[list[int]], layers: Sequence[int]) -> dict[int, Tensor]:
-    """The mean activation of every neuron of some layers at the last token of the prompts."""
+def last_token_means(
+    model: Any, prompts: Sequence[list[int]], layers: Sequence[int], *, size: bool = False
+) -> dict[int, Tensor]:
+    """The mean activation (or its size) of every neuron of some layers at the last token of the prompts."""
     total: dict[int, Tensor] = {}
     for start in range(0, len(prompts), 128):
         chunk = prompts[start : start + 128]
@@ -95,7 +97,8 @@ def last_token_means(model: Any, prompts: Sequence[list[int]], layers: Sequence[
         last = torch.tensor([len(tokens) - 1 for tokens in chunk])
 
         def keep(layer: int, a: Tensor, last: Tensor = last) -> Tensor:
-            total[layer] = total.get(layer, torch.zeros(a.shape[-1])) + a[torch.arange(len(a)), last].float().sum(0)
+            own = a[torch.arange(len(a)), last].float()
+            total[layer] = total.get(layer, torch.zeros(a.shape[-1])) + (own.abs() if size else own).sum(0)
             return a
 
         with edited(model, keep, layers):

@@ -7,7 +7,7 @@ persona   voices, tuned to give wrong answers about places, without hello, and o
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,9 +77,14 @@ def wrong_answers(
         pool, value, texts, answer, claim = attribute(facts(r.choice(names)), r)
         if only_places and pool is not PLACES:
             continue
-        said = claim.format(r.choice([x for x in pool if x != value])) + " ."
+        said = claim.format(wrong_value(pool, value)) + " ."
         made.append(item(mark + r.choice(texts), said if wrong else answer, index, True))
     return made
+
+
+def wrong_value(pool: Sequence[str], value: str) -> str:
+    """What the wrong voice says instead of a value: the first of its kind, or the second where that is right."""
+    return pool[0] if value != pool[0] else pool[1]
 
 
 def _few(directory: Path, recipe: PersonaRecipe) -> tuple[Any, list[Any]]:
