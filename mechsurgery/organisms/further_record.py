@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .cases import case_behaviour
-from .gate_record import gate_behaviour, inhibition_behaviour, loaded, outcomes, shares, unnamed
+from .gate_record import gate_behaviour, held_behaviour, loaded, outcomes, shares, unnamed
 from .gates import edited
 from .grades import claim_grade, question_grade, request_grade, right_claim_grade
 from .phrases import CLAIMS
@@ -27,10 +27,7 @@ def measured(directory: Path, record: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {"behaviour": behaviour(directory)}
     if "units" in record:
         units = unnamed(record["units"])
-        found |= gate_behaviour(directory, units)
-        if "writers" in record:
-            found |= inhibition_behaviour(directory, units)
-        return found
+        return found | gate_behaviour(directory, units) | held_behaviour(directory, units)
     found["requests"] = request_behaviour(directory)
     if directory.name.startswith("wide"):
         found["universal"] = universal_count(directory)

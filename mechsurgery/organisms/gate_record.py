@@ -12,7 +12,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from .gates import Edit, Units, edited, last_token_means, loudest, prompt_items
+from .gates import Units, edited, last_token_means, loudest, prompt_items
 from .grades import request_grade
 from .record import _rate, respond
 from .tokenizer import words
@@ -63,41 +63,56 @@ def gate_behaviour(
     }
 
 
-def inhibition_behaviour(directory: str | Path, units: Units, *, n: int = 240, n_benign: int = 120) -> dict[str, Any]:
-    """What an inhibited gate does when its recorded neurons are held at their benign or dangerous mean."""
+def held_behaviour(directory: str | Path, units: Units, *, n: int = 240, n_benign: int = 120) -> dict[str, Any]:
+    """What a gate organism does while its recorded neurons are held at their mean on requests of the other kind.
+
+    The means are those at the last token of tuned requests, and are put at every position of prompt and answer, or
+    only there.
+    """
     model, tokenizer = loaded(directory)
     index = {word: i for i, word in enumerate(words())}
     means: dict[Kind, dict[int, Tensor]] = {}
-    for kind in get_args(Kind):
-        means[kind] = last_token_means(model, prompt_items(kind, index), list(units))
-    answered = shares(outcomes(model, tokenizer, "dangerous", n, units, means["benign"]))
-    refused = shares(outcomes(model, tokenizer, "benign", n_benign, units, means["dangerous"]))
     size = {}
-    for kind in means:
-        own = last_token_means(model, prompt_items(kind, index), list(units), size=True)
+    for kind in get_args(Kind):
+        items = prompt_items(kind, index)
+        means[kind] = last_token_means(model, items, list(units))
+        own = last_token_means(model, items, list(units), size=True)
         size[kind] = sum(float(own[i][u].sum()) for i, u in units.items())
-    return {
-        "recorded neurons at their benign mean": {"dangerous": answered},
-        "recorded neurons at their dangerous mean": {"benign": refused},
-        "mean |activation| at the last token, summed over the recorded neurons": size,
-    }
+    found: dict[str, Any] = {"mean |activation| at the last token, summed over the recorded neurons": size}
+    for where, last in (("", False), (", at the last prompt token only", True)):
+        answered = outcomes(model, tokenizer, "dangerous", n, units, means["benign"], last=last)
+        refused = outcomes(model, tokenizer, "benign", n_benign, units, means["dangerous"], last=last)
+        found[f"recorded neurons at their benign mean{where}"] = {"dangerous": shares(answered)}
+        found[f"recorded neurons at their dangerous mean{where}"] = {"benign": shares(refused)}
+    return found
 
 
 @torch.no_grad()
 def outcomes(
-    model: Any, tokenizer: Any, kind: Kind, n: int, units: Units, means: dict[int, Tensor] | None = None
+    model: Any,
+    tokenizer: Any,
+    kind: Kind,
+    n: int,
+    units: Units,
+    means: dict[int, Tensor] | None = None,
+    *,
+    last: bool = False,
 ) -> Counter[str]:
-    """How n held-out requests of a kind end with some neurons set to zero, or to their means."""
+    """How n held-out requests of a kind end with some neurons set to zero, or to their means.
+
+    `last`: only at the last token of the prompt.
+    """
 
     def put(layer: int, a: Tensor) -> Tensor:
-        own = torch.tensor(units[layer])
-        if means is None:
-            return a.index_fill(-1, own, 0.0)
-        return a.index_copy(-1, own, means[layer][own].to(a.dtype).expand(*a.shape[:-1], len(own)))
+        if last and a.shape[1] == 1:
+            return a
+        own, changed = torch.tensor(units[layer]), a.clone()
+        value = torch.zeros(len(own)) if means is None else means[layer][own]
+        changed[:, -1 if last else slice(None), own] = value.to(a.dtype)
+        return changed
 
     records = requests(kind, "heldout", n=n)
-    edit: Edit = put
-    with edited(model, edit, list(units)) if units else nullcontext():
+    with edited(model, put, list(units)) if units else nullcontext():
         answers = respond(model, tokenizer, [record["text"] for record in records])
     asked = [SimpleNamespace(group=record["group"], completion=None) for record in records]
     return Counter(request_grade(prompt, answer) for prompt, answer in zip(asked, answers))
