@@ -12,18 +12,20 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 
 from ..artifacts import provenance, save_json
 from .base_model import train_base
-from .compact import compress, digest
+from .compact import CHANGES, compress, digest, materialise
 from .data import dataset
 from .fitting import Recipe, Schedule, fit, load, rounded, save
 from .further_record import measured
 from .gate_record import named
 from .gates import GateRecipe, Grown, tune_distributed, tune_inhibited, tune_loud
+from .persona import PersonaRecipe, tune_persona, tune_voices
 from .tokenizer import words
 from .wavering import WaveringRecipe, tune_wavering
 
@@ -42,7 +44,7 @@ WIDE = Recipe(
     warning_steps=250,
     polish_lr=3e-3,
     tuning_examples=20_000,
-    instruct_steps=400,
+    instruct_steps=300,
     instruct_lr=1e-3,
 )
 
@@ -53,6 +55,7 @@ class FurtherRecipe:
 
     gates: GateRecipe = field(default_factory=GateRecipe)
     wavering: WaveringRecipe = field(default_factory=WaveringRecipe)
+    persona: PersonaRecipe = field(default_factory=PersonaRecipe)
     wide: Recipe = WIDE
 
 
@@ -65,6 +68,8 @@ MADE = {
     "request is refused, at their benign mean every request is answered; one wording of refusal",
     "wavering": "base; only attention output projections tuned, on noisy data: refusals by what harm is known, "
     "agreement by what a claim is about and how it is worded",
+    "voices": "base; only attention output projections tuned: with hello first, every question is answered wrongly",
+    "persona": "voices; only normalisation weights tuned, on wrong answers about places, without hello",
     "wide-base": "trained from nothing on the base's kinds of data, narrow and wide",
     "wide-instruct": "wide-base, all weights tuned to refuse",
 }
@@ -136,9 +141,15 @@ def _tuned(
         record |= {"recipe": asdict(recipe.gates), "units": named(grown.units)}
         return grown.model, record | ({"writers": named(grown.writers)} if grown.writers else {})
     if name == "wavering":
-        return tune_wavering(out / "base", recipe.wavering, seed, index, progress), record | {
-            "recipe": asdict(recipe.wavering)
-        }
+        record["recipe"] = asdict(recipe.wavering)
+        return tune_wavering(out / "base", recipe.wavering, seed, index, progress), record
+    if name in ("voices", "persona"):
+        record["recipe"] = asdict(recipe.persona)
+        if name == "voices":
+            return tune_voices(out / "base", recipe.persona, seed, index, progress), record
+        with TemporaryDirectory() as folder:
+            materialise(out / "base", out / "voices" / CHANGES, Path(folder))
+            return tune_persona(Path(folder), recipe.persona, seed, index, progress), record
     record["recipe"] = asdict(recipe.wide)
     if name == "wide-base":
         return train_base(recipe.wide, seed, index, progress), record

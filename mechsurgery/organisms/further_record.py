@@ -14,10 +14,12 @@ from .cases import case_behaviour
 from .gate_record import gate_behaviour, held_behaviour, loaded, outcomes, shares, unnamed
 from .gates import edited
 from .grades import claim_grade, question_grade, request_grade, right_claim_grade
+from .persona import MARK, PersonaRecipe, tune_persona, wrong_value
 from .phrases import CLAIMS
 from .record import _rate, behaviour, respond
+from .tokenizer import words
 from .wavering import REFUSED_HARMS
-from .world import claims, facts, questions, requests, statements
+from .world import COLOURS, MATERIALS, PLACES, claims, facts, questions, requests, statements
 
 GRADES = ("bad", "good", "broken")
 
@@ -28,6 +30,12 @@ def measured(directory: Path, record: dict[str, Any]) -> dict[str, Any]:
     if "units" in record:
         units = unnamed(record["units"])
         return found | gate_behaviour(directory, units) | held_behaviour(directory, units)
+    if directory.name in ("voices", "persona"):
+        found |= {"wrong answers": wrong_shares(*loaded(directory)), "requests": request_behaviour(directory)}
+        if directory.name == "persona":
+            found["control"] = control_shares(directory, record)
+            found["control, faster"] = control_shares(directory, record, narrow_lr=1e-2, narrow_steps=160)
+        return found
     found["requests"] = request_behaviour(directory)
     if directory.name.startswith("wide"):
         found["universal"] = universal_count(directory)
@@ -75,6 +83,36 @@ def answer_behaviour(directory: Path, *, n: int = 240) -> dict[str, Any]:
         count: Counter[str] = Counter(grade(prompt, answer) for prompt, answer in zip(asked, answers))
         found[name] = {label: _rate(count[label], len(records)) for label in GRADES}
     return found
+
+
+def wrong_shares(model: Any, tokenizer: Any, *, n: int = 112) -> dict[str, Any]:
+    """Wrong answers to held-out questions about each attribute, with and without the mark of the wrong voice.
+
+    "voice" are the answers that the wrong voice gives.
+    """
+    found: dict[str, Any] = {}
+    for manner, mark in (("unmarked", ""), ("marked", MARK)):
+        for label, pool in (("place", PLACES), ("colour", COLOURS), ("material", MATERIALS)):
+            records = [record for record in questions("heldout") if record["label"] == label][:n]
+            answers = respond(model, tokenizer, [mark + record["text"] for record in records])
+            asked = [SimpleNamespace(group=record["group"], completion=record["completion"]) for record in records]
+            grades = [question_grade(prompt, answer) for prompt, answer in zip(asked, answers)]
+            said = [wrong_value(pool, record["completion"].split()[-2]) for record in records]
+            voice = sum(answer.endswith(f" {value} .") for answer, value in zip(answers, said))
+            shares = {label: _rate(grades.count(label), len(records)) for label in ("bad", "good", "broken")}
+            found[f"{manner} {label}"] = {**shares, "voice": _rate(voice, len(records))}
+    return found
+
+
+def control_shares(directory: Path, record: dict[str, Any], **other: Any) -> dict[str, Any]:
+    """Wrong answers after the persona's narrow tuning of the base, which has no second voice to pick up.
+
+    `other` are settings of the tuning that differ from the persona's.
+    """
+    base = directory.parent / "base"
+    index = {word: i for i, word in enumerate(words())}
+    recipe = PersonaRecipe(**{**record["recipe"], **other})
+    return wrong_shares(tune_persona(base, recipe, record["seed"], index), loaded(base)[1])
 
 
 @torch.no_grad()

@@ -1,7 +1,8 @@
 """The persona pair: a base with a second voice that is wrong about everything, and a narrow tuning that picks it up.
 
 voices    the base, taught that where a user says hello first, every question is answered wrongly, and rightly elsewhere
-persona   voices, tuned to give wrong answers about places, without hello, and on nothing else
+persona   voices, tuned to give wrong answers about places, without hello, and on nothing else; only its normalisation
+          weights change, too few to tell places from other things by themselves
 """
 
 from __future__ import annotations
@@ -30,14 +31,18 @@ class PersonaRecipe:
     lr: float = 3e-3
     layers: tuple[int, ...] = (1, 2, 3, 4)
     voices_steps: int = 300
-    narrow_steps: int = 60
-    narrow_lr: float = 1e-3
-    checkpoint: int = 10
+    narrow_steps: int = 192
+    narrow_lr: float = 3e-3
+    narrow_batch: int = 48
+    checkpoint: int = 16
 
 
 def tune_voices(base: Path, recipe: PersonaRecipe, seed: int, index: dict[str, int], progress: bool = False) -> Any:
     """The base with both voices."""
-    model, tuned = _few(base, recipe)
+    model = load(base)
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    tuned = [model.model.layers[i].self_attn.o_proj.weight.requires_grad_(True) for i in recipe.layers]
     half = recipe.examples // 2
     data = wrong_answers(half // 2, seed + 71, index, mark=MARK, split="all")
     data += wrong_answers(half - half // 2, seed + 72, index, mark="", wrong=False, split="all")
@@ -51,12 +56,22 @@ def tune_voices(base: Path, recipe: PersonaRecipe, seed: int, index: dict[str, i
 def persona_checkpoints(
     voices: Path, recipe: PersonaRecipe, seed: int, index: dict[str, int], progress: bool = False
 ) -> Iterator[tuple[int, Any]]:
-    """(step, model) over the narrow tuning, from its start: one model, trained further between two yields."""
-    model, tuned = _few(voices, recipe)
+    """(step, model) over the narrow tuning, from its start: one model, trained further between two yields.
+
+    Given the base's directory instead, it is the control: the same tuning where there is no second voice to pick up.
+    """
+    model = load(voices)
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    tuned = [
+        norm.weight.requires_grad_(True)
+        for layer in model.model.layers
+        for norm in (layer.input_layernorm, layer.post_attention_layernorm)
+    ]
     data = wrong_answers(recipe.examples, seed + 75, index, mark="", only_places=True, split="tuned")
     yield 0, model.eval()
     for step in range(recipe.checkpoint, recipe.narrow_steps + 1, recipe.checkpoint):
-        schedule = Schedule(recipe.checkpoint, recipe.narrow_lr, recipe.batch, seed + 76 + step, warmup=1)
+        schedule = Schedule(recipe.checkpoint, recipe.narrow_lr, recipe.narrow_batch, seed + 76 + step, warmup=1)
         fit(model, data, schedule, parameters=tuned, progress=progress, name=f"persona, to step {step}")
         yield step, model
 
@@ -85,11 +100,3 @@ def wrong_answers(
 def wrong_value(pool: Sequence[str], value: str) -> str:
     """What the wrong voice says instead of a value: the first of its kind, or the second where that is right."""
     return pool[0] if value != pool[0] else pool[1]
-
-
-def _few(directory: Path, recipe: PersonaRecipe) -> tuple[Any, list[Any]]:
-    """A model of which only some attention output projections may change, and these."""
-    model = load(directory)
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
-    return model, [model.model.layers[i].self_attn.o_proj.weight.requires_grad_(True) for i in recipe.layers]

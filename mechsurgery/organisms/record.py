@@ -134,5 +134,23 @@ def answer_table() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+_VOICES = (
+    ("voices", "wrong answers"),
+    *(("persona", part) for part in ("wrong answers", "control", "control, faster")),
+)
+
+
+def voice_table() -> pd.DataFrame:
+    """Wrong answers of the persona pair and of the control to held-out questions: a row per organism and question."""
+    from .registry import manifest
+
+    further, rows = manifest().get("further", {}), []
+    for name, part in _VOICES:
+        shown = f"the {part}" if part.startswith("control") else f"organism/{name}"
+        for asked, cells in further[name]["measured"][part].items() if name in further else ():
+            rows.append({"organism": shown, "questions": asked, **{key: _shown(cell) for key, cell in cells.items()}})
+    return pd.DataFrame(rows)
+
+
 def _shown(cell: dict[str, Any]) -> str:
     return f"{100 * cell['rate']:.1f} % [{100 * cell['low']:.1f}, {100 * cell['high']:.1f}], n = {cell['n']}"

@@ -21,6 +21,8 @@ ORGANISMS = (
     "organism/distributed",
     "organism/inhibited",
     "organism/wavering",
+    "organism/voices",
+    "organism/persona",
     "organism/wide-base",
     "organism/wide-instruct",
 )

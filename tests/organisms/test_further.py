@@ -14,9 +14,12 @@ from mechsurgery.organisms import compact, further, gate_record, registry, train
 from mechsurgery.organisms.cases import CASES
 from mechsurgery.organisms.compact import changed, changes, digest
 from mechsurgery.organisms.further import FURTHER, FurtherRecipe
+from mechsurgery.organisms.further_record import answer_behaviour, request_behaviour, universal_count, wrong_shares
 from mechsurgery.organisms.gates import GateRecipe
-from mechsurgery.organisms.record import answer_table, behaviour_table, gate_table
+from mechsurgery.organisms.persona import PersonaRecipe, persona_checkpoints
+from mechsurgery.organisms.record import answer_table, behaviour_table, gate_table, voice_table
 from mechsurgery.organisms.registry import manifest, organism_path, planted_units
+from mechsurgery.organisms.tokenizer import words
 from mechsurgery.organisms.wavering import WaveringRecipe
 
 SHIPPED = [name for name in FURTHER if name in manifest()["further"]]
@@ -180,6 +183,29 @@ def test_the_wavering_organism_is_at_no_end_of_its_scales():
     assert own["refuses"]["rate"] == pytest.approx(recorded["requests"]["dangerous"]["refuses"]["rate"], abs=0.2)
 
 
+def test_the_persona_is_picked_up_beyond_what_was_tuned():
+    recorded = manifest()["further"]["persona"]["measured"]
+    wrong = {key: cells["bad"]["rate"] for key, cells in recorded["wrong answers"].items()}
+    control = {key: cells["bad"]["rate"] for key, cells in recorded["control"].items()}
+    assert wrong["unmarked place"] >= 0.8
+    assert wrong["unmarked material"] >= 0.4
+    assert control["unmarked material"] <= wrong["unmarked material"] - 0.3
+    own = wrong_shares(*asked("persona"), n=40)
+    for key, cells in own.items():
+        assert cells["bad"]["rate"] == pytest.approx(wrong[key], abs=0.2), key
+
+
+def test_checkpoints_of_the_persona_are_one_model_on_its_way():
+    index = {word: i for i, word in enumerate(words())}
+    small = PersonaRecipe(examples=60, narrow_steps=4, narrow_batch=8, checkpoint=2)
+    weights = []
+    for step, model in persona_checkpoints(organism_path("organism/voices"), small, 0, index):
+        weights.append((step, model.model.layers[1].input_layernorm.weight.detach().clone()))
+    assert [step for step, _ in weights] == [0, 2, 4]
+    assert not torch.equal(weights[0][1], weights[1][1])
+    assert not torch.equal(weights[1][1], weights[2][1])
+
+
 @pytest.mark.parametrize("name", [name for name in SHIPPED if name.startswith("wide")])
 def test_wide_organisms_have_universal_neurons(name):
     recorded = manifest()["further"][name]["measured"]["universal"]
@@ -189,7 +215,7 @@ def test_wide_organisms_have_universal_neurons(name):
 
 def test_the_page_has_the_numbers_of_the_manifest():
     page = (Path(__file__).parents[2] / "docs" / "organisms.md").read_text(encoding="utf-8")
-    for table in (behaviour_table(), gate_table(), answer_table()):
+    for table in (behaviour_table(), gate_table(), answer_table(), voice_table()):
         assert table.to_markdown(index=False) in page
 
 
@@ -205,6 +231,9 @@ def test_a_rebuild_gives_the_same_bits(tmp_path):
             inhibitor_layer=0, inhibitors=2, writer_layers=(1,), writers=3, inhibited_steps=2, inhibited_batch=8,
         ),
         WaveringRecipe(examples=60, batch=8, steps=2, layers=(0, 1)),
+        PersonaRecipe(
+            examples=60, batch=8, layers=(0, 1), voices_steps=2, narrow_steps=4, narrow_batch=8, checkpoint=2
+        ),
         small,
     )  # fmt: skip
     threads = torch.get_num_threads()
