@@ -112,7 +112,7 @@ def gate_table() -> pd.DataFrame:
 
 
 def answer_table() -> pd.DataFrame:
-    """How the wavering and the wide organisms answer held-out requests, claims and questions: a row per outcome."""
+    """How the organisms that are no gates answer held-out requests, claims and questions: a row per outcome."""
     from .registry import manifest
 
     rows = []
@@ -125,7 +125,7 @@ def answer_table() -> pd.DataFrame:
             }
             parts |= {
                 f"{kind}: {key}": cell
-                for kind, cells in own["measured"]["answers"].items()
+                for kind, cells in own["measured"].get("answers", {}).items()
                 for key, cell in cells.items()
             }
             rows += [
