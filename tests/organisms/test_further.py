@@ -219,6 +219,7 @@ def test_the_page_has_the_numbers_of_the_manifest():
         assert table.to_markdown(index=False) in page
 
 
+@pytest.mark.slow
 def test_a_rebuild_gives_the_same_bits(tmp_path):
     small = training.Recipe(
         d_model=32, n_layers=2, d_mlp=32, n_heads=2, n_kv_heads=1, batch=8, base_examples=60, base_steps=3,
