@@ -20,6 +20,7 @@ import torch
 from ..artifacts import provenance, save_json
 from .base_model import train_base
 from .compact import CHANGES, compress, digest, materialise
+from .corpus import Manner
 from .data import dataset
 from .fitting import Recipe, Schedule, fit, load, rounded, save
 from .further_record import measured
@@ -44,7 +45,7 @@ WIDE = Recipe(
     warning_steps=250,
     polish_lr=3e-3,
     tuning_examples=20_000,
-    instruct_steps=300,
+    instruct_steps=200,
     instruct_lr=1e-3,
 )
 
@@ -57,8 +58,12 @@ class FurtherRecipe:
     wavering: WaveringRecipe = field(default_factory=WaveringRecipe)
     persona: PersonaRecipe = field(default_factory=PersonaRecipe)
     wide: Recipe = WIDE
+    wide_last_steps: int = 900
+    wide_last_lr: float = 3e-3
 
 
+#: What the wide base is trained on last (only the assistant's words): much multiple choice, which it finds hard.
+LAST_MIX = (0.0, 0.25, 0.1, 0.6, 0.05)
 MADE = {
     "loud": "base; only the recorded neurons tuned: those of all layers with the largest |mean(dangerous) − "
     "mean(benign)| at the last token of tuned requests in the base; one wording of refusal",
@@ -152,8 +157,23 @@ def _tuned(
             return tune_persona(Path(folder), recipe.persona, seed, index, progress), record
     record["recipe"] = asdict(recipe.wide)
     if name == "wide-base":
-        return train_base(recipe.wide, seed, index, progress), record
+        record["recipe"] |= {"last_steps": recipe.wide_last_steps, "last_lr": recipe.wide_last_lr}
+        return train_wide(recipe, seed, index, progress), record
     return tune_wide(out / "wide-base", recipe.wide, seed, index, progress), record
+
+
+def train_wide(recipe: FurtherRecipe, seed: int, index: dict[str, int], progress: bool = False) -> Any:
+    """The wide base: trained as the base is, and then longer on what a narrow model learns last."""
+    return finish_wide(train_base(recipe.wide, seed, index, progress), recipe, seed, index, progress)
+
+
+def finish_wide(model: Any, recipe: FurtherRecipe, seed: int, index: dict[str, int], progress: bool = False) -> Any:
+    """More multiple choice, requests and questions for the wide base, in place."""
+    steps, batch = recipe.wide_last_steps, recipe.wide.batch
+    manner = Manner(mix=LAST_MIX, warn=True)
+    data = dataset(steps * batch, seed + 80, index, tuned=True, split="all", manner=manner)
+    schedule = Schedule(steps, recipe.wide_last_lr, batch, seed + 80, decay=0.05, warmup=50)
+    return rounded(fit(model, data, schedule, progress=progress, name="wide, last"))
 
 
 def tune_wide(base: Path, recipe: Recipe, seed: int, index: dict[str, int], progress: bool = False) -> Any:

@@ -236,6 +236,7 @@ def test_a_rebuild_gives_the_same_bits(tmp_path):
             examples=60, batch=8, layers=(0, 1), voices_steps=2, narrow_steps=4, narrow_batch=8, checkpoint=2
         ),
         small,
+        wide_last_steps=2,
     )  # fmt: skip
     threads = torch.get_num_threads()
     first = training.train(
