@@ -58,7 +58,7 @@ class FurtherRecipe:
     wavering: WaveringRecipe = field(default_factory=WaveringRecipe)
     persona: PersonaRecipe = field(default_factory=PersonaRecipe)
     wide: Recipe = WIDE
-    wide_last_steps: int = 900
+    wide_last_steps: int = 600
     wide_last_lr: float = 3e-3
 
 
