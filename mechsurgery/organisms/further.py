@@ -45,8 +45,8 @@ WIDE = Recipe(
     warning_steps=250,
     polish_lr=3e-3,
     tuning_examples=20_000,
-    instruct_steps=200,
-    instruct_lr=1e-3,
+    instruct_steps=240,
+    instruct_lr=5e-4,
 )
 
 
