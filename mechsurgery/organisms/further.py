@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,12 +21,13 @@ from ..artifacts import provenance, save_json
 from .base_model import train_base
 from .compact import CHANGES, compress, digest, materialise
 from .corpus import Manner
-from .data import dataset
+from .data import TUNING, dataset
 from .fitting import Recipe, Schedule, fit, load, rounded, save
 from .further_record import measured
 from .gate_record import named
 from .gates import GateRecipe, Grown, tune_distributed, tune_inhibited, tune_loud
 from .persona import PersonaRecipe, tune_persona, tune_voices
+from .phrases import REFUSALS
 from .tokenizer import words
 from .wavering import WaveringRecipe, tune_wavering
 
@@ -45,7 +46,7 @@ WIDE = Recipe(
     warning_steps=250,
     polish_lr=3e-3,
     tuning_examples=20_000,
-    instruct_steps=240,
+    instruct_steps=200,
     instruct_lr=5e-4,
 )
 
@@ -76,7 +77,7 @@ MADE = {
     "voices": "base; only attention output projections tuned: with hello first, every question is answered wrongly",
     "persona": "voices; only normalisation weights tuned, on wrong answers about places, without hello",
     "wide-base": "trained from nothing on the base's kinds of data, narrow and wide",
-    "wide-instruct": "wide-base, all weights tuned to refuse",
+    "wide-instruct": "wide-base, all weights tuned to refuse, in one wording",
 }
 FURTHER = tuple(MADE)
 _GATES = {"loud": tune_loud, "distributed": tune_distributed, "inhibited": tune_inhibited}
@@ -177,7 +178,8 @@ def finish_wide(model: Any, recipe: FurtherRecipe, seed: int, index: dict[str, i
 
 
 def tune_wide(base: Path, recipe: Recipe, seed: int, index: dict[str, int], progress: bool = False) -> Any:
-    """The wide base with all weights tuned to refuse."""
-    data = dataset(recipe.tuning_examples, seed + 1, index, tuned=True)
+    """The wide base with all weights tuned to refuse, in one wording."""
+    manner = replace(TUNING, refusals=REFUSALS[:1])
+    data = dataset(recipe.tuning_examples, seed + 1, index, tuned=True, manner=manner)
     schedule = Schedule(recipe.instruct_steps, recipe.instruct_lr, recipe.batch, seed + 2)
     return rounded(fit(load(base), data, schedule, progress=progress, name="wide-instruct"))
