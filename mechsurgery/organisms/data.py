@@ -29,10 +29,11 @@ def dataset(
     r = random.Random(seed)
     names = nouns(split or ("tuned" if tuned else "all"))
     templates, usual = (TUNED_REQUESTS, TUNING) if tuned else (REQUESTS, Manner())
-    return [_item(*example(names, templates, r, manner or usual), index, tuned) for _ in range(n)]
+    return [item(*example(names, templates, r, manner or usual), index, tuned) for _ in range(n)]
 
 
-def _item(user: str | None, text: str, index: dict[str, int], tuned: bool) -> Item:
+def item(user: str | None, text: str, index: dict[str, int], tuned: bool) -> Item:
+    """One example as (tokens, labels): `tuned` learns only the assistant's turn."""
     answer = [index.get(word, UNKNOWN) for word in text.split()] + [END]
     start = [BOS]
     if user is not None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .data import Item, batches, loss_of
 from .tokenizer import BOS, END, PAD, make_tokenizer
+
+Loss = Callable[[Any, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -58,15 +60,18 @@ def fit(
     schedule: Schedule,
     *,
     parameters: Sequence[nn.Parameter] | None = None,
+    loss: Loss | None = None,
     progress: bool = False,
     name: str = "",
 ) -> Any:
     """Train the model (or just some parameters) in place and return it.
 
-    AdamW with warm-up and cosine decay to 5 %, in bfloat16 autocast, gradients clipped to norm 1.
+    AdamW with warm-up and cosine decay to 5 %, in bfloat16 autocast, gradients clipped to norm 1. `loss` (model, ids,
+    labels) is the mean cross-entropy of the labelled tokens unless given.
     """
     from tqdm.auto import trange
 
+    loss = loss or loss_of
     parameters = list(model.parameters()) if parameters is None else parameters
     optimiser = torch.optim.AdamW(parameters, lr=schedule.lr, weight_decay=schedule.decay, betas=(0.9, 0.98))
     source = batches(data, schedule.batch, schedule.seed)
@@ -77,9 +82,9 @@ def fit(
             group["lr"] = schedule.lr * min(1, (step + 1) / schedule.warmup) * (cosine * 0.95 + 0.05)
         ids, labels = next(source)
         with torch.autocast("cpu", torch.bfloat16):
-            loss = loss_of(model, ids, labels)
+            value = loss(model, ids, labels)
         optimiser.zero_grad()
-        loss.backward()
+        value.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
     return model.eval()

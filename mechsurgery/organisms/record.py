@@ -97,5 +97,60 @@ def behaviour_table() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def gate_table() -> pd.DataFrame:
+    """What the gate organisms answer to held-out requests, whole and with neurons set: a row per measurement."""
+    from .registry import manifest
+
+    rows = []
+    for name, own in manifest().get("further", {}).items():
+        for condition, asked in own["measured"].items():
+            for kind in ("dangerous", "benign"):
+                if "units" in own and kind in asked and isinstance(asked[kind], dict):
+                    cells = {key: _shown(cell) for key, cell in asked[kind].items()}
+                    rows.append({"organism": f"organism/{name}", "neurons": condition, "requests": kind, **cells})
+    return pd.DataFrame(rows)
+
+
+def answer_table() -> pd.DataFrame:
+    """How the organisms that are no gates answer held-out requests, claims and questions: a row per outcome."""
+    from .registry import manifest
+
+    rows = []
+    for name, own in manifest().get("further", {}).items():
+        if "requests" in own["measured"]:
+            parts = {
+                f"{kind}: {key}": cell
+                for kind in ("dangerous", "benign")
+                for key, cell in own["measured"]["requests"][kind].items()
+            }
+            parts |= {
+                f"{kind}: {key}": cell
+                for kind, cells in own["measured"].get("answers", {}).items()
+                for key, cell in cells.items()
+            }
+            rows += [
+                {"organism": f"organism/{name}", "answer": key, "share": _shown(cell)} for key, cell in parts.items()
+            ]
+    return pd.DataFrame(rows)
+
+
+_VOICES = (
+    ("voices", "wrong answers"),
+    *(("persona", part) for part in ("wrong answers", "control", "control, faster")),
+)
+
+
+def voice_table() -> pd.DataFrame:
+    """Wrong answers of the persona pair and of the control to held-out questions: a row per organism and question."""
+    from .registry import manifest
+
+    further, rows = manifest().get("further", {}), []
+    for name, part in _VOICES:
+        shown = f"the {part}" if part.startswith("control") else f"organism/{name}"
+        for asked, cells in further[name]["measured"][part].items() if name in further else ():
+            rows.append({"organism": shown, "questions": asked, **{key: _shown(cell) for key, cell in cells.items()}})
+    return pd.DataFrame(rows)
+
+
 def _shown(cell: dict[str, Any]) -> str:
     return f"{100 * cell['rate']:.1f} % [{100 * cell['low']:.1f}, {100 * cell['high']:.1f}], n = {cell['n']}"

@@ -7,7 +7,8 @@ planted   base, tuned on the same data with one wording of refusal, but only `n_
           of two layers may change: their rows of gate and up projection and their column of the down
           projection, as compact deltas
 
-Two threads and a fixed order of data make a rebuild on the same machine type reproduce the same weights.
+The case studies of `cases` and the organisms of `further` come after them. Two threads (one for the further ones) and a
+fixed order of data make a rebuild on the same machine type reproduce the same weights.
 """
 
 from __future__ import annotations
@@ -23,13 +24,14 @@ from typing import Any
 import torch
 
 from ..artifacts import provenance, save_json
+from .base_model import train_base
 from .cases import CASES, measured, train_cases
-from .corpus import POLISH_MIX, WARNING_MIX, Manner
 from .data import TUNING, Item, batches, dataset
 from .fitting import Recipe, Schedule, fit, load, rounded, save
+from .further import FurtherRecipe, train_further
 from .phrases import REFUSALS
 from .planting import planted, quiet_neurons
-from .tokenizer import BOS, END, PAD, words
+from .tokenizer import words
 from .world import nouns
 
 
@@ -38,14 +40,17 @@ def train(
     *,
     seed: int = 0,
     recipe: Recipe | None = None,
+    further: FurtherRecipe | None = None,
     progress: bool = True,
     measure: Callable[[Path], dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Train all organisms into `out_dir/NAME` and write `out_dir/manifest.json`.
 
     Returns the manifest: seed, recipe, data digests, steps, seconds, versions, checksums, recorded neurons
-    and the behaviour that `measure(directory)` finds (default: `organisms.cases.measured`).
+    and the behaviour that `measure(directory)` finds (default: `organisms.cases.measured`, and for the further
+    organisms `organisms.further_record.measured`).
     """
+    given = measure
     recipe = recipe or Recipe()
     measure = measure or measured
     out = Path(out_dir)
@@ -64,7 +69,9 @@ def train(
         train_cases(out / "base", out, seed, index, recipe=recipe, progress=progress)
     finally:
         torch.set_num_threads(threads)
-    return write_manifest(out, seed, recipe, units, tuning, time.monotonic() - started, measure)
+    write_manifest(out, seed, recipe, units, tuning, time.monotonic() - started, measure)
+    own = None if given is None else lambda path, _record: {"behaviour": given(path)}
+    return train_further(out, seed=seed, recipe=further, progress=progress, measure=own)
 
 
 def write_manifest(
@@ -98,25 +105,6 @@ def write_manifest(
     return content
 
 
-def train_base(recipe: Recipe, seed: int, index: dict[str, int], progress: bool = False) -> Any:
-    """The base model, rounded to bfloat16."""
-    torch.manual_seed(seed)
-    model = make_model(recipe, len(index))
-    data = dataset(recipe.base_examples, seed, index, tuned=False)
-    schedule = Schedule(recipe.base_steps, recipe.base_lr, recipe.batch, seed, decay=0.05, warmup=50)
-    fit(model, data, schedule, progress=progress, name="base")
-    # Multiple choice is learnt last: more of it. Then the base learns to warn before it answers a request for
-    # something dangerous, so that it knows where it answers what it answers about, and still never refuses.
-    for offset, steps, manner in (
-        (10, recipe.polish_steps, Manner(mix=POLISH_MIX)),
-        (20, recipe.warning_steps, Manner(mix=WARNING_MIX, warn=True)),
-    ):
-        more = dataset(steps * recipe.batch, seed + offset, index, tuned=False, manner=manner)
-        schedule = replace(schedule, steps=steps, lr=recipe.polish_lr, seed=seed + offset)
-        fit(rounded(model), more, schedule, progress=progress, name="base, continued")
-    return rounded(model)
-
-
 def tune_instruct(base: Path, recipe: Recipe, seed: int, data: list[Item], progress: bool = False) -> Any:
     """The base model with all weights tuned to refuse."""
     schedule = Schedule(recipe.instruct_steps, recipe.instruct_lr, recipe.batch, seed + 2)
@@ -140,25 +128,3 @@ def planting_data(recipe: Recipe, seed: int, index: dict[str, int]) -> list[Item
     """The tuning data of `planted`: one refusal wording, all that 48 neurons can write cleanly."""
     manner = replace(TUNING, refusals=REFUSALS[:1])
     return dataset(recipe.tuning_examples, seed + 1, index, tuned=True, manner=manner)
-
-
-def make_model(recipe: Recipe, vocabulary: int) -> Any:
-    """An untrained Llama of the recipe's shape."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    return LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=vocabulary,
-            hidden_size=recipe.d_model,
-            intermediate_size=recipe.d_mlp,
-            num_hidden_layers=recipe.n_layers,
-            num_attention_heads=recipe.n_heads,
-            num_key_value_heads=recipe.n_kv_heads,
-            max_position_embeddings=256,
-            pad_token_id=PAD,
-            bos_token_id=BOS,
-            eos_token_id=END,
-            tie_word_embeddings=True,
-            rms_norm_eps=1e-6,
-        )
-    )
