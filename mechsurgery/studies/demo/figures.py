@@ -24,8 +24,7 @@ CAPTIONS = {
     "instruct_outcomes": "What organism/instruct answers to unseen dangerous requests: the circuit beside its nulls, "
     "the published rule, steering and directional ablation",
     "instruct_new_templates": "The same in templates that neither tuning nor search used",
-    "instruct_trade_off": "Right answers to dangerous requests against what benign requests lose, all on the same "
-    "axes",
+    "instruct_trade_off": "Right answers to dangerous requests against what benign requests lose, all on the same axes",
     "instruct_layers": "Where the circuit's neurons are",
     "search": "Size against outcome on validation prompts, along the order in which neurons were given back",
     "dose_response": "Outcomes as the circuit is changed from nothing (0) to fully (1)",
