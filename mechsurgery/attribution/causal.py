@@ -252,7 +252,7 @@ def _values_from(model: Any, task: Task, read: Read, hooks: HookFns, start: Tens
     last = read.counted.shape[1]
     with model.hooks(fwd_hooks=hooks):
         residual = model(start, start_at_layer=layer, attention_mask=read.mask, stop_at_layer=model.cfg.n_layers)
-    logits = sites.unembed(model, residual[:, -last:]).float()
+        logits = sites.unembed(model, residual[:, -last:]).float()
     return task.value(logits, read) * task.weight.to(logits.device)[read.rows]
 
 

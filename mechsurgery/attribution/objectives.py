@@ -87,9 +87,10 @@ class Task:
         """Weight × number of each row of a batch, with hooks on the model; differentiable."""
         last = read.counted.shape[1]
         if self.at is None:
+            # The final norm is hooked like everything before it.
             with model.hooks(fwd_hooks=list(hooks)):
                 residual = capture.final_residual(model, read.ids, read.mask)
-            seen = sites.unembed(model, residual[:, -last:]).float()
+                seen = sites.unembed(model, residual[:, -last:]).float()
         else:
             seen = _read_at(model, read, hooks, self.at)[:, -last:].float()
         return self.value(seen, read) * self.weight.to(seen.device)[read.rows]
