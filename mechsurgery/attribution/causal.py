@@ -75,8 +75,10 @@ def gate_gradients(
     with frozen(model), torch.enable_grad():
         for read in task.batches(model, max_rows):
             leaves = {site: gates[site].to(device).detach().clone().requires_grad_(True) for site in units.widths}
-            with recomputed(model, read.ids.numel()):
-                value = task.values(model, read, [*(also or []), *units.hooks(leaves)]).sum() / len(task)
+            hooks = [*(also or []), *units.hooks(leaves)]
+            # Hooks stay on for the backward pass, in which blocks may be run again.
+            with recomputed(model, read.ids.numel()), model.hooks(fwd_hooks=hooks):
+                value = task.values(model, read).sum() / len(task)
                 found = torch.autograd.grad(value, list(leaves.values()), allow_unused=True)
             for site, gradient in zip(leaves, found):
                 if gradient is None:

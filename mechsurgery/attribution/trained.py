@@ -144,8 +144,10 @@ def _backward(
     """Add the gradients of one task's share of the loss (`weight` None: what is explained); returns its value."""
     total = 0.0
     for read in task.batches(model, max_rows, rows):
-        with recomputed(model, read.ids.numel()):
-            values = task.values(model, read, state.units.hooks(state.gates()))
+        hooks = state.units.hooks(state.gates())
+        # Hooks stay on for the backward pass, in which blocks may be run again.
+        with recomputed(model, read.ids.numel()), model.hooks(fwd_hooks=hooks):
+            values = task.values(model, read)
             loss = (values - floor).clamp_min(0).sum() if weight is None else weight * values.sum()
             (loss / len(rows)).backward()
         total += float(values.detach().sum())

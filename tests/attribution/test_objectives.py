@@ -17,18 +17,11 @@ from mechsurgery.prompts.pairs import CompletionPairs
 FAMILIES = ("llama", "gemma2", "qwen2")
 
 
-def plain(directory):
-    """The same checkpoint in transformers alone."""
-    from transformers import AutoModelForCausalLM
-
-    return AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, attn_implementation="eager").eval()
-
-
 @pytest.fixture(scope="module", params=FAMILIES)
 def both(request, tiny_checkpoint):
     """A tiny model as the toolkit has it, and as transformers has it."""
     directory = tiny_checkpoint(request.param)
-    return load_model(directory), plain(directory)
+    return load_model(directory), naive_gates.load(directory)
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +82,7 @@ def test_the_divergence_from_another_model_is_summed_over_its_answer_and_its_end
     teacher, prompts = load_model(directory), contrast.positive.take(4)
     ids = encode(model.tokenizer, prompts)
     ends = tokens.stop_ids(teacher)
-    records = naive_gates.answered(plain(directory), ids, ends, 5)
+    records = naive_gates.answered(naive_gates.load(directory), ids, ends, 5)
     objective = objectives.from_teacher(teacher, prompts, max_new_tokens=5)
     assert [list(row) for row in objective.explain.ids] == [[*p, *a[:-1]] for p, a, _ in records]
     expected = naive_gates.divergence_value(reference, records)
@@ -118,7 +111,9 @@ def test_an_answer_that_ends_is_asked_for_its_end_too(tiny_llama, tiny_llama_dir
 
 
 def naive_answers(directory, model, prompts, ends):
-    return [a for _, a, _ in naive_gates.answered(plain(directory), encode(model.tokenizer, prompts), ends, 4)]
+    return [
+        a for _, a, _ in naive_gates.answered(naive_gates.load(directory), encode(model.tokenizer, prompts), ends, 4)
+    ]
 
 
 def test_prompts_with_choices_are_answered_in_one_token(tiny_llama, contrast):

@@ -4,9 +4,16 @@ Shares no code with mechsurgery. Works on models with `model.model.layers[l].mlp
 An objective is a function `value(gates)` that returns a number for each item; gates are {layer: [n]}.
 """
 
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
+
+
+def load(directory):
+    """A checkpoint in transformers alone."""
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, attn_implementation="eager").eval()
 
 
 @contextmanager
@@ -35,7 +42,7 @@ def gated(model, gates, reference=None, part="mlp"):
 def log_probs(model, ids, gates=None, **how):
     """[pos, d_vocab] after each token of one row."""
     with gated(model, gates or {}, **how):
-        return model(torch.tensor([list(ids)]), use_cache=False).logits[0].float().log_softmax(-1)
+        return model(torch.tensor([list(ids)]), use_cache=False).logits[0].double().log_softmax(-1)
 
 
 def pairs_value(model, triples, **how):
@@ -93,8 +100,71 @@ def divergence_value(model, records, **how):
 def gradient(value, gates):
     """∂(mean value)/∂gate at given gates, by autograd."""
     leaves = {layer: gate.clone().requires_grad_(True) for layer, gate in gates.items()}
-    found = torch.autograd.grad(value(leaves).mean(), list(leaves.values()))
-    return dict(zip(leaves, found))
+    found = torch.autograd.grad(value(leaves).mean(), list(leaves.values()), allow_unused=True)
+    return {layer: torch.zeros_like(gates[layer]) if own is None else own for layer, own in zip(leaves, found)}
+
+
+@contextmanager
+def hooked(hooks):
+    """Within, forward hooks f(module, args, output) on modules."""
+    handles = [module.register_forward_hook(hook) for module, hook in hooks]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def without_layer(model, layer):
+    """Within, no gradient passes what a layer's attention and MLP add."""
+
+    def stop(_module, _args, output):
+        return (output[0].detach(), *output[1:]) if isinstance(output, tuple) else output.detach()
+
+    block = model.model.layers[layer]
+    return hooked([(block.self_attn, stop), (block.mlp, stop)])
+
+
+def dropped(model, value, gates):
+    """GradDrop: the sum of the gradients that skip one layer each, over one less than there are layers."""
+    n = len(model.model.layers)
+    total = {layer: torch.zeros_like(gate) for layer, gate in gates.items()}
+    for skipped in range(n):
+        with without_layer(model, skipped):
+            for layer, found in gradient(value, gates).items():
+                total[layer] += found / (n - 1)
+    return total
+
+
+@contextmanager
+def relevance(model):
+    """Within, gradients follow RelP: norms and attention patterns are fixed, activations lie on lines through 0."""
+
+    def scale(_module, args, output):
+        return args[0] * (output / args[0]).detach()
+
+    def fixed(_module, _args, output):
+        return output.detach()
+
+    hooks = [(module, scale) for name, module in model.named_modules() if name.endswith("norm")]
+    with ExitStack() as stack:
+        for block in model.model.layers:
+            kept = {}
+
+            def keep(module, _args, output, kept=kept):
+                kept[module] = output
+
+            def by_lines(_module, args, kept=kept, mlp=block.mlp):
+                post = args[0].detach()
+                parts = (kept[mlp.gate_proj], kept[mlp.up_proj])
+                return (0.5 * sum(part * (post / part).detach() for part in parts),)
+
+            # Without a gradient to queries and keys there is none to the pattern.
+            hooks += [(module, fixed) for module in (block.self_attn.q_proj, block.self_attn.k_proj)]
+            hooks += [(module, keep) for module in (block.mlp.gate_proj, block.mlp.up_proj)]
+            stack.callback(block.mlp.down_proj.register_forward_pre_hook(by_lines).remove)
+        stack.enter_context(hooked(hooks))
+        yield
 
 
 def integrated(value, widths, steps):
