@@ -148,7 +148,7 @@ def _relp_hooks(model: Model) -> HookFns:
         return activation.detach()
 
     for name in model.hook_dict:
-        if name.endswith(("ln1.hook_scale", "ln2.hook_scale", "ln_final.hook_scale", "attn.hook_pattern")):
+        if name.endswith((".hook_scale", "attn.hook_pattern")):
             made.append((name, fixed))
     for layer in range(model.cfg.n_layers):
         seen: dict[str, Tensor] = {}
