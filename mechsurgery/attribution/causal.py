@@ -79,7 +79,11 @@ def gate_gradients(
             # Hooks stay on for the backward pass, in which blocks may be run again.
             with recomputed(model, read.ids.numel()), model.hooks(fwd_hooks=hooks):
                 value = task.values(model, read).sum() / len(task)
-                found = torch.autograd.grad(value, list(leaves.values()), allow_unused=True)
+                leaf = list(leaves.values())
+                # Nothing depends on the gates where GradDrop skips the only layer.
+                found = (
+                    torch.autograd.grad(value, leaf, allow_unused=True) if value.requires_grad else [None] * len(leaf)
+                )
             for site, gradient in zip(leaves, found):
                 if gradient is None:
                     continue

@@ -122,6 +122,9 @@ def test_integrated_gates_equal_plain_transformers_and_add_up(both, pairs, objec
     value = naive_gates.pairs_value(reference, triples(pairs))
     four = gate_gradient(model, objective, steps=4)
     assert_close(four.scores, at_neurons(naive_gates.integrated(value, widths(model), 4)))
+    if model.cfg.use_normalization_before_and_after:
+        # Gemma's norm after the MLP undoes what scales all of a layer's neurons: the value jumps at 0 alone.
+        return
     with torch.no_grad():
         zeros = {layer: torch.zeros(n) for layer, n in widths(model).items()}
         whole = float(value({}).mean() - value(zeros).mean())
@@ -466,19 +469,20 @@ def test_trained_gates_put_out_that_neuron_and_no_other(planted):
 
 def test_greedy_sees_a_backup_that_one_gradient_does_not(tmp_path):
     """Either of two neurons suffices, so that the slope of both is small; a third has a larger slope alone."""
-    neurons = [(0, 11, handmade.ANSWER, 100.0), (0, 23, handmade.ANSWER, 100.0), (1, 5, handmade.ASIDE, 15.0)]
+    neurons = [(0, 11, handmade.ANSWER, 30.0), (0, 23, handmade.ANSWER, 30.0), (0, 5, handmade.ASIDE, 8.0)]
     model = load_model(handmade.save(tmp_path, neurons))
     objective = objectives.from_first_tokens(model, handmade.excitement(), template="raw")
     backups = {("blocks.0.mlp.hook_post", i) for i in (11, 23)}
     single = gate_gradient(model, objective)
-    assert single.rank_of("blocks.1.mlp.hook_post", 5, by="positive") == 0
+    assert single.top(k=1, by="positive").members() == {("blocks.0.mlp.hook_post", 5)}
     exact = exact_effects(model, objective, circuit_of(every(model), widths(model)))
-    assert exact.rank_of("blocks.1.mlp.hook_post", 5, by="positive") == 0
+    assert exact.top(k=1, by="positive").members() == {("blocks.0.mlp.hook_post", 5)}
     found = greedy(model, objective, 2)
     assert found.top(k=2, by="positive").members() == backups
     scores = [found.score_of(*unit) for unit in sorted(backups)]
     assert sorted(scores) == [1, 2]
-    assert max(float(v.abs().max()) for site, v in found.scores.items() if site != "blocks.0.mlp.hook_post") <= 0.5
+    rest = [float(v) for site, own in found.scores.items() for i, v in enumerate(own) if (site, i) not in backups]
+    assert max(map(abs, rest)) <= 0.5
     assert gate_gradient(model, objective, steps=8).top(k=2, by="positive").members() == backups
 
 
