@@ -76,6 +76,8 @@ def gate_gradients(
         for read in task.batches(model, max_rows):
             leaves = {site: gates[site].to(device).detach().clone().requires_grad_(True) for site in units.widths}
             hooks = [*(also or []), *units.hooks(leaves)]
+            # RelP sees what a neuron's activation is made of as gates leave it.
+            hooks.sort(key=lambda pair: getattr(pair[1], "func", None) is _seen)
             # Hooks stay on for the backward pass, in which blocks may be run again.
             with recomputed(model, read.ids.numel()), model.hooks(fwd_hooks=hooks):
                 value = task.values(model, read).sum() / len(task)
