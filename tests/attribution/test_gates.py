@@ -509,4 +509,6 @@ def test_what_does_not_fit_is_one_clear_error(tiny_llama, tiny_checkpoint, objec
     dictionary = random_dictionary("blocks.1.hook_resid_post", tiny_llama.cfg.d_model)
     with pytest.raises(InputError, match="more than one"):
         Units(tiny_llama, dictionaries=[dictionary, dictionary])
+    with pytest.raises(InputError, match="always go to zero"):
+        Units(tiny_llama, dictionaries=[dictionary], reference={dictionary.site: torch.zeros(dictionary.n_latents)})
     assert len(Units(tiny_llama)) == 4 * 112
