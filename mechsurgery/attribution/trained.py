@@ -212,7 +212,8 @@ class _State:
         inside = (~self.out).float()
         if self.theta.requires_grad:
             soft = torch.sigmoid(self.theta)
-            inside = inside + soft - soft.detach()
+            # A difference that is exactly 0, so that multipliers of units that are in get no gradient at all.
+            inside = inside + (soft - soft.detach())
         return self.split(inside + (1 - inside) * self.m)
 
     def update(self) -> None:
