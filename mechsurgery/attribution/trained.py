@@ -149,7 +149,8 @@ def _backward(
         with recomputed(model, read.ids.numel()), model.hooks(fwd_hooks=hooks):
             values = task.values(model, read)
             loss = (values - floor).clamp_min(0).sum() if weight is None else weight * values.sum()
-            (loss / len(rows)).backward()
+            # Autoencoders' weights may ask for gradients too, and get none.
+            (loss / len(rows)).backward(inputs=state.trained)
         total += float(values.detach().sum())
         cost.forward_rows += len(read.rows)
         cost.backward_rows += len(read.rows)
@@ -188,10 +189,10 @@ class _State:
         self._start_optimiser()
 
     def _start_optimiser(self) -> None:
-        trained = [vector for vector in (self.theta, self.m) if vector.requires_grad]
-        if not trained:
+        self.trained = [vector for vector in (self.theta, self.m) if vector.requires_grad]
+        if not self.trained:
             raise InputError("nothing to train: give a range of multipliers m, such as (−1, 3), with `within`")
-        self.optimiser = torch.optim.Adam(trained, lr=self.recipe.lr)
+        self.optimiser = torch.optim.Adam(self.trained, lr=self.recipe.lr)
 
     def split(self, flat: Tensor) -> dict[str, Tensor]:
         """A vector over all units as {site: part}."""
