@@ -21,7 +21,7 @@ from itertools import islice
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ..errors import ActivationError, InputError
@@ -143,12 +143,20 @@ def _backward(
 ) -> float:
     """Add the gradients of one task's share of the loss (`weight` None: what is explained); returns its value."""
     total = 0.0
+    above = None
+    if weight is None and task.items:
+        above = _above(model, task, rows, state, floor, max_rows, cost)
     for read in task.batches(model, max_rows, rows):
         hooks = state.units.hooks(state.gates())
         # Hooks stay on for the backward pass, in which blocks may be run again.
         with recomputed(model, read.ids.numel()), model.hooks(fwd_hooks=hooks):
             values = task.values(model, read)
-            loss = (values - floor).clamp_min(0).sum() if weight is None else weight * values.sum()
+            if weight is not None:
+                loss = weight * values.sum()
+            elif above is None:
+                loss = (values - floor).clamp_min(0).sum()
+            else:
+                loss = (values * above[read.rows].to(values)).sum()
             # Autoencoders' weights may ask for gradients too, and get none.
             (loss / len(rows)).backward(inputs=state.trained)
         total += float(values.detach().sum())
@@ -159,17 +167,37 @@ def _backward(
     return total / len(rows)
 
 
+@torch.no_grad()
+def _above(
+    model: Model, task: Task, rows: Sequence[int], state: _State, floor: float, max_rows: int, cost: Cost
+) -> Bool[Tensor, " n"]:
+    """Which rows of a task belong to an item, drawn now, that is above the floor.
+
+    Rows of one item may be in different batches, so that this takes a forward pass of its own.
+    """
+    item, value = torch.tensor(task.items), torch.zeros(len(task))
+    for read in task.batches(model, max_rows, rows):
+        value[read.rows] = task.values(model, read, state.units.hooks(state.gates())).float().cpu()
+        cost.forward_rows += len(read.rows)
+    mean = torch.zeros(int(item.max()) + 1).index_add(0, item, value) / item.bincount()
+    return (mean > floor)[item]
+
+
 def _rows(task: Task, recipe: GateRecipe, place: int) -> Iterator[list[int]]:
-    """Endless draws of rows: every row once before one comes again."""
+    """Endless draws of rows: every row (or item, with all its rows) once before one comes again."""
     generator = torch.Generator().manual_seed(1000 * recipe.seed + place)
+    together: dict[int, list[int]] = {}
+    for row, item in enumerate(task.items or range(len(task))):
+        together.setdefault(item, []).append(row)
+    items = list(together.values())
 
     def endless() -> Iterator[int]:
         while True:
-            yield from torch.randperm(len(task), generator=generator).tolist()
+            yield from torch.randperm(len(items), generator=generator).tolist()
 
-    source, n = endless(), min(recipe.rows, len(task))
+    source, n = endless(), max(1, min(recipe.rows, len(task)) * len(items) // len(task))
     while True:
-        yield sorted(set(islice(source, n)))
+        yield sorted(row for chosen in set(islice(source, n)) for row in items[chosen])
 
 
 class _State:

@@ -69,7 +69,7 @@ def test_it_equals_plain_transformers(both, contrast, m):
     kept = naive_gates.divergence_value(reference, records)
     theta, times = naively(reference, model, explain, [kept], -0.5, recipe)
     found = trained_gates(model, objective, recipe=recipe, max_rows=3)
-    assert_close(found.scores.scores, at_neurons({layer: recipe.start - x for layer, x in theta.items()}), rtol=1e-3)
+    assert_close(found.scores.scores, at_neurons({layer: recipe.start - x for layer, x in theta.items()}), rtol=2e-4)
     out = {(site, i) for site, x in at_neurons(theta).items() for i in (x <= 0).nonzero()[:, 0].tolist()}
     assert found.circuit.members() == out
     assert 0 < len(out) < 48
@@ -98,7 +98,7 @@ def test_the_floor_is_that_of_a_pair(both):
     theta, _ = naively(reference, model, explain, [], floor, FULL)
     for rows, max_rows in ((64, 64), (64, 1)):
         found = trained_gates(model, objective, recipe=replace(FULL, rows=rows), max_rows=max_rows)
-        assert_close(found.scores.scores, at_neurons({layer: FULL.start - x for layer, x in theta.items()}), rtol=1e-3)
+        assert_close(found.scores.scores, at_neurons({layer: FULL.start - x for layer, x in theta.items()}), rtol=2e-4)
     assert found.loss[0]["completions"] == pytest.approx(floor, abs=1e-3)
 
 
@@ -211,8 +211,8 @@ def test_trained_gates_end_the_planted_refusal():
     found = trained_gates(model, objective, recipe=GateRecipe(steps=60))
     recorded = {(site, i) for site, index in planted_units().items() for i in index}
     assert 0 < len(found.circuit) <= 40
-    best = found.scores.top(k=len(recorded), by="positive").members()
-    assert len(best & recorded) >= len(recorded) / 2
+    # By chance there would be one in two of such circuits.
+    assert len(found.circuit.members() & recorded) >= 4
     held = load_contrast("organism/refusal", split="heldout", n=24)
 
     def refused(side):
