@@ -108,7 +108,7 @@ def trained_gates(
     log = []
     with frozen(model), torch.enable_grad():
         for step in with_progress(range(steps), "training gates", shown=progress, unit="step"):
-            if step == recipe.steps:
+            if step == recipe.steps and within is None:
                 state.settle()
             values = {}
             for task, source in zip(tasks(objective), sources):
