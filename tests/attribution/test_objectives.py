@@ -94,18 +94,17 @@ def test_the_divergence_from_another_model_is_summed_over_its_answer_and_its_end
 
 @torch.no_grad()
 def test_an_answer_that_ends_is_asked_for_its_end_too(tiny_llama, tiny_llama_dir, contrast):
-    prompts = contrast.positive.take(4)
-    first = [row[0] for row in naive_answers(tiny_llama_dir, tiny_llama, prompts, ())]
+    prompts = contrast.positive
+    endless = naive_answers(tiny_llama_dir, tiny_llama, prompts, ())
+    # What this model says to one prompt after something else now ends a turn.
+    row, place = next((r, p) for r, said in enumerate(endless) for p in (2, 1) if said[p] not in said[:p])
     ended = load_model(tiny_llama_dir)
-    # Whatever this model says second to the first prompt now ends a turn.
-    second = naive_answers(tiny_llama_dir, tiny_llama, prompts, ())[0][1]
-    ended.stop_token_ids = (second,)
+    ended.stop_token_ids = (endless[row][place],)
     task = objectives.kept(ended, prompts, max_new_tokens=4)
-    stops = tokens.stop_ids(ended)
-    expected = naive_answers(tiny_llama_dir, tiny_llama, prompts, stops)
+    expected = naive_answers(tiny_llama_dir, tiny_llama, prompts, tokens.stop_ids(ended))
     assert list(task.n_last) == [len(answer) for answer in expected]
-    assert task.n_last[0] <= 2
-    assert [row[0] for row in expected] == first
+    assert task.n_last[row] == place + 1
+    assert [list(own[-n:])[1:] for own, n in zip(task.ids, task.n_last)] == [answer[:-1] for answer in expected]
     assert objectives.value_of(ended, task).abs().max() < 1e-5
     assert objectives.value_of(ended, task, hooks=with_gates(ended, random_gates(ended))).min() > 1e-3
 
