@@ -176,7 +176,7 @@ def main() -> None:
         model = load_model(folder, dtype=options.dtype, device=options.device)
         objective = task(model, options)
         value_of(model, objective.explain)
-        forward = median(lambda: value_of(model, objective.explain), 5)
+        before = median(lambda: value_of(model, objective.explain))
         integrated = median(lambda: gate_gradient(model, objective, steps=8), 1 if options.device == "cpu" else 3)
         short, longer = (
             timed(lambda n=n: trained_gates(model, objective, recipe=GateRecipe(steps=n)))
@@ -184,6 +184,8 @@ def main() -> None:
         )
         # What comes before the first step and after the last is left out.
         step = (longer - short) / options.steps
+        # On both sides of what it is compared with, since other work may come and go.
+        forward = (before + median(lambda: value_of(model, objective.explain))) / 2
         circuit = spread(model, options.units)
         exact = timed(lambda: exact_effects(model, objective, circuit))
         few = sorted(circuit.members())[:: max(1, len(circuit) // options.naive)]
