@@ -75,9 +75,17 @@ def gate_gradients(
     with frozen(model), torch.enable_grad():
         for read in task.batches(model, max_rows):
             leaves = {site: gates[site].to(device).detach().clone().requires_grad_(True) for site in units.widths}
-            with recomputed(model, read.ids.numel()):
-                value = task.values(model, read, [*(also or []), *units.hooks(leaves)]).sum() / len(task)
-                found = torch.autograd.grad(value, list(leaves.values()), allow_unused=True)
+            hooks = [*(also or []), *units.hooks(leaves)]
+            # RelP sees what a neuron's activation is made of as gates leave it.
+            hooks.sort(key=lambda pair: getattr(pair[1], "func", None) is _seen)
+            # Hooks stay on for the backward pass, in which blocks may be run again.
+            with recomputed(model, read.ids.numel()), model.hooks(fwd_hooks=hooks):
+                value = task.values(model, read).sum() / len(task)
+                leaf = list(leaves.values())
+                # Nothing depends on the gates where GradDrop skips the only layer.
+                found = (
+                    torch.autograd.grad(value, leaf, allow_unused=True) if value.requires_grad else [None] * len(leaf)
+                )
             for site, gradient in zip(leaves, found):
                 if gradient is None:
                     continue
@@ -146,7 +154,7 @@ def _relp_hooks(model: Model) -> HookFns:
         return activation.detach()
 
     for name in model.hook_dict:
-        if name.endswith(("ln1.hook_scale", "ln2.hook_scale", "ln_final.hook_scale", "attn.hook_pattern")):
+        if name.endswith((".hook_scale", "attn.hook_pattern")):
             made.append((name, fixed))
     for layer in range(model.cfg.n_layers):
         seen: dict[str, Tensor] = {}
@@ -252,7 +260,7 @@ def _values_from(model: Any, task: Task, read: Read, hooks: HookFns, start: Tens
     last = read.counted.shape[1]
     with model.hooks(fwd_hooks=hooks):
         residual = model(start, start_at_layer=layer, attention_mask=read.mask, stop_at_layer=model.cfg.n_layers)
-    logits = sites.unembed(model, residual[:, -last:]).float()
+        logits = sites.unembed(model, residual[:, -last:]).float()
     return task.value(logits, read) * task.weight.to(logits.device)[read.rows]
 
 

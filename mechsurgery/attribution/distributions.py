@@ -42,18 +42,18 @@ class Distributions:
     def divergence(self, log_probs: Float[Tensor, "batch last d_vocab"], rows: Sequence[int]) -> Tensor:
         """KL(recorded ‖ log_probs) in nats, [batch, last]; 0 at positions that do not count. Differentiable."""
         last = log_probs.shape[1]
-        index = torch.zeros(len(rows), last, dtype=torch.long)
+        index = torch.full((len(rows), last), -1)
         for place, row in enumerate(rows):
             n = self.n_last[row]
             index[place, last - n :] = torch.arange(self.start[row], self.start[row] + n)
-        where = index.to(self.tokens.device)
+        where = index.clamp_min(0).to(self.tokens.device)
         top, before = self.tokens[where].to(log_probs.device).long(), self.log_p[where].to(log_probs.device).float()
         after = log_probs.gather(-1, top)
         each = (before.exp() * (before - after)).sum(-1)
         if not self.full:
             rest_before, rest_after = ((1 - x.exp().sum(-1)).clamp_min(_TINY) for x in (before, after))
             each = each + rest_before * (rest_before.log() - rest_after.log())
-        return each
+        return each * (index >= 0).to(each)
 
 
 @torch.no_grad()

@@ -33,7 +33,8 @@ class Units:
     """The units that a localiser may choose from: `widths` is {site: how many}, `hooks(gates)` puts gates on them.
 
     `at` are hook points (default: every layer's MLP neurons), `dictionaries` autoencoders whose latents are units too.
-    `reference` is {hook name: [d]}, what a unit is moved to at gate 0 (default zero; latents always go to zero).
+    `reference` is {hook name: [d]}, what a unit is moved to at gate 0 (default zero; latents always go to zero); for
+    heads d counts the channels of all of them.
     """
 
     def __init__(
@@ -49,14 +50,23 @@ class Units:
         for dictionary in dictionaries:
             dictionary.check(model)
         self.dictionaries = {dictionary.site: dictionary for dictionary in dictionaries}
+        if len(self.dictionaries) < len(dictionaries):
+            raise InputError(
+                f"more than one dictionary reads {listed(self.dictionaries)}; give one for each hook point"
+            )
         self.widths = {name: sites.width(model, name) for name in chosen}
         self.widths |= {site: dictionary.n_latents for site, dictionary in self.dictionaries.items()}
         if not self.widths:
             raise SiteError("no units to choose from; give hook points or dictionaries")
         self.reference = dict(reference or {})
         for name, values in self.reference.items():
-            if name in self.widths and (name not in chosen or values.numel() != self.widths[name]):
-                raise InputError(f"reference has {values.numel()} numbers at {name!r}; give {self.widths[name]}")
+            if name not in self.widths:
+                continue
+            if name in self.dictionaries:
+                raise InputError(f"reference has numbers at {name!r}, but latents always go to zero; leave them out")
+            n = self.widths[name] * (int(model.cfg.d_head) if name.endswith("attn.hook_z") else 1)
+            if values.numel() != n:
+                raise InputError(f"reference has {values.numel()} numbers at {name!r}; give {n}")
 
     def __len__(self) -> int:
         return sum(self.widths.values())
@@ -86,7 +96,7 @@ def _gate(activation: Tensor, hook: Any = None, *, gate: Tensor, reference: Tens
     g = _spread(gate, activation).to(a)
     out = a * g
     if reference is not None:
-        out = out + (1 - g) * reference.to(a)
+        out = out + (1 - g) * reference.to(a).reshape(activation.shape[2:])
     return out.to(activation.dtype)
 
 

@@ -52,7 +52,8 @@ class Task:
 
     `ids` are the rows; the last `n_last` positions of each are read: `value(logits [batch, last, d_vocab], read)` (or
     the activation at `at`, where it is given) returns a number for each row of a batch. The task's value is the mean
-    over rows of weight × number. `groups` names what may not be split. `said` are the tokens that follow the rows.
+    over rows of weight × number. `groups` names what may not be split. Rows with the same number in `items` are drawn
+    together, and their mean is what a floor is for (a pair's two completions); without `items` every row is by itself.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Task:
     weight: Float[Tensor, " n"]
     groups: Sequence[str] = ()
     at: str | None = None
+    items: Sequence[int] = ()
 
     def __post_init__(self) -> None:
         if not len(self.ids):
@@ -87,9 +89,10 @@ class Task:
         """Weight × number of each row of a batch, with hooks on the model; differentiable."""
         last = read.counted.shape[1]
         if self.at is None:
+            # The final norm is hooked like everything before it.
             with model.hooks(fwd_hooks=list(hooks)):
                 residual = capture.final_residual(model, read.ids, read.mask)
-            seen = sites.unembed(model, residual[:, -last:]).float()
+                seen = sites.unembed(model, residual[:, -last:]).float()
         else:
             seen = _read_at(model, read, hooks, self.at)[:, -last:].float()
         return self.value(seen, read) * self.weight.to(seen.device)[read.rows]
@@ -103,7 +106,8 @@ class Task:
 
         ids, n_last = [self.ids[row] for row in place], [self.n_last[row] for row in place]
         groups = [self.groups[row] for row in place] if self.groups else ()
-        return replace(self, ids=ids, n_last=n_last, value=value, weight=self.weight[place], groups=groups)
+        items = [self.items[row] for row in place] if self.items else ()
+        return replace(self, ids=ids, n_last=n_last, value=value, weight=self.weight[place], groups=groups, items=items)
 
 
 def _read_at(model: Model, read: Read, hooks: HookFns, name: str) -> Tensor:
@@ -162,7 +166,8 @@ def from_pairs(pairs: CompletionPairs, *, floor: float = -3.0) -> Objective:
         log_p = logits.log_softmax(-1).gather(-1, said[..., None])[..., 0]
         return (log_p * read.counted).sum(-1)
 
-    task = Task("completions", ids, n_last, value, weight, [*pairs.groups, *pairs.groups])
+    items = [*range(len(pairs))] * 2
+    task = Task("completions", ids, n_last, value, weight, [*pairs.groups, *pairs.groups], items=items)
     return Objective(task, floor=floor, info={"from": "completion pairs", "n": len(pairs)})
 
 

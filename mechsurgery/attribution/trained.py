@@ -21,7 +21,7 @@ from itertools import islice
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ..errors import ActivationError, InputError
@@ -113,7 +113,7 @@ def trained_gates(
     log = []
     with frozen(model), torch.enable_grad():
         for step in with_progress(range(steps), "training gates", shown=progress, unit="step"):
-            if step == recipe.steps:
+            if step == recipe.steps and within is None:
                 state.settle()
             values = {}
             for task, source in zip(tasks(objective), sources):
@@ -148,11 +148,22 @@ def _backward(
 ) -> float:
     """Add the gradients of one task's share of the loss (`weight` None: what is explained); returns its value."""
     total = 0.0
+    above = None
+    if weight is None and task.items:
+        above = _above(model, task, rows, state, floor, max_rows, cost)
     for read in task.batches(model, max_rows, rows):
-        with recomputed(model, read.ids.numel()):
-            values = task.values(model, read, state.units.hooks(state.gates()))
-            loss = (values - floor).clamp_min(0).sum() if weight is None else weight * values.sum()
-            (loss / len(rows)).backward()
+        hooks = state.units.hooks(state.gates())
+        # Hooks stay on for the backward pass, in which blocks may be run again.
+        with recomputed(model, read.ids.numel()), model.hooks(fwd_hooks=hooks):
+            values = task.values(model, read)
+            if weight is not None:
+                loss = weight * values.sum()
+            elif above is None:
+                loss = (values - floor).clamp_min(0).sum()
+            else:
+                loss = (values * above[read.rows].to(values)).sum()
+            # Autoencoders' weights may ask for gradients too, and get none.
+            (loss / len(rows)).backward(inputs=state.trained)
         total += float(values.detach().sum())
         cost.forward_rows += len(read.rows)
         cost.backward_rows += len(read.rows)
@@ -161,17 +172,37 @@ def _backward(
     return total / len(rows)
 
 
+@torch.no_grad()
+def _above(
+    model: Model, task: Task, rows: Sequence[int], state: _State, floor: float, max_rows: int, cost: Cost
+) -> Bool[Tensor, " n"]:
+    """Which rows of a task belong to an item, drawn now, that is above the floor.
+
+    Rows of one item may be in different batches, so that this takes a forward pass of its own.
+    """
+    item, value = torch.tensor(task.items), torch.zeros(len(task))
+    for read in task.batches(model, max_rows, rows):
+        value[read.rows] = task.values(model, read, state.units.hooks(state.gates())).float().cpu()
+        cost.forward_rows += len(read.rows)
+    mean = torch.zeros(int(item.max()) + 1).index_add(0, item, value) / item.bincount()
+    return (mean > floor)[item]
+
+
 def _rows(task: Task, recipe: GateRecipe, place: int) -> Iterator[list[int]]:
-    """Endless draws of rows: every row once before one comes again."""
+    """Endless draws of rows: every row (or item, with all its rows) once before one comes again."""
     generator = torch.Generator().manual_seed(1000 * recipe.seed + place)
+    together: dict[int, list[int]] = {}
+    for row, item in enumerate(task.items or range(len(task))):
+        together.setdefault(item, []).append(row)
+    items = list(together.values())
 
     def endless() -> Iterator[int]:
         while True:
-            yield from torch.randperm(len(task), generator=generator).tolist()
+            yield from torch.randperm(len(items), generator=generator).tolist()
 
-    source, n = endless(), min(recipe.rows, len(task))
+    source, n = endless(), max(1, min(recipe.rows, len(task)) * len(items) // len(task))
     while True:
-        yield sorted(set(islice(source, n)))
+        yield sorted(row for chosen in set(islice(source, n)) for row in items[chosen])
 
 
 class _State:
@@ -191,10 +222,10 @@ class _State:
         self._start_optimiser()
 
     def _start_optimiser(self) -> None:
-        trained = [vector for vector in (self.theta, self.m) if vector.requires_grad]
-        if not trained:
+        self.trained = [vector for vector in (self.theta, self.m) if vector.requires_grad]
+        if not self.trained:
             raise InputError("nothing to train: give a range of multipliers m, such as (−1, 3), with `within`")
-        self.optimiser = torch.optim.Adam(trained, lr=self.recipe.lr)
+        self.optimiser = torch.optim.Adam(self.trained, lr=self.recipe.lr)
 
     def split(self, flat: Tensor) -> dict[str, Tensor]:
         """A vector over all units as {site: part}."""
@@ -215,7 +246,8 @@ class _State:
         inside = (~self.out).float()
         if self.theta.requires_grad:
             soft = torch.sigmoid(self.theta)
-            inside = inside + soft - soft.detach()
+            # A difference that is exactly 0, so that multipliers of units that are in get no gradient at all.
+            inside = inside + (soft - soft.detach())
         return self.split(inside + (1 - inside) * self.m)
 
     def update(self) -> None:
