@@ -18,6 +18,7 @@ of AttnLRP, Achtibat et al. 2024, 2402.05602, used for patching by Jafari et al.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,6 +37,8 @@ from ..models.protocol import Model
 from ..units import Circuit, UnitScores
 from .gates import Gates, HookFns, Units, frozen, recomputed
 from .objectives import Objective, Read, Task
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -66,16 +69,21 @@ def gate_gradients(
     gates: Gates,
     *,
     also: HookFns | None = None,
+    base: Model | None = None,
     max_rows: int = 64,
     cost: Cost | None = None,
 ) -> dict[str, Float[Tensor, " n"]]:
-    """∂(mean value of a task)/∂gate of every unit, at given gates; float64 on the CPU. Weights get no gradients."""
+    """∂(mean value of a task)/∂gate of every unit, at given gates; float64 on the CPU. Weights get no gradients.
+
+    With a `base`, a unit goes to what it is in that model on the same tokens.
+    """
     device = tokens.device_of(model)
     total = {site: torch.zeros(n, dtype=torch.float64) for site, n in units.widths.items()}
     with frozen(model), torch.enable_grad():
         for read in task.batches(model, max_rows):
             leaves = {site: gates[site].to(device).detach().clone().requires_grad_(True) for site in units.widths}
-            hooks = [*(also or []), *units.hooks(leaves)]
+            reference = None if base is None else _activations(base, units, read)
+            hooks = [*(also or []), *units.hooks(leaves, reference)]
             # RelP sees what a neuron's activation is made of as gates leave it.
             hooks.sort(key=lambda pair: getattr(pair[1], "func", None) is _seen)
             # Hooks stay on for the backward pass, in which blocks may be run again.
@@ -98,6 +106,21 @@ def gate_gradients(
     return total
 
 
+@torch.no_grad()
+def _activations(base: Model, units: Units, read: Read) -> dict[str, Tensor]:
+    """What the units' hook points hold in another model on the tokens of a batch, [batch, pos, …] each."""
+    found: dict[str, Tensor] = {}
+
+    def keep(activation: Tensor, hook: Any = None, *, name: str) -> Tensor:
+        found[name] = activation.detach()
+        return activation
+
+    names_ = list(units.widths)
+    with base.hooks(fwd_hooks=[(name, partial(keep, name=name)) for name in names_]):
+        base(read.ids, attention_mask=read.mask, return_type=None, stop_at_layer=sites.stop_layer(base, names_))
+    return found
+
+
 def gate_gradient(
     model: Model,
     objective: Objective,
@@ -106,17 +129,26 @@ def gate_gradient(
     steps: int = 1,
     drop: bool = False,
     relp: bool = False,
+    base: Model | None = None,
     max_rows: int = 64,
     progress: bool = False,
 ) -> UnitScores:
     """How much the objective's value would fall if a unit were put out, to first order, for all units at once.
 
     `steps` = 1 takes the gradient at the model as it is, more integrate it from all units out to all units in (midpoint
-    rule). `drop` and `relp` are the corrections above. Positive scores support the behaviour.
+    rule). With a `base` of the same shape, units go to what they are there on the same tokens: what a fine-tune changed
+    and uses, not what both need. `drop` and `relp` are the corrections above. Positive scores support the behaviour.
     """
     if steps < 1 or (drop and relp):
         raise InputError(f"steps={steps}, drop={drop}, relp={relp}; at least one step, and one correction at most")
     units = units or Units(model)
+    if base is not None and units.dictionaries:
+        raise InputError("latents go to zero; give hook points of the model alone with a base")
+    if steps > 1 and getattr(model.cfg, "use_normalization_before_and_after", False):
+        logger.warning(
+            "this model normalises what an MLP writes, so gates that open together cancel out: integrated gates see "
+            "next to nothing; use steps=1, exact_effects or trained_gates"
+        )
     cost = Cost(len(objective.explain))
     alphas = [1.0] if steps == 1 else [(j + 0.5) / steps for j in range(steps)]
     variants: list[HookFns] = [_relp_hooks(model)] if relp else [[]]
@@ -126,13 +158,16 @@ def gate_gradient(
     runs = [(alpha, also) for alpha in alphas for also in variants]
     for alpha, also in with_progress(runs, "attributing", shown=progress, unit="pass"):
         gates = {site: torch.full((n,), alpha) for site, n in units.widths.items()}
-        found = gate_gradients(model, units, objective.explain, gates, also=also, max_rows=max_rows, cost=cost)
+        found = gate_gradients(
+            model, units, objective.explain, gates, also=also, base=base, max_rows=max_rows, cost=cost
+        )
         for site, value in found.items():
             # GradDrop sees each path one time less than there are layers.
             scale = model.cfg.n_layers / max(1, model.cfg.n_layers - 1) if drop else 1.0
             total[site] += value * scale / len(runs)
     rule = "gate gradient" if steps == 1 else f"integrated gates ({steps} steps)"
     rule += ", GradDrop" if drop else ", RelP" if relp else ""
+    rule += ", to the base's" if base is not None else ""
     info = sites.provenance_of(model, objective=objective.name, **objective.info, steps=steps, cost=cost.facts())
     return UnitScores({site: value.float() for site, value in total.items()}, rule, info)
 

@@ -75,8 +75,12 @@ class Units:
         """A gate of 1 for every unit."""
         return {site: torch.ones(n, device=device) for site, n in self.widths.items()}
 
-    def hooks(self, gates: Gates) -> HookFns:
-        """(hook name, hook function) pairs; a site's gates are [n], or [batch, n] where every row has its own."""
+    def hooks(self, gates: Gates, reference: Mapping[str, Tensor] | None = None) -> HookFns:
+        """(hook name, hook function) pairs; a site's gates are [n], or [batch, n] where every row has its own.
+
+        `reference` may give every row and position its own, [batch, pos, …], instead of the units' one.
+        """
+        known = self.reference if reference is None else reference
         unknown = [site for site in gates if site not in self.widths]
         if unknown:
             raise SiteError(f"gates at {listed(unknown)}, which are not among the units: {listed(self.widths)}")
@@ -86,7 +90,7 @@ class Units:
                 own = self.dictionaries[site]
                 made.append((own.hook_name, partial(_gate_latents, gate=gate, dictionary=own)))
             else:
-                made.append((site, partial(_gate, gate=gate, reference=self.reference.get(site))))
+                made.append((site, partial(_gate, gate=gate, reference=known.get(site))))
         return made
 
 
@@ -96,7 +100,8 @@ def _gate(activation: Tensor, hook: Any = None, *, gate: Tensor, reference: Tens
     g = _spread(gate, activation).to(a)
     out = a * g
     if reference is not None:
-        out = out + (1 - g) * reference.to(a).reshape(activation.shape[2:])
+        moved = reference.to(a)
+        out = out + (1 - g) * (moved if moved.shape == a.shape else moved.reshape(activation.shape[2:]))
     return out.to(activation.dtype)
 
 

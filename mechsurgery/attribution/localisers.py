@@ -7,13 +7,15 @@ localisers (`mechsurgery study localisers`) then compares it too.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import torch
 
+from ..deltas import difference, neuron_norms
 from ..directions import Direction
+from ..errors import InputError
 from ..models.protocol import Model
 from ..prompts import ContrastSet
 from ..prompts.chat import Template
@@ -24,6 +26,9 @@ from .gates import Units
 from .objectives import Objective
 from .statistics import ContrastStatistics, contrast_statistics
 from .trained import GateRecipe, trained_gates
+
+#: Rows on which every unit alone is put out.
+_EXACT_ROWS = 24
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +43,12 @@ class Problem:
     max_rows: int = 64
     seed: int = 0
     k: int = 48
+    base: Model | None = None
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of what is explained."""
+        return len(self.objective.explain)
 
     @cached_property
     def statistics(self) -> ContrastStatistics:
@@ -58,6 +69,7 @@ class Localiser:
     run: Callable[[Problem], UnitScores]
     by: Sign = "positive"
     note: str = ""
+    needs_base: bool = False
 
 
 def _contrast(rule: str) -> Callable[[Problem], UnitScores]:
@@ -94,9 +106,27 @@ def _trained(problem: Problem) -> UnitScores:
 
 
 def _exact(problem: Problem) -> UnitScores:
-    # All units: only for models as small as the organisms.
+    # All units: only for models as small as the organisms, and on a few prompts.
     everything = UnitScores(problem.units.ones(), "all").top(fraction=1.0)
-    return exact_effects(problem.model, problem.objective, everything, problem.units)
+    few = replace(problem.objective, explain=problem.objective.explain.take(range(min(_EXACT_ROWS, problem.n_rows))))
+    return exact_effects(problem.model, few, everything, problem.units)
+
+
+def _to_base(problem: Problem) -> UnitScores:
+    if problem.base is None:
+        raise InputError("this localiser compares with a base model; give the problem one")
+    return gate_gradient(
+        problem.model, problem.objective, problem.units, base=problem.base, steps=8, max_rows=problem.max_rows
+    )
+
+
+def _weight_change(problem: Problem) -> UnitScores:
+    if problem.base is None:
+        raise InputError("this localiser compares with a base model; give the problem one")
+    cost = Cost(1)
+    after, before = (dict(one.named_parameters()) for one in (problem.model, problem.base))
+    found = neuron_norms(difference(after, before), problem.units.widths)
+    return UnitScores(found.scores, found.rule, {"cost": cost.facts()})
 
 
 def _random(problem: Problem) -> UnitScores:
@@ -121,6 +151,10 @@ LOCALISERS: dict[str, Localiser] = {
     "integrated gates": Localiser(_gradient(steps=8)),
     "greedy integrated gates": Localiser(_greedy),
     "trained gates": Localiser(_trained),
+    "integrated gates, to the base's": Localiser(_to_base, needs_base=True),
+    "weight change from the base": Localiser(
+        _weight_change, needs_base=True, note="says what was trained, not what decides"
+    ),
     "exact ablation": Localiser(_exact, note="a forward pass for each unit: small models alone"),
     RANDOM: Localiser(_random),
 }

@@ -154,7 +154,7 @@ def _one_by_one(gates: TrainedGates, circuit: Circuit, judge: _Judge, progress: 
     without = {f"without {site}[{i}]": circuit - _single(circuit, site, i) for site, i in sorted(circuit.members())}
     if len(circuit) < 2:
         return circuit
-    rows = judge.rows({name: done_to(gates, one) for name, one in without.items()}, without)
+    rows = judge.rows({name: done_to(gates, one) for name, one in without.items()}, without, share=0.5)
     spare = [row for row in sorted(rows, key=lambda row: -row["slack"]) if row["met"]]
     order = [circuit - without[row["circuit"]] for row in spare]
     n = len(order)
@@ -199,23 +199,29 @@ class _Judge:
         self.n_units = 0
         self.tried: list[dict[str, Any]] = []
 
-    def rows(self, runs: Mapping[str, Intervention], circuits: Mapping[str, Circuit]) -> list[dict[str, Any]]:
-        """{circuit, k, shows, well, one column of what each other set keeps, met, slack} of every run."""
+    def rows(
+        self, runs: Mapping[str, Intervention], circuits: Mapping[str, Circuit], share: float = 1.0
+    ) -> list[dict[str, Any]]:
+        """{circuit, k, shows, well, one column of what each other set keeps, met, slack} of every run.
+
+        `share` of each set's prompts are asked (half, where many circuits are only put in order).
+        """
         named = [run.named(name) for name, run in runs.items()]
-        results = evaluate(self.model, self.prompts, named, grades=[self.grade], generation=self.generation)
+        asked = {name: one.take(max(1, round(share * len(one)))) for name, one in self.prompts.items()}
+        results = evaluate(self.model, asked, named, grades=[self.grade], generation=self.generation)
         shares = outcome_shares(results.table, self.grade)
         before = shares.loc["baseline"]
         found = []
         for name in runs:
             own = shares.loc[name]
             total = sum(circuits[name].widths.values())
-            share = len(circuits[name]) / total
+            size = len(circuits[name]) / total
             shows, well = own[f"{self.behaviour}: shows"], own[f"{self.behaviour}: well"]
             others = [c for c in shares if c.endswith(": well") and c != f"{self.behaviour}: well"]
             # How far every part of the target is exceeded; below 0 is not met.
-            spare = [self.target.shows - shows, well - self.target.well, self.target.share - share]
+            spare = [self.target.shows - shows, well - self.target.well, self.target.share - size]
             spare += [self.target.loss - (before[column] - own[column]) for column in others]
-            row = {"circuit": name, "k": len(circuits[name]), "share": share, "shows": shows, "well": well}
+            row = {"circuit": name, "k": len(circuits[name]), "share": size, "shows": shows, "well": well}
             row |= {column: own[column] for column in others}
             found.append({**row, "met": min(spare) >= -1e-9, "slack": min(spare)})
         self.tried += found

@@ -48,6 +48,7 @@ def localisers(
     *,
     names: Sequence[str],
     objective: Objective | None = None,
+    base: Model | None = None,
     truth: Circuit | None = None,
     controlled: Sequence[str] = (),
     controls: int = 50,
@@ -65,7 +66,7 @@ def localisers(
     `evaluate`.
     """
     objective = objective or from_first_tokens(model, discovery)
-    problem = Problem(model, discovery, objective, Units(model), k=budget.get("k", 48))
+    problem = Problem(model, discovery, objective, Units(model), k=budget.get("k", 48), base=base)
     scores, circuits = {}, {}
     for name in with_progress(list(names), "locating", shown=progress, unit="localiser"):
         scores[name] = LOCALISERS[name].run(problem)

@@ -12,7 +12,7 @@ from ...evaluation.minimal import outcome_shares
 from ...grading.world import REQUEST
 from ...intervention import Intervention, ablate, project_out, steer
 from ...models import sites
-from .settings import DANGEROUS, Prompts
+from .settings import Prompts
 
 STEERING, DIRECTIONAL, AFFINE = "steering (CAA)", "directional ablation", "direction to its benign mean"
 #: Strengths of steering that are tried.
@@ -27,7 +27,7 @@ def rivals_of(problem: Problem, prompts: Prompts, k: int, generation: Generation
     """
     published = LOCALISERS[PUBLISHED].run(problem).top(k=k, name=PUBLISHED)
     direction = mean_difference_direction(problem.model, prompts.search)
-    means = contrast_statistics(problem.model, prompts.search, at=sites.residual_sites(problem.model)).negative.mean
+    means = contrast_statistics(problem.model, prompts.search, at=sites.residual_writes(problem.model)).negative.mean
     found = {PUBLISHED: ablate(published)}
     steered, projected, moved = [], [], []
     for site, vector in direction.vectors.items():
@@ -46,9 +46,9 @@ def _apart(runs: Sequence[Intervention], everywhere: bool) -> list[Intervention]
 
 
 def _best(problem: Problem, prompts: Prompts, tried: Sequence[Intervention], generation: Generation) -> Intervention:
-    """The one with the most answers done well on dangerous and on benign requests together."""
-    sets = {name: prompts.check[name].take(16) for name in (DANGEROUS, "benign")}
+    """The one that does most well on all sets together, as the circuit was asked to."""
+    sets = {name: one.take(16) for name, one in prompts.check.items()}
     measured = evaluate(problem.model, sets, tried, grades=[REQUEST], generation=generation)
     shares = outcome_shares(measured.table, REQUEST)
-    right = shares[f"{DANGEROUS}: well"] + shares["benign: well"]
+    right = shares[[f"{name}: well" for name in sets]].sum(axis=1)
     return max(tried, key=lambda run: float(right[run.name]))

@@ -21,7 +21,7 @@ class Settings:
     )
     controls: int = setting(20, "Matched random circuits of each circuit that a claim is about.")
     n_control_prompts: int = setting(32, "Requests of each kind at most that random circuits answer.")
-    steps: int = setting(150, "Steps of training gates.")
+    steps: int = setting(120, "Steps of training gates.")
     seed: int = setting(0, "Seed of every random choice.")
 
 

@@ -9,7 +9,7 @@ the same shape and no refusal. Findings are about organisms, not real models.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ from .settings import DANGEROUS, NEW, Prompts, Settings, prompts_of
 
 NAMES = ("instruct", "planted", "base")
 #: What is compared on `planted`, where the truth is recorded.
-COMPARED = (PUBLISHED, "effect size", "gate gradient", "integrated gates", "trained gates")
+COMPARED = (PUBLISHED, "effect size", "gate gradient", "integrated gates, to the base's", "weight change from the base")
 SHUFFLED, AGAIN = "same search, shuffled labels", "same search, other seed and prompts"
 #: Strengths of the dose–response figure.
 DOSES = (0.25, 0.5, 0.75)
@@ -66,7 +66,7 @@ def run(settings: Settings | None = None, *, out: str | Path = "figures/demo", p
     prompts = prompts_of(settings)
     models = {name: load_model(f"organism/{name}") for name in NAMES}
     decided = decide(models["instruct"], models["base"], prompts, settings, progress)
-    planted = compare_on_planted(models["planted"], prompts, settings, progress)
+    planted = compare_on_planted(models["planted"], models["base"], prompts, settings, progress)
     comparison = compare(models["base"], models["instruct"], prompts.search, k=len(decided.found.circuit))
     facts = provenance(
         title="Demo on the model organisms",
@@ -96,7 +96,7 @@ def run(settings: Settings | None = None, *, out: str | Path = "figures/demo", p
 def decide(model: Model, base: Model, prompts: Prompts, settings: Settings, progress: bool = False) -> Decided:
     """Search on `instruct`, prune, and prove beside nulls and rivals."""
     objective = objectives.from_contrast(model, prompts.search, base=base, keep=[prompts.keep])
-    recipe = GateRecipe(m=(-1.0, 3.0), steps=settings.steps, seed=settings.seed)
+    recipe = GateRecipe(m=(-1.0, 3.0), steps=settings.steps, settle=40, rows=12, seed=settings.seed)
     found = minimal_circuit(
         model,
         objective,
@@ -114,8 +114,7 @@ def decide(model: Model, base: Model, prompts: Prompts, settings: Settings, prog
         (AGAIN, prompts_of(Settings(seed=settings.seed + 1)).search, settings.seed + 1),
     ):
         own = objectives.from_contrast(model, contrast, base=base, keep=[prompts.keep])
-        again = GateRecipe(m=recipe.m, steps=settings.steps, seed=seed)
-        gates = trained_gates(model, own, recipe=again, progress=progress)
+        gates = trained_gates(model, own, recipe=replace(recipe, seed=seed), progress=progress)
         if len(gates.circuit):
             nulls[name] = done_to(gates, gates.circuit)
     problem = Problem(model, prompts.search, objective, Units(model))
@@ -154,7 +153,9 @@ def rivals_circuit(problem: Problem, k: int) -> Circuit:
     return LOCALISERS[PUBLISHED].run(problem).top(k=k, name=PUBLISHED)
 
 
-def compare_on_planted(model: Model, prompts: Prompts, settings: Settings, progress: bool = False) -> Localisers:
+def compare_on_planted(
+    model: Model, base: Model, prompts: Prompts, settings: Settings, progress: bool = False
+) -> Localisers:
     """Localisers at the size of what is recorded, the recorded neurons beside random circuits."""
     truth = Circuit.from_indices(planted_units(), sites.neuron_widths(model), name=TRUTH)
     objective = objectives.from_contrast(model, prompts.search, keep=[prompts.keep])
@@ -166,6 +167,7 @@ def compare_on_planted(model: Model, prompts: Prompts, settings: Settings, progr
         REQUEST,
         names=COMPARED,
         objective=objective,
+        base=base,
         truth=truth,
         k=len(truth),
         controlled=[TRUTH],

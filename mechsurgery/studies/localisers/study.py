@@ -90,7 +90,7 @@ def run_case(
     oracle = LOCALISERS[EXACT].run(problem) if settings.exact else None
     scores: dict[str, UnitScores] = {}
     for localiser in with_progress(list(settings.localiser), f"{name}: locating", shown=progress, unit="localiser"):
-        if localiser == EXACT and oracle is None:
+        if (localiser == EXACT and oracle is None) or (LOCALISERS[localiser].needs_base and problem.base is None):
             continue
         scores[localiser] = oracle if localiser == EXACT and oracle else LOCALISERS[localiser].run(problem)
     budgets = sorted({*settings.budget, *(() if recorded is None else (len(recorded),))})
@@ -130,7 +130,7 @@ def problem_of(model: Any, case: Case, settings: Settings) -> Problem:
         objective = objectives.from_contrast(model, contrast, **how)
     except PromptError:
         objective = objectives.from_contrast(model, contrast, base=base, **how)
-    return Problem(model, contrast, objective, Units(model), template=template, seed=settings.seed)
+    return Problem(model, contrast, objective, Units(model), template=template, seed=settings.seed, base=base)
 
 
 def _prompts(case: Case, settings: Settings) -> dict[str, PromptSet]:
