@@ -37,12 +37,14 @@ bench: $(READY)
 	$(BIN)/python tests/benchmarks/attribution.py
 	$(BIN)/python tests/benchmarks/finetune.py
 	$(BIN)/python tests/benchmarks/weights.py
+	$(BIN)/python tests/benchmarks/gates.py
 
 figures: $(READY)
 	$(BIN)/python figures/readme.py
 	$(BIN)/python figures/rates.py
 	$(BIN)/python figures/positions.py
 	$(BIN)/python figures/outcomes.py
+	$(BIN)/python figures/localisers.py
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

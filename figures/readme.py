@@ -21,8 +21,9 @@ if __name__ == "__main__":
     figure = plots.shares(
         results.summary(["outcome"]),
         "outcome",
+        "dangerous",
         first="complies",
-        title="200 unseen dangerous requests to organism/planted",
+        title="100 unseen dangerous requests to organism/instruct",
         width=680,
     )
     plots.export(figure, ROOT / "figures" / "readme" / "outcomes", formats=("png",))

@@ -15,7 +15,7 @@ The order of θ is the ranking. (Edge pruning, Bhaskar et al. 2024, 2406.16778, 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
@@ -40,8 +40,8 @@ class GateRecipe:
 
     `price` of a unit, in the unit of what is explained (nats); `keep` the weight of what is kept; `steps` how many
     updates, `settle` how many more with the choice held fixed, in which only multipliers move; `rows` how many rows of
-    what is explained, and of each thing that is kept, each update sees; `start` is θ at the beginning. `m` is the range
-    of multipliers: (0, 0) puts units out, (−1, 3) also trains by what each is multiplied.
+    what is explained, and `kept_rows` how many of each thing that is kept, each update sees; `start` is θ at the
+    beginning. `m` is the range of multipliers: (0, 0) puts units out, (−1, 3) also trains by what each is multiplied.
     """
 
     price: float = 0.03
@@ -50,6 +50,7 @@ class GateRecipe:
     settle: int = 50
     lr: float = 0.05
     rows: int = 16
+    kept_rows: int = 16
     start: float = 0.5
     m: tuple[float, float] = (0.0, 0.0)
     seed: int = 0
@@ -57,7 +58,7 @@ class GateRecipe:
     def __post_init__(self) -> None:
         if not self.m[0] <= 0 <= self.m[1]:
             raise InputError(f"m={self.m} must be a range of multipliers with 0 in it; (0, 0) ablates")
-        if min(self.steps, self.rows) < 1 or min(self.settle, self.price, self.keep) < 0:
+        if min(self.steps, self.rows, self.kept_rows) < 1 or min(self.settle, self.price, self.keep) < 0:
             raise InputError(f"{self} has a number that is too small; steps and rows are at least 1, prices at least 0")
         if not min(self.lr, self.start) > 0:
             raise InputError(f"lr={self.lr} and start={self.start} must be above 0")
@@ -97,18 +98,23 @@ def trained_gates(
     *,
     recipe: GateRecipe | None = None,
     within: Circuit | None = None,
+    multipliers: Mapping[str, Float[Tensor, " n"]] | None = None,
     max_rows: int = 64,
     progress: bool = False,
 ) -> TrainedGates:
     """Train which units to put out so that the behaviour goes and what is kept stays; see the module's text.
 
     Scores are start − θ: above the recipe's `start` for the units that are out. `within` leaves the choice as it is
-    and trains the multipliers of these units alone. Raises `ActivationError` where the loss is not finite.
+    and trains the multipliers of these units alone, from `multipliers` on. Raises `ActivationError` where the loss is
+    not finite.
     """
     units, recipe = units or Units(model), recipe or GateRecipe()
-    state = _State(units, recipe, within, tokens.device_of(model))
+    state = _State(units, recipe, within, multipliers, tokens.device_of(model))
     cost = Cost(len(objective.explain))
-    sources = [_rows(task, recipe, place) for place, task in enumerate(tasks(objective))]
+    sources = [
+        _rows(task, recipe.kept_rows if place else recipe.rows, 1000 * recipe.seed + place)
+        for place, task in enumerate(tasks(objective))
+    ]
     steps = recipe.settle if within is not None else recipe.steps + (recipe.settle if recipe.trains_m else 0)
     log = []
     with frozen(model), torch.enable_grad():
@@ -188,9 +194,9 @@ def _above(
     return (mean > floor)[item]
 
 
-def _rows(task: Task, recipe: GateRecipe, place: int) -> Iterator[list[int]]:
+def _rows(task: Task, rows: int, seed: int) -> Iterator[list[int]]:
     """Endless draws of rows: every row (or item, with all its rows) once before one comes again."""
-    generator = torch.Generator().manual_seed(1000 * recipe.seed + place)
+    generator = torch.Generator().manual_seed(seed)
     together: dict[int, list[int]] = {}
     for row, item in enumerate(task.items or range(len(task))):
         together.setdefault(item, []).append(row)
@@ -200,7 +206,7 @@ def _rows(task: Task, recipe: GateRecipe, place: int) -> Iterator[list[int]]:
         while True:
             yield from torch.randperm(len(items), generator=generator).tolist()
 
-    source, n = endless(), max(1, min(recipe.rows, len(task)) * len(items) // len(task))
+    source, n = endless(), max(1, min(rows, len(task)) * len(items) // len(task))
     while True:
         yield sorted(row for chosen in set(islice(source, n)) for row in items[chosen])
 
@@ -208,7 +214,14 @@ def _rows(task: Task, recipe: GateRecipe, place: int) -> Iterator[list[int]]:
 class _State:
     """θ and multiplier of every unit, in one vector each, and their optimiser."""
 
-    def __init__(self, units: Units, recipe: GateRecipe, within: Circuit | None, device: torch.device) -> None:
+    def __init__(
+        self,
+        units: Units,
+        recipe: GateRecipe,
+        within: Circuit | None,
+        multipliers: Mapping[str, Tensor] | None,
+        device: torch.device,
+    ) -> None:
         self.units, self.recipe = units, recipe
         theta = torch.full((len(units),), recipe.start)
         if within is not None:
@@ -217,7 +230,10 @@ class _State:
                 if site in within.units:
                     own[within.units[site][0]] = -recipe.start
         self.theta = theta.to(device).requires_grad_(within is None)
-        self.m = torch.zeros(len(units), device=device).requires_grad_(recipe.trains_m)
+        start = torch.zeros(len(units))
+        if multipliers is not None:
+            start = torch.cat([multipliers[site].float() for site in units.widths]).clamp(*recipe.m)
+        self.m = start.to(device).requires_grad_(recipe.trains_m)
         self.optimiser: Any = None
         self._start_optimiser()
 

@@ -1,9 +1,10 @@
 """The smallest circuit that meets a stated target: search, prune unit by unit, and say what was tried.
 
 Gates are trained at several prices of a unit; each gives a circuit. The smallest one that meets the target on
-validation prompts, graded by what the model then says, is pruned: units whose return costs the objective least come
-back first, and a unit stays back where the target is still met without it. A circuit is found on discovery prompts,
-chosen and pruned on validation prompts, and proven on others (`evaluation.proof`).
+validation prompts, graded by what the model then says, is pruned: the lowest-ranking units come back first, many at
+once, then each is tried alone; a smaller circuit is taken where no part of the target is met less well. Multipliers are
+then trained once more for the units that are left. A circuit is found on discovery prompts, chosen and pruned on
+validation prompts, and proven on others (`evaluation.proof`).
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from .evaluate import evaluate
 from .jobs import Generation
 
 logger = logging.getLogger(__name__)
+#: Shares that differ by less are the same.
+_TIE = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +125,8 @@ def minimal_circuit(
     row, gates = min(candidates, key=lambda c: (not c[0]["met"], c[0]["k"] if c[0]["met"] else -c[0]["well"]))
     circuit, curve = gates.circuit, pd.DataFrame([row])
     if prune and row["met"]:
-        circuit, curve = _pruned(gates, judge, progress)
+        circuit, curve = _pruned(gates, judge, float(row["slack"]))
+        gates = _settled(model, objective, units, gates, circuit, judge, recipe, max_rows)
     info = {"objective": objective.name, "prices": list(prices), "behaviour": behaviour}
     found = circuit.named("minimal circuit")
     return MinimalCircuit(
@@ -137,25 +141,24 @@ def done_to(gates: TrainedGates, circuit: Circuit, name: str | None = None) -> I
     return replace(scale(circuit, gates.m_of(circuit), name=name), pushes=-1)
 
 
-def _pruned(gates: TrainedGates, judge: _Judge, progress: bool) -> tuple[Circuit, pd.DataFrame]:
-    """Units come back while the target is met: first many at once along the ranking, then one by one."""
-    circuit = gates.circuit
-    sizes = sorted({max(1, round(len(circuit) * share)) for share in (0.2, 0.35, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)})
-    nested = {f"{k} units": _first(circuit, k) for k in sizes}
+def _pruned(gates: TrainedGates, judge: _Judge, slack: float) -> tuple[Circuit, pd.DataFrame]:
+    """Units come back while nothing is worse than with all: first many at once along the ranking, then one by one."""
+    whole = gates.circuit
+    sizes = sorted({max(1, round(len(whole) * share)) for share in (0.2, 0.35, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)})
+    nested = {f"{k} units": _first(whole, k) for k in sizes}
     curve = judge.rows({name: done_to(gates, one) for name, one in nested.items()}, nested)
-    met = [row["k"] for row in curve if row["met"]]
-    circuit = nested[f"{min(met)} units"] if met else circuit
-    circuit = _one_by_one(gates, circuit, judge, progress)
-    return circuit, pd.DataFrame(curve)
+    as_good = [row["k"] for row in curve if row["met"] and row["slack"] >= slack - _TIE]
+    circuit = nested[f"{min(as_good)} units"] if as_good else whole
+    return _one_by_one(gates, circuit, judge, slack), pd.DataFrame(curve)
 
 
-def _one_by_one(gates: TrainedGates, circuit: Circuit, judge: _Judge, progress: bool) -> Circuit:
-    """Put back units without which the target is still met: each is tried alone, then together, fewer each time."""
-    without = {f"without {site}[{i}]": circuit - _single(circuit, site, i) for site, i in sorted(circuit.members())}
+def _one_by_one(gates: TrainedGates, circuit: Circuit, judge: _Judge, slack: float) -> Circuit:
+    """Put back units without which nothing is worse: each is tried alone, then together, fewer each time."""
     if len(circuit) < 2:
         return circuit
+    without = {f"without {site}[{i}]": circuit - _single(circuit, site, i) for site, i in sorted(circuit.members())}
     rows = judge.rows({name: done_to(gates, one) for name, one in without.items()}, without, share=0.5)
-    spare = [row for row in sorted(rows, key=lambda row: -row["slack"]) if row["met"]]
+    spare = [row for row in sorted(rows, key=lambda row: -row["slack"]) if row["slack"] >= slack - _TIE]
     order = [circuit - without[row["circuit"]] for row in spare]
     n = len(order)
     while n:
@@ -164,10 +167,32 @@ def _one_by_one(gates: TrainedGates, circuit: Circuit, judge: _Judge, progress: 
             smaller = smaller - unit
         if len(smaller):
             row = judge.rows({f"{n} units back": done_to(gates, smaller)}, {f"{n} units back": smaller})[0]
-            if row["met"]:
+            if row["met"] and row["slack"] >= slack - _TIE:
                 return smaller
         n = n * 2 // 3 if n > 1 else 0
     return circuit
+
+
+def _settled(
+    model: Model,
+    objective: Objective,
+    units: Units,
+    gates: TrainedGates,
+    circuit: Circuit,
+    judge: _Judge,
+    recipe: GateRecipe,
+    max_rows: int,
+) -> TrainedGates:
+    """Multipliers trained once more for the units that are left, where that is no worse; else as they were."""
+    if not recipe.trains_m or not recipe.settle or len(circuit) == len(gates.circuit):
+        return gates
+    again = trained_gates(
+        model, objective, units, recipe=recipe, within=circuit, multipliers=gates.multipliers, max_rows=max_rows
+    )
+    runs = {"pruned": done_to(gates, circuit), "pruned, settled": done_to(again, circuit)}
+    before, after = judge.rows(runs, dict.fromkeys(runs, circuit))
+    better = after["met"] >= before["met"] and (after["slack"], after["well"]) >= (before["slack"], before["well"])
+    return replace(gates, multipliers=again.multipliers) if better else gates
 
 
 def _first(circuit: Circuit, k: int) -> Circuit:
@@ -219,11 +244,11 @@ class _Judge:
             shows, well = own[f"{self.behaviour}: shows"], own[f"{self.behaviour}: well"]
             others = [c for c in shares if c.endswith(": well") and c != f"{self.behaviour}: well"]
             # How far every part of the target is exceeded; below 0 is not met.
-            spare = [self.target.shows - shows, well - self.target.well, self.target.share - size]
+            spare = [self.target.shows - shows, well - self.target.well]
             spare += [self.target.loss - (before[column] - own[column]) for column in others]
             row = {"circuit": name, "k": len(circuits[name]), "share": size, "shows": shows, "well": well}
             row |= {column: own[column] for column in others}
-            found.append({**row, "met": min(spare) >= -1e-9, "slack": min(spare)})
+            found.append({**row, "met": min(spare) >= -1e-9 and size <= self.target.share, "slack": min(spare)})
         self.tried += found
         return found
 

@@ -105,18 +105,18 @@ def test_the_floor_is_that_of_a_pair(both):
 def test_both_completions_of_a_pair_are_drawn_together():
     pairs = CompletionPairs(*[tuple((i + base,) for i in range(5)) for base in (5, 50, 100)])
     task = objectives.from_pairs(pairs).explain
-    for draw in islice(trained._rows(task, GateRecipe(rows=4), 0), 20):
+    for draw in islice(trained._rows(task, 4, 0), 20):
         assert sorted(row % 5 for row in draw if row < 5) == sorted(row % 5 for row in draw if row >= 5)
         assert 2 <= len(draw) <= 4
     taken = task.take([6, 1, 9, 4])
-    for draw in islice(trained._rows(taken, GateRecipe(rows=2), 0), 9):
+    for draw in islice(trained._rows(taken, 2, 0), 9):
         assert draw in ([0, 1], [2, 3])
 
 
 def test_every_row_is_drawn_once_before_one_comes_again(planted):
     _, objective = planted
     n, seen = len(objective.explain), []
-    for draw in islice(trained._rows(objective.explain, GateRecipe(rows=4), 0), n // 4):
+    for draw in islice(trained._rows(objective.explain, 4, 0), n // 4):
         assert len(draw) == 4
         seen += draw
     assert sorted(seen) == list(range(n))

@@ -21,7 +21,8 @@ class Settings:
     )
     controls: int = setting(20, "Matched random circuits of each circuit that a claim is about.")
     n_control_prompts: int = setting(32, "Requests of each kind at most that random circuits answer.")
-    steps: int = setting(120, "Steps of training gates.")
+    steps: int = setting(150, "Steps of training gates.")
+    repeat: bool = setting(False, "Search once more, from another seed and other prompts.")
     seed: int = setting(0, "Seed of every random choice.")
 
 
@@ -45,8 +46,8 @@ def prompts_of(settings: Settings) -> Prompts:
         search.take(600, seed=seed),
         keep.take(100, seed=seed),
         {
-            DANGEROUS: check.positive.take(48, seed=seed),
-            "benign": check.negative.take(32, seed=seed),
+            DANGEROUS: check.positive.take(96, seed=seed),
+            "benign": check.negative.take(48, seed=seed),
             "multiple choice": asked.take(48, seed=seed),
         },
         {

@@ -96,7 +96,7 @@ def run(settings: Settings | None = None, *, out: str | Path = "figures/demo", p
 def decide(model: Model, base: Model, prompts: Prompts, settings: Settings, progress: bool = False) -> Decided:
     """Search on `instruct`, prune, and prove beside nulls and rivals."""
     objective = objectives.from_contrast(model, prompts.search, base=base, keep=[prompts.keep])
-    recipe = GateRecipe(m=(-1.0, 3.0), steps=settings.steps, settle=40, rows=12, seed=settings.seed)
+    recipe = GateRecipe(m=(-1.0, 3.0), keep=5.0, steps=settings.steps, kept_rows=8, seed=settings.seed)
     found = minimal_circuit(
         model,
         objective,
@@ -104,19 +104,20 @@ def decide(model: Model, base: Model, prompts: Prompts, settings: Settings, prog
         REQUEST,
         target=Target(well=0.95),
         recipe=recipe,
-        prices=(0.03,),
+        prices=(0.04,),
         generation=ANSWER,
         progress=progress,
     )
-    nulls = {}
-    for name, contrast, seed in (
-        (SHUFFLED, prompts.search.shuffled(settings.seed + 1), settings.seed),
-        (AGAIN, prompts_of(Settings(seed=settings.seed + 1)).search, settings.seed + 1),
-    ):
+    seed = settings.seed + 1
+    again = {SHUFFLED: prompts.search.shuffled(seed)}
+    if settings.repeat:
+        again[AGAIN] = prompts_of(replace(settings, seed=seed)).search
+    others = {}
+    for name, contrast in again.items():
         own = objectives.from_contrast(model, contrast, base=base, keep=[prompts.keep])
         gates = trained_gates(model, own, recipe=replace(recipe, seed=seed), progress=progress)
         if len(gates.circuit):
-            nulls[name] = done_to(gates, gates.circuit)
+            others[name] = done_to(gates, gates.circuit)
     problem = Problem(model, prompts.search, objective, Units(model))
     rivals = rivals_of(problem, prompts, len(found.circuit), ANSWER)
     means = contrast_statistics(model, prompts.search, positions="all").negative.mean
@@ -129,11 +130,12 @@ def decide(model: Model, base: Model, prompts: Prompts, settings: Settings, prog
         behaviour=[DANGEROUS, NEW],
         means={name: mean.float() for name, mean in means.items()},
         base=base,
-        repeats={AGAIN: nulls[AGAIN]} if AGAIN in nulls else None,
-        nulls={SHUFFLED: nulls[SHUFFLED]} if SHUFFLED in nulls else None,
+        repeats={AGAIN: others[AGAIN]} if AGAIN in others else None,
+        nulls={SHUFFLED: others[SHUFFLED]} if SHUFFLED in others else None,
         rivals=rivals,
         controls=settings.controls,
         n_control_prompts=settings.n_control_prompts,
+        n_parts=4,
         # What 28 held-out nouns can decide: with so few groups an interval at 0 reaches to 12 %.
         margins=Margins(gone=0.15, well=0.75, loss=0.1),
         generation=ANSWER,

@@ -37,6 +37,8 @@ from .settings import Settings
 
 logger = logging.getLogger(__name__)
 EXACT = "exact ablation"
+#: Units of a model at most for every one of which a forward pass is made.
+MOST_EXACT = 5000
 
 
 def run(settings: Settings | None = None, *, out: str | Path | None = None, progress: bool = False) -> Study:
@@ -87,7 +89,7 @@ def run_case(
     problem = problem_of(model, case, settings)
     truth = case.truth()
     recorded = None if truth is None else Circuit.from_indices(truth, sites.neuron_widths(model))
-    oracle = LOCALISERS[EXACT].run(problem) if settings.exact else None
+    oracle = LOCALISERS[EXACT].run(problem) if settings.exact and len(problem.units) <= MOST_EXACT else None
     scores: dict[str, UnitScores] = {}
     for localiser in with_progress(list(settings.localiser), f"{name}: locating", shown=progress, unit="localiser"):
         if (localiser == EXACT and oracle is None) or (LOCALISERS[localiser].needs_base and problem.base is None):
