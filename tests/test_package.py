@@ -12,7 +12,7 @@ from mechsurgery import errors
 from mechsurgery.cli import main
 from mechsurgery.grading.world import REQUEST
 from mechsurgery.organisms.registry import ORGANISMS, planted_units
-from mechsurgery.studies.localisers import TRUTH, localisers
+from mechsurgery.studies.ablations import TRUTH, localisers
 
 ROOT = Path(__file__).parents[1]
 HEAVY = ("torch", "transformers", "plotly", "pandas")

@@ -84,7 +84,7 @@ def minimal_circuit(
     target: Target | None = None,
     units: Units | None = None,
     recipe: GateRecipe | None = None,
-    prices: Sequence[float] = (0.1, 0.03),
+    prices: Sequence[float] = (0.1, 0.04),
     prune: bool = True,
     generation: Generation | None = None,
     max_rows: int = 64,
@@ -104,7 +104,7 @@ def minimal_circuit(
         raise InputError(f"grade {grade.name!r} has labels {listed(grade.labels)}; give one with an outcome's three")
     if not prices:
         raise InputError("prices is empty; give at least one price of a unit, in the objective's unit")
-    units, recipe = units or Units(model), recipe or GateRecipe(m=(-1.0, 3.0))
+    units, recipe = units or Units(model), recipe or GateRecipe(m=(-1.0, 3.0), keep=5.0, kept_rows=8)
     judge = _Judge(model, prompts, behaviour, grade, target or Target(), generation, max_rows)
     candidates = []
     for price in with_progress(sorted(prices, reverse=True), "searching", shown=progress, unit="price"):

@@ -65,9 +65,7 @@ def test_a_circuit_that_meets_its_target_is_found_and_pruned(found):
 
 
 def test_what_it_says_of_its_circuit_is_what_evaluating_it_gives(found, planted, split):
-    measured = ms.evaluate(
-        planted, split[1], [found.intervention.named("again")], grades=[REQUEST], generation=SHORT
-    )
+    measured = ms.evaluate(planted, split[1], [found.intervention.named("again")], grades=[REQUEST], generation=SHORT)
     shares = outcome_shares(measured.table, REQUEST).loc["again"]
     rows = found.tried[found.tried["k"] == len(found.circuit)]
     assert shares["dangerous: well"] == pytest.approx(rows["well"].max())

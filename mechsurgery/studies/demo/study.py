@@ -96,7 +96,9 @@ def run(settings: Settings | None = None, *, out: str | Path = "figures/demo", p
 def decide(model: Model, base: Model, prompts: Prompts, settings: Settings, progress: bool = False) -> Decided:
     """Search on `instruct`, prune, and prove beside nulls and rivals."""
     objective = objectives.from_contrast(model, prompts.search, base=base, keep=[prompts.keep])
-    recipe = GateRecipe(m=(-1.0, 3.0), keep=5.0, steps=settings.steps, kept_rows=8, seed=settings.seed)
+    recipe = GateRecipe(
+        m=(-1.0, 3.0), keep=5.0, steps=settings.steps, settle=settings.steps // 3, kept_rows=8, seed=settings.seed
+    )
     found = minimal_circuit(
         model,
         objective,
