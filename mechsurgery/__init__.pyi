@@ -11,7 +11,6 @@ from . import prompts as prompts
 from . import studies as studies
 from . import training as training
 from .adapters.saelens import load_sae as load_sae
-from .attribution import exact_effects as exact_effects
 from .attribution import gate_gradient as gate_gradient
 from .attribution import locate as locate
 from .attribution import objectives as objectives

@@ -161,7 +161,7 @@ def test_the_planted_circuit_is_found_and_proven_end_to_end():
     assert row["k"] == len(study.circuits[rule]) == len(truth)
 
 
-@pytest.mark.parametrize(("name", "n_figures"), [("01_quickstart", 8), ("02_latents_and_cure", 7)])
+@pytest.mark.parametrize(("name", "n_figures"), [("01_quickstart", 9), ("02_latents_and_cure", 7)])
 def test_the_notebooks_run(tmp_path, monkeypatch, name, n_figures):
     import nbformat
     from nbclient import NotebookClient
