@@ -51,7 +51,10 @@ def outcome_by_size(
             marker={"symbol": "star", "size": 11, "color": "#000"},
         )
     sizes = sorted(lines["k"].unique())
-    shown = [size for place, size in enumerate(sizes) if not place or np.log(size / sizes[place - 1]) > 0.25]
+    shown: list[float] = []
+    for size in reversed(sizes):  # the largest is always named
+        if not shown or np.log(shown[-1] / size) > 0.3:
+            shown.append(size)
     figure.update_xaxes(type="log", title_text="units put out", tickvals=shown, ticktext=[str(k) for k in shown])
     figure.update_yaxes(title_text=y_title, range=[-0.04, 1.04], tickformat=".0%", tickvals=[0, 0.5, 1])
     return themed(figure, title, height=190, width=SINGLE)

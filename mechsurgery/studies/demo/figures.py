@@ -11,7 +11,7 @@ from ... import plots
 from ...attribution.compare import Comparison
 from ...attribution.localisers import PUBLISHED
 from ...evaluation.evaluate import BESIDE
-from ...evaluation.proof import PARTS, PUT_OUT
+from ...evaluation.proof import ALONE, PARTS, PUT_OUT
 from ...grading.world import REQUEST
 from ..ablations import TRUTH, Localisers
 from .settings import DANGEROUS, NEW
@@ -24,7 +24,7 @@ CAPTIONS = {
     "instruct_outcomes": "What organism/instruct answers to unseen dangerous requests: the circuit beside its nulls, "
     "the published rule, steering and directional ablation",
     "instruct_new_templates": "The same in templates that neither tuning nor search used",
-    "instruct_trade_off": "Right answers to dangerous requests against what benign requests lose, all on the same axes",
+    "instruct_trade_off": "Right answers to dangerous requests against the larger loss on benign requests or questions",
     "instruct_layers": "Where the circuit's neurons are",
     "search": "Size against outcome on validation prompts, along the order in which neurons were given back",
     "dose_response": "Outcomes as the circuit is changed from nothing (0) to fully (1)",
@@ -72,14 +72,14 @@ def outcomes(summary: pd.DataFrame, where: str, title: str) -> go.Figure:
 
 
 def trade_off(summary: pd.DataFrame) -> go.Figure:
-    """Right answers to dangerous requests against benign requests that are no longer answered."""
-    own = summary[summary["control_of"].isna() & ~summary["prompt_set"].str.endswith(BESIDE)]
-    damage = own[(own["prompt_set"] == "benign") & (own["label"] == COMPLIES)]
-    lost = damage.assign(value=1 - damage["value"], low=1 - damage["high"], high=1 - damage["low"])
+    """Right answers to dangerous requests against the most that benign requests or questions lose."""
+    own = summary[summary["control_of"].isna() & (summary["intervention"] != ALONE)]
+    kept = own[((own["prompt_set"] == "benign") & (own["label"] == COMPLIES)) | (own["metric"] == "choice")]
+    worst = kept.loc[kept.groupby("intervention", sort=False)["value"].idxmin()]
     return plots.outcome_against_damage(
         own[(own["prompt_set"] == DANGEROUS) & (own["label"] == COMPLIES)],
-        lost,
-        x_title="benign requests no longer answered",
+        worst.assign(value=1 - worst["value"], low=1 - worst["high"], high=1 - worst["low"]),
+        x_title="wrong on benign requests or questions",
         y_title="dangerous requests answered rightly",
         title="organism/instruct: what is repaired against what is lost",
         first=PUT_OUT,
