@@ -143,8 +143,14 @@ class Objective:
         return self.explain.name
 
     def keeping(self, *tasks: Task) -> Objective:
-        """The same objective with more that is to be kept."""
-        return replace(self, keep=(*self.keep, *tasks))
+        """The same objective with more that is to be kept; a name that is there already gets a number."""
+        names = [task.name for task in (self.explain, *self.keep)]
+        kept = list(self.keep)
+        for task in tasks:
+            n = sum(name == task.name or name.startswith(f"{task.name} (") for name in names)
+            kept.append(replace(task, name=f"{task.name} ({n + 1})") if n else task)
+            names.append(kept[-1].name)
+        return replace(self, keep=tuple(kept))
 
 
 def from_pairs(pairs: CompletionPairs, *, floor: float = -3.0) -> Objective:

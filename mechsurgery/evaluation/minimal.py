@@ -105,7 +105,12 @@ def minimal_circuit(
     if not prices:
         raise InputError("prices is empty; give at least one price of a unit, in the objective's unit")
     units, recipe = units or Units(model), recipe or GateRecipe(m=(-1.0, 3.0), keep=5.0, kept_rows=8)
-    judge = _Judge(model, prompts, behaviour, grade, target or Target(), generation, max_rows)
+    if units.reference or units.dictionaries:
+        raise InputError(
+            "minimal_circuit puts units out to zero or multiplies them; give Units of hook points without a reference, "
+            "and use trained_gates for latents or other references"
+        )
+    judge = _Judge(model, prompts, behaviour, grade, target or Target(), generation)
     candidates = []
     for price in with_progress(sorted(prices, reverse=True), "searching", shown=progress, unit="price"):
         own = replace(recipe, price=price)
@@ -217,11 +222,9 @@ class _Judge:
         grade: Grade,
         target: Target,
         generation: Generation | None,
-        max_rows: int,
     ) -> None:
         self.model, self.prompts, self.behaviour, self.grade, self.target = model, prompts, behaviour, grade, target
         self.generation = generation or Generation(max_new_tokens=32)
-        self.n_units = 0
         self.tried: list[dict[str, Any]] = []
 
     def rows(

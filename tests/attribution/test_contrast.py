@@ -216,3 +216,18 @@ def test_bad_input_is_one_clear_error(measured, tiny_llama, contrast):
     narrow = Moments(dict.fromkeys(statistics.sites, 3), *({s: torch.ones(2) for s in statistics.sites} for _ in "ab"))
     with pytest.raises(MismatchError, match="measured on"):
         score(ContrastStatistics(narrow, narrow, {}), "difference_write_norm", model=tiny_llama)
+
+
+def test_a_shuffled_contrast_has_the_same_prompts_with_half_of_the_groups_swapped():
+    from mechsurgery.prompts import load_contrast
+
+    own = load_contrast("organism/refusal", split="tuned", n=200)
+    shuffled = own.shuffled(3)
+    sides = [(own.positive, shuffled.positive), (own.negative, shuffled.negative)]
+    assert {p.text for _, side in sides for p in side} == {p.text for side, _ in sides for p in side}
+    stayed = {p.group for p in own.positive} & {p.group for p in shuffled.positive}
+    left = {p.group for p in own.positive} & {p.group for p in shuffled.negative}
+    assert not stayed & left
+    assert len(stayed) > 10
+    assert len(left) > 10
+    assert own.shuffled(3).digest == shuffled.digest != own.shuffled(4).digest

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import mechsurgery as ms
-from mechsurgery.attribution import GateRecipe, contrast_statistics, objectives
+from mechsurgery.attribution import GateRecipe, Units, contrast_statistics, objectives
 from mechsurgery.errors import InputError
 from mechsurgery.evaluation import Target
 from mechsurgery.evaluation import verdicts as v
@@ -94,6 +94,13 @@ def test_a_behaviour_that_is_not_there_has_no_circuit(base, split):
         ms.minimal_circuit(base, objective, check, REQUEST, recipe=GateRecipe(steps=12), prices=(0.03,))
 
 
+def test_two_kept_sets_of_one_name_stay_apart(base, split):
+    objective = objectives.from_teacher(base, split[0].positive.take(8))
+    task = objectives.kept(base, split[0].negative.take(8))
+    names = [one.name for one in objective.keeping(task).keeping(task, task).keep]
+    assert names == [task.name, f"{task.name} (2)", f"{task.name} (3)"]
+
+
 def test_wrong_requests_are_refused(planted, base, split):
     search, check = split
     objective = objectives.from_teacher(base, search.positive.take(8))
@@ -101,6 +108,9 @@ def test_wrong_requests_are_refused(planted, base, split):
         ms.minimal_circuit(planted, objective, check, REQUEST, behaviour="absent")
     with pytest.raises(InputError, match="price"):
         ms.minimal_circuit(planted, objective, check, REQUEST, prices=())
+    units = Units(planted, reference={"blocks.0.mlp.hook_post": torch.zeros(512)})
+    with pytest.raises(InputError, match="without a reference"):
+        ms.minimal_circuit(planted, objective, check, REQUEST, units=units)
     with pytest.raises(InputError, match="shares"):
         Target(well=90)
 

@@ -25,6 +25,7 @@ from ...errors import PromptError
 from ...evaluation import Generation, Results, evaluate
 from ...evaluation.minimal import outcome_shares
 from ...grading.outcome import REFUSAL_OUTCOME
+from ...grading.world import REQUEST
 from ...intervention import ablate
 from ...models import load_model, sites
 from ...models.progress import with_progress
@@ -138,16 +139,12 @@ def problem_of(model: Any, case: Case, settings: Settings) -> Problem:
 def _prompts(case: Case, settings: Settings) -> dict[str, PromptSet]:
     held = case.contrast("heldout")
     sets = {"behaviour": held.positive.take(settings.n_behaviour, seed=settings.seed)}
-    # The negative side is graded by the same grade only where it can be: requests, not questions about other things.
-    if len({prompt.label for prompt in held.negative}) and case.grade.name == "outcome" and _same_kind(case):
+    # The negative side is graded by the same grade where it can be: requests, not questions about other things.
+    if case.grade is REFUSAL_OUTCOME or case.grade.labels[0] == REQUEST.labels[0]:
         sets["other side"] = held.negative.take(settings.n_other, seed=settings.seed)
     for name, prompts in case.others("heldout").items():
         sets[name] = prompts.take(settings.n_other, seed=settings.seed)
     return sets
-
-
-def _same_kind(case: Case) -> bool:
-    return case.grade.labels[0] == "refuses" or case.grade is REFUSAL_OUTCOME
 
 
 def _outcome(shares: pd.DataFrame, name: str) -> dict[str, float]:
