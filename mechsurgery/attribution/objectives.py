@@ -178,12 +178,19 @@ def from_pairs(pairs: CompletionPairs, *, floor: float = -3.0) -> Objective:
 
 
 def from_first_tokens(
-    model: Model, contrast: ContrastSet, *, template: str | Template = "auto", floor: float = -3.0, max_rows: int = 64
+    model: Model,
+    contrast: ContrastSet,
+    *,
+    more: bool = False,
+    template: str | Template = "auto",
+    floor: float = -3.0,
+    max_rows: int = 64,
 ) -> Objective:
     """How much more probable it is that an answer to a positive prompt begins as those to positive prompts do.
 
     The first tokens that the model itself says on the positive side are set against those on the negative side: log
-    Σ p(positive's) − log Σ p(negative's), in nats, on the positive prompts. Raises `PromptError` where both sides begin
+    Σ p(positive's) − log Σ p(negative's), in nats, on the positive prompts. With `more` it is the other way round, on
+    the negative prompts: bringing it down is turning the behaviour up. Raises `PromptError` where both sides begin
     alike: then give completion pairs or a base model.
     """
     ids = {
@@ -203,10 +210,11 @@ def from_first_tokens(
     def value(logits: Tensor, read: Read) -> Tensor:
         log_p = logits[:, -1].log_softmax(-1)
         towards, away = (log_p[:, side.to(log_p.device)].logsumexp(-1) for side in sides)
-        return towards - away
+        return away - towards if more else towards - away
 
-    rows, n = ids["positive"], len(ids["positive"])
-    task = Task("first tokens", rows, [1] * n, value, torch.ones(n), contrast.positive.groups)
+    rows, prompts = (ids["negative"], contrast.negative) if more else (ids["positive"], contrast.positive)
+    n = len(rows)
+    task = Task("first tokens", rows, [1] * n, value, torch.ones(n), prompts.groups)
     words = [tokens.tokenizer_of(model).convert_ids_to_tokens(side.tolist()) for side in sides]
     return Objective(task, floor=floor, info={"from": "first tokens", "behaving": words[0], "other": words[1]})
 

@@ -234,3 +234,31 @@ def test_recipes_that_make_no_sense_are_refused():
         with pytest.raises(InputError):
             GateRecipe(**wrong)
     assert not GateRecipe().trains_m
+
+
+def test_a_behaviour_can_be_turned_up_and_the_change_baked():
+    import mechsurgery as ms
+    from mechsurgery.grading.world import REQUEST
+
+    model = ms.load_model("organism/planted")
+    contrast = ms.load_contrast("organism/refusal", split="tuned", n=80)
+    more = objectives.from_first_tokens(model, contrast, more=True)
+    less = objectives.from_first_tokens(model, contrast)
+    assert more.explain.ids == objectives.kept(model, contrast.negative, max_new_tokens=1).ids
+    assert objectives.mean_values(model, more)["first tokens"] > 0
+    assert objectives.mean_values(model, less)["first tokens"] > 0
+    gates = trained.trained_gates(
+        model, more, recipe=GateRecipe(m=(-1.0, 3.0), steps=60, settle=20, price=0.02, rows=16)
+    )
+    louder = ms.scale(gates.circuit, gates.m_of(gates.circuit), name="louder")
+    benign = ms.load_contrast("organism/refusal", split="heldout").negative.take(24)
+    measured = ms.evaluate(model, benign, [louder], grades=[REQUEST], generation=ms.Generation(max_new_tokens=28))
+    said = measured.table[measured.table["metric"] == "outcome"]
+    complied = said.groupby("intervention")["label"].agg(lambda labels: (labels == "complies").mean())
+    assert complied["baseline"] > 0.95
+    assert complied["louder"] < 0.5
+    # The same answers from the changed weights alone: rows of the down projection.
+    after = [r for i, r in zip(said["intervention"], said["response"]) if i == "louder"]
+    ms.bake(model, louder)
+    baked = ms.evaluate(model, benign, grades=[REQUEST], generation=ms.Generation(max_new_tokens=28)).table
+    assert baked[baked["metric"] == "outcome"]["response"].tolist() == after
