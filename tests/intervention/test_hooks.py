@@ -186,10 +186,12 @@ def test_controls_are_as_large_and_say_whose_they_are(tiny_llama, circuit):
     summed = (one + steer(direction)).at(0.5).random_like(3)
     assert (summed.strength, summed.control_of, len(summed.edits)) == (0.5, "some + v", len(one.edits) + 1)
     each = scale(circuit, {site: [0.5] * len(i) for site, (i, _) in circuit.units.items()})
+    drawn = each.random_like(0).edits[0].change
+    assert drawn.m.tolist() == [0.5] * len(drawn.indices)
     with pytest.raises(InputError, match="no matched random control"):
-        each.random_like(0)
+        BASELINE.random_like(0)
     runs = with_controls([one, each], 2, seed=5)
-    assert [run.control_of for run in runs] == [None, "some", "some", None]
+    assert [run.control_of for run in runs] == [None, "some", "some", None, "some", "some"]
     assert runs[1].digest == one.random_like(5).digest
 
 
