@@ -180,7 +180,7 @@ def test_within_a_circuit_its_multipliers_alone_move(planted):
 def test_gates_are_exactly_in_or_out(planted):
     """A gate that is 1 up to rounding would hand its multiplier a gradient, which Adam makes large."""
     model, _ = planted
-    state = trained._State(Units(model), GateRecipe(m=(-1.0, 3.0)), None, torch.device("cpu"))
+    state = trained._State(Units(model), GateRecipe(m=(-1.0, 3.0)), None, None, torch.device("cpu"))
     with torch.no_grad():
         state.theta.copy_(torch.randn(len(state.theta), generator=torch.Generator().manual_seed(0)))
     gate = torch.cat(list(state.gates().values()))
