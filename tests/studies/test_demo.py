@@ -70,7 +70,7 @@ def test_its_figures_have_the_summarys_shares(few):
     bars = {trace.name: dict(zip(trace.y, trace.x)) for trace in few.figures["instruct_outcomes"].data[:3]}
     assert {label: bars[label][PUT_OUT] for label in own.index} == pytest.approx(own.to_dict())
     points = {trace.name: trace.y[0] for trace in few.figures["instruct_trade_off"].data}
-    assert points[PUT_OUT.replace(" ", " ")] == pytest.approx(own[REQUEST.labels[1]])
+    assert points[PUT_OUT] == pytest.approx(own[REQUEST.labels[1]])
     assert few.figures.keys() == demo_captions()
 
 

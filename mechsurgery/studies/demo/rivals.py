@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...attribution import contrast_statistics, mean_difference_direction
-from ...attribution.localisers import LOCALISERS, PUBLISHED, Problem
+from ...attribution.localisers import PUBLISHED, Problem
 from ...directions import Direction
 from ...evaluation import Generation, evaluate
 from ...evaluation.minimal import outcome_shares
 from ...grading.world import REQUEST
 from ...intervention import Intervention, ablate, project_out, steer
 from ...models import sites
+from ...units import Circuit
 from .settings import Prompts
 
 STEERING, DIRECTIONAL, AFFINE = "steering (CAA)", "directional ablation", "direction to its benign mean"
@@ -19,13 +20,14 @@ STEERING, DIRECTIONAL, AFFINE = "steering (CAA)", "directional ablation", "direc
 STRENGTHS = (-0.5, -1.0, -1.5)
 
 
-def rivals_of(problem: Problem, prompts: Prompts, k: int, generation: Generation) -> dict[str, Intervention]:
-    """The published rule's k neurons put out, steering, and directional ablation; layers chosen by answers done well.
+def rivals_of(
+    problem: Problem, prompts: Prompts, published: Circuit, generation: Generation
+) -> dict[str, Intervention]:
+    """The published rule's circuit put out, steering, and directional ablation; layers chosen by answers done well.
 
     Steering subtracts the difference of means at the prompt's end, or everywhere; directional ablation projects the
     difference out at every position, or moves it to the benign side's mean at the prompt's end.
     """
-    published = LOCALISERS[PUBLISHED].run(problem).top(k=k, name=PUBLISHED)
     direction = mean_difference_direction(problem.model, prompts.search)
     means = contrast_statistics(problem.model, prompts.search, at=sites.residual_writes(problem.model)).negative.mean
     found = {PUBLISHED: ablate(published)}

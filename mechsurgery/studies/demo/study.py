@@ -19,13 +19,12 @@ from ...artifacts import provenance
 from ...attribution import GateRecipe, contrast_statistics, objectives, trained_gates
 from ...attribution.compare import Comparison, compare
 from ...attribution.gates import Units
-from ...attribution.localisers import PUBLISHED, Problem
+from ...attribution.localisers import LOCALISERS, PUBLISHED, Problem
 from ...evaluation import Generation, Results, evaluate
 from ...evaluation.minimal import MinimalCircuit, Target, done_to, minimal_circuit
 from ...evaluation.proof import PUT_OUT, Margins, Proof, prove
 from ...grading.world import REQUEST
 from ...inspector import inspect_neuron
-from ...intervention import ablate
 from ...models import Model, load_model, sites
 from ...organisms.registry import planted_units
 from ...plots import Section
@@ -121,7 +120,8 @@ def decide(model: Model, base: Model, prompts: Prompts, settings: Settings, prog
         if len(gates.circuit):
             others[name] = done_to(gates, gates.circuit)
     problem = Problem(model, prompts.search, objective, Units(model))
-    rivals = rivals_of(problem, prompts, len(found.circuit), ANSWER)
+    published = LOCALISERS[PUBLISHED].run(problem).top(k=len(found.circuit), name=PUBLISHED)
+    rivals = rivals_of(problem, prompts, published, ANSWER)
     means = contrast_statistics(model, prompts.search, positions="all").negative.mean
     proof = prove(
         model,
@@ -147,14 +147,7 @@ def decide(model: Model, base: Model, prompts: Prompts, settings: Settings, prog
     doses = evaluate(
         model, sets, found.intervention.named(PUT_OUT).at([*DOSES, 1.0]), grades=[REQUEST], generation=ANSWER
     )
-    return Decided(found, proof, doses, rivals_circuit(problem, len(found.circuit)))
-
-
-def rivals_circuit(problem: Problem, k: int) -> Circuit:
-    """The circuit of the published rule at the same size."""
-    from ...attribution.localisers import LOCALISERS
-
-    return LOCALISERS[PUBLISHED].run(problem).top(k=k, name=PUBLISHED)
+    return Decided(found, proof, doses, published)
 
 
 def compare_on_planted(
@@ -189,12 +182,11 @@ def _first(circuit: Circuit) -> tuple[str, int]:
 
 def tables_of(decided: Decided, planted: Localisers, comparison: Comparison) -> dict[str, pd.DataFrame]:
     """What was claimed, what was done on each organism, and what the search tried."""
-    scaled = ablate(decided.published).named(PUBLISHED)
     columns = ["intervention", "strength", "prompt_set", "label", "n", "value", "low", "high"]
     tried = decided.found.tried
     return {
         "Claims: what the circuit does": decided.proof.claims,
-        f"Organism instruct: {len(decided.found.circuit)} neurons, nulls and {scaled.name}": decided.proof.table,
+        f"Organism instruct: {len(decided.found.circuit)} neurons, nulls and {PUBLISHED}": decided.proof.table,
         "Organism planted: every localiser's circuit ablated": planted.table,
         "Base against instruct: the published rule in both": comparison.table,
         "Scaling: outcomes over strength": decided.doses.summary(["outcome"])[columns],
