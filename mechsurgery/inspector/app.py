@@ -188,7 +188,7 @@ def parsed(text: str | None, limits: Limits) -> dict[str, Any]:
     if text is None:
         raise InputError("messages to this app are text, not bytes")
     if len(text.encode(errors="surrogatepass")) > limits.message:
-        raise InputError(f"a message of more than {limits.message} bytes; shorten the prompt")
+        raise InputError(f"a message of more than {limits.message:,} bytes; shorten the prompt")
     try:
         message = json.loads(text, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
@@ -213,7 +213,7 @@ def listening_socket(port: int) -> socket.socket:
     except OSError as error:
         listening.close()
         raise InputError(
-            f"cannot listen at port {port} ({error.strerror}); give another, or 0 for a free one"
+            f"port {port} cannot be used ({error.strerror}); give another, or 0 for a free one"
         ) from error
     return listening
 

@@ -118,9 +118,7 @@ class Chat:
     def introduction(self) -> str:
         """What this chat is, in a few lines."""
         changed = " and ".join(part.name for part in (self._scaling, self._steering) if part is not None)
-        alone = (
-            "" if self.remembers or self.single else " This model has no chat template: every line stands by itself."
-        )
+        alone = "" if self.remembers else " Every line is a prompt by itself."
         return f"{self.model.cfg.model_name} with {changed} at {self.state()}.{alone} /help lists what can be said."
 
     def ids(self, text: str) -> list[int]:
