@@ -416,16 +416,39 @@ def test_inspect_from_a_shell_until_ctrl_c(circuit, tmp_path):
     assert rest.endswith("ended\n")
 
 
-def test_in_a_browser(running, model, circuit):
+def test_in_a_browser_two_pages_at_once(running, model, circuit):
+    """Typed, dragged, answered: each page by its own multiplier; no console error, no request to anywhere else."""
+    expected = {m: answer_at(model, circuit, float(m), n=48) for m in (0, 1, 2)}
+    # What a page of the app may not do, even if a mistake let markup of others into it.
+    inline = "document.body.append(Object.assign(document.createElement('script'), {text: 'window.broken = 1'}))"
+    elsewhere = "fetch('http://localhost:1/').then(() => 'reached', () => 'refused')"
     with browser() as chromium:
-        watched = Watched(chromium)
-        page = watched.page
-        page.goto(running.address)
-        page.wait_for_selector(".ms-explorer")
-        assert page.locator("#state").is_hidden()
-        assert page.title().startswith("organism/planted: <b>planted</b>")
-        watched.close()
-        assert watched.problems == []
+        pages = [Watched(chromium), Watched(chromium)]
+        for watched, m in zip(pages, (0, 2)):
+            page = watched.page
+            page.goto(running.address)
+            page.wait_for_selector(".ms-explorer")
+            assert page.locator("#state").is_hidden()
+            assert page.title().startswith("organism/planted: <b>planted</b>")
+            page.get_by_label("prompt", exact=True).fill(PROMPT)
+            page.get_by_label("circuit, 48 units: m, as a number", exact=True).fill(str(m))
+            page.get_by_role("button", name="Answer", exact=True).click()
+        for watched, m in zip(pages, (0, 2)):
+            texts = watched.page.locator(".ms-answers .ms-text")
+            shown = [texts.nth(1).element_handle(), expected[m]]
+            watched.page.wait_for_function("([e, text]) => e.innerText === text", arg=shown)
+            assert texts.first.inner_text() == expected[1]
+        page = pages[0].page
+        page.get_by_placeholder("open any unit").fill("L0.3")
+        page.get_by_role("button", name="Open", exact=True).click()
+        page.wait_for_selector(".ms-unit")
+        page.evaluate(inline)
+        reached = page.evaluate(elsewhere)
+        assert (page.evaluate("window.broken ?? null"), reached) == (None, "refused")
+        assert [problem for problem in pages[0].problems if "Content Security Policy" not in problem] == []
+        assert pages[1].problems == []
+        for watched in pages:
+            watched.close()
 
 
 def test_static_files_are_in_the_package():

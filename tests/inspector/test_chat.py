@@ -66,12 +66,12 @@ def test_answers_equal_generate_under_the_same_intervention(model, circuit, dire
     for m, text in expected.items():
         assert said(talk(model, circuit=circuit, m=m), PROMPT) == text
     assert expected[1.0] == answer(model, ids)
-    steered = answer(model, ids, steer(direction).at(1.5))
+    steered = answer(model, ids, steer(direction).at(3.0))
     assert steered != expected[1.0]
-    assert said(talk(model, direction=direction, strength=1.5), PROMPT) == steered
-    both = answer(model, ids, scale(circuit, 0.0) + steer(direction).at(-1.5))
+    assert said(talk(model, direction=direction, strength=3.0), PROMPT) == steered
+    both = answer(model, ids, scale(circuit, 0.0) + steer(direction).at(-3.0))
     assert both not in (expected[0.0], steered)
-    assert said(talk(model, circuit=circuit, direction=direction, strength=-1.5), PROMPT) == both
+    assert said(talk(model, circuit=circuit, direction=direction, strength=-3.0), PROMPT) == both
     assert hooks_on(model) == []
 
 
