@@ -218,6 +218,7 @@ def test_what_is_no_message_is_answered_with_an_error(running, text):
         ({"type": "ask", "prompt": PROMPT, "max_new_tokens": 10**9}, "512"),
         ({"type": "ask", "prompt": PROMPT, "max_new_tokens": 1.5}, "512"),
         ({"type": "ask", "prompt": PROMPT, "multipliers": []}, "multipliers"),
+        ({"type": "ask", "prompt": PROMPT, "multipliers": None}, "multipliers"),
         ({"type": "ask", "prompt": PROMPT, "multipliers": {"L5.99999": 0}}, "99999"),
         ({"type": "ask", "prompt": PROMPT, "multipliers": {"L5.1": "0"}}, "number"),
         ({"type": "ask", "prompt": PROMPT, "multipliers": {"L5.1": 10**400}}, "number"),

@@ -34,7 +34,7 @@ def circuit(model):
 def direction(model):
     site = "blocks.3.hook_resid_post"
     return Direction(
-        {site: 2 * torch.randn(model.cfg.d_model, generator=torch.Generator().manual_seed(1))}, "somewhere"
+        {site: 2 * torch.randn(model.cfg.d_model, generator=torch.Generator().manual_seed(2))}, "somewhere"
     )
 
 
@@ -66,9 +66,9 @@ def test_answers_equal_generate_under_the_same_intervention(model, circuit, dire
     for m, text in expected.items():
         assert said(talk(model, circuit=circuit, m=m), PROMPT) == text
     assert expected[1.0] == answer(model, ids)
-    steered = answer(model, ids, steer(direction).at(3.0))
+    steered = answer(model, ids, steer(direction).at(2.0))
     assert steered != expected[1.0]
-    assert said(talk(model, direction=direction, strength=3.0), PROMPT) == steered
+    assert said(talk(model, direction=direction, strength=2.0), PROMPT) == steered
     both = answer(model, ids, scale(circuit, 0.0) + steer(direction).at(-3.0))
     assert both not in (expected[0.0], steered)
     assert said(talk(model, circuit=circuit, direction=direction, strength=-3.0), PROMPT) == both
