@@ -212,9 +212,7 @@ def listening_socket(port: int) -> socket.socket:
         listening.bind((_LOOPBACK, port))
     except OSError as error:
         listening.close()
-        raise InputError(
-            f"port {port} cannot be used ({error.strerror}); give another, or 0 for a free one"
-        ) from error
+        raise InputError(f"port {port} cannot be used ({error.strerror}); give another, or 0 for a free one") from error
     return listening
 
 

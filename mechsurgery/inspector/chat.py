@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -136,18 +136,15 @@ class Chat:
         n_new = min(self.max_new_tokens, room)
         hooks = self.intervention().hooks() if changed and self.on else []
         stops, shown, new = stop_texts(self._tokenizer, self.template), "", list[int]()
-        stream = generate.stream(self.model, ids, 1, hooks=lambda rows: hooks, max_new_tokens=n_new)
-        with closing(stream):
-            for rows in stream:
-                new = rows[0]
-                whole = self._tokenizer.decode(new, skip_special_tokens=True)
-                settled = _settled(whole, stops)
-                # A longer text can decode to another beginning; what was printed stays.
-                grown = settled[len(shown) :] if settled.startswith(shown) else ""
-                shown += grown
-                yield Piece(grown, new)
-                if any(stop in whole for stop in stops):
-                    break
+        for (new,) in generate.stream(self.model, ids, hooks=lambda rows: hooks, max_new_tokens=n_new):
+            whole = self._tokenizer.decode(new, skip_special_tokens=True)
+            settled = _settled(whole, stops)
+            # A longer text can decode to another beginning; what was printed stays.
+            grown = settled[len(shown) :] if settled.startswith(shown) else ""
+            shown += grown
+            yield Piece(grown, new)
+            if any(stop in whole for stop in stops):
+                break
         whole = _cut(self._tokenizer.decode(new, skip_special_tokens=True), stops)
         rest = whole[len(shown) :] if whole.startswith(shown) else ""
         yield Piece(rest, new, self._note(len(new), n_new, room))
@@ -270,8 +267,8 @@ def _say(chat: Chat, text: str, changed: bool, write: Write, label: str) -> tupl
     """Stream an answer after its label; its tokens, and whether Ctrl-C stopped it."""
     tokens: Sequence[int] = ()
     note = ""
-    with stoppable() as stopped, closing(chat.answer(text, changed=changed)) as pieces:
-        for piece in pieces:
+    with stoppable() as stopped:
+        for piece in chat.answer(text, changed=changed):
             tokens, note = piece.tokens, piece.note
             write(label + printable(piece.text))
             label = ""

@@ -73,7 +73,7 @@ class Guard:
         refusal = self.refusal(scope)
         headers = headers_for(self._hosts[0] if refusal else _one(scope, b"host") or self._hosts[0])
 
-        async def send_with_headers(message: dict[str, Any]) -> None:
+        async def send_with_headers(message: Any) -> None:
             if message["type"] in ("http.response.start", "websocket.http.response.start"):
                 own = [(name.encode(), value.encode()) for name, value in headers.items()]
                 message = {**message, "headers": [*message.get("headers", []), *own]}
