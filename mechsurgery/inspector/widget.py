@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 from importlib import resources
 from typing import Any
@@ -11,13 +12,12 @@ from ..errors import MissingExtraError
 from ..intervention import Intervention
 from ..models.protocol import Model
 from ..prompts import ContrastSet
-from ..units import Circuit
 
 
 def explore(
     model: Model,
-    contrast: ContrastSet | Circuit | None = None,
-    circuit: Circuit | None = None,
+    contrast: Any = None,
+    circuit: Any = None,
     *,
     base: Model | None = None,
     intervention: Intervention | None = None,
@@ -25,16 +25,19 @@ def explore(
 ) -> Any:
     """Explore the units of a model in Jupyter: a layer plot, a table, each unit's page, and answers under multipliers.
 
-    The widget shows the scores of every localiser on `contrast`, marks the units of `circuit` (or of the circuit that
-    an `intervention` scales) and opens the page of any unit at a click. Sliders multiply one unit, a selection or the
-    whole circuit; a prompt of your own is answered by the model as it is and as changed, word by word, and by a
-    matched random circuit beside them. The model has hooks only during single forward passes, so cells that run in
-    between see it as it was. `options` go to `Catalogue`, which measures what the widget shows.
+    The widget shows the scores of every localiser on `contrast`, marks the units of `circuit` (a `Circuit`, or what
+    `minimal_circuit` found, with its multipliers; it may stand in the place of the contrast) and opens the page of any
+    unit at a click. Sliders multiply one unit, a selection or the whole circuit; a prompt of your own is answered by
+    the model as it is and as changed, word by word, and by a matched random circuit beside them. The model has hooks
+    only during single forward passes, so cells that run in between see it as it was. `options` go to `Catalogue`,
+    which measures what the widget shows.
 
     The value of the last line of a cell is displayed; `.close()` ends it. Raises `MissingExtraError` without the
     notebook extra, before anything is measured.
     """
     kind = _explorer()
+    if circuit is None and contrast is not None and not isinstance(contrast, ContrastSet):
+        contrast, circuit = None, contrast
     from .catalogue import Catalogue
 
     return kind(Catalogue(model, contrast, circuit, base=base, intervention=intervention, **options))
@@ -64,6 +67,7 @@ def _explorer() -> type:
         _esm = static_text("explorer.js")
         _css = static_text("explorer.css") + static_text("unit.css")
         document = traitlets.Dict().tag(sync=True)
+        _conversation: Conversation | None = None
 
         def __init__(self, catalogue: Any) -> None:
             super().__init__(document=catalogue.document())
@@ -87,10 +91,9 @@ def _explorer() -> type:
 
         def close(self) -> None:
             """Stop answering and take the widget off the screen."""
-            try:
-                self._hear(self, {"type": "stop"}, [])
-            except RuntimeError:
-                pass  # no loop is running, so nothing is being answered
+            if self._conversation is not None:
+                with contextlib.suppress(RuntimeError):  # without a running loop nothing is being answered
+                    self._hear(self, {"type": "stop"}, [])
             super().close()
 
     return Explorer

@@ -275,16 +275,24 @@ function slider(state, parts, { label, title, span, usual, get, set }) {
   const range = el("input", { type: "range", step: 0.01, "aria-label": label(), list: `${state.id}-one`, input: moved });
   const exact = el("input", { type: "number", step: 0.1, class: "ms-number", "aria-label": `${label()}, as a number` });
   const text = el("span", { class: "ms-label" });
+  let typing = false;
   let wide = false; // until a number outside the usual span is typed
-  exact.addEventListener("change", () => {
-    const value = Number(exact.value);
-    if (exact.value === "" || !Number.isFinite(value)) return refresh();
-    write(Math.min(span[1], Math.max(span[0], value)));
-  });
+  exact.addEventListener("input", () => (typing = true));
+  exact.addEventListener("change", typed);
+  exact.addEventListener("keydown", (event) => event.key === "Enter" && typing && typed()); // JupyterLab keeps Enter's change event
+
   exact.min = span[0];
   exact.max = span[1];
 
+  function typed() {
+    if (!typing) return;
+    typing = false;
+    const value = Number(exact.value);
+    if (exact.value === "" || !Number.isFinite(value)) return refresh();
+    write(Math.min(span[1], Math.max(span[0], value)));
+  }
   function moved() {
+    typing = false;
     write(tidy(Number(range.value)));
   }
   function write(value) {
@@ -301,8 +309,8 @@ function slider(state, parts, { label, title, span, usual, get, set }) {
     if (off) range.value = 1;
     if (typeof value === "number") {
       range.value = value;
-      if (document.activeElement !== exact || Number(exact.value) !== value) exact.value = value;
-    } else {
+      if (!typing) exact.value = value;
+    } else if (!typing) {
       exact.value = "";
     }
     exact.placeholder = off ? "" : "mixed";
@@ -464,6 +472,26 @@ function answers(state, parts) {
 
 // ---------------------------------------------------------------------------------------------- the layer plot
 
+// Scores have long tails: where a few are far beyond the middle 98 %, lengths are square roots, so that both are seen.
+const root = (value) => Math.sign(value) * Math.sqrt(Math.abs(value));
+const tailed = (score) => {
+  const size = (places) => Math.max(...score.layers.flatMap(({ quantiles: q }) => places.map((i) => Math.abs(q[i]))));
+  return score.layers.length > 0 && size([0, 6]) > 8 * size([1, 5]);
+};
+
+// Round numbers that are at least `gap` pixels apart, from zero outwards.
+function rootTicks(low, high, y, gap = 20) {
+  const sizes = [];
+  const most = Math.max(Math.abs(low), Math.abs(high));
+  for (let power = Math.floor(Math.log10(most || 1)) + 1; power > -12; power--)
+    for (const digit of [5, 2, 1]) sizes.push(digit * 10 ** power);
+  const kept = [0];
+  for (const size of sizes)
+    for (const value of [size, -size])
+      if (value >= low && value <= high && kept.every((one) => Math.abs(y(one) - y(value)) >= gap)) kept.push(tidy(value, 12));
+  return kept;
+}
+
 function ticks(low, high) {
   const rough = (high - low) / 5 || 1;
   const power = 10 ** Math.floor(Math.log10(rough));
@@ -490,18 +518,24 @@ function offsets(ys, radius, room) {
 
 function plot(state, parts) {
   const figure = el("div", { class: "ms-plot" });
+  const roots = el("input", { type: "checkbox", change: () => draw() });
   const tip = el("div", { class: "ms-tip", hidden: true });
   const choose = el(
     "select",
-    { "aria-label": "score shown in the plot", change: () => ((state.score = choose.value), draw()) },
+    { "aria-label": "score shown in the plot", change: () => show(choose.value) },
     ...state.data.scores.map((score) => el("option", { value: score.name }, visible(score.label ?? score.name))),
   );
   const points = new Map();
   let current = null; // name of the point that Tab reaches
 
+  function show(name) {
+    state.score = name;
+    roots.checked = state.data.scores.some((one) => one.name === name && tailed(one));
+    draw();
+  }
   function draw() {
     const score = state.data.scores.find((one) => one.name === state.score);
-    const drawing = score ? layers(state, score, Math.max(280, figure.clientWidth || 600)) : null;
+    const drawing = score ? layers(state, score, Math.max(280, figure.clientWidth || 600), roots.checked) : null;
     points.clear();
     tip.hidden = true;
     if (!drawing) return figure.replaceChildren(el("p", { class: "ms-muted" }, "No scores to plot."));
@@ -558,9 +592,12 @@ function plot(state, parts) {
     watch.observe(figure);
     state.cleanups.push(() => watch.disconnect());
   }
-  parts.draw = draw;
-  const caption = el("span", { class: "ms-muted" }, "bars: middle 50 % and 98 %");
-  return el("section", { class: "ms-figure", "aria-label": "scores by layer" }, el("div", { class: "ms-bar" }, choose, legend(state), caption), figure, tip);
+  parts.draw = () => show(state.score);
+  const title = "Lengths are square roots, so that long tails and small scores are both seen; the numbers are the scores";
+  const scale = el("label", { class: "ms-muted", title }, roots, " root scale");
+  const caption = el("span", { class: "ms-muted" }, "bars: middle 50 % and 98 % of all units");
+  const bar = state.data.scores.length ? [choose, legend(state), scale, caption] : [];
+  return el("section", { class: "ms-figure", "aria-label": "scores by layer" }, el("div", { class: "ms-bar" }, ...bar), figure, tip);
 }
 
 function describe(state, unit, score) {
@@ -580,15 +617,15 @@ const shape = (state, unit, x, y, r) =>
 function legend(state) {
   const { sides, circuit } = state.data;
   const entry = (unit, label) =>
-    el("span", { class: "ms-key" }, svg("svg", { width: 12, height: 12, "aria-hidden": "true" }, svg("g", { class: mark(state, unit) }, shape(state, unit, 6, 6, 4))), isolated(label));
+    el("span", { class: "ms-key" }, svg("svg", { width: 12, height: 12, "aria-hidden": "true" }, svg("g", { class: mark(state, unit) }, shape(state, unit, 6, 6, unit.in_circuit ? 4 : 2.4))), isolated(label));
   const member = Boolean(circuit);
-  const entries = sides ? [sides.positive, sides.negative].map((side) => entry({ side, in_circuit: member }, side)) : [];
+  const entries = sides?.positive ? [sides.positive, sides.negative].map((side) => entry({ side, in_circuit: member }, side)) : [];
   if (member && state.members.length < state.data.units.length) entries.push(entry({ side: null, in_circuit: false }, "not in the circuit"));
   return el("span", { class: "ms-legend" }, ...entries);
 }
 
 // The drawing of one score: a bar per layer, the units of the table as points.
-function layers(state, score, width) {
+function layers(state, score, width, roots) {
   const height = 210;
   const box = { left: 46, right: width - 8, top: 8, bottom: height - 40 };
   const units = state.data.units.filter((unit) => Number.isFinite(unit.scores?.[score.name]) && Number.isFinite(unit.layer));
@@ -599,10 +636,11 @@ function layers(state, score, width) {
   const [low, high] = [Math.min(0, ...values), Math.max(0, ...values)];
   const slot = (box.right - box.left) / (last - first + 1);
   const x = (layer) => box.left + (layer - first + 0.5) * slot;
-  const y = (value) => box.bottom - ((value - low) / (high - low || 1)) * (box.bottom - box.top);
+  const length = roots ? root : (value) => value;
+  const y = (value) => box.bottom - ((length(value) - length(low)) / (length(high) - length(low) || 1)) * (box.bottom - box.top);
   const bar = Math.min(slot * 0.8, 64);
   const node = svg("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": `${score.label ?? score.name} by layer` });
-  for (const value of ticks(low, high)) {
+  for (const value of roots ? rootTicks(low, high, y) : ticks(low, high)) {
     node.append(svg("line", { class: value === 0 ? "ms-zero" : "ms-grid", x1: box.left, x2: box.right, y1: y(value), y2: y(value) }));
     node.append(svg("text", { class: "ms-tick", x: box.left - 6, y: y(value) + 3.5, "text-anchor": "end" }, number(value)));
   }
@@ -623,17 +661,19 @@ function layers(state, score, width) {
   }
   const points = [];
   for (let layer = first; layer <= last; layer++) {
-    const here = units.filter((unit) => unit.layer === layer).sort((a, b) => a.scores[score.name] - b.scores[score.name]);
+    // The circuit's units take their places first, and are drawn last.
+    const here = units.filter((unit) => unit.layer === layer).sort((a, b) => Boolean(b.in_circuit) - Boolean(a.in_circuit) || a.scores[score.name] - b.scores[score.name]);
     const ys = here.map((unit) => y(unit.scores[score.name]));
-    const shifts = offsets(ys, 3.6, slot * 0.44);
+    const shifts = offsets(ys, 3.4, slot * 0.44);
     here.forEach((unit, i) => {
       const label = `${unit.name}, ${describe(state, unit, score)}`;
       const group = svg("g", { class: mark(state, unit), role: "button", "aria-label": visible(label), "data-name": unit.name });
-      group.append(shape(state, unit, x(layer) + shifts[i], ys[i], unit.in_circuit ? 4 : 3));
-      node.append(group);
+      group.append(shape(state, unit, x(layer) + shifts[i], ys[i], unit.in_circuit ? 4 : 2.4));
       points.push({ unit, node: group });
     });
   }
+  node.append(...points.filter(({ unit }) => !unit.in_circuit).map((one) => one.node));
+  node.append(...points.filter(({ unit }) => unit.in_circuit).map((one) => one.node));
   return { node, points };
 }
 
@@ -829,7 +869,7 @@ function header(state) {
     model ? `${model.name}: ${count(model.units, "unit")} in ${count(model.layers, "layer")}` : null,
     base ? `base ${base.name}` : null,
     circuit ? `${circuit.name}, ${count(circuit.size, "unit")}` : null,
-    sides ? `${sides.positive} against ${sides.negative}` : null,
+    sides?.positive ? `${sides.positive} against ${sides.negative}` : null,
   ].filter(Boolean);
   return el("header", {}, el("h3", {}, isolated(title)), el("p", {}, ...facts.flatMap((fact, i) => (i ? [" · ", isolated(fact)] : [isolated(fact)]))));
 }
