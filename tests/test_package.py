@@ -110,21 +110,21 @@ def test_compare_sees_that_a_model_is_itself(tiny_llama, tiny_checkpoint, contra
 
 def test_inspecting_a_neuron_agrees_with_its_parts(tiny_llama, contrast):
     site, neuron = "blocks.1.mlp.hook_post", 17
-    view = mechsurgery.inspect(tiny_llama, "L1.17", contrast, top=5)
+    view = mechsurgery.inspect(tiny_llama, "L1.17", contrast)
     assert view.name == "L1.17"
     means = view.activations.groupby("side")["activation"].mean()
     score = view.ranks.set_index("rule").loc["difference", "score"]
     assert means["positive"] - means["negative"] == pytest.approx(score, abs=1e-5)
     effect = (tiny_llama.W_out[1, neuron] * tiny_llama.ln_final.w) @ tiny_llama.W_U
-    assert view.tokens["logit"].iloc[0] == pytest.approx(float(effect.max() - effect.mean()), rel=1e-4)
-    assert len(view.tokens) == 10
-    assert set(view.figures()) == {"activations", "ranks", "tokens"}
+    assert view.writes["value"].iloc[0] == pytest.approx(float(effect.max() - effect.mean()), rel=1e-4)
+    assert len(view.writes) == 20
+    assert set(view.figures()) == {"activations", "ranks", "tokens", "effects"}
     for same in ((1, neuron), (site, neuron)):
         assert mechsurgery.inspect(tiny_llama, same, contrast).ranks.equals(view.ranks)
     with pytest.raises(errors.SiteError, match="no unit 9999"):
         mechsurgery.inspect(tiny_llama, (1, 9999), contrast)
     for wrong in ("neuron 17", 17):
-        with pytest.raises(errors.InputError, match="L5.446"):
+        with pytest.raises(errors.InputError, match=r"L5\.446"):
             mechsurgery.inspect(tiny_llama, wrong, contrast)
 
 

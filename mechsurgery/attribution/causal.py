@@ -226,10 +226,13 @@ def exact_effects(
     circuit: Circuit,
     units: Units | None = None,
     *,
+    m: float = 0.0,
     max_rows: int = 256,
     progress: bool = False,
 ) -> UnitScores:
     """The oracle: how much the objective's value really falls when a unit alone is put out, for the units of a circuit.
+
+    With `m` each is multiplied by that number instead, and scores are how much the value then falls.
 
     Rows of one batch have different units out. What comes before a unit's layer is not changed by it, so it is run once
     for all units (where the model can start at a layer; a TransformerBridge runs the whole). Units not in the circuit
@@ -246,10 +249,10 @@ def exact_effects(
         base = task.values(model, read).double()
         cost.forward_rows += len(read.rows)
         for site, index in jobs:
-            effects = _effects(model, task, read, units, site, index, max_rows, with_prefix, cost)
+            effects = _effects(model, task, read, units, site, index, m, max_rows, with_prefix, cost)
             scores[site][index] += ((base[None] - effects.double()).sum(1) / len(task)).float().cpu()
     info = sites.provenance_of(model, objective=objective.name, **objective.info, cost=cost.facts())
-    return UnitScores(scores, "exact ablation", info)
+    return UnitScores(scores, "exact ablation" if m == 0 else f"exact effect of m = {m:g}", info)
 
 
 def _can_start_at_layer(model: Model) -> bool:
@@ -263,11 +266,12 @@ def _effects(
     units: Units,
     site: str,
     index: Sequence[int],
+    m: float,
     max_rows: int,
     with_prefix: bool,
     cost: Cost,
 ) -> Float[Tensor, "units rows"]:
-    """The value of each row with each of some units of one hook point out."""
+    """The value of each row with each of some units of one hook point multiplied by `m`."""
     n, width = len(read.rows), units.widths[site]
     layer = max(0, names.layer_of(site)) if with_prefix else 0
     start = None
@@ -278,7 +282,7 @@ def _effects(
     for first in range(0, len(index), at_once):
         out = list(index[first : first + at_once])
         gate = torch.ones(len(out), width, device=read.ids.device)
-        gate[range(len(out)), out] = 0
+        gate[range(len(out)), out] = m
         hooks = units.hooks({site: gate.repeat_interleave(n, 0)})
         many = _times(read, len(out))
         if start is None:

@@ -90,4 +90,4 @@ def distributions(
             place = slice(start[row], start[row] + n_last[row])
             top[place], log_p[place] = best.indices.int().cpu(), best.values.cpu()
     full = kept == int(model.cfg.d_vocab)
-    return Distributions(name, joined, n_last, prompts.groups, top, log_p, start, full)
+    return Distributions(name, joined, n_last, [prompt.group for prompt in prompts], top, log_p, start, full)

@@ -68,6 +68,10 @@ class Task:
     def __post_init__(self) -> None:
         if not len(self.ids):
             raise PromptError(f"task {self.name!r} has no rows; give at least one prompt")
+        if len(self.groups) not in (0, len(self.ids)):
+            raise InputError(
+                f"task {self.name!r} has {len(self.groups)} groups for {len(self.ids)} rows; give one each"
+            )
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -214,7 +218,7 @@ def from_first_tokens(
 
     rows, prompts = (ids["negative"], contrast.negative) if more else (ids["positive"], contrast.positive)
     n = len(rows)
-    task = Task("first tokens", rows, [1] * n, value, torch.ones(n), prompts.groups)
+    task = Task("first tokens", rows, [1] * n, value, torch.ones(n), [p.group for p in prompts])
     words = [tokens.tokenizer_of(model).convert_ids_to_tokens(side.tolist()) for side in sides]
     return Objective(task, floor=floor, info={"from": "first tokens", "behaving": words[0], "other": words[1]})
 
@@ -253,7 +257,7 @@ def from_direction(
     def value(activation: Tensor, read: Read) -> Tensor:
         return activation[:, -1] @ unit.to(activation)
 
-    task = Task(direction.name, ids, [1] * len(ids), value, torch.ones(len(ids)), prompts.groups, at=site)
+    task = Task(direction.name, ids, [1] * len(ids), value, torch.ones(len(ids)), [p.group for p in prompts], at=site)
     return Objective(task, floor=floor, info={"from": "direction", "direction": direction.name})
 
 
@@ -270,7 +274,7 @@ def from_function(
     """Any function `(logits [batch, n_last, d_vocab], read) -> [batch]` of the last positions of every prompt."""
     ids = encode(tokens.tokenizer_of(model), prompts, template=template)
     last = [min(n_last, len(row)) for row in ids]
-    return Objective(Task(name, ids, last, function, torch.ones(len(ids)), prompts.groups), floor=floor)
+    return Objective(Task(name, ids, last, function, torch.ones(len(ids)), [p.group for p in prompts]), floor=floor)
 
 
 def kept(

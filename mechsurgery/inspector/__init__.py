@@ -1,15 +1,9 @@
-"""Looking at single neurons and single latents."""
+"""Looking at single units, and at whole circuits: pages, the explorer and what it talks to."""
 
-from .latent import LatentView, decoder_tokens, inspect_latents
-from .look import inspect
-from .neuron import NeuronView, inspect_neuron, token_effects
+from .catalogue import Catalogue
+from .look import inspect, inspect_latents
+from .report import report
+from .vectors import decoder_tokens, token_effects
+from .view import UnitView
 
-__all__ = [
-    "LatentView",
-    "NeuronView",
-    "decoder_tokens",
-    "inspect",
-    "inspect_latents",
-    "inspect_neuron",
-    "token_effects",
-]
+__all__ = ["Catalogue", "UnitView", "decoder_tokens", "inspect", "inspect_latents", "report", "token_effects"]

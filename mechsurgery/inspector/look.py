@@ -1,44 +1,95 @@
-"""`inspect`: one call for a neuron or a latent, however it is named."""
+"""`inspect`: one call for a neuron or a latent, however it is named; `inspect_latents` for many on any text."""
 
 from __future__ import annotations
 
-import re
+from collections.abc import Sequence
 from typing import Any
 
-from ..errors import InputError
-from ..models import Model, sites
-from ..models.dictionaries import Dictionary
-from ..prompts import ContrastSet
-from .latent import LatentView, inspect_latents
-from .neuron import NeuronView, inspect_neuron
+import pandas as pd
 
-Unit = tuple[int, int] | tuple[str, int] | str | int
+from ..errors import InputError
+from ..models import Model, tokens
+from ..models.dictionaries import Dictionary
+from ..prompts import ContrastSet, PromptSet, encode
+from ..prompts.chat import Template
+from . import activity, vectors
+from .catalogue import Catalogue, facts_of
+from .coordinates import unit_of
+from .view import UnitView, neighbours
 
 
 def inspect(
-    model: Model, unit: Unit, contrast: ContrastSet, *, dictionary: Dictionary | None = None, **options: Any
-) -> NeuronView | LatentView:
-    """Look at one unit on the prompts of a contrast.
+    model: Model,
+    unit: Any,
+    contrast: ContrastSet | None = None,
+    *,
+    dictionary: Dictionary | None = None,
+    base: Model | None = None,
+    **options: Any,
+) -> UnitView:
+    """Everything about one unit, neuron or latent, as tables, figures and a page (see `UnitView`).
 
-    A neuron is (layer, index), (hook name, index) or "L5.446"; with a `dictionary`, `unit` is the index of one of its
-    latents. `options` go to `inspect_neuron` or `inspect_latents`. Raises `InputError` for a name that is none,
-    `SiteError` where the model has no such unit.
+    A neuron is (layer, index), (hook name, index), "L5.446", or a row of a table with its site and neuron; with a
+    `dictionary`, `unit` is the index of one of its latents. On the prompts of a `contrast` its activations, contexts,
+    neighbours, ranks and effects are measured; without one, only what the weights say is known. With a `base` model its
+    activations there are shown beside. `options` go to `Catalogue`, such as `scores`, `objective`, `contexts`. Raises
+    `InputError` for a name that is none, `SiteError` where there is no such unit.
+
+    >>> ms.inspect(model, "L5.446", contrast).save("neuron.html")  # doctest: +SKIP
     """
-    if dictionary is not None:
-        if not isinstance(unit, int):
-            raise InputError(f"unit {unit!r}; with a dictionary, give the index of a latent")
-        return inspect_latents(model, dictionary, [unit], contrast.positive, **options)[0]
-    site, index = _neuron(model, unit)
-    return inspect_neuron(model, contrast, site, index, **options)
+    dictionaries = list(options.pop("dictionaries", ())) + ([] if dictionary is None else [dictionary])
+    if dictionary is not None and not isinstance(unit, int):
+        raise InputError(f"unit {unit!r}; with a dictionary, give the index of a latent")
+    place = (dictionary.site, unit) if dictionary is not None else unit
+    asked = unit_of(model, place, dictionaries)
+    catalogue = Catalogue(
+        model, contrast, base=base, units=[asked], dictionaries=dictionaries, **{"at_most": 1, **options}
+    )
+    return catalogue.view(asked)
 
 
-def _neuron(model: Model, unit: Unit) -> tuple[str, int]:
-    if isinstance(unit, str):
-        match = re.fullmatch(r"L(\d+)\.(\d+)", unit)
-        if match is None:
-            raise InputError(f"unit {unit!r} is no neuron's name; give one such as 'L5.446', or (layer, index)")
-        unit = (int(match.group(1)), int(match.group(2)))
-    if isinstance(unit, int):
-        raise InputError(f"unit {unit}; give (layer, index), 'L5.446', or the dictionary whose latent it is")
-    where, index = unit
-    return (sites.neuron_sites(model, [where])[0] if isinstance(where, int) else where), index
+def inspect_latents(
+    model: Model,
+    dictionary: Dictionary,
+    latents: Sequence[int],
+    prompts: PromptSet | Sequence[Sequence[int]],
+    *,
+    top: int = 8,
+    template: str | Template = "auto",
+    max_rows: int = 32,
+) -> list[UnitView]:
+    """Look at some latents on prompts (or on token ids), in one pass over them: contexts, density and tokens.
+
+    Raises `SiteError` for a latent that is none.
+    """
+    dictionary.check(model)
+    units = [unit_of(model, (dictionary.site, int(latent)), [dictionary]) for latent in latents]
+    if isinstance(prompts, PromptSet):
+        ids, names = encode(tokens.tokenizer_of(model), prompts, template=template), list(prompts.ids)
+    else:
+        ids = [list(row) for row in prompts]
+        names = [str(i) for i in range(len(ids))]
+    texts = [activity.Text(name, "", tuple(row)) for name, row in zip(names, ids)]
+    every = activity.token_activations(model, units, texts, max_rows=max_rows)
+    found = []
+    for place, unit in enumerate(units):
+        own = activity.Measured([one[:, place].numpy() for one in every], pd.DataFrame(), None)
+        found.append(
+            UnitView(
+                model=str(model.cfg.model_name),
+                name=unit.name,
+                kind=unit.kind,
+                site=unit.site,
+                index=unit.index,
+                contexts=activity.contexts(model, texts, own, top),
+                activations=own.last,
+                ranks=pd.DataFrame(columns=["rule", "score", "rank", "of"]),
+                writes=vectors.writes(model, unit, top=top),
+                reads=vectors.reads(model, unit, top=top),
+                neighbours=neighbours(None, None),
+                effects=pd.DataFrame(columns=["m", "value"]),
+                facts=facts_of(unit, own),
+                neuronpedia=vectors.neuronpedia_link(unit),
+            )
+        )
+    return found

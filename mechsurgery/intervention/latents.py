@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 
+import torch
 from torch import Tensor
 
 from ..directions import Direction
@@ -17,34 +18,41 @@ from .intervention import Edit, Intervention
 from .steering import steer
 
 
-def scale_latents(circuit: Circuit, dictionary: Dictionary, m: float = 0.0, *, name: str | None = None) -> Intervention:
+def scale_latents(
+    circuit: Circuit, dictionary: Dictionary, m: float | Sequence[float] = 0.0, *, name: str | None = None
+) -> Intervention:
     """Multiply latents of a circuit by `m` wherever they are active; the autoencoder's error stays in place.
 
-    a → a + decode(z′) − decode(z), with z′ = z except z′_i = m·z_i for the circuit's latents (at strength 1).
-    Raises `SiteError` where the circuit holds no latents of this dictionary.
+    a → a + decode(z′) − decode(z), with z′ = z except z′_i = m_i·z_i for the circuit's latents (at strength 1); `m` is
+    one number, or one for each of the circuit's sorted latents. Raises `SiteError` where the circuit holds no latents
+    of this dictionary, `InputError` where `m` has another number of values or is not finite.
     """
     if dictionary.site not in circuit.units:
         raise SiteError(f"circuit {circuit.name!r} has units at {listed(circuit.units)}, none at {dictionary.site!r}")
     circuit.require_widths({dictionary.site: dictionary.n_latents}, f"SAE {dictionary.name!r}")
     indices = circuit.units[dictionary.site][0]
-    key = f"scale latents {dictionary.digest} {indices.tolist()} {m!r}"
-    change = Custom(partial(_scaled, dictionary=dictionary, indices=indices, m=m), key)
+    each = torch.as_tensor(m, dtype=torch.float32)
+    if each.ndim > 1 or each.numel() not in (1, len(indices)) or not bool(torch.isfinite(each).all()):
+        raise InputError(f"m={m} for {len(indices)} latents; give one finite number, or one each")
+    one = float(each) if each.ndim == 0 else None
+    key = f"scale latents {dictionary.digest} {indices.tolist()} {m if one is None else one!r}"
+    change = Custom(partial(_scaled, dictionary=dictionary, indices=indices, m=each), key)
     return Intervention(
         name or circuit.name,
         (Edit(dictionary.hook_name, change, dictionary.width),),
         kind="latents",
-        pushes=0 if m == 1 else -1 if m < 1 else 1,
-        full_m=m,
-        info={"circuit": circuit.info, "n": len(circuit), "m": m, "dictionary": dictionary.name},
+        pushes=0 if one is None or one == 1 else -1 if one < 1 else 1,
+        full_m=one,
+        info={"circuit": circuit.info, "n": len(circuit), "m": each.tolist(), "dictionary": dictionary.name},
         draw=lambda seed: scale_latents(circuit.random_like(seed), dictionary, m),
     )
 
 
-def _scaled(activation: Tensor, strength: Tensor, *, dictionary: Dictionary, indices: Tensor, m: float) -> Tensor:
+def _scaled(activation: Tensor, strength: Tensor, *, dictionary: Dictionary, indices: Tensor, m: Tensor) -> Tensor:
     z = dictionary.encode(activation)
     where = indices.to(z.device)
     changed = z.clone()
-    changed[..., where] = z[..., where] * (1 - strength.to(z) * (1 - m))
+    changed[..., where] = z[..., where] * (1 - strength.to(z) * (1 - m.to(z)))
     return activation + (dictionary.decode(changed) - dictionary.decode(z)).to(activation)
 
 

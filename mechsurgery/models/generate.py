@@ -6,7 +6,7 @@ this loop passes the mask at every step, unembeds only the last position and end
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -66,6 +66,36 @@ def generate(
     return responses
 
 
+def stream(
+    model: Model,
+    ids: Sequence[int],
+    rows: int = 1,
+    *,
+    hooks: RowHooks | None = None,
+    max_new_tokens: int = 32,
+    stop: Sequence[int] | None = None,
+) -> Iterator[list[list[int]]]:
+    """Greedy answers to one prompt while they grow: after every token, the new tokens of each of `rows` rows.
+
+    `hooks(rows)` gives the hooks of the batch, so that each row can have its own intervention. They are on the model
+    only while a token is computed: between two tokens, and when the iterator is dropped, the model is as it was. Ends
+    when every row has ended; equal to `generate` on the same rows. Raises `PromptError` where the prompt and
+    `max_new_tokens`, less the last one, exceed the context.
+    """
+    if max_new_tokens < 1 or rows < 1:
+        raise InputError(f"max_new_tokens={max_new_tokens} and rows={rows} must be at least 1")
+    tokens.check_lengths([ids], model.cfg.n_ctx, max_new_tokens)
+    ends = torch.tensor(sorted(stop if stop is not None else tokens.stop_ids(model)), dtype=torch.long)
+    (batch,) = tokens.batches_for(model, [ids] * rows, max_rows=rows, max_tokens=rows * len(ids))
+    state = _State(batch, ends.to(batch.ids.device), max_new_tokens, 0.0, None)
+    # Batches may come in another order than the rows; each row's own place is kept.
+    order = [batch.rows.index(row) for row in range(rows)]
+    while state.growing():
+        with torch.no_grad(), model.hooks(fwd_hooks=checked_hooks(model, hooks, batch.rows)):
+            state.step(model, None)
+        yield [state.so_far(place) for place in order]
+
+
 class _State:
     """A batch while it is decoded. Rows that have ended are dropped once they are half of it."""
 
@@ -78,38 +108,48 @@ class _State:
         self._done = torch.zeros(len(batch.rows), dtype=torch.bool, device=batch.ids.device)
         self._cache: Any = None
         self._step = 0
+        self._new: list[Tensor] = []
 
     def unfinished(self) -> bool:
         return self._step < self._n_new and len(self.rows) > 0
 
-    def decode(self, model: Model, on_first: Callable[[list[int], Tensor], Any] | None) -> None:
-        """New tokens until the last row has ended, or half of the rows have."""
+    def growing(self) -> bool:
+        """Whether any row goes on (for batches whose finished rows are not dropped)."""
+        return self._step < self._n_new and not bool(self._done.all())
+
+    def so_far(self, place: int) -> list[int]:
+        """The new tokens of the row at a place of the batch, before its rows are dropped."""
+        return [token for step in self._new if (token := int(step[place])) >= 0]
+
+    def step(self, model: Model, on_first: Callable[[list[int], Tensor], Any] | None) -> None:
+        """One new token for every row; −1 in a row that has ended."""
         from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
 
         if self._cache is None:
             self._cache = TransformerLensKeyValueCache.init_cache(model.cfg, self._current.device, len(self.rows))
-        steps = []
+        with prompts_end(None if self._step else 0):
+            residual = model(
+                self._current, attention_mask=self._mask, past_kv_cache=self._cache, stop_at_layer=model.cfg.n_layers
+            )
+        logits = sites.unembed(model, residual[:, -1:])[:, 0].float()
+        if self._step == 0 and on_first is not None:
+            on_first(self.rows, logits)
+        draw = None if self._draws is None else self._draws[:, self._step]
+        chosen = logits.argmax(-1) if draw is None else _sample(logits / self._temperature, draw)
+        self._done |= torch.isin(chosen, self._ends)
+        self._new.append(chosen.masked_fill(self._done, -1))
+        self._current, self._mask = chosen[:, None], torch.ones_like(chosen[:, None])
+        self._step += 1
+
+    def decode(self, model: Model, on_first: Callable[[list[int], Tensor], Any] | None) -> None:
+        """New tokens until the last row has ended, or half of the rows have."""
         while self._step < self._n_new:
-            with prompts_end(None if self._step else 0):
-                residual = model(
-                    self._current,
-                    attention_mask=self._mask,
-                    past_kv_cache=self._cache,
-                    stop_at_layer=model.cfg.n_layers,
-                )
-            logits = sites.unembed(model, residual[:, -1:])[:, 0].float()
-            if self._step == 0 and on_first is not None:
-                on_first(self.rows, logits)
-            draw = None if self._draws is None else self._draws[:, self._step]
-            chosen = logits.argmax(-1) if draw is None else _sample(logits / self._temperature, draw)
-            self._done |= torch.isin(chosen, self._ends)
-            steps.append(chosen.masked_fill(self._done, -1))
-            self._current, self._mask = chosen[:, None], torch.ones_like(chosen[:, None])
-            self._step += 1
+            self.step(model, on_first)
             if len(self._ends) and 2 * int(self._done.sum()) >= len(self._done):
                 break
-        for place, new in zip(self._places.tolist(), torch.stack(steps, dim=1).tolist()):
+        for place, new in zip(self._places.tolist(), torch.stack(self._new, dim=1).tolist()):
             self.responses[place] += [token for token in new if token >= 0]
+        self._new.clear()
 
     def drop_finished_rows(self) -> None:
         """Keep only the rows that go on, in the cache too."""

@@ -196,6 +196,31 @@ def write_rows(model: Model, layer: int) -> Float[Tensor, "d_mlp d_model"]:
     return rows if norm is None else rows * _gain(norm).to(rows)
 
 
+def read_directions(model: Model, layer: int, neuron: int) -> dict[str, Float[Tensor, " d_model"]]:
+    """What a neuron reads from the residual stream: "gate" and "up" of a gated MLP, else "input"; float32.
+
+    The gain of the norm before the MLP is part of them, also where it was folded into the weights; a direction is
+    centred where that norm centres.
+    """
+    module = mlp(model, layer)
+    gate = getattr(module, "W_gate", None)
+    gain = _gain(getattr(model.get_submodule(f"blocks.{layer}"), "ln2", None)).float()
+    centred = (model.cfg.normalization_type or "").startswith("LN")
+    parts = {"input": module.W_in} if gate is None else {"gate": gate, "up": module.W_in}
+    found = {}
+    for name, weight in parts.items():
+        direction = weight.detach()[:, neuron].float() * gain.to(weight.device)
+        found[name] = direction - direction.mean() if centred else direction
+    return found
+
+
+def token_embeddings(model: Model) -> Float[Tensor, "d_vocab d_model"]:
+    """What each token puts into the residual stream, float32; centred where the norms that read it centre."""
+    rows = model.get_submodule("embed").W_E.detach().float()
+    centred = (model.cfg.normalization_type or "").startswith("LN")
+    return rows - rows.mean(dim=1, keepdim=True) if centred else rows
+
+
 def _norm_after_mlp(model: Model, layer: int) -> Any:
     """The norm that an MLP's output passes before it is added (Gemma-2 and -3), or None."""
     after = getattr(model.cfg, "use_normalization_before_and_after", False)

@@ -17,6 +17,20 @@ from importlib import resources
 from ..errors import InputError
 
 _NUMBER = itertools.count()
+#: Characters that show nothing, or move what stands after them: they are written by their number.
+_UNSEEN = re.compile(
+    "[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\uffff]"
+)
+
+
+def shown_token(token: str) -> str:
+    """A token as it is to be read: spaces as ·, line ends as ↵, tabs as →, what cannot be seen by its number.
+
+    >>> shown_token(" the")
+    '·the'
+    """
+    text = token.replace(" ", "·").replace("\r", "␍").replace("\n", "↵").replace("\t", "→").replace("\u00a0", "⍽")
+    return _UNSEEN.sub(lambda found: f"⟨U+{ord(found.group()):04X}⟩", text) or "∅"
 
 
 class TokenHeatmaps:

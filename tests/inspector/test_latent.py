@@ -31,16 +31,16 @@ def test_contexts_are_where_it_is_most_active(tiny_llama, dictionary, contrast):
     latent = int((joined > 0).sum(0).argmax())
     views = inspect_latents(tiny_llama, dictionary, [latent, 0], prompts, top=3, max_rows=5)
     view = views[0]
-    assert view.density == pytest.approx((joined[:, latent] > 0).mean())
-    assert view.n_tokens == len(joined)
-    np.testing.assert_allclose(sorted(view.activations), sorted(joined[joined[:, latent] > 0, latent]), rtol=1e-4)
+    assert view.facts["density"] == pytest.approx((joined[:, latent] > 0).mean())
+    assert view.facts["n_tokens"] == len(joined)
+    assert view.facts["largest"] == pytest.approx(joined[:, latent].max(), rel=1e-4)
     peaks = [own[:, latent].max() for own in each]
     best = int(np.argmax(peaks))
     assert view.contexts["prompt_id"].iloc[0] == prompts.ids[best]
     assert view.contexts["position"].iloc[0] == int(each[best][:, latent].argmax())
     assert view.contexts["activation"].is_monotonic_decreasing
-    assert set(view.figures()) == {"activations", "tokens"}
-    assert view.summary()["latent"] == latent
+    assert set(view.figures()) == {"tokens"}
+    assert view.summary()["unit"] == f"random/{latent}"
 
 
 def test_tokens_are_by_cosine_with_the_unembedding(tiny_llama, dictionary):

@@ -25,8 +25,7 @@ from mechsurgery.attribution import (
 from mechsurgery.attribution.decode import neurons_along
 from mechsurgery.directions import Direction
 from mechsurgery.errors import InputError
-from mechsurgery.inspector import decoder_tokens, inspect_latents, inspect_neuron
-from mechsurgery.inspector.neuron import token_effects
+from mechsurgery.inspector import decoder_tokens, inspect, inspect_latents, token_effects
 from mechsurgery.models import capture, load_model, sites, tokens
 from mechsurgery.models.divergence import divergence
 from mechsurgery.models.generate import generate
@@ -70,10 +69,12 @@ def test_locate_and_inspect_agree_with_the_unfolded_model(both, contrast):
     assert ours.members() == theirs.members()
     for rule in ("effect_size", "difference_write_norm", "difference_alignment"):
         assert locate(folded, contrast, rule=rule, fraction=0.05, universal=contrast.negative) is not None
-    views = [inspect_neuron(model, contrast, NEURONS, 3, top=5) for model in both]
+    views = [inspect(model, (NEURONS, 3), contrast) for model in both]
     plainly = views[0].ranks.set_index("rule")["score"]["difference"]
     assert views[1].ranks.set_index("rule")["score"]["difference"] == pytest.approx(plainly, abs=1e-4)
-    assert not any(value.requires_grad for scores in views[1].scores.values() for value in scores.scores.values())
+    for ours, theirs in ((views[0].writes, views[1].writes), (views[0].reads, views[1].reads)):
+        assert ours["token"].tolist() == theirs["token"].tolist()
+    assert views[1].effect_at(0.0) == pytest.approx(views[0].effect_at(0.0), abs=1e-3)
 
 
 def test_token_effects_are_the_same_once_the_gain_is_in_the_unembedding(both):
@@ -89,7 +90,7 @@ def test_latents_are_read_as_in_the_unfolded_model(tiny_llama, contrast):
     assert ours["token"].tolist() == theirs["token"].tolist()
     torch.testing.assert_close(torch.tensor(ours["cosine"]), torch.tensor(theirs["cosine"]), atol=1e-4, rtol=1e-3)
     views = [inspect_latents(model, dictionary, [5], contrast.positive)[0] for model in (tiny_llama, folded)]
-    assert views[0].density == pytest.approx(views[1].density, abs=0.02)
+    assert views[0].facts["density"] == pytest.approx(views[1].facts["density"], abs=0.02)
 
 
 def test_every_verb_works_and_agrees(both, contrast):
@@ -176,13 +177,13 @@ def test_a_transformers_model_gets_one_clear_sentence(tiny_llama_dir):
         from mechsurgery import ContrastSet, PromptSet, locate
         from mechsurgery.attribution import fit_probe, mean_activations, universal_neurons
         from mechsurgery.errors import InputError
-        from mechsurgery.inspector import inspect_neuron
+        from mechsurgery.inspector import inspect
         model = transformers.AutoModelForCausalLM.from_pretrained(sys.argv[1])
         contrast = ContrastSet.from_lists(["a", "b"], ["c", "d"])
         site = "blocks.1.mlp.hook_post"
         for call in (
             lambda: locate(model, contrast),
-            lambda: inspect_neuron(model, contrast, site, 1),
+            lambda: inspect(model, (site, 1), contrast),
             lambda: universal_neurons(model, contrast.positive),
             lambda: mean_activations(model, contrast.positive, [site]),
             lambda: fit_probe(model, contrast, [site]),

@@ -24,7 +24,7 @@ from ...evaluation import Generation, Results, evaluate
 from ...evaluation.minimal import MinimalCircuit, Target, done_to, minimal_circuit
 from ...evaluation.proof import PUT_OUT, Margins, Proof, prove
 from ...grading.world import REQUEST
-from ...inspector import inspect_neuron
+from ...inspector import inspect
 from ...models import Model, load_model, sites
 from ...organisms.registry import planted_units
 from ...plots import Section
@@ -76,7 +76,7 @@ def run(settings: Settings | None = None, *, out: str | Path = "figures/demo", p
         seconds=round(time.monotonic() - started),
     )
     tables = tables_of(decided, planted, comparison)
-    view = inspect_neuron(models["instruct"], prompts.search, *_first(decided.found.circuit))
+    view = inspect(models["instruct"], _first(decided.found.circuit), prompts.search, base=models["base"])
     figures = figures_of(decided, planted, comparison, view)
     study = Study(
         tables,

@@ -29,7 +29,7 @@ from ...attribution.splice import mean_latents, spliced_attribution
 from ...attribution.statistics import contrast_statistics
 from ...evaluation import Results, evaluate
 from ...grading.grade import Grade
-from ...inspector.latent import LatentView
+from ...inspector import UnitView
 from ...intervention import BASELINE, Intervention
 from ...intervention.latents import steer_latents
 from ...models.dictionaries import Dictionary, latent_means
@@ -103,7 +103,7 @@ class CaseResult:
     responses: dict[str, tuple[Results, Results]]
     effects: dict[str, pd.DataFrame]
     gains: dict[str, pd.DataFrame]
-    views: list[LatentView]
+    views: list[UnitView]
     fit: dict[str, float]
 
 

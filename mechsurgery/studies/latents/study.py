@@ -23,7 +23,7 @@ from ...attribution.probes import fit_probe
 from ...errors import InputError, MismatchError, PromptError
 from ...evaluation import Generation
 from ...evaluation.sampling import sample_pairs
-from ...inspector.latent import inspect_latents
+from ...inspector import inspect_latents
 from ...models import load_model, sites
 from ...models.capture import median_norm
 from ...models.dictionaries import Dictionary, fit_quality

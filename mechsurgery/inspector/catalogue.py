@@ -1,0 +1,364 @@
+"""`Catalogue`: the units of one model that are worth looking at, and everything known of each.
+
+It measures once, in passes that all units share, and only when it is asked: scores by every rule and the table first,
+the contexts, distributions and neighbours of the table's units with the first page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from ..attribution import contrast_statistics, gate_gradient, mean_difference_direction, objectives
+from ..attribution.causal import exact_effects
+from ..attribution.contrast import RULES, score
+from ..attribution.gates import Units
+from ..attribution.objectives import Objective
+from ..errors import InputError, PromptError
+from ..intervention import Intervention
+from ..intervention.changes import Affine
+from ..models import Model, sites
+from ..models.dictionaries import Dictionary
+from ..prompts import ContrastSet
+from ..prompts.chat import Template, as_template
+from ..units import Circuit, UnitScores
+from . import activity, vectors
+from .activity import Measured, contexts, measure
+from .coordinates import Unit, circuit_of, unit_of, units_in
+from .fragment import fragment
+from .view import UnitView, neighbours
+
+_DOSES = (-1.0, 0.0, 0.5, 1.5, 2.0, 3.0)
+
+
+class Catalogue:
+    """Units of a model, by the contrast that they are looked at with.
+
+    The table holds the `circuit`'s units (or a found circuit's, with its multipliers), `units` besides, and then the
+    top ones of every rule up to `at_most`; any other unit of the model can be asked for too. `scores` are further
+    {name: scores}; `intervention` says what is done to the circuit (default: ablation). `base` is a second model whose
+    activations are shown beside. `objective` is the number that effects are told in (default: how much more
+    probable an answer is that begins as those to positive prompts do; where both sides begin alike, the projection on
+    their mean difference). At most `prompts` prompts and `responses` answers a side are read; `effects` False leaves
+    out what scaling each unit alone does. Without a contrast only what weights say is known.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        contrast: ContrastSet | None = None,
+        circuit: Any = None,
+        *,
+        base: Model | None = None,
+        intervention: Intervention | None = None,
+        units: Iterable[Any] = (),
+        dictionaries: Sequence[Dictionary] = (),
+        scores: Mapping[str, UnitScores] | None = None,
+        objective: Objective | None = None,
+        at_most: int = 200,
+        prompts: int = 200,
+        responses: int = 16,
+        contexts: int = 12,
+        effects: bool = True,
+        effect_rows: int = 16,
+        template: str | Template = "auto",
+        max_rows: int = 64,
+        progress: bool = False,
+    ) -> None:
+        if circuit is not None and not isinstance(circuit, Circuit):
+            if not isinstance(getattr(circuit, "circuit", None), Circuit):
+                raise InputError(f"circuit={type(circuit).__name__}; give a Circuit, or what minimal_circuit returned")
+            intervention = intervention or getattr(circuit, "intervention", None)
+            found = getattr(getattr(circuit, "gates", None), "scores", None)
+            scores = {**({"trained gates": found} if found is not None else {}), **(scores or {})}
+            circuit = circuit.circuit
+        self.model, self.base, self.circuit, self.intervention = model, base, circuit, intervention
+        self.contrast = None if contrast is None else contrast.take(prompts)
+        self.dictionaries, self._given_objective = tuple(dictionaries), objective
+        self._given_scores, self._extra = dict(scores or {}), tuple(units)
+        self.at_most, self._responses, self._contexts = at_most, responses, contexts
+        self._with_effects, self._effect_rows = effects, effect_rows
+        self.template, self.max_rows, self._progress = as_template(template), max_rows, progress
+        self._names: dict[str, Unit] = {}
+        self._pages: dict[Unit, str] = {}
+        for dictionary in self.dictionaries:
+            dictionary.check(model)
+        if circuit is not None:
+            circuit.require_widths(self.widths, "the model")
+
+    @cached_property
+    def widths(self) -> dict[str, int]:
+        """How many units there are at each hook point whose units can be scaled."""
+        found = sites.neuron_widths(self.model) | {d.site: d.n_latents for d in self.dictionaries}
+        others = {} if self.circuit is None else self.circuit.widths
+        for unit in self._extra:
+            site = unit_of(self.model, unit, self.dictionaries).site
+            found.setdefault(site, sites.width(self.model, site) if site not in found else found[site])
+        return {**found, **{site: n for site, n in others.items() if site not in found}}
+
+    def unit(self, name: Any) -> Unit:
+        """The unit of a name (see `coordinates.unit_of`). Raises `InputError` or `SiteError`."""
+        if not isinstance(name, str):
+            return unit_of(self.model, name, self.dictionaries)
+        if name not in self._names:
+            self._names[name] = unit_of(self.model, name, self.dictionaries)
+        unit = self._names[name]
+        self.widths.setdefault(unit.site, sites.width(self.model, unit.site) if unit.dictionary is None else 0)
+        return unit
+
+    @property
+    def model_name(self) -> str:
+        """What the model is called."""
+        return str(self.model.cfg.model_name)
+
+    @property
+    def title(self) -> str:
+        """The model, and the circuit where there is one."""
+        return (
+            self.model_name
+            if self.circuit is None
+            else f"{self.model_name}: {self.circuit.name}, {len(self.circuit)} units"
+        )
+
+    @cached_property
+    def sides(self) -> tuple[str, str]:
+        """Names of the positive and the negative side."""
+        if self.contrast is None:
+            return "", ""
+        positive, negative = activity.sides_of(self.contrast)
+        return positive, negative
+
+    @cached_property
+    def scores(self) -> dict[str, UnitScores]:
+        """Every rule's scores of the MLP neurons, those given, and the gate gradient where there is an objective."""
+        found: dict[str, UnitScores] = {}
+        if self.contrast is not None:
+            how: dict[str, Any] = {"template": self.template}
+            statistics = contrast_statistics(
+                self.model, self.contrast, max_rows=self.max_rows, progress=self._progress, **how
+            )
+            direction = mean_difference_direction(self.model, self.contrast, **how)
+            found = {str(rule): score(statistics, rule, model=self.model, direction=direction) for rule in RULES}
+        if self.objective is not None and self._with_effects:
+            found["gate gradient"] = gate_gradient(self.model, self.objective, self._all, max_rows=self.max_rows)
+        return {**found, **self._given_scores}
+
+    @cached_property
+    def _all(self) -> Units:
+        return Units(self.model, sites.neuron_sites(self.model), dictionaries=self.dictionaries)
+
+    @cached_property
+    def objective(self) -> Objective | None:
+        """The number that effects are told in."""
+        if self._given_objective is not None or self.contrast is None:
+            return self._given_objective
+        how: dict[str, Any] = {"template": self.template}
+        try:
+            return objectives.from_first_tokens(self.model, self.contrast, max_rows=self.max_rows, **how)
+        except PromptError:
+            last = self.model.cfg.n_layers - 1
+            direction = mean_difference_direction(self.model, self.contrast, layers=[last], **how)
+            return objectives.from_direction(direction, self.model, self.contrast.positive, **how)
+
+    @cached_property
+    def _few(self) -> Objective | None:
+        """The objective on a few rows, for effects of single units."""
+        if self.objective is None:
+            return None
+        task = self.objective.explain
+        step = max(1, len(task) // self._effect_rows)
+        return replace(self.objective, explain=task.take(list(range(0, len(task), step))[: self._effect_rows]))
+
+    @cached_property
+    def effect_baseline(self) -> float:
+        """The objective's number of the unmodified model, on the rows that effects are measured on."""
+        assert self._few is not None
+        return float(objectives.value_of(self.model, self._few.explain, max_rows=self.max_rows).mean())
+
+    @property
+    def effect_name(self) -> str:
+        """The objective's number in words."""
+        if self.objective is None:
+            return ""
+        words = {"first tokens": "log-odds that the answer begins as on the positive side (nats)"}
+        return words.get(self.objective.name, self.objective.name)
+
+    def effects(self, units: Sequence[Unit], doses: Sequence[float]) -> pd.DataFrame:
+        """A row for each unit and multiplier: unit, m, value, the objective's mean with that unit alone scaled by m."""
+        known = [unit for unit in units if unit.site in self._all.widths]
+        columns = ["unit", "m", "value"]
+        if self._few is None or not known:
+            return pd.DataFrame(columns=columns)
+        circuit, rows = circuit_of(known, self._all.widths, name="looked at"), []
+        for m in doses:
+            found = exact_effects(self.model, self._few, circuit, self._all, m=m, max_rows=4 * self.max_rows)
+            values = [self.effect_baseline - found.score_of(*unit.coordinate) for unit in known]
+            rows += [(unit.name, m, value) for unit, value in zip(known, values)]
+        rows += [(unit.name, 1.0, self.effect_baseline) for unit in known]
+        return pd.DataFrame(rows, columns=columns)
+
+    @cached_property
+    def _table_effects(self) -> pd.DataFrame:
+        if not self._with_effects:
+            return pd.DataFrame(columns=["unit", "m", "value"])
+        return self.effects(self.units, (0.0, 2.0))
+
+    @cached_property
+    def units(self) -> list[Unit]:
+        """The table's units."""
+        own = [] if self.circuit is None else units_in(self.model, self.circuit, self.dictionaries)
+        chosen = dict.fromkeys([*own, *(self.unit(unit) for unit in self._extra)])
+        tops = [self._top(found) for found in self.scores.values()] if len(chosen) < self.at_most else []
+        for rank in range(max(map(len, tops), default=0)):
+            for top in tops:
+                if len(chosen) < self.at_most and rank < len(top):
+                    chosen.setdefault(top[rank])
+        return list(chosen)
+
+    def _top(self, found: UnitScores) -> list[Unit]:
+        circuit = found.top(k=min(self.at_most, len(found)))
+        known = {site: unit for site, unit in circuit.units.items() if not site.endswith("attn.hook_z")}
+        return units_in(self.model, replace(circuit, units=known), self.dictionaries)
+
+    @cached_property
+    def multipliers(self) -> dict[tuple[str, int], float]:
+        """{coordinate: m} of what is done to the circuit's units: 0 where nothing else is said."""
+        found = {} if self.circuit is None else dict.fromkeys(self.circuit.members(), 0.0)
+        strength = 1.0 if self.intervention is None else self.intervention.strength
+        for edit in () if self.intervention is None else self.intervention.edits:
+            if isinstance(edit.change, Affine) and edit.change.indices is not None:
+                factor, _ = edit.change.at(strength * edit.gain, edit.width)
+                found |= {(edit.site, i): float(factor[i]) for i in edit.change.indices.tolist()}
+        return found
+
+    def ranks(self, units: Sequence[Unit]) -> pd.DataFrame:
+        """A row for each unit and rule that scores it: unit, rule, score, rank by |score| (1 is the top), of."""
+        rows = []
+        for rule, found in self.scores.items():
+            ordered = torch.cat([v.float().abs().flatten() for v in found.scores.values()]).sort().values
+            for unit in units:
+                if unit.site in found.scores:
+                    value = found.score_of(*unit.coordinate)
+                    above = len(ordered) - int(torch.searchsorted(ordered, abs(torch.tensor(value)), right=True))
+                    rows.append((unit.name, rule, value, above + 1, len(ordered)))
+        return pd.DataFrame(rows, columns=["unit", "rule", "score", "rank", "of"])
+
+    def to_frame(self) -> pd.DataFrame:
+        """The table: a row per unit with site, layer, index, side, in_circuit, m, effects alone, and every score."""
+        ranks = self.ranks(self.units)
+        scores = ranks.pivot_table("score", "unit", "rule") if len(ranks) else pd.DataFrame()
+        effects = self._table_effects.pivot_table("value", "unit", "m")
+        members = set() if self.circuit is None else self.circuit.members()
+        rows = []
+        for unit in self.units:
+            alone = {
+                said: float(effects.loc[unit.name, m] - effects.loc[unit.name, 1.0])
+                for said, m in (("ablated", 0.0), ("doubled", 2.0))
+                if unit.name in effects.index
+            }
+            row = {"unit": unit.name, "site": unit.site, "layer": unit.layer, "index": unit.index, "kind": unit.kind}
+            row |= {"side": self._side(unit), "in_circuit": unit.coordinate in members}
+            rows.append(row | {"m": self.multipliers.get(unit.coordinate, float("nan"))} | alone)
+        table = pd.DataFrame(rows)
+        return table.merge(scores, how="left", left_on="unit", right_index=True) if len(scores) else table
+
+    def _side(self, unit: Unit) -> str:
+        """The side on which a neuron is more active."""
+        found = self.scores.get("difference")
+        if found is None or unit.site not in found.scores:
+            return ""
+        return self.sides[0] if found.score_of(*unit.coordinate) > 0 else self.sides[1]
+
+    def document(self, *, live: bool = True) -> dict[str, Any]:
+        """Everything that the explorer shows at once, as plain values; see `protocol` for what it asks for later."""
+        from .document import document
+
+        return document(self, live=live)
+
+    def examples(self, n: int = 3) -> list[str]:
+        """A few prompts of each side to begin with."""
+        if self.contrast is None:
+            return []
+        return [prompt.text for side in (self.contrast.positive, self.contrast.negative) for prompt in side.take(n)]
+
+    @cached_property
+    def texts(self) -> list[activity.Text]:
+        """The prompts of both sides, then the first ones with what the model answers."""
+        if self.contrast is None:
+            return []
+        prompts = activity.texts_of(self.model, self.contrast, template=self.template)
+        return prompts + activity.with_responses(self.model, prompts, self._responses, max_rows=self.max_rows)
+
+    @cached_property
+    def _measured(self) -> dict[Unit, Measured]:
+        """What passes over texts tell of the table's units."""
+        return {unit: found for unit, found in zip(self.units, self._measure(self.units))}
+
+    def _measure(self, units: Sequence[Unit]) -> list[Measured]:
+        models = {self.model_name: self.model}
+        if self.base is not None:
+            name = str(self.base.cfg.model_name)
+            models[name if name != self.model_name else f"{name} (base)"] = self.base
+        how: dict[str, Any] = {"max_rows": self.max_rows, "progress": self._progress}
+        return measure(models, units, self.texts, dictionaries=self.dictionaries, **how)
+
+    @cached_property
+    def _similar(self) -> dict[Unit, pd.DataFrame]:
+        return vectors.similar_writers(self.model, self.units, among=self.dictionaries)
+
+    def view(self, name: Any) -> UnitView:
+        """Everything known of one unit. Raises `InputError` or `SiteError` for one that there is not."""
+        unit = self.unit(name)
+        listed_here = unit in self.units
+        found = self._measured[unit] if listed_here else self._measure([unit])[0]
+        similar = self._similar if listed_here else vectors.similar_writers(self.model, [unit], among=self.dictionaries)
+        effects = self.effects([unit], _DOSES) if self._with_effects else pd.DataFrame(columns=["unit", "m", "value"])
+        return UnitView(
+            model=self.model_name,
+            name=unit.name,
+            kind=unit.kind,
+            site=unit.site,
+            index=unit.index,
+            contexts=contexts(self.model, self.texts, found, self._contexts),
+            activations=found.last,
+            ranks=self.ranks([unit]).drop(columns="unit"),
+            writes=vectors.writes(self.model, unit),
+            reads=vectors.reads(self.model, unit),
+            neighbours=neighbours(similar.get(unit), found.together),
+            effects=effects.drop(columns="unit").sort_values("m", ignore_index=True),
+            facts=self._facts(unit, found),
+            effect_name=self.effect_name,
+            neuronpedia=vectors.neuronpedia_link(unit),
+        )
+
+    def _facts(self, unit: Unit, found: Measured) -> dict[str, Any]:
+        facts: dict[str, Any] = {"side": self._side(unit)}
+        if self.circuit is not None and unit.coordinate in self.circuit.members():
+            facts["m in the circuit"] = self.multipliers[unit.coordinate]
+        return facts | facts_of(unit, found)
+
+    def page(self, name: str) -> str:
+        """The page of one unit as an HTML fragment; made once."""
+        unit = self.unit(name)
+        if unit not in self._pages:
+            self._pages[unit] = fragment(self.view(unit))
+        return self._pages[unit]
+
+
+def facts_of(unit: Unit, found: Measured) -> dict[str, Any]:
+    """Number of tokens read, the largest activation by size, and `density`, the share of tokens with much of it.
+
+    A latent is active where it is above 0; of a neuron the tokens are counted that reach half of its largest.
+    """
+    if not found.every:
+        return {}
+    joined = np.concatenate(found.every)
+    largest = float(np.abs(joined).max())
+    active = joined > 0 if unit.kind == "latent" else np.abs(joined) > 0.5 * largest
+    return {"n_tokens": len(joined), "largest": largest, "density": float(active.mean())}
