@@ -85,6 +85,7 @@ def _explorer() -> type:
 
         def _hear(self, _widget: Any, message: dict, _buffers: Any) -> None:
             """Handle a message of the front end beside the kernel's own work, so that newer ones can cancel it."""
+            assert self._conversation is not None  # it is made before anything is listened to
             task = asyncio.get_running_loop().create_task(self._conversation.receive(message))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)

@@ -1,14 +1,12 @@
 """The widget in a running JupyterLab: opened, run, clicked, dragged and typed into, in a real Chromium."""
 
-import json
-
 import pytest
+from support import browser
 
 import mechsurgery as ms
 from mechsurgery.models.generate import generate
 from mechsurgery.organisms.registry import planted_units
 from mechsurgery.prompts.chat import encode, response_text
-from support import browser
 
 SHOW = """
 import mechsurgery as ms

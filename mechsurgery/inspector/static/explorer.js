@@ -174,6 +174,15 @@ class State {
   }
 }
 
+// JupyterLab takes Enter's own effects (a form's submission, a field's change) away, so it is listened to itself.
+function onEnter(field, then) {
+  field.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" || event.isComposing) return;
+    event.preventDefault();
+    then();
+  });
+}
+
 const tidy = (value, digits = 6) => Number(value.toFixed(digits));
 
 // ---------------------------------------------------------------------------------------------- asking
@@ -279,7 +288,7 @@ function slider(state, parts, { label, title, span, usual, get, set }) {
   let wide = false; // until a number outside the usual span is typed
   exact.addEventListener("input", () => (typing = true));
   exact.addEventListener("change", typed);
-  exact.addEventListener("keydown", (event) => event.key === "Enter" && typing && typed()); // JupyterLab keeps Enter's change event
+  onEnter(exact, typed);
 
   exact.min = span[0];
   exact.max = span[1];
@@ -706,6 +715,9 @@ function columns(state) {
   return all;
 }
 
+// Names may break after an underscore, so that the columns stay narrow.
+const breakable = (label) => visible(label).split(/(?<=_)/).flatMap((part, i) => (i ? [el("wbr"), part] : [part]));
+
 function table(state, parts) {
   const cols = columns(state);
   const sort = { key: null, falling: false };
@@ -717,7 +729,7 @@ function table(state, parts) {
   let last = null; // row clicked last, where a range selected with Shift begins
 
   const heads = cols.map((col) => {
-    const name = el("button", { type: "button", title: col.title, click: () => order(col) }, isolated(col.label));
+    const name = el("button", { type: "button", title: col.title, click: () => order(col) }, el("bdi", {}, ...breakable(col.label)));
     return el("th", { scope: "col", class: col.numeric ? "ms-num" : null, "aria-sort": "none" }, name);
   });
   function order(col) {
@@ -826,14 +838,14 @@ function row(state, parts, cols, unit, at, range) {
 function page(state, parts) {
   const holder = el("div", { class: "ms-page" });
   const name = el("input", { type: "text", placeholder: "open any unit, e.g. L3.17", "aria-label": "name of a unit to open", spellcheck: "false" });
-  const form = el("form", { class: "ms-bar" }, name, el("button", { type: "submit" }, "Open"));
+  const bar = el("div", { class: "ms-bar" }, name, el("button", { type: "button", click: () => typed() }, "Open"));
   const select = el("label", {}, el("input", { type: "checkbox", change: () => toggle(state, state.shown) }), " select");
-  form.append(select);
-  form.addEventListener("submit", (event) => {
-    event.preventDefault();
+  bar.append(select);
+  onEnter(name, typed);
+  function typed() {
     if (name.value.trim()) open(state, parts, name.value.trim());
     name.value = "";
-  });
+  }
   holder.addEventListener("click", (event) => {
     const link = event.target.closest(":is(a, button)[data-unit]");
     if (!link || !holder.contains(link)) return;
@@ -852,7 +864,7 @@ function page(state, parts) {
     if (html !== undefined) holder.innerHTML = html; // escaped in Python
     else holder.replaceChildren(el("p", { class: "ms-muted" }, ...waiting(state)));
   });
-  return el("section", { class: "ms-unit-panel", "aria-label": "page of one unit" }, form, holder);
+  return el("section", { class: "ms-unit-panel", "aria-label": "page of one unit" }, bar, holder);
 }
 
 function waiting(state) {
