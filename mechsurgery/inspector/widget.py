@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from importlib import resources
 from typing import Any
 
 from ..errors import MissingExtraError
 from ..intervention import Intervention
 from ..models.protocol import Model
 from ..prompts import ContrastSet
+from .catalogue import Catalogue
+from .protocol import Conversation
+from .report import front_end, styles
 
 
 def explore(
@@ -38,14 +40,7 @@ def explore(
     kind = _explorer()
     if circuit is None and contrast is not None and not isinstance(contrast, ContrastSet):
         contrast, circuit = None, contrast
-    from .catalogue import Catalogue
-
     return kind(Catalogue(model, contrast, circuit, base=base, intervention=intervention, **options))
-
-
-def static_text(name: str) -> str:
-    """A file of the front end, e.g. `explorer.js`."""
-    return (resources.files(__package__) / "static" / name).read_text(encoding="utf-8")
 
 
 @functools.cache
@@ -59,13 +54,12 @@ def _explorer() -> type:
             "explore() shows a Jupyter widget, which needs anywidget and JupyterLab, and they are not installed; run "
             "pip install 'mechsurgery[notebook]', or use the `mechsurgery inspect` command, which opens a browser"
         ) from error
-    from .protocol import Conversation
 
     class Explorer(anywidget.AnyWidget):
         """A catalogue of units on screen, and the conversation of its front end with the model."""
 
-        _esm = static_text("explorer.js")
-        _css = static_text("explorer.css") + static_text("unit.css")
+        _esm = front_end("explorer.js")
+        _css = styles()
         document = traitlets.Dict().tag(sync=True)
         _conversation: Conversation | None = None
 
@@ -83,7 +77,7 @@ def _explorer() -> type:
             if self.comm is not None:
                 self.send(message)
 
-        def _hear(self, _widget: Any, message: dict, _buffers: Any) -> None:
+        def _hear(self, _widget: Any, message: Any, _buffers: Any) -> None:
             """Handle a message of the front end beside the kernel's own work, so that newer ones can cancel it."""
             assert self._conversation is not None  # it is made before anything is listened to
             task = asyncio.get_running_loop().create_task(self._conversation.receive(message))
