@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,79 @@ def compare(base: str, instruct: str, out: Path, **options: Any) -> None:
     result = run(models[0], models[1], contrast, rule=options["rule"], fraction=options["fraction"], names=names)
     click.echo(result.table.to_string(index=False, float_format="{:.4g}".format))
     click.echo(export_all(comparison_figures(result.scores, result.circuits), out))
+
+
+@main.command("inspect")
+@click.argument("model")
+@click.argument("circuit", type=click.Path(path_type=Path))
+@click.option("--contrast", default=None, help="A registered contrast [default: the one it was located with].")
+@click.option("--positive", type=click.Path(path_type=Path), help="File of prompts that show the behaviour.")
+@click.option("--negative", type=click.Path(path_type=Path), help="File of prompts that do not.")
+@click.option("--column", default="text", show_default=True, help="Text column of the two files.")
+@click.option("--base", default=None, help="A second model, whose activations are shown beside.")
+@click.option("--port", default=0, show_default=True, help="Port on this machine; 0 takes a free one.")
+@click.option("--no-browser", is_flag=True, help="Print the address, open no browser.")
+@click.option("--save", type=click.Path(path_type=Path), default=None, help="Write one offline page here instead.")
+@_where
+def inspect_units(model: str, circuit: Path, save: Path | None, **options: Any) -> None:
+    """Explore the units of CIRCUIT in MODEL in the browser: where they fire, what they do, answers as they are scaled.
+
+    CIRCUIT is a file that locate or a study wrote. Only this machine can reach the app; Ctrl-C ends it.
+    """
+    from .inspector.catalogue import Catalogue
+    from .inspector.reading import contrast_of, read_circuit
+
+    units = read_circuit(circuit)
+    given = any(options[key] is not None for key in ("contrast", "positive", "negative"))
+    contrast = _contrast(options) if given else contrast_of(units)
+    base = None if options["base"] is None else _load(options["base"], {**options, "revision": None})
+    catalogue = Catalogue(_load(model, options), contrast, units, base=base, progress=sys.stderr.isatty())
+    if save is not None:
+        from .inspector.report import report
+
+        click.echo(f"saved to {report(catalogue, save)}")
+        return
+    from .inspector.app import serve
+
+    serve(catalogue, port=options["port"], on_ready=partial(_show_address, opened=not options["no_browser"]))
+    click.echo("ended")
+
+
+def _show_address(address: str, *, opened: bool) -> None:
+    """Say where the app is, and open it in the browser if asked to."""
+    click.echo(f"explore it at {address}\nCtrl-C ends it")
+    if opened:
+        import webbrowser
+
+        webbrowser.open(address)
+
+
+@main.command()
+@click.argument("model")
+@click.option("--circuit", "circuit_path", type=click.Path(path_type=Path), help="Scale the units of this circuit.")
+@click.option("--m", type=float, default=0.0, show_default=True, help="Multiplier of the circuit's units.")
+@click.option("--steer", "direction_path", type=click.Path(path_type=Path), help="Steer along this saved Direction.")
+@click.option("--strength", type=float, default=1.0, show_default=True, help="How far to steer.")
+@click.option("--max-new-tokens", default=128, show_default=True)
+@click.option("--single", is_flag=True, help="Every line is a prompt by itself; nothing is remembered.")
+@_where
+def chat(model: str, circuit_path: Path | None, direction_path: Path | None, **options: Any) -> None:
+    """Talk to MODEL while a circuit is scaled or a direction steers; /help lists what can be said.
+
+    Reads a pipe, too: one line is one turn.
+    """
+    from .directions import Direction
+    from .inspector.chat import Chat, converse, typed_lines
+    from .inspector.reading import read_circuit
+
+    if circuit_path is None and direction_path is None:
+        raise click.UsageError("give what is to be changed: --circuit FILE, --steer FILE, or both")
+    keep = {key: options[key] for key in ("m", "strength", "max_new_tokens", "single")}
+    circuit = None if circuit_path is None else read_circuit(circuit_path)
+    direction = None if direction_path is None else Direction.load(direction_path)
+    talk = Chat(_load(model, options), circuit=circuit, direction=direction, **keep)
+    click.echo(talk.introduction(), err=True)
+    converse(talk, typed_lines(), partial(click.echo, nl=False))
 
 
 @main.group()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, PromptError
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 #: The most that one question may hold.
 MOST_CHARACTERS, MOST_TOKENS, MOST_UNITS, LARGEST_M = 20_000, 512, 20_000, 100.0
 
+_NONE: Mapping[str, float] = MappingProxyType({})
+
 
 @dataclass(frozen=True)
 class Ask:
@@ -34,28 +37,35 @@ class Ask:
     max_new_tokens: int = 48
 
     def __post_init__(self) -> None:
-        if not isinstance(self.prompt, str) or not self.prompt.strip():
-            raise InputError("the prompt is empty; type one")
-        if len(self.prompt) > MOST_CHARACTERS:
-            raise InputError(f"the prompt has {len(self.prompt):,} characters; {MOST_CHARACTERS:,} are allowed")
-        if not _whole(self.max_new_tokens) or not 1 <= self.max_new_tokens <= MOST_TOKENS:
-            raise InputError(f"max_new_tokens={_brief(self.max_new_tokens)}; give a number from 1 to {MOST_TOKENS}")
-        if self.random is not None and not (_whole(self.random) and 0 <= self.random < 2**31):
-            raise InputError(f"random={_brief(self.random)}; give a seed, a number from 0 to 2³¹ − 1, or none")
-        if not isinstance(self.multipliers, Mapping) or len(self.multipliers) > MOST_UNITS:
-            raise InputError(f"multipliers must be {{unit: number}}, for at most {MOST_UNITS:,} units")
-        for name, m in self.multipliers.items():
-            number = isinstance(m, (int, float)) and not isinstance(m, bool)
-            if not isinstance(name, str) or not number or not math.isfinite(m) or abs(m) > LARGEST_M:
-                raise InputError(
-                    f"multiplier {_brief(m)} of unit {_brief(name)}; give a number from −{LARGEST_M:g} to {LARGEST_M:g}"
-                )
+        _check(self.prompt, self.multipliers, self.random, self.max_new_tokens)
 
     @classmethod
     def from_message(cls, message: Mapping[str, Any]) -> Ask:
-        """The question in a message of the explorer, checked. Raises `InputError`."""
+        """The question in a message of the explorer, which may hold anything, checked. Raises `InputError`."""
         known = {key: message[key] for key in ("prompt", "multipliers", "random", "max_new_tokens") if key in message}
+        _check(**known)
         return cls(**{"prompt": "", **known})
+
+
+def _check(prompt: Any = "", multipliers: Any = _NONE, random: Any = None, max_new_tokens: Any = 1) -> None:
+    """Raise `InputError` for what no question may hold."""
+    if not isinstance(prompt, str) or not prompt.strip():
+        raise InputError("the prompt is empty; type one")
+    if len(prompt) > MOST_CHARACTERS:
+        raise InputError(f"the prompt has {len(prompt):,} characters; {MOST_CHARACTERS:,} are allowed")
+    if not _whole(max_new_tokens) or not 1 <= max_new_tokens <= MOST_TOKENS:
+        raise InputError(f"max_new_tokens={_brief(max_new_tokens)}; give a number from 1 to {MOST_TOKENS}")
+    if random is not None and not (_whole(random) and 0 <= random < 2**31):
+        raise InputError(f"random={_brief(random)}; give a seed, a number from 0 to 2³¹ − 1, or none")
+    if not isinstance(multipliers, Mapping) or len(multipliers) > MOST_UNITS:
+        raise InputError(f"multipliers must be {{unit: number}}, for at most {MOST_UNITS:,} units")
+    for name, m in multipliers.items():
+        number = isinstance(m, (int, float)) and not isinstance(m, bool)
+        # Size first: integers too large for a float have no other test.
+        if not isinstance(name, str) or not number or abs(m) > LARGEST_M or not math.isfinite(m):
+            raise InputError(
+                f"multiplier {_brief(m)} of unit {_brief(name)}; give a number from −{LARGEST_M:g} to {LARGEST_M:g}"
+            )
 
 
 def _whole(value: Any) -> bool:
