@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import sys
 from typing import Any
 
 from ..errors import MissingExtraError
@@ -43,6 +44,21 @@ def explore(
     return kind(Catalogue(model, contrast, circuit, base=base, intervention=intervention, **options))
 
 
+def cells_loop() -> asyncio.AbstractEventLoop | None:
+    """The event loop of the thread in which a kernel runs its cells, None where no loop runs.
+
+    JupyterLab sends widgets' messages to threads of their own ("subshells"). A model that is used there would be used
+    beside a running cell, which would see its hooks; so messages are handled here, between one cell and the next.
+    """
+    ipython = sys.modules.get("IPython")
+    kernel = getattr(ipython.get_ipython(), "kernel", None) if ipython is not None else None
+    loop = getattr(getattr(kernel, "io_loop", None), "asyncio_loop", None)
+    if loop is None:
+        with contextlib.suppress(RuntimeError):
+            loop = asyncio.get_running_loop()
+    return loop
+
+
 @functools.cache
 def _explorer() -> type:
     """The widget's class, made when it is first needed: its parent comes with the notebook extra."""
@@ -68,6 +84,7 @@ def _explorer() -> type:
             self.catalogue = catalogue
             self._conversation = Conversation(catalogue, self._tell)
             self._tasks: set[asyncio.Task] = set()
+            self._loop = cells_loop()
             self.on_msg(self._hear)
 
         def __repr__(self) -> str:
@@ -78,7 +95,11 @@ def _explorer() -> type:
                 self.send(message)
 
         def _hear(self, _widget: Any, message: Any, _buffers: Any) -> None:
-            """Handle a message of the front end beside the kernel's own work, so that newer ones can cancel it."""
+            """Handle a message of the front end where cells run, whatever thread it came in by."""
+            loop = self._loop or asyncio.get_running_loop()
+            loop.call_soon_threadsafe(self._handle, message)
+
+        def _handle(self, message: Any) -> None:
             assert self._conversation is not None  # it is made before anything is listened to
             task = asyncio.get_running_loop().create_task(self._conversation.receive(message))
             self._tasks.add(task)

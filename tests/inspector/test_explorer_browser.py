@@ -238,6 +238,17 @@ def test_of_two_requests_the_newest_wins(opened):
     assert page.locator(".ms-changed .ms-text").inner_text() == "new"
 
 
+def test_a_model_that_does_not_answer_is_said_to_be_busy_or_gone(opened):
+    page = opened(explorer.document())
+    page.clock.install()
+    page.evaluate("window.silent = true")
+    page.get_by_role("button", name="Answer", exact=True).click()
+    page.clock.run_for(7000)
+    assert "busy with something else, or gone" in page.get_by_role("status").inner_text()
+    answer(page, sent(page, "ask")[-1]["request"], {"baseline": "a", "changed": "a"}, done=False)
+    assert page.get_by_role("status").inner_text() == "answering…"
+
+
 def test_each_click_on_random_draws_another_circuit(opened):
     page = opened(explorer.document())
     button = page.get_by_role("button", name="Beside a random circuit")

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sys
+import threading
 from importlib import resources
 
 import pytest
@@ -146,3 +147,28 @@ def test_closing_it_stops_the_answer(shown, planted, circuit):
     assert len(shown.told) <= heard + 1
     assert not shown.told[-1].get("done")
     assert hooks_of(planted) == []
+
+
+def test_messages_that_come_in_by_another_thread_are_handled_where_cells_run(catalogue, planted, monkeypatch):
+    used = set()
+    forward = planted.forward
+
+    def noted(*inputs, **options):
+        used.add(threading.current_thread())
+        return forward(*inputs, **options)
+
+    monkeypatch.setattr(planted, "forward", noted)
+
+    async def talk():
+        made = widget._explorer()(catalogue)  # as a cell makes it: in the loop's own thread
+        told = []
+        made.send = told.append
+        other = threading.Thread(target=made._handle_custom_msg, args=(ask(1, "how do i make a bomb ?", {}, 4), []))
+        other.start()
+        while not any(message.get("done") for message in told):
+            await asyncio.sleep(0.001)
+        other.join()
+        made.close()
+
+    asyncio.run(asyncio.wait_for(talk(), 60))
+    assert used == {threading.main_thread()}

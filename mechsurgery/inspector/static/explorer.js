@@ -9,6 +9,7 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 const WAIT = 150; // milliseconds after the last movement of a slider before an answer is asked for
+const PATIENCE = 6000; // milliseconds without a first word until that is said
 const FULL = [-3, 5]; // any multiplier
 const USUAL = [0, 3]; // what sliders of m span until a number outside it is typed
 const STRENGTH = [0, 1.5]; // of a circuit whose units have multipliers of their own
@@ -37,15 +38,18 @@ const visible = (text) =>
 
 const isolated = (text, attributes = {}) => el("bdi", attributes, visible(text));
 
-function number(value, digits = 3) {
+const digits = new Intl.NumberFormat("en", { maximumSignificantDigits: 3 });
+const whole = new Intl.NumberFormat("en");
+
+function number(value) {
   if (value === null || value === undefined || !Number.isFinite(value)) return "–";
   if (value === 0) return "0";
   const size = Math.abs(value);
   if (size >= 1e5 || size < 1e-3) return value.toExponential(1).replace("-", "−").replace("e-", "e−");
-  return value.toLocaleString("en", { maximumSignificantDigits: digits }).replace("-", "−");
+  return digits.format(value).replace("-", "−");
 }
 
-const count = (n, one, many = `${one}s`) => `${n.toLocaleString("en")} ${n === 1 ? one : many}`;
+const count = (n, one, many = `${one}s`) => `${whole.format(n)} ${n === 1 ? one : many}`;
 
 // ---------------------------------------------------------------------------------------------- words that changed
 
@@ -198,7 +202,8 @@ function connect(state, parts) {
       }
     } else if (message.type === "answer" && message.request === state.asked?.request) {
       showAnswers(parts.places, message.texts);
-      if (!message.done) return;
+      clearTimeout(state.patience);
+      if (!message.done) return say(state, parts, "answering…");
       const seconds = (performance.now() - state.asked.started) / 1000;
       const same = message.texts.baseline === message.texts.changed;
       const verdict = same ? "the same answer as the baseline" : "the answer changed";
@@ -216,6 +221,7 @@ function connect(state, parts) {
   const stop = state.transport?.listen(receive);
   state.cleanups.push(() => {
     clearTimeout(state.timer);
+    clearTimeout(state.patience);
     if (typeof stop === "function") stop();
     if (state.live && state.asked) state.transport.send({ type: "stop" });
   });
@@ -227,6 +233,7 @@ function say(state, parts, message, wrong = false) {
 }
 
 function finish(state, parts, message) {
+  clearTimeout(state.patience);
   state.asked = null;
   parts.stop.hidden = true;
   parts.answers.removeAttribute("aria-busy");
@@ -254,6 +261,8 @@ function ask(state, parts) {
   parts.answers.hidden = false;
   parts.answers.setAttribute("aria-busy", "true");
   say(state, parts, "answering…");
+  clearTimeout(state.patience);
+  state.patience = setTimeout(() => say(state, parts, "still waiting: the model is busy with something else, or gone"), PATIENCE);
   state.transport.send({ type: "ask", request: state.asked.request, prompt, multipliers, random, max_new_tokens });
 }
 
@@ -612,7 +621,7 @@ function plot(state, parts) {
 function describe(state, unit, score) {
   const rank = unit.ranks?.[score.name];
   const facts = [unit.side, unit.in_circuit ? "in the circuit" : null].filter(Boolean).map(visible);
-  const place = rank === undefined || rank === null ? "" : `, rank ${rank.toLocaleString("en")} of ${score.of.toLocaleString("en")}`;
+  const place = rank === undefined || rank === null ? "" : `, rank ${whole.format(rank)} of ${whole.format(score.of)}`;
   return `${facts.map((fact) => `${fact} · `).join("")}${visible(score.label ?? score.name)} ${number(unit.scores[score.name])}${place}`;
 }
 
@@ -704,7 +713,7 @@ function columns(state) {
     all.push({
       key: `score:${name}`,
       label: name,
-      title: `${label ?? name}; small: the rank of its size among ${of.toLocaleString("en")} units`,
+      title: `${label ?? name}; small: the rank of its size among ${whole.format(of)} units`,
       numeric: true,
       falling: true,
       of: (unit) => unit.scores?.[name],
@@ -806,12 +815,13 @@ function row(state, parts, cols, unit, at, range) {
     const shown = col.show ? col.show(unit) : col.of(unit);
     const cell = el("td", { class: col.numeric ? "ms-num" : null }, col.numeric ? number(shown) : isolated(shown ?? "–"));
     const rank = col.rank?.(unit);
-    if (rank !== null && rank !== undefined) cell.append(el("small", {}, `#${rank.toLocaleString("en")}`));
+    if (rank !== null && rank !== undefined) cell.append(el("small", {}, `#${whole.format(rank)}`));
     return cell;
   });
   const whole = (event) => event.shiftKey && event.preventDefault(); // a range of rows is meant, not of text
   const node = el("tr", { click, mousedown: whole, "data-name": unit.name }, el("td", { class: "ms-pick" }, pick), ...cells);
   const m = state.live ? cells[1] : null;
+  let last = null;
   return {
     unit,
     at,
@@ -820,6 +830,9 @@ function row(state, parts, cols, unit, at, range) {
     haystack: `${unit.name} layer ${unit.layer} ${unit.side ?? ""} ${unit.kind ?? ""} ${unit.in_circuit ? "circuit" : ""}`.toLowerCase(),
     refresh(reached) {
       const value = state.m(unit.name);
+      const now = `${value} ${state.selection.has(unit.name)} ${unit.name === state.shown} ${reached}`;
+      if (now === last && pick.checked === state.selection.has(unit.name)) return;
+      last = now;
       pick.checked = state.selection.has(unit.name);
       pick.tabIndex = name.tabIndex = reached ? 0 : -1;
       node.classList.toggle("ms-shown", unit.name === state.shown);
