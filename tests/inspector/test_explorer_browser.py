@@ -103,6 +103,8 @@ def test_search_keeps_the_rows_that_have_every_word(opened):
     wanted = [u["name"] for u in data["units"] if u["layer"] == 3 and u["side"] == "benign" and u["in_circuit"]]
     assert names(page) == wanted
     assert len(wanted) > 1
+    page.keyboard.press("Enter")
+    page.get_by_text(f"Neuron {wanted[0]}").wait_for()
     page.get_by_label("select all units shown").check()
     page.get_by_label("search units").fill("")
     assert page.locator("tr.ms-selected").count() == len(wanted)

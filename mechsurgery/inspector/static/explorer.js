@@ -136,7 +136,7 @@ class State {
     this.selection = new Set();
     this.shown = null; // name of the unit whose page is open
     this.opened = new Map(Object.entries(data.pages ?? {})); // name -> page
-    this.request = 0;
+    this.request = Math.floor(Math.random() * 1e9) * 1e4; // pages that share a connection do not take each other's answers
     this.asked = null; // newest ask: {request, started}
     this.random = null; // seed of the matched random circuit beside it
     this.views = []; // called after anything changed
@@ -491,7 +491,7 @@ function answers(state, parts) {
 // ---------------------------------------------------------------------------------------------- the layer plot
 
 // Scores have long tails: where a few are far beyond the middle 98 %, lengths are square roots, so that both are seen.
-const root = (value) => Math.sign(value) * Math.sqrt(Math.abs(value));
+const signedRoot = (value) => Math.sign(value) * Math.sqrt(Math.abs(value));
 const tailed = (score) => {
   const size = (places) => Math.max(...score.layers.flatMap(({ quantiles: q }) => places.map((i) => Math.abs(q[i]))));
   return score.layers.length > 0 && size([0, 6]) > 8 * size([1, 5]);
@@ -654,7 +654,7 @@ function layers(state, score, width, roots) {
   const [low, high] = [Math.min(0, ...values), Math.max(0, ...values)];
   const slot = (box.right - box.left) / (last - first + 1);
   const x = (layer) => box.left + (layer - first + 0.5) * slot;
-  const length = roots ? root : (value) => value;
+  const length = roots ? signedRoot : (value) => value;
   const y = (value) => box.bottom - ((length(value) - length(low)) / (length(high) - length(low) || 1)) * (box.bottom - box.top);
   const bar = Math.min(slot * 0.8, 64);
   const node = svg("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": `${score.label ?? score.name} by layer` });
@@ -735,6 +735,10 @@ function table(state, parts) {
   const all = el("input", { type: "checkbox", "aria-label": "select all units shown", change: every });
   const found = el("span", { class: "ms-muted" });
   const search = el("input", { type: "search", placeholder: "Search: L5, benign, circuit…", "aria-label": "search units", input: filter });
+  onEnter(search, () => {
+    const first = rows.find((one) => !one.node.hidden);
+    if (first) open(state, parts, first.unit.name);
+  });
   let last = null; // row clicked last, where a range selected with Shift begins
 
   const heads = cols.map((col) => {
