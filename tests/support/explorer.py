@@ -121,7 +121,10 @@ class Hosts(contextlib.ExitStack):
         self.watched.append(watched)
         watched.page.set_default_timeout(5000)
         watched.page.goto(f"{address}/index.html")
-        watched.page.locator("tbody tr").first.wait_for()
+        try:
+            watched.page.locator(".ms-explorer tbody tr").first.wait_for()
+        except Exception as error:
+            raise AssertionError(f"the explorer did not open: {watched.problems or error}") from error
         return watched.page
 
     def __exit__(self, *raised: Any) -> bool | None:

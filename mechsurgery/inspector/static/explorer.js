@@ -822,8 +822,8 @@ function row(state, parts, cols, unit, at, range) {
     if (rank !== null && rank !== undefined) cell.append(el("small", {}, `#${whole.format(rank)}`));
     return cell;
   });
-  const whole = (event) => event.shiftKey && event.preventDefault(); // a range of rows is meant, not of text
-  const node = el("tr", { click, mousedown: whole, "data-name": unit.name }, el("td", { class: "ms-pick" }, pick), ...cells);
+  const rangeMeant = (event) => event.shiftKey && event.preventDefault(); // a range of rows is meant, not of text
+  const node = el("tr", { click, mousedown: rangeMeant, "data-name": unit.name }, el("td", { class: "ms-pick" }, pick), ...cells);
   const m = state.live ? cells[1] : null;
   let last = null;
   return {
