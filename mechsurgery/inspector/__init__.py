@@ -5,5 +5,15 @@ from .look import inspect, inspect_latents
 from .report import report
 from .vectors import decoder_tokens, token_effects
 from .view import UnitView
+from .widget import explore
 
-__all__ = ["Catalogue", "UnitView", "decoder_tokens", "inspect", "inspect_latents", "report", "token_effects"]
+__all__ = [
+    "Catalogue",
+    "UnitView",
+    "decoder_tokens",
+    "explore",
+    "inspect",
+    "inspect_latents",
+    "report",
+    "token_effects",
+]

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from importlib import resources
+import sys
 from typing import Any
 
 from ..errors import MissingExtraError
 from ..intervention import Intervention
 from ..models.protocol import Model
 from ..prompts import ContrastSet
+from .catalogue import Catalogue
+from .protocol import Conversation
+from .report import front_end, styles
 
 
 def explore(
@@ -38,14 +41,22 @@ def explore(
     kind = _explorer()
     if circuit is None and contrast is not None and not isinstance(contrast, ContrastSet):
         contrast, circuit = None, contrast
-    from .catalogue import Catalogue
-
     return kind(Catalogue(model, contrast, circuit, base=base, intervention=intervention, **options))
 
 
-def static_text(name: str) -> str:
-    """A file of the front end, e.g. `explorer.js`."""
-    return (resources.files(__package__) / "static" / name).read_text(encoding="utf-8")
+def cells_loop() -> asyncio.AbstractEventLoop | None:
+    """The event loop of the thread in which a kernel runs its cells, None where no loop runs.
+
+    JupyterLab sends widgets' messages to threads of their own ("subshells"). A model that is used there would be used
+    beside a running cell, which would see its hooks; so messages are handled here, between one cell and the next.
+    """
+    ipython = sys.modules.get("IPython")
+    kernel = getattr(ipython.get_ipython(), "kernel", None) if ipython is not None else None
+    loop = getattr(getattr(kernel, "io_loop", None), "asyncio_loop", None)
+    if loop is None:
+        with contextlib.suppress(RuntimeError):
+            loop = asyncio.get_running_loop()
+    return loop
 
 
 @functools.cache
@@ -59,13 +70,12 @@ def _explorer() -> type:
             "explore() shows a Jupyter widget, which needs anywidget and JupyterLab, and they are not installed; run "
             "pip install 'mechsurgery[notebook]', or use the `mechsurgery inspect` command, which opens a browser"
         ) from error
-    from .protocol import Conversation
 
     class Explorer(anywidget.AnyWidget):
         """A catalogue of units on screen, and the conversation of its front end with the model."""
 
-        _esm = static_text("explorer.js")
-        _css = static_text("explorer.css") + static_text("unit.css")
+        _esm = front_end("explorer.js")
+        _css = styles()
         document = traitlets.Dict().tag(sync=True)
         _conversation: Conversation | None = None
 
@@ -74,6 +84,7 @@ def _explorer() -> type:
             self.catalogue = catalogue
             self._conversation = Conversation(catalogue, self._tell)
             self._tasks: set[asyncio.Task] = set()
+            self._loop = cells_loop()
             self.on_msg(self._hear)
 
         def __repr__(self) -> str:
@@ -83,8 +94,13 @@ def _explorer() -> type:
             if self.comm is not None:
                 self.send(message)
 
-        def _hear(self, _widget: Any, message: dict, _buffers: Any) -> None:
-            """Handle a message of the front end beside the kernel's own work, so that newer ones can cancel it."""
+        def _hear(self, _widget: Any, message: Any, _buffers: Any) -> None:
+            """Handle a message of the front end where cells run, whatever thread it came in by."""
+            loop = self._loop or asyncio.get_running_loop()
+            loop.call_soon_threadsafe(self._handle, message)
+
+        def _handle(self, message: Any) -> None:
+            assert self._conversation is not None  # it is made before anything is listened to
             task = asyncio.get_running_loop().create_task(self._conversation.receive(message))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)

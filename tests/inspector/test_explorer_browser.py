@@ -1,7 +1,6 @@
 """The explorer's front end in a real Chromium, on a page of its own with a transport written in JavaScript."""
 
 import pytest
-
 from support import browser, explorer
 
 ROWS = "tbody tr:not([hidden])"
@@ -32,6 +31,15 @@ def answered(page, n=1):
     """Wait until `n` requests in all were sent and the newest is answered."""
     page.wait_for_function("(n) => window.sent.filter((one) => one.type === 'ask').length >= n", arg=n)
     page.wait_for_function("!document.querySelector('.ms-answers').hasAttribute('aria-busy')")
+
+
+def answer(page, request, texts, *, done=True):
+    message = {"type": "answer", "request": request, "texts": texts, "done": done}
+    page.evaluate("(message) => window.tell(message)", message)
+
+
+def fail(page, request, message):
+    page.evaluate("(message) => window.tell(message)", {"type": "error", "request": request, "message": message})
 
 
 def slide(page, label, value):
@@ -78,7 +86,9 @@ def test_numbers_in_the_table_are_those_of_the_document(opened):
     data = explorer.document()
     page = opened(data)
     for unit in data["units"]:
-        cells = page.eval_on_selector_all(f'tr[data-name="{unit["name"]}"] > *', "all => all.map((one) => one.innerText)")
+        cells = page.eval_on_selector_all(
+            f'tr[data-name="{unit["name"]}"] > *', "all => all.map((one) => one.innerText)"
+        )
         numbers = [cell.replace("−", "-").replace("–", "nan") for cell in cells]
         assert numbers[1] == unit["name"]
         assert float(numbers[6].split("#")[0]) == pytest.approx(unit["scores"]["difference"], rel=5e-3)
@@ -93,6 +103,8 @@ def test_search_keeps_the_rows_that_have_every_word(opened):
     wanted = [u["name"] for u in data["units"] if u["layer"] == 3 and u["side"] == "benign" and u["in_circuit"]]
     assert names(page) == wanted
     assert len(wanted) > 1
+    page.keyboard.press("Enter")
+    page.get_by_text(f"Neuron {wanted[0]}").wait_for()
     page.get_by_label("select all units shown").check()
     page.get_by_label("search units").fill("")
     assert page.locator("tr.ms-selected").count() == len(wanted)
@@ -135,7 +147,7 @@ def test_a_dragged_slider_asks_once_with_the_right_multipliers(opened):
     members = [unit["name"] for unit in data["units"] if unit["in_circuit"]]
     slide(page, "circuit, 20 units: m", 0.5)
     answered(page)
-    (ask,) = sent(page, "ask")
+    (ask,) = sent(page, "ask")  # of four movements
     assert ask["prompt"] == data["prompts"][0]
     assert ask["multipliers"] == dict.fromkeys(members, 0.5)
     assert (ask["random"], ask["max_new_tokens"]) == (None, 48)
@@ -143,10 +155,11 @@ def test_a_dragged_slider_asks_once_with_the_right_multipliers(opened):
     outside = [unit["name"] for unit in data["units"] if not unit["in_circuit"]][:2]
     page.locator(f'tr[data-name="{members[3]}"]').click()
     slide(page, f"unit {members[3]}: m", 3)
+    answered(page, 2)
     page.locator(f'tr[data-name="{outside[0]}"]').click(modifiers=["Control"])
     page.locator(f'tr[data-name="{outside[1]}"] input').check()
     slide(page, "selection, 2 units: m", 0)
-    answered(page, 2)
+    answered(page, 3)
     expected = {**dict.fromkeys(members, 0.5), members[3]: 3, **dict.fromkeys(outside, 0)}
     assert sent(page, "ask")[-1]["multipliers"] == expected
     assert page.get_by_label("circuit, 20 units: m, as a number").get_attribute("placeholder") == "mixed"
@@ -154,11 +167,12 @@ def test_a_dragged_slider_asks_once_with_the_right_multipliers(opened):
     number = page.get_by_label("selection, 2 units: m, as a number")
     number.fill("-99")
     number.press("Enter")
-    answered(page, 3)
+    answered(page, 4)
     assert sent(page, "ask")[-1]["multipliers"][outside[0]] == -3
     page.get_by_role("button", name="All to m = 1").click()
-    answered(page, 4)
+    answered(page, 5)
     assert sent(page, "ask")[-1]["multipliers"] == {}
+    assert len(sent(page, "ask")) == 5
 
 
 def test_shift_and_a_click_select_a_range_and_the_keyboard_moves_a_slider(opened):
@@ -202,9 +216,10 @@ def test_answers_stream_and_the_words_that_changed_are_marked(opened):
     assert changed.inner_text() == "I am glad to help you : mix the powder with water ."
     assert changed.locator("mark").all_inner_texts() == ["glad to", ": mix the powder", "water"]
     assert page.locator(".ms-baseline mark").all_inner_texts() == ["sorry , I can not", "that"]
-    style = changed.locator("mark").first.evaluate("(mark) => [getComputedStyle(mark).textDecorationLine, getComputedStyle(mark).fontWeight]")
-    assert style[0] == "underline"  # to be seen without colour too
-    assert int(style[1]) > 400
+    style = "(mark) => [getComputedStyle(mark).textDecorationLine, Number(getComputedStyle(mark).fontWeight)]"
+    line, weight = changed.locator("mark").first.evaluate(style)
+    assert line == "underline"  # to be seen without colour too
+    assert weight > 400
     assert "the answer changed" in page.locator(".ms-status").inner_text()
 
 
@@ -215,15 +230,25 @@ def test_of_two_requests_the_newest_wins(opened):
         page.get_by_label("prompt", exact=True).fill(prompt)
         page.keyboard.press("Enter")
     first, second = (message["request"] for message in sent(page, "ask"))
-    tell = "([request, text, done]) => window.tell({ type: 'answer', request, texts: { baseline: text, changed: text }, done })"
-    page.evaluate(tell, [second, "new", False])
-    page.evaluate(tell, [first, "old", True])
+    answer(page, second, {"baseline": "new", "changed": "new"}, done=False)
+    answer(page, first, {"baseline": "old", "changed": "old"})
     assert page.locator(".ms-changed .ms-text").inner_text().startswith("new")
     page.get_by_text("answering…").wait_for()
     page.get_by_role("button", name="Stop").click()
     assert sent(page, "stop")
-    page.evaluate(tell, [second, "late", True])
+    answer(page, second, {"baseline": "late", "changed": "late"})
     assert page.locator(".ms-changed .ms-text").inner_text() == "new"
+
+
+def test_a_model_that_does_not_answer_is_said_to_be_busy_or_gone(opened):
+    page = opened(explorer.document())
+    page.clock.install()
+    page.evaluate("window.silent = true")
+    page.get_by_role("button", name="Answer", exact=True).click()
+    page.clock.run_for(7000)
+    assert "busy with something else, or gone" in page.get_by_role("status").inner_text()
+    answer(page, sent(page, "ask")[-1]["request"], {"baseline": "a", "changed": "a"}, done=False)
+    assert page.get_by_role("status").inner_text() == "answering…"
 
 
 def test_each_click_on_random_draws_another_circuit(opened):
@@ -274,7 +299,7 @@ def test_errors_are_said_where_they_can_be_read(opened):
     page.evaluate("window.silent = true")
     page.get_by_role("button", name="Answer", exact=True).click()
     request = sent(page, "ask")[-1]["request"]
-    page.evaluate("(request) => window.tell({ type: 'error', request, message: 'prompt has <b>9,000</b> tokens' })", request)
+    fail(page, request, "prompt has <b>9,000</b> tokens")
     assert page.get_by_role("status").inner_text() == "prompt has <b>9,000</b> tokens"
     assert page.get_by_role("button", name="Stop").is_hidden()
 
@@ -282,8 +307,6 @@ def test_errors_are_said_where_they_can_be_read(opened):
 def test_texts_that_look_like_markup_or_turn_others_around_are_shown_as_text(opened):
     data = explorer.document(hostile=True)
     page = opened(data)
-    told = page.evaluate("window.answerOf = null")
-    assert told is None
     shown = page.locator(f"{ROWS} .ms-name").all_inner_texts()
     table = str.maketrans({c: f"‹U+{ord(c):04X}›" for c in "\u202e\u202c\u200f"})
     assert shown[: len(explorer.HOSTILE)] == [text.translate(table) for text in explorer.HOSTILE]
@@ -294,16 +317,13 @@ def test_texts_that_look_like_markup_or_turn_others_around_are_shown_as_text(ope
         page.locator(".ms-name", has_text=text.translate(table)).first.click()
         name = sent(page, "unit")[-1]["unit"]
         assert name == text
-        page.evaluate("([unit]) => window.tell({ type: 'error', request: window.sent.at(-1).request, message: `no unit ${unit}` })", [name])
+        fail(page, sent(page, "unit")[-1]["request"], f"no unit {name}")
         assert page.get_by_role("status").inner_text() == f"no unit {text}".translate(table)
         page.get_by_label("prompt", exact=True).fill(text)
         page.keyboard.press("Enter")
         ask = sent(page, "ask")[-1]
         assert ask["prompt"] == text
-        page.evaluate(
-            "([request, text]) => window.tell({ type: 'answer', request, texts: { baseline: 'so ' + text, changed: text + ' it is', random: text }, done: true })",
-            [ask["request"], text],
-        )
+        answer(page, ask["request"], {"baseline": f"so {text}", "changed": f"{text} it is"})
         assert page.locator(".ms-baseline .ms-text").inner_text() == f"so {text}".translate(table)
         assert page.locator(".ms-changed .ms-text").inner_text() == f"{text} it is".translate(table)
     page.locator(".ms-point").first.hover()
@@ -316,8 +336,7 @@ def test_words_of_chinese_are_marked_one_by_one(opened):
     page.evaluate("window.silent = true")
     page.get_by_role("button", name="Circuit as found").click()
     page.get_by_text("answering…").wait_for()
-    texts = {"baseline": "我不能帮助你。", "changed": "我能帮助他。"}
-    page.evaluate("([request, texts]) => window.tell({ type: 'answer', request, texts, done: true })", [sent(page, "ask")[-1]["request"], texts])
+    answer(page, sent(page, "ask")[-1]["request"], {"baseline": "我不能帮助你。", "changed": "我能帮助他。"})
     assert page.locator(".ms-baseline mark").all_inner_texts() == ["不", "你"]
     assert page.locator(".ms-changed mark").all_inner_texts() == ["他"]
 
@@ -353,10 +372,14 @@ def test_nothing_is_cut_off_or_covered(opened, width):
     page.get_by_role("button", name="Circuit as found").click()
     answered(page)
     beyond = page.evaluate(
-        """() => [...document.querySelectorAll(".ms-explorer :is(button, input, select, textarea, h3, h4, .ms-text, svg)")]
-            .filter((one) => !one.closest(".ms-scroll") && one.offsetParent !== null)
-            .filter((one) => one.getBoundingClientRect().right > document.querySelector(".ms-explorer").getBoundingClientRect().right)
-            .map((one) => one.outerHTML.slice(0, 80))"""
+        """() => {
+            const right = (one) => one.getBoundingClientRect().right;
+            const limit = right(document.querySelector(".ms-explorer"));
+            const kinds = ":is(button, input, select, textarea, h3, h4, .ms-text, svg)";
+            return [...document.querySelectorAll(`.ms-explorer ${kinds}`)]
+                .filter((one) => !one.closest(".ms-scroll") && one.offsetParent !== null && right(one) > limit)
+                .map((one) => one.outerHTML.slice(0, 80));
+        }"""
     )
     assert beyond == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width

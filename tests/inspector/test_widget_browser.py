@@ -1,14 +1,12 @@
 """The widget in a running JupyterLab: opened, run, clicked, dragged and typed into, in a real Chromium."""
 
-import json
-
 import pytest
+from support import browser
 
 import mechsurgery as ms
 from mechsurgery.models.generate import generate
 from mechsurgery.organisms.registry import planted_units
 from mechsurgery.prompts.chat import encode, response_text
-from support import browser
 
 SHOW = """
 import mechsurgery as ms
@@ -18,12 +16,19 @@ model = ms.load_model("organism/planted")
 contrast = ms.load_contrast("organism/refusal", split="tuned").take(12)
 places = planted_units("organism/planted")
 circuit = ms.Circuit.from_indices(places, {site: model.cfg.d_mlp for site in places}, name="planted")
+import threading
+threads = set()  # in which the model is used while it answers
+forward = model.forward
+def noted(*inputs, **options):
+    threads.add(threading.current_thread().name)
+    return forward(*inputs, **options)
+model.forward = noted
 shown = explore(model, contrast, circuit, responses=2, effects=False)
 shown
 """
 LEFT = """
 hooks = [name for name, point in model.hook_dict.items() if point.fwd_hooks or point.bwd_hooks]
-print("left on the model:", hooks, "still answering:", len(shown._tasks))
+print("left on the model:", hooks, "still answering:", len(shown._tasks), "used in:", threads)
 """
 ROWS = ".ms-explorer tbody tr"
 LENGTH = 20
@@ -126,7 +131,7 @@ def test_the_widget_in_a_running_jupyterlab(tmp_path, planted):
         cells.nth(1).locator(".cm-content").click()
         page.keyboard.press("Shift+Enter")
         output = cells.nth(1).locator(".jp-OutputArea-output").inner_text()
-        assert output.strip() == "left on the model: [] still answering: 0"
+        assert output.strip() == "left on the model: [] still answering: 0 used in: {'MainThread'}"
         problems = list(watched.problems)
         watched.close()
     assert problems == []

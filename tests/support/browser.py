@@ -23,7 +23,8 @@ ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-LOOPBACK = ("http://127.0.0.1", "http://localhost", "ws://127.0.0.1", "ws://localhost", "file:", "data:", "blob:", "about:")
+LOOPBACK = tuple(f"{scheme}://{host}" for scheme in ("http", "ws") for host in ("127.0.0.1", "localhost"))
+LOCAL = (*LOOPBACK, "file:", "data:", "blob:", "about:")
 
 
 def chromium_path() -> str | None:
@@ -50,7 +51,7 @@ def browser() -> Iterator[Any]:
 
 
 class Watched:
-    """A page of a browser; `problems` are its console errors, uncaught exceptions and requests that left the machine."""
+    """A page of a browser; `problems` are its console errors, exceptions and requests that left the machine."""
 
     def __init__(self, running: Any, *, width: int = 1400, height: int = 950, scheme: str = "light") -> None:
         self.context = running.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
@@ -66,7 +67,7 @@ class Watched:
             self.problems.append(f"console: {message.text} ({message.location.get('url', '')})")
 
     def _leaves(self, address: str) -> None:
-        if not address.startswith(LOOPBACK):
+        if not address.startswith(LOCAL):
             self.problems.append(f"request: {address}")
 
     def close(self) -> None:
@@ -75,7 +76,10 @@ class Watched:
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):
-    extensions_map = {**http.server.SimpleHTTPRequestHandler.extensions_map, ".js": "text/javascript"}
+    """Says nothing, and what a module is."""
+
+    def guess_type(self, path: Any) -> str:
+        return "text/javascript" if str(path).endswith(".js") else super().guess_type(path)
 
     def log_message(self, *_: Any) -> None:
         pass

@@ -82,59 +82,24 @@ def _quantiles(layer: int, scale: float) -> list[float]:
     return [scale * (0.5 + layer / 4) * q for q in (-1.9, -0.9, -0.2, 0.02, 0.25, 1.0, 2.1)]
 
 
-#: A transport that keeps what was sent in `sent`, and answers pages and asks word by word from `answer(message)`.
-TRANSPORT = """
-window.sent = [];
-let hear = null;
-window.tell = (message) => hear && hear(message);
-const answerOf = window.answerOf = (message) => {
-  const changed = Object.values(message.multipliers).some((m) => m < 1);
-  const texts = {
-    baseline: "I am sorry , I can not help you with that .",
-    changed: changed ? "I am glad to help you : mix the powder with water ." : "I am sorry , I can not help you with that .",
-  };
-  if (message.random !== null) texts.random = `I am sorry , I can not help seed ${message.random} .`;
-  return texts;
-};
-window.transport = {
-  send(message) {
-    window.sent.push(message);
-    if (window.silent) return;
-    if (message.type === "unit") {
-      const name = message.unit.replace(/[&<>]/g, (c) => `&#${c.charCodeAt(0)};`);
-      if (/^L9/.test(message.unit)) return setTimeout(() => window.tell({ type: "error", request: message.request, message: `no unit ${message.unit} in this model; layers are 0 to 5` }), 20);
-      setTimeout(() => window.tell({ type: "unit", request: message.request, unit: message.unit,
-        html: `<section class="ms-unit"><h4>Neuron <bdi>${name}</bdi></h4><p>it fires here</p><a href="#" data-unit="L2.37">nearest L2.37</a></section>` }), 20);
-    }
-    if (message.type === "ask") {
-      const texts = answerOf(message);
-      const steps = 4;
-      for (let k = 1; k <= steps; k++)
-        setTimeout(() => {
-          const part = (text) => text.split(" ").slice(0, Math.ceil((text.split(" ").length * k) / steps)).join(" ");
-          const shown = Object.fromEntries(Object.entries(texts).map(([name, text]) => [name, part(text)]));
-          window.tell({ type: "answer", request: message.request, texts: shown, done: k === steps });
-        }, (window.pace ?? 15) * k);
-    }
-  },
-  listen(callback) { hear = callback; return () => { hear = null; }; },
-};
-"""
+#: A transport that keeps what was sent in `sent`, and answers pages and questions by itself unless `silent`.
+TRANSPORT = Path(__file__).with_name("transport.js")
 
 
 def page(data: dict[str, Any], *, live: bool = True) -> dict[str, str]:
     """The files of a page that mounts the front end: `served` takes them. `unmount()` takes it down again."""
     held = json.dumps(data).replace("<", "\\u003c")
-    script = f"""
-import {{ mount }} from "./explorer.js";
-{TRANSPORT}
-const root = document.getElementById("root");
-window.unmount = mount(root, JSON.parse(document.getElementById("data").textContent), {"window.transport" if live else "null"});
-"""
+    transport = "window.transport" if live else "null"
+    script = (
+        f'import {{ mount }} from "./explorer.js";\n{TRANSPORT.read_text(encoding="utf-8")}\n'
+        f'const data = JSON.parse(document.getElementById("data").textContent);\n'
+        f'window.unmount = mount(document.getElementById("root"), data, {transport});\n'
+    )
     style = "body { margin: 10px; background: light-dark(#fff, #111); color-scheme: light dark }"
     html = (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>explorer</title><link rel="stylesheet" href="explorer.css">'
-        f'<style>{style}</style><div id="root"></div><script type="application/json" id="data">{held}</script>'
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>explorer</title>'
+        f'<link rel="stylesheet" href="explorer.css"><style>{style}</style><div id="root"></div>'
+        f'<script type="application/json" id="data">{held}</script>'
         f'<script type="module" src="page.js"></script></html>'
     )
     files = {name: (STATIC / name).read_text(encoding="utf-8") for name in ("explorer.js", "explorer.css")}
@@ -156,7 +121,10 @@ class Hosts(contextlib.ExitStack):
         self.watched.append(watched)
         watched.page.set_default_timeout(5000)
         watched.page.goto(f"{address}/index.html")
-        watched.page.locator("tbody tr").first.wait_for()
+        try:
+            watched.page.locator(".ms-explorer tbody tr").first.wait_for()
+        except Exception as error:
+            raise AssertionError(f"the explorer did not open: {watched.problems or error}") from error
         return watched.page
 
     def __exit__(self, *raised: Any) -> bool | None:

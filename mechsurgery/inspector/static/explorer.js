@@ -9,6 +9,7 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 const WAIT = 150; // milliseconds after the last movement of a slider before an answer is asked for
+const PATIENCE = 6000; // milliseconds without a first word until that is said
 const FULL = [-3, 5]; // any multiplier
 const USUAL = [0, 3]; // what sliders of m span until a number outside it is typed
 const STRENGTH = [0, 1.5]; // of a circuit whose units have multipliers of their own
@@ -37,15 +38,18 @@ const visible = (text) =>
 
 const isolated = (text, attributes = {}) => el("bdi", attributes, visible(text));
 
-function number(value, digits = 3) {
+const digits = new Intl.NumberFormat("en", { maximumSignificantDigits: 3 });
+const whole = new Intl.NumberFormat("en");
+
+function number(value) {
   if (value === null || value === undefined || !Number.isFinite(value)) return "–";
   if (value === 0) return "0";
   const size = Math.abs(value);
   if (size >= 1e5 || size < 1e-3) return value.toExponential(1).replace("-", "−").replace("e-", "e−");
-  return value.toLocaleString("en", { maximumSignificantDigits: digits }).replace("-", "−");
+  return digits.format(value).replace("-", "−");
 }
 
-const count = (n, one, many = `${one}s`) => `${n.toLocaleString("en")} ${n === 1 ? one : many}`;
+const count = (n, one, many = `${one}s`) => `${whole.format(n)} ${n === 1 ? one : many}`;
 
 // ---------------------------------------------------------------------------------------------- words that changed
 
@@ -132,7 +136,7 @@ class State {
     this.selection = new Set();
     this.shown = null; // name of the unit whose page is open
     this.opened = new Map(Object.entries(data.pages ?? {})); // name -> page
-    this.request = 0;
+    this.request = Math.floor(Math.random() * 1e9) * 1e4; // pages that share a connection do not take each other's answers
     this.asked = null; // newest ask: {request, started}
     this.random = null; // seed of the matched random circuit beside it
     this.views = []; // called after anything changed
@@ -174,6 +178,15 @@ class State {
   }
 }
 
+// JupyterLab takes Enter's own effects (a form's submission, a field's change) away, so it is listened to itself.
+function onEnter(field, then) {
+  field.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" || event.isComposing) return;
+    event.preventDefault();
+    then();
+  });
+}
+
 const tidy = (value, digits = 6) => Number(value.toFixed(digits));
 
 // ---------------------------------------------------------------------------------------------- asking
@@ -189,7 +202,8 @@ function connect(state, parts) {
       }
     } else if (message.type === "answer" && message.request === state.asked?.request) {
       showAnswers(parts.places, message.texts);
-      if (!message.done) return;
+      clearTimeout(state.patience);
+      if (!message.done) return say(state, parts, "answering…");
       const seconds = (performance.now() - state.asked.started) / 1000;
       const same = message.texts.baseline === message.texts.changed;
       const verdict = same ? "the same answer as the baseline" : "the answer changed";
@@ -207,6 +221,7 @@ function connect(state, parts) {
   const stop = state.transport?.listen(receive);
   state.cleanups.push(() => {
     clearTimeout(state.timer);
+    clearTimeout(state.patience);
     if (typeof stop === "function") stop();
     if (state.live && state.asked) state.transport.send({ type: "stop" });
   });
@@ -218,6 +233,7 @@ function say(state, parts, message, wrong = false) {
 }
 
 function finish(state, parts, message) {
+  clearTimeout(state.patience);
   state.asked = null;
   parts.stop.hidden = true;
   parts.answers.removeAttribute("aria-busy");
@@ -245,6 +261,8 @@ function ask(state, parts) {
   parts.answers.hidden = false;
   parts.answers.setAttribute("aria-busy", "true");
   say(state, parts, "answering…");
+  clearTimeout(state.patience);
+  state.patience = setTimeout(() => say(state, parts, "still waiting: the model is busy with something else, or gone"), PATIENCE);
   state.transport.send({ type: "ask", request: state.asked.request, prompt, multipliers, random, max_new_tokens });
 }
 
@@ -279,7 +297,7 @@ function slider(state, parts, { label, title, span, usual, get, set }) {
   let wide = false; // until a number outside the usual span is typed
   exact.addEventListener("input", () => (typing = true));
   exact.addEventListener("change", typed);
-  exact.addEventListener("keydown", (event) => event.key === "Enter" && typing && typed()); // JupyterLab keeps Enter's change event
+  onEnter(exact, typed);
 
   exact.min = span[0];
   exact.max = span[1];
@@ -473,7 +491,7 @@ function answers(state, parts) {
 // ---------------------------------------------------------------------------------------------- the layer plot
 
 // Scores have long tails: where a few are far beyond the middle 98 %, lengths are square roots, so that both are seen.
-const root = (value) => Math.sign(value) * Math.sqrt(Math.abs(value));
+const signedRoot = (value) => Math.sign(value) * Math.sqrt(Math.abs(value));
 const tailed = (score) => {
   const size = (places) => Math.max(...score.layers.flatMap(({ quantiles: q }) => places.map((i) => Math.abs(q[i]))));
   return score.layers.length > 0 && size([0, 6]) > 8 * size([1, 5]);
@@ -603,7 +621,7 @@ function plot(state, parts) {
 function describe(state, unit, score) {
   const rank = unit.ranks?.[score.name];
   const facts = [unit.side, unit.in_circuit ? "in the circuit" : null].filter(Boolean).map(visible);
-  const place = rank === undefined || rank === null ? "" : `, rank ${rank.toLocaleString("en")} of ${score.of.toLocaleString("en")}`;
+  const place = rank === undefined || rank === null ? "" : `, rank ${whole.format(rank)} of ${whole.format(score.of)}`;
   return `${facts.map((fact) => `${fact} · `).join("")}${visible(score.label ?? score.name)} ${number(unit.scores[score.name])}${place}`;
 }
 
@@ -636,7 +654,7 @@ function layers(state, score, width, roots) {
   const [low, high] = [Math.min(0, ...values), Math.max(0, ...values)];
   const slot = (box.right - box.left) / (last - first + 1);
   const x = (layer) => box.left + (layer - first + 0.5) * slot;
-  const length = roots ? root : (value) => value;
+  const length = roots ? signedRoot : (value) => value;
   const y = (value) => box.bottom - ((length(value) - length(low)) / (length(high) - length(low) || 1)) * (box.bottom - box.top);
   const bar = Math.min(slot * 0.8, 64);
   const node = svg("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": `${score.label ?? score.name} by layer` });
@@ -695,7 +713,7 @@ function columns(state) {
     all.push({
       key: `score:${name}`,
       label: name,
-      title: `${label ?? name}; small: the rank of its size among ${of.toLocaleString("en")} units`,
+      title: `${label ?? name}; small: the rank of its size among ${whole.format(of)} units`,
       numeric: true,
       falling: true,
       of: (unit) => unit.scores?.[name],
@@ -706,6 +724,9 @@ function columns(state) {
   return all;
 }
 
+// Names may break after an underscore, so that the columns stay narrow.
+const breakable = (label) => visible(label).split(/(?<=_)/).flatMap((part, i) => (i ? [el("wbr"), part] : [part]));
+
 function table(state, parts) {
   const cols = columns(state);
   const sort = { key: null, falling: false };
@@ -714,10 +735,14 @@ function table(state, parts) {
   const all = el("input", { type: "checkbox", "aria-label": "select all units shown", change: every });
   const found = el("span", { class: "ms-muted" });
   const search = el("input", { type: "search", placeholder: "Search: L5, benign, circuit…", "aria-label": "search units", input: filter });
+  onEnter(search, () => {
+    const first = rows.find((one) => !one.node.hidden);
+    if (first) open(state, parts, first.unit.name);
+  });
   let last = null; // row clicked last, where a range selected with Shift begins
 
   const heads = cols.map((col) => {
-    const name = el("button", { type: "button", title: col.title, click: () => order(col) }, isolated(col.label));
+    const name = el("button", { type: "button", title: col.title, click: () => order(col) }, el("bdi", {}, ...breakable(col.label)));
     return el("th", { scope: "col", class: col.numeric ? "ms-num" : null, "aria-sort": "none" }, name);
   });
   function order(col) {
@@ -794,12 +819,13 @@ function row(state, parts, cols, unit, at, range) {
     const shown = col.show ? col.show(unit) : col.of(unit);
     const cell = el("td", { class: col.numeric ? "ms-num" : null }, col.numeric ? number(shown) : isolated(shown ?? "–"));
     const rank = col.rank?.(unit);
-    if (rank !== null && rank !== undefined) cell.append(el("small", {}, `#${rank.toLocaleString("en")}`));
+    if (rank !== null && rank !== undefined) cell.append(el("small", {}, `#${whole.format(rank)}`));
     return cell;
   });
-  const whole = (event) => event.shiftKey && event.preventDefault(); // a range of rows is meant, not of text
-  const node = el("tr", { click, mousedown: whole, "data-name": unit.name }, el("td", { class: "ms-pick" }, pick), ...cells);
+  const rangeMeant = (event) => event.shiftKey && event.preventDefault(); // a range of rows is meant, not of text
+  const node = el("tr", { click, mousedown: rangeMeant, "data-name": unit.name }, el("td", { class: "ms-pick" }, pick), ...cells);
   const m = state.live ? cells[1] : null;
+  let last = null;
   return {
     unit,
     at,
@@ -808,6 +834,9 @@ function row(state, parts, cols, unit, at, range) {
     haystack: `${unit.name} layer ${unit.layer} ${unit.side ?? ""} ${unit.kind ?? ""} ${unit.in_circuit ? "circuit" : ""}`.toLowerCase(),
     refresh(reached) {
       const value = state.m(unit.name);
+      const now = `${value} ${state.selection.has(unit.name)} ${unit.name === state.shown} ${reached}`;
+      if (now === last && pick.checked === state.selection.has(unit.name)) return;
+      last = now;
       pick.checked = state.selection.has(unit.name);
       pick.tabIndex = name.tabIndex = reached ? 0 : -1;
       node.classList.toggle("ms-shown", unit.name === state.shown);
@@ -826,14 +855,14 @@ function row(state, parts, cols, unit, at, range) {
 function page(state, parts) {
   const holder = el("div", { class: "ms-page" });
   const name = el("input", { type: "text", placeholder: "open any unit, e.g. L3.17", "aria-label": "name of a unit to open", spellcheck: "false" });
-  const form = el("form", { class: "ms-bar" }, name, el("button", { type: "submit" }, "Open"));
+  const bar = el("div", { class: "ms-bar" }, name, el("button", { type: "button", click: () => typed() }, "Open"));
   const select = el("label", {}, el("input", { type: "checkbox", change: () => toggle(state, state.shown) }), " select");
-  form.append(select);
-  form.addEventListener("submit", (event) => {
-    event.preventDefault();
+  bar.append(select);
+  onEnter(name, typed);
+  function typed() {
     if (name.value.trim()) open(state, parts, name.value.trim());
     name.value = "";
-  });
+  }
   holder.addEventListener("click", (event) => {
     const link = event.target.closest(":is(a, button)[data-unit]");
     if (!link || !holder.contains(link)) return;
@@ -852,7 +881,7 @@ function page(state, parts) {
     if (html !== undefined) holder.innerHTML = html; // escaped in Python
     else holder.replaceChildren(el("p", { class: "ms-muted" }, ...waiting(state)));
   });
-  return el("section", { class: "ms-unit-panel", "aria-label": "page of one unit" }, form, holder);
+  return el("section", { class: "ms-unit-panel", "aria-label": "page of one unit" }, bar, holder);
 }
 
 function waiting(state) {
