@@ -216,7 +216,7 @@ def contexts(model: Model, texts: Sequence[Text], found: Measured, top: int, *, 
             if not values[place]:
                 continue
             start = max(0, min(place - width // 2, len(values) - width))
-            pieces = [tokenizer.decode([token]) for token in texts[i].ids[start : start + width]]
+            pieces = tokens.pieces(tokenizer, texts[i].ids)[start : start + width]
             near = [float(v) for v in values[start : start + width]]
             here = place - start
             facts = (source, texts[i].side, texts[i].prompt_id)

@@ -10,6 +10,15 @@ import numpy as np
 _WIDTH, _HEIGHT, _LEFT, _BASE = 300, 74, 8, 22
 
 
+def number(value: float, *, sign: bool = False) -> str:
+    """Three digits and a minus sign that is one.
+
+    >>> number(-0.25)
+    '−0.25'
+    """
+    return f"{value:{'+' if sign else ''}.3g}".replace("-", "−")
+
+
 def histograms(sets: Mapping[str, Sequence[float]], *, low: float, high: float, label: str) -> str:
     """Two distributions on one axis from `low` to `high`, as filled steps; `sets` is {name: values}, at most two."""
     edges = np.linspace(low, high + 1e-9, 31)
@@ -29,17 +38,17 @@ def histograms(sets: Mapping[str, Sequence[float]], *, low: float, high: float, 
 
 
 def curve(xs: Sequence[float], ys: Sequence[float], *, label: str, marks: Mapping[float, str]) -> str:
-    """A line through points, with the axis written at `marks` and the extremes of y at the left."""
+    """A line through points, the axis written at `marks`, the largest and smallest y (changes, signed) at the left."""
     low, high = min(xs), max(xs)
     bottom, top = min(ys), max(ys)
     spread = (top - bottom) or 1.0
-    left, floor = 46, _HEIGHT - _BASE
+    left, floor = 58, _HEIGHT - _BASE
 
     def x(value: float) -> float:
         return left + (_WIDTH - left - 12) * (value - low) / ((high - low) or 1.0)
 
     def y(value: float) -> float:
-        return floor - (floor - 8) * (value - bottom) / spread
+        return (floor + 8) / 2 if top == bottom else floor - (floor - 8) * (value - bottom) / spread
 
     points = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in zip(xs, ys))
     parts = [f"<line class='axis' x1='{left}' x2='{_WIDTH - 8}' y1='{floor + 4}' y2='{floor + 4}'/>"]
@@ -50,7 +59,7 @@ def curve(xs: Sequence[float], ys: Sequence[float], *, label: str, marks: Mappin
     parts.append(f"<polyline class='line' points='{points}'/>")
     parts += [f"<circle class='dot' cx='{x(a):.1f}' cy='{y(b):.1f}' r='2.6'/>" for a, b in zip(xs, ys)]
     parts += [
-        f"<text x='{left - 5}' y='{y(value) + 4:.1f}' text-anchor='end'>{value:.3g}</text>"
+        f"<text x='{left - 5}' y='{y(value) + 4:.1f}' text-anchor='end'>{number(value, sign=bool(value))}</text>"
         for value in dict.fromkeys((top, bottom))
     ]
     return _svg("".join(parts), label)
@@ -59,8 +68,8 @@ def curve(xs: Sequence[float], ys: Sequence[float], *, label: str, marks: Mappin
 def _ends(low: float, high: float) -> list[str]:
     y = _HEIGHT - 6
     return [
-        f"<text x='{_LEFT}' y='{y}'>{low:.3g}</text>",
-        f"<text x='{_WIDTH - _LEFT}' y='{y}' text-anchor='end'>{high:.3g}</text>",
+        f"<text x='{_LEFT}' y='{y}'>{number(low)}</text>",
+        f"<text x='{_WIDTH - _LEFT}' y='{y}' text-anchor='end'>{number(high)}</text>",
     ]
 
 

@@ -79,12 +79,14 @@ def _effects(view: UnitView) -> str:
     if not len(view.effects):
         return ""
     table = view.effects.sort_values("m")
-    alone = f"Scaled alone, {view.effect_name}: {_of(table, 1.0):.3g} unmodified"
-    changes = [f"{view.effect_at(m):+.3g} {said}" for m, said in ((0.0, "ablated"), (2.0, "doubled"))]
+    alone = f"{view.effect_name}: {drawings.number(_of(table, 1.0))} unmodified"
+    changes = [
+        f"{drawings.number(view.effect_at(m), sign=True)} {said}" for m, said in ((0.0, "ablated"), (2.0, "doubled"))
+    ]
     drawn = drawings.curve(
         table["m"].tolist(),
-        table["value"].tolist(),
-        label=f"{view.effect_name} over the unit's multiplier",
+        (table["value"] - _of(table, 1.0)).tolist(),
+        label=f"change of {view.effect_name} over the unit's multiplier",
         marks={-1.0: "m = −1", 0.0: "0", 1.0: "1", 2.0: "2", 3.0: "3"},
     )
     return f"<h3>What scaling it alone does</h3><p>{html.escape(', '.join([alone, *changes]))}</p>{drawn}"
@@ -101,10 +103,11 @@ def _activations(view: UnitView) -> str:
     low, high = float(table["activation"].min()), float(table["activation"].max())
     for model, part in table.groupby("model", sort=False):
         sets = {str(side): own["activation"].tolist() for side, own in part.groupby("side", sort=False)}
-        means = "; ".join(f"{side}: mean {sum(v) / len(v):.3g}, n = {len(v)}" for side, v in sets.items())
+        said = (f"{side}: mean {drawings.number(sum(v) / len(v))}, n = {len(v)}" for side, v in sets.items())
+        means = "; ".join(said)
         picture = drawings.histograms(sets, low=low, high=high, label=f"Activations in {model}: {means}")
         drawn.append(
-            f"<div><p class='soft'>{html.escape(str(model))}</p>{picture}<p class='soft'>{html.escape(means)}</p></div>"
+            f"<div class='pic'><p class='soft'>{html.escape(str(model))}</p>{picture}<p class='soft'>{html.escape(means)}</p></div>"
         )
     sides = [html.escape(str(side)) for side in table["side"].unique()]
     key = " against ".join(f"{side} ({colour})" for side, colour in zip(sides, ("orange, solid", "blue, dashed")))
@@ -143,7 +146,7 @@ def _tokens(above: str, below: str, table: pd.DataFrame, column: str) -> str:
         rows.append(
             [_token(up.token), _number(getattr(up, column)), _token(down.token), _number(getattr(down, column))]
         )
-    return _table("", [above, column if column != "value" else "", below, ""], rows)
+    return _table("", [above, "cosine" if column == "cosine" else "", below, ""], rows)
 
 
 def _token(token: str) -> str:
@@ -151,12 +154,13 @@ def _token(token: str) -> str:
 
 
 def _number(value: float) -> str:
-    return f"<td class='n'>{value:.3g}</td>"
+    return f"<td class='n'>{drawings.number(value)}</td>"
 
 
 def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table whose cells are text (escaped here) or made cells."""
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in columns)
+    numbers = {"score", "rank", "cosine", "correlation", "logit", ""}
+    head = "".join(f"<th{' class=n' if name in numbers else ''}>{html.escape(name)}</th>" for name in columns)
     body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
     heading = f"<h3>{html.escape(title)}</h3>" if title else ""
     return f"<div>{heading}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
@@ -178,7 +182,7 @@ def _contexts(contexts: Any, title: str) -> str:
 
 
 def _context(row: Any, largest: float) -> str:
-    where = f"{row.activation:.3g} · {row.side} · {row.prompt_id}"
+    where = " · ".join(filter(None, (drawings.number(row.activation), row.side, row.prompt_id)))
     pieces = []
     for place, (token, value) in enumerate(zip(row.tokens, row.values)):
         pieces.append(heat_token(token, value / largest, strongest=place == row.at))
@@ -188,10 +192,9 @@ def _context(row: Any, largest: float) -> str:
 def heat_token(token: str, share: float, *, strongest: bool = False) -> str:
     """One token coloured by its share, from −1 to 1, of the strongest activation."""
     step = round(_STEPS * min(1.0, abs(share)))
-    shown = shown_token(token)
+    shown = shown_token(token) if token else "⋯"
     kinds = [f"{'p' if share > 0 else 'n'}{step}"] if step else []
     kinds += ["neg"] if step and share < 0 else []
-    kinds += ["sp"] if shown != token and not step else []
     kinds += ["at"] if strongest else []
     text = html.escape(shown)
     return f"<i class='{' '.join(kinds)}'>{text}</i>" if kinds else text

@@ -146,7 +146,7 @@ class Best:
         rows = [
             (unit_of(model, (site, index), dictionaries).name, value)
             for value, site, index in self._kept
-            if (site, index) != without.coordinate
+            if (site, index) != without.coordinate and value > 1e-6
         ]
         return pd.DataFrame(rows[: self.top - 1], columns=["unit", column])
 

@@ -91,6 +91,27 @@ def _pad(rows: list[int], ids: Sequence[Sequence[int]], pad_id: int, device: tor
     return Batch(rows, torch.tensor(padded, device=device), torch.tensor(mask, device=device))
 
 
+def pieces(tokenizer: Any, ids: Sequence[int]) -> list[str]:
+    """What each token adds to the text, so that the pieces joined are the text with its special tokens.
+
+    Decoded one by one, tokens of many tokenizers lose the space before them and words run together. Where a character
+    is spread over several tokens, the last of them has it and those before have "".
+    """
+    found: list[str] = []
+    held: list[int] = []
+    for place, token in enumerate(ids):
+        before = [int(i) for i in ids[max(0, place - len(held) - 1) : place - len(held)]]
+        held.append(int(token))
+        first, both = tokenizer.decode(before), tokenizer.decode(before + held)
+        piece = both[len(first) :] if before and both.startswith(first) else tokenizer.decode(held)
+        if piece.endswith("\ufffd") and len(held) < 4 and place + 1 < len(ids):
+            found.append("")
+            continue
+        found.append(piece)
+        held = []
+    return found
+
+
 def tokenizer_of(model: Any) -> Any:
     """The model's tokenizer; `InputError` where it has none, or where it is no model of TransformerLens."""
     tokenizer = hooked(model).tokenizer
