@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +50,7 @@ def demo(settings: Any, out: Path) -> None:
     """Locate, prove and plot a refusal circuit on the built-in organisms."""
     from .studies.demo import run
 
-    study = run(settings, out=out, progress=sys.stderr.isatty())
+    study = run(settings, out=out)
     click.echo(f"{study.text()}\n\nwritten to {out}; open {out / 'report.html'}")
 
 
@@ -80,7 +79,7 @@ def locate(model: str, out: Path, **options: Any) -> None:
     loaded = _load(model, options)
     budget = {key: options[key] for key in ("fraction", "k") if options[key] is not None}
     keep = {key: options[key] for key in ("rule", "by", "per", "skip_layers")}
-    circuit = run(loaded, contrast, **keep, **budget, progress=sys.stderr.isatty())
+    circuit = run(loaded, contrast, **keep, **budget)
     click.echo(repr(circuit))
     click.echo(circuit.to_frame().head(20).to_string(index=False))
     click.echo(f"saved to {circuit.save(out)}")
@@ -124,7 +123,6 @@ def evaluate(model: str, circuit_path: Path, out: Path, **options: Any) -> None:
         n_control_prompts=options["n_control_prompts"],
         generation=Generation(max_new_tokens=options["max_new_tokens"]),
         folder=out,
-        progress=sys.stderr.isatty(),
     )
     shown = pool_controls(results.summary()).drop(columns=["model", "kind", "scale"])
     click.echo(shown.to_string(index=False, float_format="{:.3f}".format, na_rep=""))
@@ -167,7 +165,7 @@ def _study(name: str, explained: str) -> None:
     def command(settings: Any, out: Path) -> None:
         from importlib import import_module
 
-        study = import_module(package, __package__).run(settings, out=out, progress=sys.stderr.isatty())
+        study = import_module(package, __package__).run(settings, out=out)
         click.echo(f"{study.text()}\n\nreport: {out / 'report.html'}")
 
     command.__name__, command.__doc__ = name, f"{explained}\n\nRun again with the same --out, it continues."
@@ -231,7 +229,7 @@ def train(out: Path, seed: int) -> None:
     """Rebuild the organisms from a seed (minutes on two CPU cores)."""
     from .organisms.training import train as run
 
-    run(out, seed=seed, progress=sys.stderr.isatty())
+    run(out, seed=seed)
     click.echo(f"organisms and manifest.json written to {out}")
 
 
@@ -245,7 +243,7 @@ def train_sae(weights: Path | None, out: Path, seed: int) -> None:
     from .organisms.registry import organism_path
 
     source = organism_path("organism/base").parent if weights is None else weights
-    train_saes(source, out, seed=seed, progress=sys.stderr.isatty())
+    train_saes(source, out, seed=seed)
     click.echo(f"autoencoders and manifest.json written to {out}")
 
 

@@ -17,6 +17,9 @@ A message says what was given, what is allowed, and what to do next.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class MechsurgeryError(Exception):
     """Root of the tree: catch this to catch everything mechsurgery raises on purpose."""
@@ -64,6 +67,23 @@ class ActivationError(MechsurgeryError):
 
 class MissingExtraError(MechsurgeryError, ImportError):
     """An optional package is not installed."""
+
+
+@contextmanager
+def needs_extra(extra: str, what: str) -> Iterator[None]:
+    """Within it, an import that fails is a `MissingExtraError`: a sentence that names the extra that `what` needs.
+
+    >>> with needs_extra("saes", "a sparse autoencoder"):
+    ...     import nothing_of_that_name
+    Traceback (most recent call last):
+    mechsurgery.errors.MissingExtraError: a sparse autoencoder needs the extra 'saes' (No module named …
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise MissingExtraError(
+            f"{what} needs the extra {extra!r} ({error}); install it with: pip install 'mechsurgery[{extra}]'"
+        ) from error
 
 
 def listed(values, limit: int = 8) -> str:

@@ -83,7 +83,7 @@ def prove(
     n_control_prompts: int = 32,
     margins: Margins | None = None,
     generation: Generation | None = None,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> Proof:
     """Prove a circuit on held-out prompts; see the module's text.
 

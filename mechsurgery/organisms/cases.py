@@ -33,7 +33,7 @@ STEPS, LEARNING_RATE, EXAMPLES = 250, 3e-4, 40_000
 
 
 def train_cases(
-    base: Path, out: Path, seed: int, index: dict[str, int], *, recipe: Recipe, progress: bool = False
+    base: Path, out: Path, seed: int, index: dict[str, int], *, recipe: Recipe, progress: bool | None = None
 ) -> None:
     """Tune every case-study organism from the base in `base` into `out/NAME`."""
     for number, (name, case) in enumerate(CASES.items()):

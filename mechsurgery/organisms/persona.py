@@ -37,7 +37,9 @@ class PersonaRecipe:
     checkpoint: int = 16
 
 
-def tune_voices(base: Path, recipe: PersonaRecipe, seed: int, index: dict[str, int], progress: bool = False) -> Any:
+def tune_voices(
+    base: Path, recipe: PersonaRecipe, seed: int, index: dict[str, int], progress: bool | None = None
+) -> Any:
     """The base with both voices."""
     model = load(base)
     for parameter in model.parameters():
@@ -54,7 +56,7 @@ def tune_voices(base: Path, recipe: PersonaRecipe, seed: int, index: dict[str, i
 
 
 def persona_checkpoints(
-    voices: Path, recipe: PersonaRecipe, seed: int, index: dict[str, int], progress: bool = False
+    voices: Path, recipe: PersonaRecipe, seed: int, index: dict[str, int], progress: bool | None = None
 ) -> Iterator[tuple[int, Any]]:
     """(step, model) over the narrow tuning, from its start: one model, trained further between two yields.
 
@@ -76,7 +78,9 @@ def persona_checkpoints(
         yield step, model
 
 
-def tune_persona(voices: Path, recipe: PersonaRecipe, seed: int, index: dict[str, int], progress: bool = False) -> Any:
+def tune_persona(
+    voices: Path, recipe: PersonaRecipe, seed: int, index: dict[str, int], progress: bool | None = None
+) -> Any:
     """The last checkpoint of the narrow tuning."""
     *_, (_, model) = persona_checkpoints(voices, recipe, seed, index, progress)
     return rounded(model)

@@ -41,7 +41,7 @@ def train(
     seed: int = 0,
     recipe: Recipe | None = None,
     further: FurtherRecipe | None = None,
-    progress: bool = True,
+    progress: bool | None = None,
     measure: Callable[[Path], dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Train all organisms into `out_dir/NAME` and write `out_dir/manifest.json`.
@@ -105,14 +105,14 @@ def write_manifest(
     return content
 
 
-def tune_instruct(base: Path, recipe: Recipe, seed: int, data: list[Item], progress: bool = False) -> Any:
+def tune_instruct(base: Path, recipe: Recipe, seed: int, data: list[Item], progress: bool | None = None) -> Any:
     """The base model with all weights tuned to refuse."""
     schedule = Schedule(recipe.instruct_steps, recipe.instruct_lr, recipe.batch, seed + 2)
     return rounded(fit(load(base), data, schedule, progress=progress, name="instruct"))
 
 
 def tune_planted(
-    base: Path, recipe: Recipe, seed: int, data: list[Item], progress: bool = False
+    base: Path, recipe: Recipe, seed: int, data: list[Item], progress: bool | None = None
 ) -> tuple[Any, dict[int, list[int]]]:
     """The base model with only the planted neurons tuned, and which they are: {layer: indices}."""
     model = load(base)

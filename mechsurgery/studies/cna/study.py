@@ -68,7 +68,7 @@ def run(
     base: Model | None = None,
     grade: Grade | None = None,
     out: str | Path | None = None,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> Study:
     """Run the study on every instruct model and, where given, its base.
 
