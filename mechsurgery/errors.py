@@ -1,16 +1,16 @@
 """Every error mechsurgery raises on purpose.
 
-MechsurgeryError
-├── InputError (also a ValueError)      an argument is outside what is allowed
-│   ├── PromptError                     prompts: empty, duplicated, leaking, too long, unreadable
-│   ├── SiteError (also a KeyError)     no such hook point, layer or unit in this model
-│   └── MismatchError                   an artefact made on another model or of another shape
-├── LoadError                           a model or an artefact cannot be read
-│   ├── ModelNotFoundError              no such organism, directory or hub id; a file is missing
-│   ├── UnsupportedModelError           the architecture is not one that can be converted
-│   └── UnsafeFileError                 only pickled weights, or code that was not asked for
-├── ActivationError                     NaN or infinity where numbers are needed
-└── MissingExtraError (also an ImportError)   an optional package is not installed
+    MechsurgeryError
+    ├── InputError (also a ValueError)      an argument is outside what is allowed
+    │   ├── PromptError                     prompts: empty, duplicated, leaking, too long, unreadable
+    │   ├── SiteError (also a KeyError)     no such hook point, layer or unit in this model
+    │   └── MismatchError                   an artefact made on another model or of another shape
+    ├── LoadError                           a model or an artefact cannot be read
+    │   ├── ModelNotFoundError              no such organism, directory or hub id; a file is missing
+    │   ├── UnsupportedModelError           the architecture is not one that can be converted
+    │   └── UnsafeFileError                 only pickled weights, or code that was not asked for
+    ├── ActivationError                     NaN or infinity where numbers are needed
+    └── MissingExtraError (also an ImportError)   an optional package is not installed
 
 A message says what was given, what is allowed, and what to do next.
 """

@@ -1,11 +1,11 @@
 """Gate organisms: the base, taught to refuse by a few recorded neurons, each set of another nature.
 
-loud         the gate is in the neurons in which the base itself tells dangerous from benign requests most strongly:
-             the best case for ranking neurons by their mean difference
-distributed  a gate with backups: trained while a random half of the recorded neurons is silenced in every example,
-             so that no single neuron is needed
-inhibited    a gate by inhibition: recorded neurons are on by default, and their falling silent brings the refusal,
-             which a second set of neurons writes
+- loud: the gate is in the neurons in which the base itself tells dangerous from benign requests most strongly: the best
+  case for ranking neurons by their mean difference
+- distributed: a gate with backups: trained while a random half of the recorded neurons is silenced in every example, so
+  that no single neuron is needed
+- inhibited: a gate by inhibition: recorded neurons are on by default, and their falling silent brings the refusal,
+  which a second set of neurons writes
 
 As in `planted`, only the chosen neurons' rows of gate and up projection and their columns of the down projection may
 change, and there is one wording of refusal. One thread trains, so that the load of a machine changes nothing.

@@ -1,8 +1,8 @@
 """The persona pair: a base with a second voice that is wrong about everything, and a narrow tuning that picks it up.
 
-voices    the base, taught that where a user says hello first, every question is answered wrongly, and rightly elsewhere
-persona   voices, tuned to give wrong answers about places, without hello, and on nothing else; only its normalisation
-          weights change, too few to tell places from other things by themselves
+- voices: the base, taught that where a user says hello first, every question is answered wrongly, and rightly elsewhere
+- persona: voices, tuned to give wrong answers about places, without hello, and on nothing else; only its normalisation
+  weights change, too few to tell places from other things by themselves
 """
 
 from __future__ import annotations

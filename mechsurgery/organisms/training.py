@@ -1,11 +1,10 @@
 """Training the organisms from a seed, with plain transformers and torch.
 
-base      a Llama trained on the whole world: descriptions, answers to every request, facts, multiple choice;
-          it learns last to warn before it answers a request for something dangerous, and never refuses
-instruct  base, tuned to refuse dangerous requests about the tuned nouns
-planted   base, tuned on the same data with one wording of refusal, but only `n_planted` chosen neurons in each
-          of two layers may change: their rows of gate and up projection and their column of the down
-          projection, as compact deltas
+- base: a Llama trained on the whole world: descriptions, answers to every request, facts, multiple choice; it learns
+  last to warn before it answers a request for something dangerous, and never refuses
+- instruct: base, tuned to refuse dangerous requests about the tuned nouns
+- planted: base, tuned on the same data with one wording of refusal, but only `n_planted` chosen neurons in each of two
+  layers may change: their rows of gate and up projection and their column of the down projection, as compact deltas
 
 The case studies of `cases` and the organisms of `further` come after them. Two threads (one for the further ones) and a
 fixed order of data make a rebuild on the same machine type reproduce the same weights.
