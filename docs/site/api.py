@@ -34,7 +34,9 @@ def overview() -> str:
             continue
         rows.append((f"[`{name}`][mechsurgery.{path}]", _summary(path)))
     table = "\n".join(f"| {name} | {said} |" for name, said in rows)
-    head = "# API\n\nWhat `import mechsurgery as ms` has. Everything else is in the rooms; names with `_` are private.\n\n"
+    head = (
+        "# API\n\nWhat `import mechsurgery as ms` has. Everything else is in the rooms; names with `_` are private.\n\n"
+    )
     return f"{head}| `ms.` | |\n|---|---|\n{table}\n"
 
 
@@ -53,7 +55,9 @@ def page(room: str) -> str:
     parts = [f"# {title}", about]
     for path in modules:
         name = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
-        parts.append(f"## {name.removeprefix('mechsurgery.')}\n\n::: {name}\n    options:\n      show_root_heading: false")
+        parts.append(
+            f"## {name.removeprefix('mechsurgery.')}\n\n::: {name}\n    options:\n      show_root_heading: false"
+        )
     return "\n\n".join(parts) + "\n"
 
 

@@ -38,9 +38,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
         "Notebooks": [{titled(path): f"notebooks/{path.name}"} for path in NOTEBOOKS],
         "API": ["api/index.md", *(f"api/{room}.md" for room in api.rooms())],
     }
-    config.nav = [
-        {title: parts.get(title, value) for title, value in entry.items()} for entry in config.nav or []
-    ]
+    config.nav = [{title: parts.get(title, value) for title, value in entry.items()} for entry in config.nav or []]
     return config
 
 
