@@ -7,8 +7,7 @@ import re
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[2] / "mechsurgery"
-#: Parts of studies that are their own, and modules that only train what is shipped.
-_INNER = ("studies", "organisms")
+#: Rooms of which not every module is shown: the inner parts of studies, and what only trains what is shipped.
 _SHOWN = {"studies": ("base", "settings", "ablations"), "organisms": ("registry", "world", "grades", "tasks", "record")}
 
 
@@ -49,7 +48,8 @@ def page(room: str) -> str:
         folder = PACKAGE / room
         title, about = f"mechsurgery.{room}", _first(folder)
         modules = [path for path in sorted(folder.glob("*.py")) if path.stem != "__init__" and _public(path)]
-        modules = [path for path in modules if room not in _INNER or path.stem in _SHOWN[room]]
+        modules = [path for path in modules if room not in _SHOWN or path.stem in _SHOWN[room]]
+        modules.sort(key=lambda path: path.stem not in _exporting(folder))  # a stable sort: by name within each part
         if room == "studies":
             modules += sorted(folder.glob("*/study.py")) + sorted(folder.glob("*/settings.py"))
     parts = [f"# {title}", about]
@@ -71,6 +71,12 @@ def _public(path: Path) -> bool:
         return False
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
     return any(isinstance(one, kinds) and not one.name.startswith("_") for one in _tree(path).body)
+
+
+def _exporting(room: Path) -> set[str]:
+    """The modules that a room's `__init__` takes names from: they stand first."""
+    imports = (one for one in _tree(room / "__init__.py").body if isinstance(one, ast.ImportFrom) and one.level == 1)
+    return {name for one in imports for name in ([one.module] if one.module else [a.name for a in one.names])}
 
 
 def _first(room: Path) -> str:
