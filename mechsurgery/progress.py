@@ -16,7 +16,8 @@ from .surroundings import in_notebook, in_terminal
 
 T = TypeVar("T")
 
-#: Bars that nobody asked for appear only where something takes longer than this (seconds).
+#: Bars that nobody asked for appear in a notebook only with the first step that ends later than this (seconds), since
+#: a trace of each stays in the saved notebook.
 DELAY = 0.5
 VARIABLE = "MECHSURGERY_PROGRESS"
 
@@ -35,9 +36,9 @@ def progress_bar(
     """A tqdm bar named after what is `doing`, to be updated by hand; nothing of it stays on screen."""
     from tqdm import notebook, std
 
-    widgets = in_notebook() and find_spec("ipywidgets") is not None
-    bar: Any = notebook.tqdm if widgets else std.tqdm
-    delay = 0.0 if shown else DELAY
+    here = in_notebook()
+    bar: Any = notebook.tqdm if here and find_spec("ipywidgets") is not None else std.tqdm
+    delay = DELAY if here and not shown else 0.0
     how = {"unit": unit, "initial": initial, "disable": not is_shown(shown), "delay": delay, "leave": False}
     return bar(total=total, desc=doing, **how)
 

@@ -1,7 +1,9 @@
 """Progress follows where it runs; what is missing is said in a sentence, before time is spent."""
 
 import logging
+import subprocess
 import sys
+from importlib import import_module
 from types import SimpleNamespace
 
 import pytest
@@ -63,7 +65,6 @@ def test_bars_are_shown_in_a_notebook_and_not_in_another_ipython(undecided, note
 def test_every_verb_follows_the_one_default(undecided, monkeypatch, tiny_llama, contrast):
     from mechsurgery import locate
 
-    monkeypatch.setattr(progress, "DELAY", 0.0)
     screen = Terminal()
     monkeypatch.setattr(sys, "stderr", screen)
     circuit = locate(tiny_llama, contrast, k=3)
@@ -120,6 +121,31 @@ def test_packages_of_extras_explain_themselves(monkeypatch, tiny_llama, contrast
         with pytest.raises(errors.MissingExtraError, match=rf"pip install 'mechsurgery\[{extra}\]'") as raised:
             use()
         assert "\n" not in str(raised.value)
+
+
+def test_pictures_that_cannot_be_written_name_the_extra(monkeypatch):
+    export = import_module("mechsurgery.plots.export")
+    failed = SimpleNamespace(returncode=1, stderr="ValueError: Image export requires the kaleido package\n")
+    monkeypatch.setattr(export.subprocess, "run", lambda *a, **k: failed)
+    reason = export.static_export_problem.__wrapped__()
+    assert "requires the kaleido package" in reason
+    assert "pip install 'mechsurgery[images]'" in reason
+
+
+def test_every_module_can_be_imported_without_any_extra():
+    extras = ("sae_lens", "sklearn", "kaleido", "httpx", "tenacity", "lm_eval", "anywidget", "ipywidgets", "jupyterlab")
+    code = f"""
+import importlib, pkgutil, sys, warnings
+warnings.simplefilter("ignore")
+sys.modules |= dict.fromkeys({extras})
+import mechsurgery
+found = [m.name for m in pkgutil.walk_packages(mechsurgery.__path__, "mechsurgery.") if "__main__" not in m.name]
+for name in found:
+    importlib.import_module(name)
+print(len(found) > 100)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "True\n", done.stderr
 
 
 def test_the_command_line_says_which_extra_it_needs(monkeypatch, tmp_path):
