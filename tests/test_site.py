@@ -114,6 +114,20 @@ def test_links_lead_to_the_page_or_become_text():
     assert rewritten("```\n[a](b.md)\n```", ".", "index.md") == "```\n[a](b.md)\n```"
 
 
+def test_links_of_notebooks_lead_to_pages_too():
+    pytest.importorskip("mkdocs")
+    pairs = {
+        "../docs/localisers.md#leaderboard": "../localisers.html#leaderboard",
+        "../README.md": "../index.html",
+        "02_more.ipynb": "02_more.html",
+        "../docs/papers/cna.md": "../papers/cna.html",
+        "https://e.org/a.md": "https://e.org/a.md",
+        "#here": "#here",
+    }
+    for before, after in pairs.items():
+        assert import_module("hooks").in_notebook(f'<a href="{before}">') == f'<a href="{after}">'
+
+
 @pytest.mark.slow
 def test_the_site_builds_without_a_warning_and_requests_nothing(tmp_path):
     pytest.importorskip("mkdocs_jupyter")
@@ -121,11 +135,14 @@ def test_the_site_builds_without_a_warning_and_requests_nothing(tmp_path):
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    pages = list(tmp_path.rglob("*.html"))
+    pages = [page for page in tmp_path.rglob("*.html") if page.name != "404.html"]  # that one's links begin at the root
     names = {str(page.relative_to(tmp_path)) for page in pages}
     assert {"index.html", "start.html", "papers/cna.html", "organisms/loud.html", "api/evaluation.html"} <= names
     loads = r"<(?:script|link|img|iframe|source|video)[^>]+(?:src|href)=[\"']?(?:https?:)?//|import\(\s*[\"']https?:"
     for page in pages:
-        assert not re.search(loads, page.read_text(encoding="utf-8")), page.name
+        text = page.read_text(encoding="utf-8")
+        assert not re.search(loads, text), page.name
+        dead = [link for link in re.findall(r'href="([^":#?]+)', text) if not (page.parent / link).exists()]
+        assert dead == [], page.name
     for style in tmp_path.rglob("*.css"):
         assert not re.search(r"url\([\"']?https?:|@import", style.read_text(encoding="utf-8")), style.name

@@ -76,8 +76,23 @@ def titled(notebook: Path) -> str:
 
 
 def on_post_page(output: str, page: Any, config: MkDocsConfig) -> str:
-    """Notebook pages without the script that would load Mermaid from another host where a diagram is shown."""
-    return _MERMAID.sub("", output)
+    """Notebook pages: their links as the site needs them, and no script that loads Mermaid from another host."""
+    if not page.file.src_uri.startswith("notebooks/"):
+        return output
+    return in_notebook(_MERMAID.sub("", output))
+
+
+def in_notebook(output: str) -> str:
+    """The page of a notebook with its links to other files of the repository leading to their pages here."""
+
+    def link(found: re.Match[str]) -> str:
+        target, _, anchor = found["target"].partition("#")
+        path = posixpath.normpath(posixpath.join("notebooks", target))
+        there = MOVED.get(path, path.removeprefix("docs/"))
+        relative = posixpath.relpath(posixpath.splitext(there)[0], "notebooks") + ".html"
+        return f'href="{relative}{"#" + anchor if anchor else ""}"'
+
+    return re.sub(r'href="(?P<target>(?!https?:|/)[^"#]+\.(?:md|ipynb)(?:#[^"]*)?)"', link, output)
 
 
 def rewritten(markdown: str, folder: str, page: str) -> str:
