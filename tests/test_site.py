@@ -142,7 +142,7 @@ def test_the_site_builds_without_a_warning_and_requests_nothing(tmp_path):
     for page in pages:
         text = page.read_text(encoding="utf-8")
         assert not re.search(loads, text), page.name
-        dead = [link for link in re.findall(r'href="([^":#?]+)', text) if not (page.parent / link).exists()]
+        dead = [link for link in re.findall(r'href="(?!\w+:)([^"#?]+)', text) if not (page.parent / link).exists()]
         assert dead == [], page.name
     for style in tmp_path.rglob("*.css"):
         assert not re.search(r"url\([\"']?https?:|@import", style.read_text(encoding="utf-8")), style.name
