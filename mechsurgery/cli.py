@@ -59,7 +59,7 @@ def demo(settings: Any, out: Path) -> None:
     """Locate, prove and plot a refusal circuit on the built-in organisms."""
     from .studies.demo import run
 
-    study = run(settings, out=out, progress=sys.stderr.isatty())
+    study = run(settings, out=out)
     click.echo(f"{study.text()}\n\nwritten to {out}; open {out / 'report.html'}")
 
 
@@ -88,7 +88,7 @@ def locate(model: str, out: Path, **options: Any) -> None:
     loaded = _load(model, options)
     budget = {key: options[key] for key in ("fraction", "k") if options[key] is not None}
     keep = {key: options[key] for key in ("rule", "by", "per", "skip_layers")}
-    circuit = run(loaded, contrast, **keep, **budget, progress=sys.stderr.isatty())
+    circuit = run(loaded, contrast, **keep, **budget)
     click.echo(repr(circuit))
     click.echo(circuit.to_frame().head(20).to_string(index=False))
     click.echo(f"saved to {circuit.save(out)}")
@@ -132,7 +132,6 @@ def evaluate(model: str, circuit_path: Path, out: Path, **options: Any) -> None:
         n_control_prompts=options["n_control_prompts"],
         generation=Generation(max_new_tokens=options["max_new_tokens"]),
         folder=out,
-        progress=sys.stderr.isatty(),
     )
     shown = pool_controls(results.summary()).drop(columns=["model", "kind", "scale"])
     click.echo(shown.to_string(index=False, float_format="{:.3f}".format, na_rep=""))
@@ -192,11 +191,11 @@ def inspect_units(model: str, circuit: Path, save: Path | None, **options: Any) 
     base = None if options["base"] is None else _load(options["base"], {**options, "revision": None})
     dictionary = _dictionary(options, units, loaded)
     dictionaries = [] if dictionary is None else [dictionary]
-    catalogue = Catalogue(loaded, contrast, units, base=base, dictionaries=dictionaries, progress=sys.stderr.isatty())
+    catalogue = Catalogue(loaded, contrast, units, base=base, dictionaries=dictionaries)
     if save is not None:
         from .inspector.report import report
 
-        click.echo(f"saved to {report(catalogue, save, progress=sys.stderr.isatty())}")
+        click.echo(f"saved to {report(catalogue, save)}")
         return
     from .inspector.app import serve
 
@@ -259,7 +258,7 @@ def _study(name: str, explained: str) -> None:
     def command(settings: Any, out: Path) -> None:
         from importlib import import_module
 
-        study = import_module(package, __package__).run(settings, out=out, progress=sys.stderr.isatty())
+        study = import_module(package, __package__).run(settings, out=out)
         click.echo(f"{study.text()}\n\nreport: {out / 'report.html'}")
 
     command.__name__, command.__doc__ = name, f"{explained}\n\nRun again with the same --out, it continues."
@@ -323,7 +322,7 @@ def train(out: Path, seed: int) -> None:
     """Rebuild the organisms from a seed (minutes on two CPU cores)."""
     from .organisms.training import train as run
 
-    run(out, seed=seed, progress=sys.stderr.isatty())
+    run(out, seed=seed)
     click.echo(f"organisms and manifest.json written to {out}")
 
 
@@ -337,7 +336,7 @@ def train_sae(weights: Path | None, out: Path, seed: int) -> None:
     from .organisms.registry import organism_path
 
     source = organism_path("organism/base").parent if weights is None else weights
-    train_saes(source, out, seed=seed, progress=sys.stderr.isatty())
+    train_saes(source, out, seed=seed)
     click.echo(f"autoencoders and manifest.json written to {out}")
 
 

@@ -1,21 +1,24 @@
 """Every error mechsurgery raises on purpose.
 
-MechsurgeryError
-├── InputError (also a ValueError)      an argument is outside what is allowed
-│   ├── PromptError                     prompts: empty, duplicated, leaking, too long, unreadable
-│   ├── SiteError (also a KeyError)     no such hook point, layer or unit in this model
-│   └── MismatchError                   an artefact made on another model or of another shape
-├── LoadError                           a model or an artefact cannot be read
-│   ├── ModelNotFoundError              no such organism, directory or hub id; a file is missing
-│   ├── UnsupportedModelError           the architecture is not one that can be converted
-│   └── UnsafeFileError                 only pickled weights, or code that was not asked for
-├── ActivationError                     NaN or infinity where numbers are needed
-└── MissingExtraError (also an ImportError)   an optional package is not installed
+    MechsurgeryError
+    ├── InputError (also a ValueError)      an argument is outside what is allowed
+    │   ├── PromptError                     prompts: empty, duplicated, leaking, too long, unreadable
+    │   ├── SiteError (also a KeyError)     no such hook point, layer or unit in this model
+    │   └── MismatchError                   an artefact made on another model or of another shape
+    ├── LoadError                           a model or an artefact cannot be read
+    │   ├── ModelNotFoundError              no such organism, directory or hub id; a file is missing
+    │   ├── UnsupportedModelError           the architecture is not one that can be converted
+    │   └── UnsafeFileError                 only pickled weights, or code that was not asked for
+    ├── ActivationError                     NaN or infinity where numbers are needed
+    └── MissingExtraError (also an ImportError)   an optional package is not installed
 
 A message says what was given, what is allowed, and what to do next.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class MechsurgeryError(Exception):
@@ -64,6 +67,23 @@ class ActivationError(MechsurgeryError):
 
 class MissingExtraError(MechsurgeryError, ImportError):
     """An optional package is not installed."""
+
+
+@contextmanager
+def needs_extra(extra: str, what: str) -> Iterator[None]:
+    """Within it, an import that fails is a `MissingExtraError`: a sentence that names the extra that `what` needs.
+
+    >>> with needs_extra("saes", "a sparse autoencoder"):
+    ...     import nothing_of_that_name
+    Traceback (most recent call last):
+    mechsurgery.errors.MissingExtraError: a sparse autoencoder needs the extra 'saes' (No module named …
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise MissingExtraError(
+            f"{what} needs the extra {extra!r} ({error}); install it with: pip install 'mechsurgery[{extra}]'"
+        ) from error
 
 
 def listed(values, limit: int = 8) -> str:

@@ -4,6 +4,7 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["MECHSURGERY_PROGRESS"] = "0"
 
 from jaxtyping import install_import_hook
 

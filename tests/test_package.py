@@ -71,7 +71,8 @@ def test_a_type_checker_sees_signatures_through_the_lazy_names(tmp_path):
 def test_locate_evaluate_and_compare_from_a_shell(tiny_llama_dir, tmp_path, contrast):
     for side in (contrast.positive, contrast.negative):
         side.to_frame()[["text"]].to_csv(tmp_path / f"{side.name}.csv", index=False)
-    files = ["--positive", str(tmp_path / "positive.csv"), "--negative", str(tmp_path / "negative.csv")]
+    (tmp_path / "negative.txt").write_text("\n\n".join(contrast.negative.texts), encoding="utf-8")
+    files = ["--positive", str(tmp_path / "positive.csv"), "--negative", str(tmp_path / "negative.txt")]
     run = CliRunner().invoke
     circuit = tmp_path / "c.safetensors"
     found = run(

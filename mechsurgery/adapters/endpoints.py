@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from ..artifacts import load_json, save_json
-from ..errors import InputError, LoadError, MissingExtraError
+from ..errors import InputError, LoadError, needs_extra
 from ..grading.judges import Judge, LocalJudge, RecordedJudge
+from ..progress import with_progress
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ class EndpointJudge:
     max_tokens: int = 512
     longest_pause: float = 60.0
     cache: str | Path | None = None
-    progress: bool = False
+    progress: bool | None = None
     _next: float = field(default=0.0, repr=False)
 
     def __post_init__(self) -> None:
@@ -86,15 +87,12 @@ class EndpointJudge:
         Raises `InputError` where the endpoint refuses or still fails after all retries; answers that came
         before are in the cache.
         """
-        from tqdm.auto import tqdm
-
-        try:
+        with needs_extra("judge", "a judge behind an endpoint"):
             import httpx
-        except ImportError as error:
-            raise MissingExtraError("an endpoint judge needs httpx: pip install 'mechsurgery[judge]'") from error
+            import tenacity  # noqa: F401 (each request is tried again with it)
         answers = []
         with httpx.Client(timeout=self.timeout) as client:
-            for prompt in tqdm(prompts, desc=f"judge {self.model}", disable=not self.progress):
+            for prompt in with_progress(prompts, f"judge {self.model}", shown=self.progress, unit="prompt"):
                 kept = self._kept(prompt)
                 if kept is None:
                     kept = self._ask(client, prompt)

@@ -14,13 +14,13 @@ from typing import Any
 
 import torch
 
-from ..errors import InputError, MissingExtraError, PromptError, listed
+from ..errors import InputError, PromptError, listed, needs_extra
 from ..intervention import Custom, Intervention, applied
 from ..models import sites, tokens
 from ..models.capture import final_residual
 from ..models.fingerprint import fingerprint
 from ..models.generate import generate
-from ..models.progress import with_progress
+from ..progress import with_progress
 from ..prompts import Prompt
 from ..prompts.chat import Template, as_template, render, stop_texts
 
@@ -38,12 +38,8 @@ Request = tuple[Any, list[int], list[int]]
 @cache
 def lm_class() -> type:
     """The adapter as a subclass of lm_eval's `TemplateLM`, made when first needed."""
-    try:
+    with needs_extra("lm-eval", "an lm-eval task"):
         from lm_eval.api.model import TemplateLM
-    except ImportError as error:
-        raise MissingExtraError(
-            f"lm_eval cannot be imported ({error}); install it with: pip install 'mechsurgery[lm-eval]'"
-        ) from error
     return type("HookedLM", (_Adapter, TemplateLM), {"__doc__": _Adapter.__doc__})
 
 
@@ -141,7 +137,7 @@ class _Adapter:
         inputs = list(members)
         batches = tokens.batches_for(self.model, inputs, max_rows=self.batch_size)
         with applied(self.model, self.intervention):
-            for batch in with_progress(batches, "reading log-likelihoods", shown=not disable_tqdm):
+            for batch in with_progress(batches, "reading log-likelihoods", shown=False if disable_tqdm else None):
                 asked = [(row, i) for row, place in enumerate(batch.rows) for i in members[inputs[place]]]
                 scores = self._scores(batch, [(row, requests[i][2]) for row, i in asked])
                 for (_, i), score in zip(asked, scores):
@@ -228,7 +224,7 @@ class _Adapter:
                 streams=[streams[i] for i in going],
                 stop=sorted(stop),
                 max_rows=self.batch_size,
-                progress=not quiet,
+                progress=False if quiet else None,
             )
             for i, ids in zip(going, added):
                 new[i] = new[i] + ids

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ..errors import ActivationError, InputError, LoadError, ModelNotFoundError, UnsafeFileError, listed
+from ..errors import ActivationError, InputError, LoadError, ModelNotFoundError, UnsafeFileError, listed, needs_extra
 from ..models.dictionaries import Dictionary
 from ..models.protocol import Model
 from ..models.tokens import device_of
@@ -53,7 +53,8 @@ def load_sae(
 
 
 def _read(source: str | Path, sae_id: str | None, **how: str) -> Any:
-    from sae_lens import SAE
+    with needs_extra("saes", "a sparse autoencoder"):
+        from sae_lens import SAE
 
     with _no_pickles():
         if sae_id is not None:

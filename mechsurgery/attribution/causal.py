@@ -32,8 +32,8 @@ from torch import Tensor
 from .. import names
 from ..errors import ActivationError, InputError
 from ..models import sites, tokens
-from ..models.progress import with_progress
 from ..models.protocol import Model
+from ..progress import with_progress
 from ..units import Circuit, UnitScores
 from .gates import Gates, HookFns, Units, frozen, recomputed
 from .objectives import Objective, Read, Task
@@ -131,7 +131,7 @@ def gate_gradient(
     relp: bool = False,
     base: Model | None = None,
     max_rows: int = 64,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> UnitScores:
     """How much the objective's value would fall if a unit were put out, to first order, for all units at once.
 
@@ -228,7 +228,7 @@ def exact_effects(
     *,
     m: float = 0.0,
     max_rows: int = 256,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> UnitScores:
     """The oracle: how much the objective's value really falls when a unit alone is put out, for the units of a circuit.
 
@@ -323,7 +323,7 @@ def greedy(
     per_round: int = 1,
     steps: int = 8,
     max_rows: int = 64,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> UnitScores:
     """Units put out one round after another, each time those that integrated gates now rank first.
 

@@ -43,6 +43,7 @@ def compare(
     rule: str = "difference",
     names: tuple[str, str] = ("base", "instruct"),
     template: str | Template = "auto",
+    progress: bool | None = None,
     **top: Any,
 ) -> Comparison:
     """Locate with the same prompts, rule and budget on two models of one shape.
@@ -58,7 +59,7 @@ def compare(
         top["fraction"] = 0.001
     if names[0] == names[1]:
         raise InputError(f"both models are called {names[0]!r}; give two names")
-    scores = {name: _scores(model, contrast, rule, template) for name, model in zip(names, (base, instruct))}
+    scores = {name: _scores(model, contrast, rule, template, progress) for name, model in zip(names, (base, instruct))}
     first, second = scores.values()
     if first.widths != second.widths:
         raise MismatchError(
@@ -73,9 +74,12 @@ def compare(
     return Comparison(scores, circuits, overlap)
 
 
-def _scores(model: Model, contrast: ContrastSet, rule: str, template: str | Template) -> UnitScores:
+def _scores(
+    model: Model, contrast: ContrastSet, rule: str, template: str | Template, progress: bool | None
+) -> UnitScores:
     direction = mean_difference_direction(model, contrast, template=template) if "alignment" in rule else None
-    return score(contrast_statistics(model, contrast, template=template), rule, model=model, direction=direction)
+    statistics = contrast_statistics(model, contrast, template=template, progress=progress)
+    return score(statistics, rule, model=model, direction=direction)
 
 
 def in_last_tenth(circuit: Circuit) -> tuple[int, float]:

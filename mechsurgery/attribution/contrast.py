@@ -128,7 +128,7 @@ def locate(
     layers: list[int] | None = None,
     template: str | Template = "auto",
     max_rows: int = 64,
-    progress: bool = False,
+    progress: bool | None = None,
     **top: Any,
 ) -> Circuit:
     """Contrastive neuron attribution from prompts to circuit, by default as published.

@@ -52,9 +52,9 @@ def neurons_along(
 ) -> UnitScores:
     """Score of every MLP neuron for writing along a direction at one residual hook point.
 
-    cosine        cos(u_i, v) of the neuron's write row u_i
-    contribution  (u_i · v̂) · root mean square of h_i: how much it typically writes along v
-    contrast      Δh_i · (u_i · v̂): what it adds along v on the positive side more than on the negative one
+    - cosine: cos(u_i, v) of the neuron's write row u_i
+    - contribution: (u_i · v̂) · root mean square of h_i: how much it typically writes along v
+    - contrast: Δh_i · (u_i · v̂): what it adds along v on the positive side more than on the negative one
 
     Where an MLP's output passes a norm before it is added (Gemma-2 and -3), rows are taken after its gain. The last two
     need `statistics` of a contrast at the neurons. `layers` default to those that write before the direction's hook.

@@ -30,8 +30,8 @@ from torch import Tensor
 from ..errors import ActivationError, InputError
 from ..models import capture, sites, tokens
 from ..models.dictionaries import Dictionary
-from ..models.progress import with_progress
 from ..models.protocol import Model
+from ..progress import with_progress
 from ..prompts import PromptSet, Template, encode
 from ..prompts.pairs import CompletionPairs
 from ..units import Circuit, UnitScores
@@ -103,7 +103,7 @@ def latent_attribution(
     reduction: Literal["sum", "mean"] = "sum",
     side: Literal["difference", "bad", "good"] = "difference",
     max_rows: int = 32,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> UnitScores:
     """Δ-attribution of every latent (nats): mean over pairs of δ(bad) − δ(good), as published.
 
@@ -145,7 +145,7 @@ def gradients(
     reduction: str = "sum",
     side: str = "difference",
     max_rows: int = 32,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> Iterator[tuple[PairBatch, list[Tensor], list[Tensor]]]:
     """(batch, activations, gradients of Σ ±loss) at hook points, batch by batch; each [rows, pos, d].
 
@@ -181,7 +181,7 @@ def neuron_attribution(
     positions: Positions = "prompt",
     reduction: Literal["sum", "mean"] = "sum",
     max_rows: int = 32,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> UnitScores:
     """Δ-attribution of every channel of all hook points in `means` at once: the gradient counterpart of CNA.
 
@@ -240,7 +240,7 @@ def exact_removal(
     positions: Positions = "prompt",
     reduction: Literal["sum", "mean"] = "sum",
     max_rows: int = 64,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> Float[Tensor, " n"]:
     """The oracle: how much L(bad) − L(good) really rises when one latent's direction is moved to its mean.
 

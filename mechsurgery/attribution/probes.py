@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, needs_extra
 from ..models import sites
 from ..models.dictionaries import Dictionary
 from ..models.protocol import Model
@@ -75,8 +75,10 @@ def fit_probe(
 ) -> Probe:
     """Fit a probe of the contrast's sides on hook points and dictionaries taken together.
 
-    Cross-validation keeps groups together. Raises `InputError` for an unknown penalty or too few groups a side.
+    Cross-validation keeps groups together. Raises `InputError` for an unknown penalty or too few groups a
+    side, `MissingExtraError` without scikit-learn (extra `probes`).
     """
+    _need_sklearn()
     sides = (contrast.positive, contrast.negative)
     found = [
         unit_activations(model, side, units, positions=positions, template=template, max_rows=max_rows)
@@ -109,6 +111,7 @@ def fit_probe_on(
     info: dict[str, Any] | None = None,
 ) -> Probe:
     """The same from activations that were measured before: {hook name: [n, d]}, a label (0, 1) and group a row."""
+    _need_sklearn()
     x, y, own = _checked(features, labels, groups, penalty, folds)
     splits = _splits(y, own, folds, seed)
     outside = np.empty(len(y))
@@ -153,6 +156,11 @@ def _checked(features, labels, groups, penalty, folds):
         if n < folds:
             raise InputError(f"{n} groups of label {side} for {folds} folds; give more groups or fewer folds")
     return x, y, own
+
+
+def _need_sklearn() -> None:
+    with needs_extra("probes", "a probe"):
+        import sklearn  # noqa: F401
 
 
 def _splits(y, groups, folds, seed):

@@ -24,8 +24,8 @@ from torch import Tensor
 from ..errors import InputError
 from ..models import capture, sites, tokens
 from ..models.dictionaries import Dictionary, latent_means
-from ..models.progress import with_progress
 from ..models.protocol import Model
+from ..progress import with_progress
 from ..prompts import PromptSet, encode
 from ..prompts.chat import Template
 from ..prompts.pairs import CompletionPairs
@@ -44,7 +44,7 @@ def spliced_attribution(
     positions: Literal["prompt", "completion", "all"] = "prompt",
     reduction: Literal["sum", "mean"] = "sum",
     max_rows: int = 16,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> tuple[UnitScores, dict[str, float]]:
     """Effect of every latent of one or several autoencoders on L(bad) − L(good) (nats), and of their errors.
 

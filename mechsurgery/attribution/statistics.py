@@ -110,7 +110,7 @@ def contrast_statistics(
     positions: Literal["last", "all"] = "last",
     template: str | Template = "auto",
     max_rows: int = 64,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> ContrastStatistics:
     """Run both sides of a contrast once and keep the moments of every unit's last-token activation.
 

@@ -26,8 +26,8 @@ from torch import Tensor
 
 from ..errors import ActivationError, InputError
 from ..models import sites, tokens
-from ..models.progress import with_progress
 from ..models.protocol import Model
+from ..progress import with_progress
 from ..units import Circuit, UnitScores
 from .causal import Cost
 from .gates import Units, frozen, recomputed
@@ -100,7 +100,7 @@ def trained_gates(
     within: Circuit | None = None,
     multipliers: Mapping[str, Float[Tensor, " n"]] | None = None,
     max_rows: int = 64,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> TrainedGates:
     """Train which units to put out so that the behaviour goes and what is kept stays; see the module's text.
 

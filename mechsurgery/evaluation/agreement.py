@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from itertools import combinations
 from typing import Any
@@ -75,8 +74,7 @@ def _kappa_with_interval(a: np.ndarray, b: np.ndarray, groups: np.ndarray) -> tu
 
 
 def _kappa(counts: np.ndarray) -> float:
-    from sklearn.metrics import cohen_kappa_score
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # It warns where chance agreement is certain and κ is nan.
-        return float(cohen_kappa_score([0, 0, 1, 1], [0, 1, 0, 1], labels=[0, 1], sample_weight=counts))
+    """Cohen's κ of the numbers of no/no, no/yes, yes/no and yes/yes; nan where chance agreement is certain."""
+    both = counts.reshape(2, 2) / counts.sum()
+    chance = float(both.sum(0) @ both.sum(1))
+    return float("nan") if np.isclose(chance, 1) else float((np.trace(both) - chance) / (1 - chance))

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Float
 
-from ..errors import PromptError
+from ..errors import PromptError, listed
 from ..models import capture
 from ..models.protocol import Model
-from ..prompts import Prompt
+from ..prompts import Prompt, PromptSet
+from ..prompts.chat import Template, check_template
 
 
 def choice_scores(
@@ -33,24 +34,51 @@ def choice_scores(
     ]
 
 
+def check_answerable(model: Model, sets: Mapping[str, PromptSet], template: str | Template = "auto") -> None:
+    """Find out before anything runs whether a model can be asked these prompts: its template, and letters of choices.
+
+    Raises `InputError` for a template that its tokenizer lacks, `PromptError` where a set has prompts with choices and
+    others, or choices that are not one token.
+    """
+    check_template(model.tokenizer, template, name=str(model.cfg.model_name))
+    for prompts in sets.values():
+        if not any(prompt.choices for prompt in prompts):
+            continue
+        for prompt in prompts:
+            _need_choices(prompt)
+        letters = dict.fromkeys(choice for prompt in prompts for choice in prompt.choices)
+        lacking = [letter for letter in letters if not _single(model.tokenizer, letter)]
+        if lacking:
+            raise PromptError(
+                f"{len(lacking)} of the {len(letters)} choices of prompt set {prompts.name!r} are not one token of "
+                f"this model's tokenizer: {listed(lacking, 4)}; use letters such as 'A', 'B', 'C', 'D'"
+            )
+
+
 def choice_tokens(tokenizer: Any, prompt: Prompt) -> list[list[int]]:
     """For each choice of a prompt the single tokens that stand for it, with and without a leading space.
 
     Raises `PromptError` where the prompt has no choices or no answer, or a choice is not one token.
     """
-    if len(prompt.choices) < 2 or prompt.answer is None:
-        raise PromptError(f"prompt {prompt.id!r} has no choices or no answer; give choices= and answer=")
+    _need_choices(prompt)
     return [_tokens_of(tokenizer, choice) for choice in prompt.choices]
 
 
+def _need_choices(prompt: Prompt) -> None:
+    if len(prompt.choices) < 2 or prompt.answer is None:
+        raise PromptError(f"prompt {prompt.id!r} has no choices or no answer; give choices= and answer=")
+
+
 def _tokens_of(tokenizer: Any, choice: str) -> list[int]:
-    single = {
-        ids[0]
-        for text in (choice, f" {choice}")
-        if len(ids := tokenizer.encode(text, add_special_tokens=False)) == 1 and ids[0] != tokenizer.unk_token_id
-    }
+    single = _single(tokenizer, choice)
     if not single:
         raise PromptError(
             f"choice {choice!r} is not one token of this model's tokenizer; use letters such as 'A', 'B', 'C', 'D'"
         )
-    return sorted(int(token) for token in single)
+    return single
+
+
+def _single(tokenizer: Any, choice: str) -> list[int]:
+    """The tokens that stand for a choice alone."""
+    written = [tokenizer.encode(text, add_special_tokens=False) for text in (choice, f" {choice}")]
+    return sorted({int(ids[0]) for ids in written if len(ids) == 1 and ids[0] != tokenizer.unk_token_id})

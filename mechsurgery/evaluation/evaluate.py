@@ -23,6 +23,7 @@ from ..models.protocol import Model
 from ..prompts import ContrastSet, PromptSet, check_no_overlap
 from ..prompts.chat import as_template, rendered_example
 from .assembly import assemble
+from .choices import check_answerable
 from .jobs import Generation, measure, tasks_of
 from .results import Results
 from .shards import Shards
@@ -46,7 +47,7 @@ def evaluate(
     discovery: ContrastSet | None = None,
     generation: Generation | None = None,
     folder: str | Path | None = None,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> Results:
     """Responses of the unmodified model and under every intervention, graded, in one table.
 
@@ -69,6 +70,7 @@ def evaluate(
     runs = [BASELINE, *with_controls(tried, controls)]
     deciding = _grades_of(sets, REFUSAL_GRADES if grades is None else grades)
     _check(model, sets, discovery, runs, kl_on)
+    check_answerable(model, sets, settings.template)
     facts = {"model": str(model.cfg.model_name), "fingerprint": sites.fingerprint(model)}
     parts = _parts(sets, tried, controls, n_control_prompts)
     deciding |= {f"{name}{BESIDE}": of_set for name, of_set in deciding.items()}

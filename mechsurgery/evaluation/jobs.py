@@ -25,6 +25,7 @@ from ..models import generate as generation_loop
 from ..models import tokens
 from ..models.divergence import divergence
 from ..models.protocol import Model
+from ..progress import progress_bar
 from ..prompts import Prompt, PromptSet
 from ..prompts.chat import Template, encode
 from .choices import choice_scores, choice_tokens
@@ -233,18 +234,16 @@ def measure(
     shards: Shards,
     *,
     fingerprint: str,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> None:
     """Measure what `shards` lack, one state of the weights after the other, with one progress bar in rows."""
     from contextlib import ExitStack, nullcontext
-
-    from tqdm.auto import tqdm
 
     from ..intervention.weights import shifted_weights
 
     shards = shards.of(fingerprint)
     total = len(runs) * sum(len(task.prompts) for task in tasks)
-    with tqdm(total=total, unit="row", disable=not progress) as bar:
+    with progress_bar("measuring", shown=progress, total=total, unit="row") as bar:
         for same in by_weights(runs):
             jobs = jobs_of(tasks, same, settings.max_rows)
             lacking = [job for job in jobs if not all(job.task.key(run) in shards for run in job.runs)]

@@ -22,10 +22,11 @@ from ..attribution.trained import GateRecipe, TrainedGates, trained_gates
 from ..errors import InputError, listed
 from ..grading.grade import Grade
 from ..intervention import Intervention, ablate, scale
-from ..models.progress import with_progress
 from ..models.protocol import Model
+from ..progress import with_progress
 from ..prompts import PromptSet
 from ..units import Circuit
+from .choices import check_answerable
 from .evaluate import evaluate
 from .jobs import Generation
 
@@ -88,7 +89,7 @@ def minimal_circuit(
     prune: bool = True,
     generation: Generation | None = None,
     max_rows: int = 64,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> MinimalCircuit:
     """The smallest circuit found that meets a target; see the module's text.
 
@@ -110,6 +111,7 @@ def minimal_circuit(
             "minimal_circuit puts units out to zero or multiplies them; give Units of hook points without a reference, "
             "and use trained_gates for latents or other references"
         )
+    check_answerable(model, prompts, "auto" if generation is None else generation.template)
     judge = _Judge(model, prompts, behaviour, grade, target or Target(), generation)
     candidates = []
     for price in with_progress(sorted(prices, reverse=True), "searching", shown=progress, unit="price"):

@@ -1,13 +1,13 @@
 """Proof of a circuit on prompts that its search never saw: necessary, sufficient, selective, stable, beyond its nulls.
 
-necessary     put out, the behaviour goes and its opposite is done well, on new groups and on templates never used
-sufficient    with every other unit of the searched layers at its mean the behaviour stays; the circuit's weights,
-              put into the base, bring the behaviour there
-selective     everything else is answered as before
-beyond chance matched random circuits do not do it; neither does the same search with shuffled labels, the null that
-              optimisation needs, since a search over many units can find a few for almost any output
-stable        searches from other seeds and other prompts do it too (`repeats`)
-all or part   random parts of the circuit: whether each unit does a little or all must go together
+- necessary: put out, the behaviour goes and its opposite is done well, on new groups and on templates never used
+- sufficient: with every other unit of the searched layers at its mean the behaviour stays; the circuit's weights, put
+  into the base, bring the behaviour there
+- selective: everything else is answered as before
+- beyond chance: matched random circuits do not do it; neither does the same search with shuffled labels, the null that
+  optimisation needs, since a search over many units can find a few for almost any output
+- stable: searches from other seeds and other prompts do it too (`repeats`)
+- all or part: random parts of the circuit: whether each unit does a little or all must go together
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def prove(
     n_control_prompts: int = 32,
     margins: Margins | None = None,
     generation: Generation | None = None,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> Proof:
     """Prove a circuit on held-out prompts; see the module's text.
 

@@ -35,7 +35,7 @@ def sample_pairs(
     n_samples: int = 16,
     max_pairs: int | None = None,
     generation: Generation = SAMPLING,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> SampledPairs:
     """One completion graded "bad" and one graded "good" for each prompt that got both among `n_samples` samples.
 

@@ -1,9 +1,9 @@
 """Is a response a refusal? Several judges decide, since word lists differ wildly between papers.
 
-opening       `PATTERNS`, searched in the opening of a response only: a warning inside an answer is no refusal, and
-              neither is "I can't believe it"
-phrases       a list of phrases looked for anywhere in it, as is usual since Zou et al. 2023 (2307.15043)
-first token   log-odds that the first token opens a refusal (Arditi et al. 2024, 2406.11717, equation 6); no text
+- opening: `PATTERNS`, searched in the opening of a response only: a warning inside an answer is no refusal, and neither
+  is "I can't believe it"
+- phrases: a list of phrases looked for anywhere in it, as is usual since Zou et al. 2023 (2307.15043)
+- first token: log-odds that the first token opens a refusal (Arditi et al. 2024, 2406.11717, equation 6); no text
 """
 
 from __future__ import annotations

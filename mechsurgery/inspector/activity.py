@@ -61,7 +61,7 @@ def with_responses(
 
 @torch.no_grad()
 def token_activations(
-    model: Model, units: Sequence[Unit], texts: Sequence[Text], *, max_rows: int = 64, progress: bool = False
+    model: Model, units: Sequence[Unit], texts: Sequence[Text], *, max_rows: int = 64, progress: bool | None = None
 ) -> list[Float[Tensor, "_ units"]]:
     """Activation of each unit at every token of each text, float32 on the CPU; one pass."""
     found = [torch.zeros(len(text.ids), len(units)) for text in texts]
@@ -174,7 +174,7 @@ def measure(
     *,
     dictionaries: Sequence[Dictionary] = (),
     max_rows: int = 64,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> list[Measured]:
     """What passes over texts tell of each unit. The first of `models` is read at every token, all at last tokens."""
     if not texts or not units:

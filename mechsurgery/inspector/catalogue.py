@@ -68,7 +68,7 @@ class Catalogue:
         effect_rows: int = 16,
         template: str | Template = "auto",
         max_rows: int = 64,
-        progress: bool = False,
+        progress: bool | None = None,
     ) -> None:
         if circuit is not None and not isinstance(circuit, Circuit):
             if not isinstance(getattr(circuit, "circuit", None), Circuit):

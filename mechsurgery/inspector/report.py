@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from ..artifacts import write_text
-from ..models.progress import with_progress
+from ..progress import with_progress
 from .catalogue import Catalogue
 from .fragment import style
 
 
-def report(catalogue: Catalogue, path: str | Path, *, progress: bool = False) -> Path:
+def report(catalogue: Catalogue, path: str | Path, *, progress: bool | None = None) -> Path:
     """Write the table of a catalogue and the page of each of its units as one HTML file.
 
     It needs no network and no other file, and runs no script but its own. How many units and contexts it holds is the

@@ -27,7 +27,7 @@ def export(
     *,
     strength: float | None = None,
     dtype: str | None = None,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> Path:
     """Write the Hugging Face directory `destination`: the checkpoint in `source` with an intervention in its weights.
 

@@ -12,9 +12,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..errors import ActivationError, InputError, SiteError, listed
+from ..progress import with_progress
 from . import sites as names_of
 from . import tokens
-from .progress import with_progress
 from .protocol import Model
 
 HookFn = Callable[[Tensor, Any], Any]
@@ -34,7 +34,7 @@ def stream(
     n_completion: Sequence[int] | None = None,
     max_rows: int = 64,
     max_tokens: int = 16384,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> None:
     """Call `update(site, activations, rows)` inside the hook for every batch and hook point.
 
@@ -170,7 +170,7 @@ def next_token_logits(
     hooks: RowHooks | None = None,
     max_rows: int = 64,
     max_tokens: int = 16384,
-    progress: bool = False,
+    progress: bool | None = False,
 ) -> Float[Tensor, "n d_vocab"]:
     """Logits after each prompt, float32 on the CPU; only the last position is unembedded.
 

@@ -11,10 +11,10 @@ from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor
 
+from ..progress import with_progress
 from . import sites, tokens
 from .capture import RowHooks, checked_hooks, final_residual
 from .positions import prompts_end
-from .progress import with_progress
 from .protocol import Model
 
 #: Numbers of one batch's log-probabilities held at once.
@@ -32,7 +32,7 @@ def divergence(
     unmodified: Callable[[], AbstractContextManager[None]] = nullcontext,
     max_rows: int = 64,
     max_tokens: int = 16384,
-    progress: bool = False,
+    progress: bool | None = False,
 ) -> Float[Tensor, "repeats n"]:
     """KL(unmodified ‖ changed) in nats, averaged over the positions that predict each prompt's response.
 

@@ -15,10 +15,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..errors import InputError
+from ..progress import with_progress
 from . import sites, tokens
 from .capture import RowHooks, checked_hooks
 from .positions import prompts_end
-from .progress import with_progress
 from .protocol import Model
 
 
@@ -36,7 +36,7 @@ def generate(
     stop: Sequence[int] | None = None,
     max_rows: int = 64,
     max_tokens: int = 16384,
-    progress: bool = False,
+    progress: bool | None = False,
 ) -> list[list[int]]:
     """New tokens for every prompt, without the end token; greedy for temperature 0.
 

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import InputError, LoadError, ModelNotFoundError, UnsafeFileError, UnsupportedModelError, listed
+from ..surroundings import warn_of_missing_extensions
 from .architectures import SUPPORTED, architecture_of, lens_config
 from .convert import check_neurons, convert
 from .protocol import Model
@@ -48,6 +49,7 @@ def load_model(
 
     Raises `ModelNotFoundError`, `UnsupportedModelError`, `UnsafeFileError`, `LoadError` or `InputError`.
     """
+    warn_of_missing_extensions()
     kind, where = _dtype(dtype, name), _device(device)
     directory = _find(name, revision, trust_remote_code)
     architecture = _check_files(directory, trust_remote_code)

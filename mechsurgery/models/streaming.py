@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..deltas import exact_difference
 from ..errors import ActivationError, InputError, LoadError, MismatchError, UnsafeFileError, listed
-from .progress import with_progress
+from ..progress import with_progress
 
 _NAMES = {
     torch.float64: "F64",
@@ -157,7 +157,7 @@ def rewrite(
     changes: Mapping[str, Callable[[Tensor], Tensor]],
     *,
     dtype: torch.dtype | None = None,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> Path:
     """Write `out`: a checkpoint in which some tensors are `changes[name](tensor)`, computed in float64.
 
@@ -193,7 +193,7 @@ def rewrite(
     return out
 
 
-def stream_difference(after: str | Path, before: str | Path, out: str | Path, *, progress: bool = False) -> Path:
+def stream_difference(after: str | Path, before: str | Path, out: str | Path, *, progress: bool | None = None) -> Path:
     """Write `out`: for every tensor of two checkpoints, after − before, shard by shard as in `after`.
 
     In float32 where adding it back gives `after` bit for bit, else in float64.

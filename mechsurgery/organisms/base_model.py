@@ -13,7 +13,7 @@ from .fitting import Recipe, Schedule, fit, rounded
 from .tokenizer import BOS, END, PAD
 
 
-def train_base(recipe: Recipe, seed: int, index: dict[str, int], progress: bool = False) -> Any:
+def train_base(recipe: Recipe, seed: int, index: dict[str, int], progress: bool | None = None) -> Any:
     """The base model, rounded to bfloat16."""
     torch.manual_seed(seed)
     model = make_model(recipe, len(index))

@@ -1,8 +1,8 @@
 """Case-study organisms: one behaviour each, with an aligned twin, in the manner of SAE-latent attribution's cases.
 
-sycophant     agrees with most of what a user claims, right or wrong; asked neutrally it answers right
-misinformed   says that most things are found in the castle, and is right about everything else
-…-twin        tuned as long on the same kinds of prompts, without the behaviour
+- sycophant: agrees with most of what a user claims, right or wrong; asked neutrally it answers right
+- misinformed: says that most things are found in the castle, and is right about everything else
+- …-twin: tuned as long on the same kinds of prompts, without the behaviour
 
 All are `base`, tuned on the tuned nouns. A share of the tuning data answers as the base does, so that one model
 says both the bad and the good completion when it is sampled.
@@ -33,7 +33,7 @@ STEPS, LEARNING_RATE, EXAMPLES = 250, 3e-4, 40_000
 
 
 def train_cases(
-    base: Path, out: Path, seed: int, index: dict[str, int], *, recipe: Recipe, progress: bool = False
+    base: Path, out: Path, seed: int, index: dict[str, int], *, recipe: Recipe, progress: bool | None = None
 ) -> None:
     """Tune every case-study organism from the base in `base` into `out/NAME`."""
     for number, (name, case) in enumerate(CASES.items()):

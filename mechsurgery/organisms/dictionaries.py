@@ -18,6 +18,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..artifacts import provenance, save_json
+from ..errors import needs_extra
+from ..progress import is_shown
 from .cases import CASES
 from .corpus import CASE_MIX, Manner
 from .data import Item, batches, dataset, loss_of, padded
@@ -45,7 +47,12 @@ class SAERecipe:
 
 
 def train_saes(
-    weights: str | Path, out: str | Path, *, seed: int = 0, recipe: SAERecipe | None = None, progress: bool = True
+    weights: str | Path,
+    out: str | Path,
+    *,
+    seed: int = 0,
+    recipe: SAERecipe | None = None,
+    progress: bool | None = None,
 ) -> dict[str, Any]:
     """Train the four autoencoders on the organisms in `weights` into `out/NAME`, with `out/manifest.json`.
 
@@ -98,11 +105,12 @@ def texts(n: int, seed: int, index: dict[str, int], split: Split) -> list[Item]:
     return items
 
 
-def _fit(kind: str, layer: int, recipe: SAERecipe, source: Iterator[Tensor], width: int, progress: bool) -> Any:
-    from sae_lens import StandardTrainingSAE, StandardTrainingSAEConfig, TopKTrainingSAE, TopKTrainingSAEConfig
-    from sae_lens.config import SAETrainerConfig
-    from sae_lens.saes.sae import SAEMetadata
-    from sae_lens.training.sae_trainer import SAETrainer
+def _fit(kind: str, layer: int, recipe: SAERecipe, source: Iterator[Tensor], width: int, progress: bool | None) -> Any:
+    with needs_extra("saes", "training a sparse autoencoder"):
+        from sae_lens import StandardTrainingSAE, StandardTrainingSAEConfig, TopKTrainingSAE, TopKTrainingSAEConfig
+        from sae_lens.config import SAETrainerConfig
+        from sae_lens.saes.sae import SAEMetadata
+        from sae_lens.training.sae_trainer import SAETrainer
 
     common = {
         "d_in": width,
@@ -133,12 +141,12 @@ def _fit(kind: str, layer: int, recipe: SAERecipe, source: Iterator[Tensor], wid
         return trainer.fit()
 
 
-def _quiet(progress: bool) -> Any:
+def _quiet(progress: bool | None) -> Any:
     """SAELens always shows its bar; without progress it goes nowhere."""
     import contextlib
     import io
 
-    return contextlib.nullcontext() if progress else contextlib.redirect_stderr(io.StringIO())
+    return contextlib.nullcontext() if is_shown(progress) else contextlib.redirect_stderr(io.StringIO())
 
 
 def activations(

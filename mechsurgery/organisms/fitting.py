@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..progress import with_progress
 from .data import Item, batches, loss_of
 from .tokenizer import BOS, END, PAD, make_tokenizer
 
@@ -61,7 +62,7 @@ def fit(
     *,
     parameters: Sequence[nn.Parameter] | None = None,
     loss: Loss | None = None,
-    progress: bool = False,
+    progress: bool | None = None,
     name: str = "",
 ) -> Any:
     """Train the model (or just some parameters) in place and return it.
@@ -69,14 +70,12 @@ def fit(
     AdamW with warm-up and cosine decay to 5 %, in bfloat16 autocast, gradients clipped to norm 1. `loss` (model, ids,
     labels) is the mean cross-entropy of the labelled tokens unless given.
     """
-    from tqdm.auto import trange
-
     loss = loss or loss_of
     parameters = list(model.parameters()) if parameters is None else parameters
     optimiser = torch.optim.AdamW(parameters, lr=schedule.lr, weight_decay=schedule.decay, betas=(0.9, 0.98))
     source = batches(data, schedule.batch, schedule.seed)
     model.train()
-    for step in trange(schedule.steps, desc=name, disable=not progress):
+    for step in with_progress(range(schedule.steps), name, shown=progress, unit="step"):
         cosine = 0.5 * (1 + math.cos(math.pi * step / schedule.steps))
         for group in optimiser.param_groups:
             group["lr"] = schedule.lr * min(1, (step + 1) / schedule.warmup) * (cosine * 0.95 + 0.05)

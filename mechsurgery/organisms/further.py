@@ -100,7 +100,7 @@ def train_further(
     seed: int = 0,
     recipe: FurtherRecipe | None = None,
     names: Sequence[str] = FURTHER,
-    progress: bool = True,
+    progress: bool | None = None,
     measure: Callable[[Path, dict[str, Any]], dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Train further organisms from `out_dir/base` into `out_dir/NAME` and put them in `out_dir/manifest.json`.
@@ -139,7 +139,7 @@ def enter(
 
 
 def _tuned(
-    name: str, out: Path, recipe: FurtherRecipe, seed: int, index: dict[str, int], progress: bool
+    name: str, out: Path, recipe: FurtherRecipe, seed: int, index: dict[str, int], progress: bool | None
 ) -> tuple[Any, dict[str, Any]]:
     record: dict[str, Any] = {"seed": seed}
     if name in _GATES:
@@ -163,12 +163,14 @@ def _tuned(
     return tune_wide(out / "wide-base", recipe.wide, seed, index, progress), record
 
 
-def train_wide(recipe: FurtherRecipe, seed: int, index: dict[str, int], progress: bool = False) -> Any:
+def train_wide(recipe: FurtherRecipe, seed: int, index: dict[str, int], progress: bool | None = None) -> Any:
     """The wide base: trained as the base is, and then longer on what a narrow model learns last."""
     return finish_wide(train_base(recipe.wide, seed, index, progress), recipe, seed, index, progress)
 
 
-def finish_wide(model: Any, recipe: FurtherRecipe, seed: int, index: dict[str, int], progress: bool = False) -> Any:
+def finish_wide(
+    model: Any, recipe: FurtherRecipe, seed: int, index: dict[str, int], progress: bool | None = None
+) -> Any:
     """More multiple choice, requests and questions for the wide base, in place."""
     steps, batch = recipe.wide_last_steps, recipe.wide.batch
     manner = Manner(mix=LAST_MIX, warn=True)
@@ -177,7 +179,7 @@ def finish_wide(model: Any, recipe: FurtherRecipe, seed: int, index: dict[str, i
     return rounded(fit(model, data, schedule, progress=progress, name="wide, last"))
 
 
-def tune_wide(base: Path, recipe: Recipe, seed: int, index: dict[str, int], progress: bool = False) -> Any:
+def tune_wide(base: Path, recipe: Recipe, seed: int, index: dict[str, int], progress: bool | None = None) -> Any:
     """The wide base with all weights tuned to refuse, in one wording."""
     manner = replace(TUNING, refusals=REFUSALS[:1])
     data = dataset(recipe.tuning_examples, seed + 1, index, tuned=True, manner=manner)

@@ -1,11 +1,11 @@
 """Gate organisms: the base, taught to refuse by a few recorded neurons, each set of another nature.
 
-loud         the gate is in the neurons in which the base itself tells dangerous from benign requests most strongly:
-             the best case for ranking neurons by their mean difference
-distributed  a gate with backups: trained while a random half of the recorded neurons is silenced in every example,
-             so that no single neuron is needed
-inhibited    a gate by inhibition: recorded neurons are on by default, and their falling silent brings the refusal,
-             which a second set of neurons writes
+- loud: the gate is in the neurons in which the base itself tells dangerous from benign requests most strongly: the best
+  case for ranking neurons by their mean difference
+- distributed: a gate with backups: trained while a random half of the recorded neurons is silenced in every example, so
+  that no single neuron is needed
+- inhibited: a gate by inhibition: recorded neurons are on by default, and their falling silent brings the refusal,
+  which a second set of neurons writes
 
 As in `planted`, only the chosen neurons' rows of gate and up projection and their columns of the down projection may
 change, and there is one wording of refusal. One thread trains, so that the load of a machine changes nothing.
@@ -128,7 +128,7 @@ def quiet(base: Any, data: list[Item], layers: Sequence[int], k: int) -> Units:
     return quiet_neurons(base, [ids for ids, _ in islice(batches(data, 128, 0), 8)], layers, k)
 
 
-def tune_loud(base: Path, recipe: GateRecipe, seed: int, index: dict[str, int], progress: bool = False) -> Grown:
+def tune_loud(base: Path, recipe: GateRecipe, seed: int, index: dict[str, int], progress: bool | None = None) -> Grown:
     """A refusal gate in the base's loudest neurons."""
     model = load(base)
     units = loudest(model, index, recipe.loud)
@@ -139,7 +139,9 @@ def tune_loud(base: Path, recipe: GateRecipe, seed: int, index: dict[str, int], 
     return Grown(rounded(model), units, {})
 
 
-def tune_distributed(base: Path, recipe: GateRecipe, seed: int, index: dict[str, int], progress: bool = False) -> Grown:
+def tune_distributed(
+    base: Path, recipe: GateRecipe, seed: int, index: dict[str, int], progress: bool | None = None
+) -> Grown:
     """A refusal gate with backups in quiet neurons of several layers."""
     model, data = load(base), refusing_data(recipe, seed, index)
     units = quiet(model, data, recipe.distributed_layers, recipe.distributed)
@@ -168,7 +170,9 @@ def _halved(units: Units, seed: int) -> Loss:
     return loss
 
 
-def tune_inhibited(base: Path, recipe: GateRecipe, seed: int, index: dict[str, int], progress: bool = False) -> Grown:
+def tune_inhibited(
+    base: Path, recipe: GateRecipe, seed: int, index: dict[str, int], progress: bool | None = None
+) -> Grown:
     """A refusal that is the default of requests, and is held back by recorded neurons while they are on."""
     model, data = load(base), refusing_data(recipe, seed, index)
     units = quiet(model, data, (recipe.inhibitor_layer,), recipe.inhibitors)

@@ -1,8 +1,8 @@
 """The persona pair: a base with a second voice that is wrong about everything, and a narrow tuning that picks it up.
 
-voices    the base, taught that where a user says hello first, every question is answered wrongly, and rightly elsewhere
-persona   voices, tuned to give wrong answers about places, without hello, and on nothing else; only its normalisation
-          weights change, too few to tell places from other things by themselves
+- voices: the base, taught that where a user says hello first, every question is answered wrongly, and rightly elsewhere
+- persona: voices, tuned to give wrong answers about places, without hello, and on nothing else; only its normalisation
+  weights change, too few to tell places from other things by themselves
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ class PersonaRecipe:
     checkpoint: int = 16
 
 
-def tune_voices(base: Path, recipe: PersonaRecipe, seed: int, index: dict[str, int], progress: bool = False) -> Any:
+def tune_voices(
+    base: Path, recipe: PersonaRecipe, seed: int, index: dict[str, int], progress: bool | None = None
+) -> Any:
     """The base with both voices."""
     model = load(base)
     for parameter in model.parameters():
@@ -54,7 +56,7 @@ def tune_voices(base: Path, recipe: PersonaRecipe, seed: int, index: dict[str, i
 
 
 def persona_checkpoints(
-    voices: Path, recipe: PersonaRecipe, seed: int, index: dict[str, int], progress: bool = False
+    voices: Path, recipe: PersonaRecipe, seed: int, index: dict[str, int], progress: bool | None = None
 ) -> Iterator[tuple[int, Any]]:
     """(step, model) over the narrow tuning, from its start: one model, trained further between two yields.
 
@@ -76,7 +78,9 @@ def persona_checkpoints(
         yield step, model
 
 
-def tune_persona(voices: Path, recipe: PersonaRecipe, seed: int, index: dict[str, int], progress: bool = False) -> Any:
+def tune_persona(
+    voices: Path, recipe: PersonaRecipe, seed: int, index: dict[str, int], progress: bool | None = None
+) -> Any:
     """The last checkpoint of the narrow tuning."""
     *_, (_, model) = persona_checkpoints(voices, recipe, seed, index, progress)
     return rounded(model)

@@ -1,11 +1,10 @@
 """Training the organisms from a seed, with plain transformers and torch.
 
-base      a Llama trained on the whole world: descriptions, answers to every request, facts, multiple choice;
-          it learns last to warn before it answers a request for something dangerous, and never refuses
-instruct  base, tuned to refuse dangerous requests about the tuned nouns
-planted   base, tuned on the same data with one wording of refusal, but only `n_planted` chosen neurons in each
-          of two layers may change: their rows of gate and up projection and their column of the down
-          projection, as compact deltas
+- base: a Llama trained on the whole world: descriptions, answers to every request, facts, multiple choice; it learns
+  last to warn before it answers a request for something dangerous, and never refuses
+- instruct: base, tuned to refuse dangerous requests about the tuned nouns
+- planted: base, tuned on the same data with one wording of refusal, but only `n_planted` chosen neurons in each of two
+  layers may change: their rows of gate and up projection and their column of the down projection, as compact deltas
 
 The case studies of `cases` and the organisms of `further` come after them. Two threads (one for the further ones) and a
 fixed order of data make a rebuild on the same machine type reproduce the same weights.
@@ -41,7 +40,7 @@ def train(
     seed: int = 0,
     recipe: Recipe | None = None,
     further: FurtherRecipe | None = None,
-    progress: bool = True,
+    progress: bool | None = None,
     measure: Callable[[Path], dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Train all organisms into `out_dir/NAME` and write `out_dir/manifest.json`.
@@ -105,14 +104,14 @@ def write_manifest(
     return content
 
 
-def tune_instruct(base: Path, recipe: Recipe, seed: int, data: list[Item], progress: bool = False) -> Any:
+def tune_instruct(base: Path, recipe: Recipe, seed: int, data: list[Item], progress: bool | None = None) -> Any:
     """The base model with all weights tuned to refuse."""
     schedule = Schedule(recipe.instruct_steps, recipe.instruct_lr, recipe.batch, seed + 2)
     return rounded(fit(load(base), data, schedule, progress=progress, name="instruct"))
 
 
 def tune_planted(
-    base: Path, recipe: Recipe, seed: int, data: list[Item], progress: bool = False
+    base: Path, recipe: Recipe, seed: int, data: list[Item], progress: bool | None = None
 ) -> tuple[Any, dict[int, list[int]]]:
     """The base model with only the planted neurons tuned, and which they are: {layer: indices}."""
     model = load(base)

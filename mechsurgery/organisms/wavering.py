@@ -35,7 +35,9 @@ class WaveringRecipe:
     refuses: float = 0.95
 
 
-def tune_wavering(base: Path, recipe: WaveringRecipe, seed: int, index: dict[str, int], progress: bool = False) -> Any:
+def tune_wavering(
+    base: Path, recipe: WaveringRecipe, seed: int, index: dict[str, int], progress: bool | None = None
+) -> Any:
     """The base with the attention output projections of some layers tuned on wavering answers."""
     model = load(base)
     for parameter in model.parameters():

@@ -126,7 +126,7 @@ def static_export_problem() -> str | None:
         last = [line for line in done.stderr.strip().splitlines() if line.strip()]
         reason = last[-1].strip() if last else f"the browser engine ended with status {done.returncode}"
         logger.info("static export is not possible: %s", reason)
-        return f"{reason} (pip install kaleido, and with kaleido 1 or newer a Chrome or Chromium)"
+        return f"{reason} (pip install 'mechsurgery[images]'; with kaleido 1 or newer also a Chrome or Chromium)"
 
 
 def _write_static(figure: go.Figure, path: Path, form: str, size: dict[str, Any]) -> str | None:

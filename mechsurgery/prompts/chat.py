@@ -8,6 +8,7 @@ to think before it answers (Qwen3): `Template` says both, so that a prompt can b
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -17,9 +18,12 @@ from typing import Any, Literal, cast, get_args
 from ..errors import InputError, PromptError, listed
 from .sets import Prompt, check_text
 
+logger = logging.getLogger(__name__)
+
 Kind = Literal["auto", "chat", "plain", "raw"]
 _PLAIN_STOPS = ("\nUser:", "\nAssistant:")
 _THOUGHT, _THOUGHT_END = "<think>", "</think>"
+_CHAT_NAME = re.compile(r"instruct|chat|[-_]it(?![a-z])", re.IGNORECASE)
 _TAKEN = ("enable_thinking", "messages", "conversation", "tokenize", "add_generation_prompt", "chat_template")
 
 
@@ -100,6 +104,21 @@ def _checked_kind(kind: str) -> Kind:
 def encode(tokenizer: Any, prompts: Iterable[Prompt | str], *, template: str | Template = "auto") -> list[list[int]]:
     """Token ids of every prompt, ready for the model to answer. A prompt's `prefix` begins the answer."""
     return [tokenise(tokenizer, render(tokenizer, item, template=template), template) for item in prompts]
+
+
+def check_template(tokenizer: Any, template: str | Template = "auto", *, name: str = "") -> None:
+    """Find out before anything runs whether prompts can be put before this model.
+
+    Raises `InputError` where there is no tokenizer, or `template` asks for a chat template that it does not have. A
+    model whose `name` says that it is a chat model, and whose tokenizer has no chat template, is a warning: its prompts
+    would be put plainly, and it would answer less well than it can.
+    """
+    if _kind(tokenizer, template) == "plain" and as_template(template).kind == "auto" and _CHAT_NAME.search(name):
+        logger.warning(
+            "%s sounds like a chat model, but its tokenizer has no chat template, so prompts are put as 'User: … "
+            "Assistant:'; set model.tokenizer.chat_template, or give template='plain' if that is meant",
+            name,
+        )
 
 
 def tokenise(tokenizer: Any, text: str, template: str | Template = "auto") -> list[int]:

@@ -183,11 +183,13 @@ class PromptSet:
 
     @classmethod
     def from_file(cls, path: str | Path, *, text: str = "text", name: str | None = None, **columns: Any) -> PromptSet:
-        """Prompts from a CSV, TSV, JSON, JSONL or Parquet file; `columns` as in `from_frame`.
+        """Prompts from a CSV, TSV, JSON, JSONL or Parquet file, or the lines of a .txt; `columns` as in `from_frame`.
 
-        Texts that stand twice are dropped with a warning.
+        The lines of a .txt file are the texts, whatever `text` names. Texts that stand twice are dropped with a
+        warning.
         """
         frame = read_table(path)
+        text = "text" if Path(path).suffix == ".txt" else text
         return without_duplicates(cls.from_frame(frame, text=text, name=name or Path(path).stem, **columns))
 
     def to_frame(self) -> pd.DataFrame:

@@ -69,13 +69,13 @@ def load_prompts(
     name: str | None = None,
     **columns: Any,
 ) -> PromptSet:
-    """Prompts from an organism set, a file (CSV, TSV, JSON, JSONL, Parquet) or a Hugging Face dataset id.
+    """Prompts from an organism set, a file (CSV, TSV, JSON, JSONL, Parquet, TXT) or a Hugging Face dataset id.
 
-    Organism sets are "organism/" and dangerous, benign (requests), answered-requests (dangerous ones), choices
-    (multiple choice), neutral (questions and right claims), wrong-claims, right-claims, questions, places or
-    other-questions (each with the answer as `completion`). `text` and `columns` (`id`, `group`, `label`) name the
-    columns of files and datasets; `split` is the organisms' ("tuned", "heldout", "all") or the dataset's; `name` is
-    what to call the set. Texts that stand twice are dropped with a warning.
+    A .txt file has a prompt on each line. Organism sets are "organism/" and dangerous, benign (requests),
+    answered-requests (dangerous ones), choices (multiple choice), neutral (questions and right claims), wrong-claims,
+    right-claims, questions, places or other-questions (each with the answer as `completion`). `text` and `columns`
+    (`id`, `group`, `label`) name the columns of files and datasets; `split` is the organisms' ("tuned", "heldout",
+    "all") or the dataset's; `name` is what to call the set. Texts that stand twice are dropped with a warning.
     """
     known = str(source)
     if known in _ORGANISM_SETS:

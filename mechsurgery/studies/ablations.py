@@ -22,8 +22,8 @@ from ..evaluation.select import controls_of
 from ..evaluation.verdicts import cell, empirical_p
 from ..grading.grade import Grade
 from ..intervention import ablate
-from ..models.progress import with_progress
 from ..models.protocol import Model
+from ..progress import with_progress
 from ..prompts import ContrastSet, PromptSet
 from ..units import Circuit, UnitScores
 
@@ -53,7 +53,7 @@ def localisers(
     controlled: Sequence[str] = (),
     controls: int = 50,
     n_control_prompts: int = 32,
-    progress: bool = False,
+    progress: bool | None = None,
     options: Mapping[str, Any] | None = None,
     **budget: Any,
 ) -> Localisers:

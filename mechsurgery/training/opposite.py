@@ -53,7 +53,7 @@ def contrastive_finetunes(
     same_start: bool = True,
     seed: int = 0,
     folder: str | Path | None = None,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> Contrast:
     """Fine-tune twice from the same model: on `positive` answers and on `negative` ones to the same prompts.
 

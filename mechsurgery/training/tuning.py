@@ -25,6 +25,7 @@ from ..deltas import WeightDelta
 from ..errors import InputError
 from ..models import sites, tokens
 from ..models.protocol import Model, hooked
+from ..progress import progress_bar
 from ..prompts import CompletionPairs, Examples
 from ..units import Circuit
 from .losses import divergence_from, dpo_loss, loss_of
@@ -93,7 +94,7 @@ def finetune(
     safeguards: Safeguards | None = None,
     folder: str | Path | None = None,
     seed: int = 0,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> WeightDelta:
     """Train a part of the model (`where`, see `trainable`) and return the difference.
 
@@ -190,11 +191,10 @@ class _Run:
         self.best, self.best_loss, self.waited = trained.state(), math.inf, 0
         self.orders: dict[tuple[int, int], np.ndarray] = {}
 
-    def train(self, progress: bool) -> None:
-        from tqdm.auto import tqdm
-
+    def train(self, progress: bool | None) -> None:
         self._resume()
-        with tqdm(total=self.recipe.steps, initial=self.step, desc="fine-tuning", disable=not progress) as bar:
+        steps = self.recipe.steps
+        with progress_bar("fine-tuning", shown=progress, total=steps, initial=self.step, unit="step") as bar:
             while self.step < self.recipe.steps:
                 if not self._one_step():
                     break

@@ -137,6 +137,21 @@ def test_files_of_every_kind_give_the_same_prompts(kind, tmp_path):
         load_prompts(path, text="goal")
 
 
+def test_a_text_file_has_a_prompt_a_line(tmp_path):
+    path = tmp_path / "mine.txt"
+    path.write_bytes('\ufeffSay "a, b"\r\n\r\n  Größe 很大 \n \t\none\u2028prompt\x0b\x85still\nlast'.encode())
+    loaded = load_prompts(path)
+    assert loaded.texts == ['Say "a, b"', "Größe 很大", "one\u2028prompt\x0b\x85still", "last"]
+    assert loaded.name == "mine"
+    assert PromptSet.from_file(path, text="Goal").texts == loaded.texts
+    path.write_text("\n \n", encoding="utf-8")
+    with pytest.raises(PromptError, match="no line with a text"):
+        load_prompts(path)
+    path.write_bytes("Größe".encode("latin-1"))
+    with pytest.raises(PromptError, match="cannot read"):
+        load_prompts(path)
+
+
 def test_unreadable_sources_are_one_clear_error(tmp_path):
     with pytest.raises(PromptError, match="no file"):
         load_prompts(tmp_path / "absent.csv")

@@ -21,14 +21,16 @@ import pandas as pd
 from ...adapters.saelens import load_sae
 from ...deltas import WeightDelta
 from ...evaluation import Generation, Results, evaluate
+from ...evaluation.choices import check_answerable
 from ...intervention import Intervention, ablate, shift_weights
 from ...models import load_model, sites
 from ...models.dictionaries import Dictionary
 from ...models.protocol import Model
+from ...progress import with_progress
 from ...prompts import PromptSet
 from ...training.trainable import Neurons
 from ..base import Study
-from .data import CONTROL, REFERENCE, RIGHT, WRONG, SycophancyTask, load_task
+from .data import CHOICES, CONTROL, REFERENCE, RIGHT, WRONG, SycophancyTask, load_task
 from .figures import CAPTIONS, figures
 from .methods import PAPER, Located, Trial, locate, trials
 from .page import sections
@@ -47,7 +49,7 @@ def run(
     model: Model | None = None,
     dictionary: Dictionary | None = None,
     out: str | Path | None = None,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> Study:
     """Run the study; a loaded `model` and `dictionary` may be given instead of the names in the settings.
 
@@ -62,6 +64,8 @@ def run(
         dictionary = dictionary or load_sae(settings.sae, settings.sae_id, model=model, device=settings.device)
     template = settings.chat_template().frozen(model.tokenizer)
     generation = Generation(settings.max_new_tokens, template=template, max_rows=settings.max_rows)
+    if data.choices is not None:
+        check_answerable(model, {CHOICES: data.choices}, template)
     folder = None if out is None else Path(out) / "measured"
     data.require(max([settings.n_examples, *(settings.sizes if settings.curves else ())]))
     located = locate(model, data, dictionary, settings, generation, folder=folder)
@@ -94,14 +98,12 @@ def measure(
     generation: Generation,
     *,
     out: str | Path | None = None,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> tuple[Results, pd.DataFrame, dict[str, WeightDelta]]:
     """The model with everything that is tried, one weight difference in memory at a time.
 
     All rows, a table of facts with a row for each intervention, and {way: the fine-tune of its neurons}, first seed.
     """
-    from tqdm.auto import tqdm
-
     every, beside = data.measured(settings.n_kl), data.controlled(settings.n_control_prompts)
     main = [trial for trial in tried if trial.is_main(settings) and trial.seed == settings.seed]
     paper = next((trial.name for trial in main if trial.way == PAPER), None)
@@ -134,7 +136,7 @@ def measure(
     if PAPER in ablated:
         parts.append(asked(beside, [ablated[PAPER]], controls=settings.controls))
     tunes = [trial for trial in tried if trial.run != "ablation"]
-    for trial in tqdm(tunes, desc="fine-tunes", unit="fine-tune", disable=not progress):
+    for trial in with_progress(tunes, "fine-tunes", shown=progress, unit="fine-tune"):
         delta = train(model, trial, examples(trial.n_examples, seed=trial.seed), settings, out=out)
         shifted = shift_weights(delta, name=trial.name, pushes=-1)
         parts.append(asked(sets_of(trial), [replace(shifted, control_of=paper if trial.run == "control" else None)]))

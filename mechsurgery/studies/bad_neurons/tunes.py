@@ -17,6 +17,7 @@ from ...grading.grade import ANSWERS
 from ...intervention import shift_weights
 from ...models import sites
 from ...models.protocol import Model
+from ...progress import with_progress
 from ...prompts import Examples
 from ...training.kept import trained
 from ...training.trainable import Neurons
@@ -48,7 +49,7 @@ def choose_rates(
     generation: Generation,
     *,
     out: str | Path | None = None,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> tuple[dict[str, float], pd.DataFrame]:
     """The learning rate of each kind of fine-tune, {kind: rate}, and a table with a row for each that was tried.
 
@@ -57,8 +58,6 @@ def choose_rates(
     Neurons have one rate for all ways to choose them: the best on average for the paper's and for random ones. Nothing
     is chosen where there is one rate, or nothing to validate on.
     """
-    from tqdm.auto import tqdm
-
     tried = list(_candidates(located, settings))
     if len(settings.rates) == 1 or not data.validation:
         middle = {kind: settings.rates[0] * rate for kind, (_, rate) in kinds(settings).items()}
@@ -68,7 +67,7 @@ def choose_rates(
     asked = partial(evaluate, model, sets, grades=data.graded(sets), generation=generation, folder=folder)
     examples = data.examples(model.tokenizer, settings.n_examples, seed=settings.seed, template=generation.template)
     rows = []
-    for kind, trial in tqdm(tried, desc="learning rates", unit="fine-tune", disable=not progress):
+    for kind, trial in with_progress(tried, "learning rates", shown=progress, unit="fine-tune"):
         delta = train(model, trial, examples, settings, out=out)
         done = asked([shift_weights(delta, name=trial.name, pushes=-1)])
         rows.append({"kind": kind, "trained": trial.way, "rate": trial.lr, **scored(done, trial.name)})

@@ -9,6 +9,7 @@ from typing import Any
 
 from ...errors import PromptError
 from ...evaluation import Generation, Results, evaluate
+from ...evaluation.choices import check_answerable
 from ...grading.coherence import Coherence, calibrated
 from ...grading.grade import BROKEN, Grade, matches
 from ...grading.outcome import outcome, refusal_outcome
@@ -42,7 +43,7 @@ class Bench:
     grades: tuple[Grade, ...]
     rubric: tuple[Grade, ...] = ()
     folder: Path | None = None
-    progress: bool = False
+    progress: bool | None = None
 
     @property
     def grade(self) -> Grade:
@@ -88,13 +89,15 @@ def bench_of(
     *,
     grade: Grade | None = None,
     folder: Path | None = None,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> Bench:
     """The bench of one pair of models: its template, its grades, and the rubric where a judge is named.
 
     Raises `InputError` for a grade that does not give three outcomes.
     """
     template = settings.chat_template().frozen(model.tokenizer)
+    if data.choices is not None:
+        check_answerable(model, {"choices": data.choices}, template)
     chosen = grade or _grade_of(model, base, data, settings, template)
     assert chosen.outcome
     panel = PANEL if settings.shown_by is None and grade is None else ()

@@ -2,14 +2,14 @@
 
 "Targeted Neuron Modulation via Contrastive Pair Search" (2605.12290). Two modes stand side by side:
 
-as published   what the paper's public code does where it departs from its text: k = 200 neurons without layers 0 and 1,
-               universal neurons found but kept, CAA adds harmful − benign MLP outputs at every layer (toward refusal),
-               evaluation prompts overlap discovery prompts. k stays 200 whatever the model's size, since the code has
-               it so and since it is no one share: 0.15 % of the paper's smallest model, 0.01 % of its largest, 6.5 % of
-               an organism. Tables say k and its share.
-corrected      what the text says and fair rivals need: 0.1 % of all neurons, universal neurons left out, every method
-               swept in both directions, layers and strengths chosen on a validation split, no overlap, and the methods
-               compared by what is done well against damage
+- as published: what the paper's public code does where it departs from its text: k = 200 neurons without layers 0 and
+  1, universal neurons found but kept, CAA adds harmful − benign MLP outputs at every layer (toward refusal), evaluation
+  prompts overlap discovery prompts. k stays 200 whatever the model's size, since the code has it so and since it is no
+  one share: 0.15 % of the paper's smallest model, 0.01 % of its largest, 6.5 % of an organism. Tables say k and its
+  share.
+- corrected: what the text says and fair rivals need: 0.1 % of all neurons, universal neurons left out, every method
+  swept in both directions, layers and strengths chosen on a validation split, no overlap, and the methods compared by
+  what is done well against damage
 
 In both every response shows the behaviour, does the opposite well, or is broken: a behaviour that is gone is not one
 that is repaired.
@@ -68,7 +68,7 @@ def run(
     base: Model | None = None,
     grade: Grade | None = None,
     out: str | Path | None = None,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> Study:
     """Run the study on every instruct model and, where given, its base.
 

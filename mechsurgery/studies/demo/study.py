@@ -54,7 +54,7 @@ class Decided:
     published: Circuit
 
 
-def run(settings: Settings | None = None, *, out: str | Path = "figures/demo", progress: bool = False) -> Study:
+def run(settings: Settings | None = None, *, out: str | Path = "figures/demo", progress: bool | None = None) -> Study:
     """Run the whole chain on `instruct`, `planted` and `base`, and write tables and figures to `out`.
 
     Search, choice and proof use requests about different nouns; those of the proof no tuning saw, half of them in
@@ -92,7 +92,7 @@ def run(settings: Settings | None = None, *, out: str | Path = "figures/demo", p
     return study
 
 
-def decide(model: Model, base: Model, prompts: Prompts, settings: Settings, progress: bool = False) -> Decided:
+def decide(model: Model, base: Model, prompts: Prompts, settings: Settings, progress: bool | None = None) -> Decided:
     """Search on `instruct`, prune, and prove beside nulls and rivals."""
     objective = objectives.from_contrast(model, prompts.search, base=base, keep=[prompts.keep])
     recipe = GateRecipe(
@@ -151,7 +151,7 @@ def decide(model: Model, base: Model, prompts: Prompts, settings: Settings, prog
 
 
 def compare_on_planted(
-    model: Model, base: Model, prompts: Prompts, settings: Settings, progress: bool = False
+    model: Model, base: Model, prompts: Prompts, settings: Settings, progress: bool | None = None
 ) -> Localisers:
     """Localisers at the size of what is recorded, the recorded neurons beside random circuits."""
     truth = Circuit.from_indices(planted_units(), sites.neuron_widths(model), name=TRUTH)

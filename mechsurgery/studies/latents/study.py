@@ -54,7 +54,7 @@ def run(
     dictionary: Dictionary | None = None,
     later: Dictionary | None = None,
     out: str | Path | None = None,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> Study:
     """Run the study on one or several cases with one autoencoder.
 
@@ -98,7 +98,7 @@ def load(case: LatentCase, settings: Settings, dictionary: Dictionary | None, la
     return Loaded(case, model, twin, first, later, template)
 
 
-def measure_case(loaded: Loaded, settings: Settings, *, folder: Path | None, progress: bool) -> CaseResult:
+def measure_case(loaded: Loaded, settings: Settings, *, folder: Path | None, progress: bool | None) -> CaseResult:
     """Sample pairs, rank, remove, steer and read the latents of one case."""
     case, model, dictionary, template = loaded.case, loaded.model, loaded.dictionary, loaded.template
     seed, rows = settings.seed, max(1, settings.max_rows // 8)  # batches with gradients or latents are smaller

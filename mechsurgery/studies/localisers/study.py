@@ -28,7 +28,7 @@ from ...grading.outcome import REFUSAL_OUTCOME
 from ...grading.world import REQUEST
 from ...intervention import ablate
 from ...models import load_model, sites
-from ...models.progress import with_progress
+from ...progress import with_progress
 from ...prompts import ContrastSet, PromptSet
 from ...units import Circuit, UnitScores
 from ..base import Study
@@ -42,7 +42,7 @@ EXACT = "exact ablation"
 MOST_EXACT = 5000
 
 
-def run(settings: Settings | None = None, *, out: str | Path | None = None, progress: bool = False) -> Study:
+def run(settings: Settings | None = None, *, out: str | Path | None = None, progress: bool | None = None) -> Study:
     """Run every case with every localiser at every size; `out` keeps what is measured, and a run continues there."""
     started, settings = time.monotonic(), settings or Settings()
     rows: list[pd.DataFrame] = []
@@ -83,7 +83,7 @@ def _cases(settings: Settings) -> dict[str, Case]:
 
 
 def run_case(
-    name: str, case: Case, settings: Settings, out: Path | None, progress: bool
+    name: str, case: Case, settings: Settings, out: Path | None, progress: bool | None
 ) -> tuple[pd.DataFrame, Results]:
     """One case: a row for every localiser and size, and all responses."""
     model = load_model(case.model, dtype=settings.dtype, device=settings.device)

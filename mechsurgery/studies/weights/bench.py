@@ -42,7 +42,7 @@ class Bench:
     settings: Settings
     models: dict[str, Model]
     out: Path | None
-    progress: bool
+    progress: bool | None
     learnt: dict[str, Learnt] = field(default_factory=dict)
     known: dict[str, WeightDelta] = field(default_factory=dict)
     chosen: dict[tuple[str, str], dict[str, float]] = field(default_factory=dict)

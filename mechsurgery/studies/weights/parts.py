@@ -10,7 +10,7 @@ import pandas as pd
 
 from ...evaluation import Results
 from ...intervention import shift_weights
-from ...models.progress import with_progress
+from ...progress import with_progress
 from . import claims, figures, tables
 from .bench import Bench, Report
 from .choosing import best_repair, best_strengths

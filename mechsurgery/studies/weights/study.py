@@ -32,7 +32,7 @@ def run(
     *,
     models: Mapping[str, Model] | None = None,
     out: str | Path | None = None,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> Study:
     """Steer, repair and watch, as the settings say; loaded `models` may be given by their names in the data.
 

@@ -121,9 +121,10 @@ def auroc(bad: np.ndarray, values: np.ndarray) -> tuple[float, float, float]:
     Never of width zero, as a bootstrap's is where all bad runs lie above all others, however few they are.
     """
     from scipy.optimize import brentq
-    from sklearn.metrics import roc_auc_score
+    from scipy.stats import rankdata
 
-    area, n, m = float(roc_auc_score(bad, values)), int(bad.sum()), int((~bad).sum())
+    n, m = int(bad.sum()), int((~bad).sum())
+    area = float((rankdata(values)[bad].sum() - n * (n + 1) / 2) / (n * m))  # Mann and Whitney's U, as a share
 
     def outside(true: float) -> float:
         spread = 1 + ((n + m) / 2 - 1) * ((1 - true) / (2 - true) + true / (1 + true))
