@@ -68,9 +68,8 @@ def export(
             text = figure.to_json() if form == "json" else _html(figure, path.parent, plotlyjs)
             write_text(path, text)
         else:
-            reason = static_export_problem() or _write_static(
-                figure, path, form, pixels | {"scale": scale if form == "png" else 1}
-            )
+            drawn = figure if static_export_problem() else printed(figure)
+            reason = static_export_problem() or _write_static(drawn, path, form, scale if form == "png" else 1)
             if reason is not None:
                 report.skipped[form] = reason
                 continue

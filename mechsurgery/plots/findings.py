@@ -77,7 +77,8 @@ def best_bargain(points: pd.DataFrame, benefit: str, damage: str, *, more: bool,
     strength = f" at {_strength(top)}" if (changed["intervention"] == top["intervention"]).sum() > 1 else ""
     before = f" ({_name(base)} {amount(float(base['value'].iloc[0]), shares[0])})" if len(base) == 1 else ""
     value, cost = amount(top["value"], shares[0]), amount(top["damage"], shares[1])
-    return f"{'most' if more else 'least'} {benefit} with {top['intervention']}{strength}: {value}{before}; {damage} {cost}"
+    most = f"{'most' if more else 'least'} {benefit}"
+    return f"{most} with {top['intervention']}{strength}: {value}{before}; {damage} {cost}"
 
 
 def _parted(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -87,16 +87,23 @@ def label_rows(figure: go.Figure, names: Sequence[str], *, panel: int = 0, row: 
 
 
 def themed(
-    figure: go.Figure, title: str, *, height: float = 0, x_title: str = "", y_title: str = "", **layout: Any
+    figure: go.Figure,
+    title: str,
+    *,
+    height: float = 0,
+    x_title: str = "",
+    y_title: str = "",
+    note: str = "",
+    **layout: Any,
 ) -> go.Figure:
     """The figure with the theme, a title ("" leaves none) and the size of a paper's column.
 
     `height` is that of the plot itself where the figure has no `panels` and no rows that say theirs. `x_title` stands
-    under the lowest panel of each column, `y_title` beside the first. All are plain text. Plotly's global default
-    stays as it is.
+    under the lowest panel of each column, `y_title` beside the first, a `note` below all. All are plain text. Plotly's
+    global default stays as it is.
     """
     plan = _plan(figure) or _single(height)
-    plan |= {"title": title, "x_title": x_title, "y_title": y_title, "size": "column"}
+    plan |= {"title": title, "x_title": x_title, "y_title": y_title, "note": note, "size": "column"}
     figure.update_layout(meta={_META: plan}, **layout)
     return _laid_out(figure, plan)
 
@@ -160,7 +167,9 @@ def _laid_out(figure: go.Figure, plan: dict[str, Any]) -> go.Figure:
     lines = title.count("<br>") + 1 if title else 0
     top = (8 + (LINE + 1) * lines + 4 * bool(lines)) * f
     legend, below = _legend(figure, width - right, f)
-    bottom = below + rows * f
+    note = fitted(plan["note"], width - right - 6 * f, SMALL * f) if plan["note"] else ""
+    _write_note(figure, note, rows * f, f)
+    bottom = below + (rows + (note.count("<br>") + 1) * (LINE - 2) * bool(note)) * f
     figure.update_layout(
         template=scaled(TEMPLATE.to_plotly_json(), f),
         title={
@@ -177,6 +186,14 @@ def _laid_out(figure: go.Figure, plan: dict[str, Any]) -> go.Figure:
         meta={_META: plan},
     )
     return figure
+
+
+def _write_note(figure: go.Figure, note: str, under: float, f: float) -> None:
+    """The note at the left edge, so many pixels under the plot."""
+    others = [one for one in figure.layout.annotations if one.name != "note"]
+    place = {"xref": "paper", "x": 0, "xanchor": "left", "yref": "paper", "y": 0, "yanchor": "top"}
+    shift = {"xshift": 6 * f, "yshift": -under, "font": {"size": SMALL * f}, "align": "left", "showarrow": False}
+    figure.layout.annotations = [*others, {"text": note, "name": "note", **place, **shift}] if note else others
 
 
 def _label_rows(figure: go.Figure, plan: dict[str, Any], f: float, width: int) -> float:
@@ -278,7 +295,7 @@ _LENGTHS = {
     "width": {"line", "error_x", "error_y"},
     "thickness": {"error_x", "error_y", "colorbar"},
 }
-_ALWAYS = {"linewidth", "ticklen", "standoff", "gridwidth", "zerolinewidth", "tickwidth"}
+_ALWAYS = {"xshift", "yshift", "linewidth", "ticklen", "standoff", "gridwidth", "zerolinewidth", "tickwidth"}
 
 
 def scaled(node: Any, ratio: float, parent: str = "") -> Any:

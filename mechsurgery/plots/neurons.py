@@ -121,7 +121,6 @@ def promoted_tokens(
     )
     figure.update_xaxes(nticks=5, zeroline=True, zerolinecolor=GREY)
     label_rows(figure, names, row=14)
-    finding = f"writes most for {names[0]} ({ordered['logit'].iloc[0]:+.2g}), most against {names[-1]} ({ordered['logit'].iloc[-1]:+.2g})"
-    if ordered["logit"].iloc[-1] >= 0:
-        finding = f"writes most for {names[0]} ({ordered['logit'].iloc[0]:+.2g})"
+    ends = [f"{name} ({value:+.2g})" for name, value in zip(names, ordered["logit"])]
+    finding = f"writes most for {ends[0]}" + (f", most against {ends[-1]}" if low.iloc[-1] else "")
     return themed(figure, heading(title, finding, about), x_title=x_title)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import plotly.graph_objects as go
@@ -52,8 +52,10 @@ def layer_distribution(
             bars = go.Bar(x=counts["layer"], y=counts["n"], hovertext=told, hoverinfo="text", **colour)
             figure.add_trace(bars, n + number, 1)
     figure.update_yaxes(nticks=6)
+    for number in range(n * counted):
+        figure.update_yaxes(nticks=3, rangemode="tozero", row=n + 1 + number, col=1)
     if counted:
-        figure.update_yaxes(title_text="selected", nticks=3, row=n + 1, col=1)
+        figure.update_yaxes(title_text="selected", row=n + 1, col=1)
     finding = "98% of scores spread widest in " + ", ".join(
         _widest(name if several else "", one) for name, one in models.items()
     )
@@ -177,16 +179,12 @@ def _tails(models: Mapping[str, UnitScores], circuits: Mapping[str, Circuit]) ->
     for name in circuits or list(models)[:1]:
         values, prefix = np.abs(_values(models[name])), f"{name}: " if len(models) > 1 else ""
         if name not in circuits:
-            found.append(
-                f"{prefix}99% of {len(values):,} units below {np.quantile(values, 0.99):.2g}, largest {values.max():.2g}"
-            )
+            size = f"{np.quantile(values, 0.99):.2g}, largest {values.max():.2g}"
+            found.append(f"{prefix}99% of {len(values):,} units at most {size} in size")
             continue
-        least = (
-            f", all with |score| ≥ {np.abs(_chosen(models[name], circuits[name])).min():.2g}"
-            if len(circuits[name])
-            else ""
-        )
-        found.append(f"{prefix}{len(circuits[name]):,} of {len(values):,} units chosen{least}")
+        chosen = np.abs(_chosen(models[name], circuits[name]))
+        least = f", all with |score| ≥ {chosen.min():.2g}" if len(chosen) else ""
+        found.append(f"{prefix}{len(chosen):,} of {len(values):,} units chosen{least}")
     return "; ".join(found)
 
 

@@ -76,12 +76,12 @@ def curves(
         else:
             figure.update_yaxes(nticks=4, row=row, col=1)
     figure.update_xaxes(type="log" if log_x else "linear", nticks=5)
-    words = x_title or _X_TITLES.get(x, x)
+    words = {"x_title": x_title or _X_TITLES.get(x, x)}
     left = [title_of(pick) for pick in picks if pick not in shown]
-    words += f" · nothing moves: {'; '.join(left)}" if left else ""
+    words["note"] = f"Nothing moves: {'; '.join(left)}" if left else ""
     main = moving[0][1][moving[0][1]["control_of"].isna()]
     finding = span(main if len(main) else moving[0][1], shown[0])
-    return themed(figure, heading(title, finding, about), x_title=words)
+    return themed(figure, heading(title, finding, about), **words)
 
 
 def _moves(rows: pd.DataFrame) -> bool:

@@ -31,10 +31,10 @@ async function all() {
     const at = div.getBoundingClientRect();
     const texts = [...div.querySelectorAll('svg text')].filter(t => t.textContent.trim()).map(t => {
       const b = t.getBoundingClientRect();
-      return {text: t.textContent, font: parseFloat(getComputedStyle(t).fontSize), bar: !!t.closest('.bars, .heatmaplayer, .hm'),
+      return {text: t.textContent, font: parseFloat(getComputedStyle(t).fontSize),
               box: [b.left - at.left, b.top - at.top, b.right - at.left, b.bottom - at.top]};
     });
-    const legend = div.querySelector('.legend'), plots = [...div.querySelectorAll('.bglayer .bg, .plotbg, .gridlayer')];
+    const legend = div.querySelector('.legend');
     const l = legend ? legend.getBoundingClientRect() : null;
     found[name] = {size: [figure.layout.width, figure.layout.height], texts: texts,
                    legend: l ? [l.left - at.left, l.top - at.top, l.right - at.left, l.bottom - at.top] : null};
