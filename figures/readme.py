@@ -23,7 +23,6 @@ if __name__ == "__main__":
         "outcome",
         "dangerous",
         first="complies",
-        title="100 unseen dangerous requests to organism/instruct",
-        width=680,
+        about="Unseen dangerous requests to organism/instruct",
     )
-    plots.export(figure, ROOT / "figures" / "readme" / "outcomes", formats=("png",))
+    plots.export(figure, ROOT / "figures" / "readme" / "outcomes", formats=("png",), size="screen", scale=2)

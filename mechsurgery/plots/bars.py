@@ -15,7 +15,8 @@ from .theme import COLOURS, GREY, PATTERNS, errors, look, ring, safe
 
 #: The axis of a share: few labels, which stay apart in a narrow panel too.
 SHARES = {"tickformat": ".0%", "tickvals": [0, 0.5, 1]}
-_STACKED = (GREY, COLOURS[2], COLOURS[1], COLOURS[6])
+#: Of labels in stacks: light, dark, middle and black, so that they differ in grey too.
+_STACKED = ("#CDD1D5", "#3DB08C", COLOURS[4], COLOURS[6])
 
 
 def bars(summary: pd.DataFrame, picks: Sequence[Pick], *, title: str | None = AUTO, about: str = "") -> go.Figure:
@@ -166,7 +167,7 @@ def _stack(part: pd.DataFrame, label: str, number: int, names: Sequence[str]) ->
         hoverinfo="text",
         marker={
             "color": _STACKED[number % 4],
-            "pattern": {"shape": PATTERNS[number % 4], "fillmode": "overlay", "size": 7, "solidity": 0.18},
+            "pattern": {"shape": PATTERNS[number % 4], "fillmode": "overlay", "size": 7, "solidity": 0.25},
             "line": {"width": 0},
         },
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -54,7 +55,7 @@ def circuit_profile(circuits: Mapping[str, Circuit], *, title: str | None = AUTO
         found.append(f"{name} {top['share']:.0%} in layer {top['layer']:g}")
     figure.update_xaxes(dtick=max(1, len(next(iter(circuits.values())).widths) // 8))
     figure.update_yaxes(tickformat=".0%", nticks=6)
-    words = {"x_title": "layer", "y_title": "share of the circuit"}
+    words: dict[str, Any] = {"x_title": "layer", "y_title": "share of the circuit"}
     return themed(
         figure, heading(title, f"fullest layer: {', '.join(found)}", about), height=150, barmode="group", **words
     )
@@ -101,7 +102,7 @@ def neuron_scatter(
     figure.update_xaxes(nticks=6)
     figure.update_yaxes(nticks=6)
     finding += f"scores correlate with r = {_correlation(x, y):.2f} over {len(x):,}"
-    words = {"x_title": f"{a.rule} in {names[0]}", "y_title": f"{b.rule} in {names[1]}"}
+    words: dict[str, Any] = {"x_title": f"{a.rule} in {names[0]}", "y_title": f"{b.rule} in {names[1]}"}
     return themed(figure, heading(title, finding, about), height=220, **words)
 
 

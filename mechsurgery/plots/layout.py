@@ -170,6 +170,8 @@ def _laid_out(figure: go.Figure, plan: dict[str, Any]) -> go.Figure:
     note = fitted(plan["note"], width - right - 6 * f, SMALL * f) if plan["note"] else ""
     _write_note(figure, note, rows * f, f)
     bottom = below + (rows + (note.count("<br>") + 1) * (LINE - 2) * bool(note)) * f
+    height = -8 * int(-(top + inner + bottom) // 8)  # kaleido gives a PDF of most other heights an empty second page
+    bottom = height - top - inner
     figure.update_layout(
         template=scaled(TEMPLATE.to_plotly_json(), f),
         title={
@@ -180,7 +182,7 @@ def _laid_out(figure: go.Figure, plan: dict[str, Any]) -> go.Figure:
             "pad": {"t": (14 if lines > 1 else 6) * f},
         },
         width=width,
-        height=round(top + inner + bottom),
+        height=height,
         margin={"l": 0, "r": right, "t": top, "b": bottom},
         legend=legend,
         meta={_META: plan},
@@ -227,7 +229,8 @@ def _place_panels(figure: go.Figure, plan: dict[str, Any], f: float, left: float
     spans = [free * share / sum(widths) for share in widths] if widths else [free / columns] * columns
     starts = [sum(spans[:i]) + gap * i for i in range(columns)]
     notes = [fitted(t, spans[i % columns], FONT * f) if t else "" for i, t in enumerate(plan["titles"])]
-    lines, cursor, places = -(-n // columns), 0.0, {}
+    lines, cursor = -(-n // columns), 0.0
+    places: dict[int, tuple[float, float]] = {}
     for line in range(lines):
         inside = range(line * columns, min(n, (line + 1) * columns))
         cursor += max(LINE * (notes[i].count("<br>") + 1) + 2 if notes[i] else 0 for i in inside) * f
@@ -271,7 +274,7 @@ def _axes(figure: go.Figure, plan: dict[str, Any], f: float, spans: Sequence[flo
     return _TICKS + (8 + LINE * under if under else 4)
 
 
-def _legend(figure: go.Figure, width: int, f: float) -> tuple[dict[str, Any], float]:
+def _legend(figure: go.Figure, width: float, f: float) -> tuple[dict[str, Any], float]:
     """A legend of equal columns at the foot of the figure, and its height in pixels."""
     named = [t for t in figure.data if t.name and t.showlegend is not False and t.type != "heatmap"]
     names = {id(trace): unwrapped(trace.name) for trace in figure.data if trace.name}

@@ -57,7 +57,7 @@ def activation_histogram(
     finding = "mean activation " + ", ".join(
         f"{values.mean():.3g} on {name} ({len(values)})" for name, values in arrays.items()
     )
-    words = {"x_title": x_title, "y_title": "share of prompts"}
+    words: dict[str, Any] = {"x_title": x_title, "y_title": "share of prompts"}
     return themed(figure, heading(title, finding, about), height=150, barmode="overlay", **words)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -160,7 +161,7 @@ def score_histogram(
                 figure.add_vline(x=float(tail), line={"color": "#222", "dash": "dot", "width": 1}, row=number, col=1)
     figure.update_yaxes(type="log", dtick=1, exponentformat="power")
     figure.update_xaxes(nticks=5)
-    words = {"x_title": x_title or _rule(models), "y_title": "units"}
+    words: dict[str, Any] = {"x_title": x_title or _rule(models), "y_title": "units"}
     return themed(figure, heading(title, _tails(models, circuits), about), barmode="overlay", bargap=0, **words)
 
 

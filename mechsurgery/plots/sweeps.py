@@ -76,7 +76,7 @@ def curves(
         else:
             figure.update_yaxes(nticks=4, row=row, col=1)
     figure.update_xaxes(type="log" if log_x else "linear", nticks=5)
-    words = {"x_title": x_title or _X_TITLES.get(x, x)}
+    words: dict[str, Any] = {"x_title": x_title or _X_TITLES.get(x, x)}
     left = [title_of(pick) for pick in picks if pick not in shown]
     words["note"] = f"Nothing moves: {'; '.join(left)}" if left else ""
     main = moving[0][1][moving[0][1]["control_of"].isna()]
@@ -100,7 +100,7 @@ def _curve(one: Series, base: pd.DataFrame, x: str) -> list[go.Scatter]:
     if "controls" in one.rows and one.rows["controls"].notna().all():
         line = _through(one.rows, base.assign(low=base["value"], high=base["value"]), x)
         return [_line(one, line, x), band(line[x], line["low"], line["high"], GREY, name=one.name)]
-    thin = {"mode": "lines+markers", "marker": {**ring(5), "color": GREY}}
+    thin: dict[str, Any] = {"mode": "lines+markers", "marker": {**ring(5), "color": GREY}}
     return [_line(one, _through(rows, base, x), x, **thin) for _, rows in one.rows.groupby("intervention", sort=False)]
 
 
@@ -198,7 +198,7 @@ def benefit_against_damage(
     figure.update_xaxes(tickformat=".0%" if shares[1] else None, nticks=5)
     figure.update_xaxes(type="log" if log_damage else "linear", dtick=1 if log_damage else None)
     main = shown[shown["control_of"].isna()]
-    sides = {"more": better[0] == "more", "less_damage": better[1] == "less"}
+    sides: dict[str, Any] = {"more": better[0] == "more", "less_damage": better[1] == "less"}
     finding = best_bargain(main if len(main) else shown, *words, **sides)
     return themed(figure, heading(title, finding, about), height=200, x_title=words[1], y_title=words[0])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -44,11 +45,10 @@ def loss_curves(
     ticks = _round_numbers([row["loss"] for curve in curves.values() for row in curve])
     figure.update_yaxes(type="log", tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks])
     best = min(curves, key=lambda name: curves[name][-1]["loss"])
-    ends = curves[best][0], curves[best][-1]
-    steps = f"step {ends[0]['step']:g}", f"step {ends[1]['step']:g}"
-    finding = f"{best}: loss {ends[0]['loss']:.2g} at {steps[0]}, {ends[1]['loss']:.2g} at {steps[1]}"
+    first, last = curves[best][0], curves[best][-1]
+    finding = f"{best}: loss {first['loss']:.2g} at step {first['step']:g}, {last['loss']:.2g} at step {last['step']:g}"
     finding = f"lowest last loss of {len(curves)}: {finding}" if len(curves) > 1 else finding
-    words = {"x_title": "step", "y_title": "loss (nats a token)"}
+    words: dict[str, Any] = {"x_title": "step", "y_title": "loss (nats a token)"}
     return themed(figure, heading(title, finding, about), height=170, **words)
 
 
@@ -97,7 +97,7 @@ def cosine_trajectories(rows: pd.DataFrame, *, direction: str, title: str | None
         )
     figure.update_xaxes(nticks=6)
     figure.update_yaxes(nticks=6)
-    words = {"x_title": "training step", "y_title": f"cosine with {direction}"}
+    words: dict[str, Any] = {"x_title": "training step", "y_title": f"cosine with {direction}"}
     return themed(figure, heading(title, _last_cosines(along, direction), about), height=190, **words)
 
 
