@@ -220,7 +220,7 @@ def precision_recall(table: pd.DataFrame, *, title: str | None = AUTO, about: st
             hoverinfo="text",
         )
     figure.update_xaxes(range=[0, 1.15], tickvals=[0, 0.5, 1])
-    label_rows(figure, table["rule"], row=30)
+    label_rows(figure, list(table["rule"]), row=30)
     best = table.loc[table["recall"].idxmax()]
     finding = (
         f"most recorded neurons found: {best['rule']}, recall {best['recall']:.2f}, precision {best['precision']:.2f}"

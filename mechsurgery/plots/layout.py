@@ -7,8 +7,8 @@ resized too.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from copy import deepcopy
+import html
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -16,7 +16,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from ..errors import InputError, listed
-from .theme import FONT, LINE, SMALL, TEMPLATE, TITLE, extent, fitted, unwrapped
+from .theme import FONT, LINE, SMALL, TEMPLATE, TITLE, extent, fitted, safe, unwrapped
 
 #: A column of a paper (3.25 in), a page of text (5.5 in), a slide (10 in, fonts of 18 pt), a screen (7.5 in, 10 pt).
 Preset = Literal["column", "text", "slide", "screen"]
@@ -68,7 +68,7 @@ def panels(
     """
     figure = make_subplots(len(titles), 1)
     plan = {"titles": list(titles), "heights": list(heights), "columns": columns, "widths": widths and list(widths)}
-    figure.layout.meta = {_META: {**plan, "share_x": share_x, "share_y": share_y, "least": least, "labels": {}}}
+    _keep(figure, {**plan, "share_x": share_x, "share_y": share_y, "least": least, "labels": {}})
     for number in range(1, len(titles)):
         if share_x and share_y != "row":
             figure.layout[f"xaxis{number + 1}"].matches = "x"
@@ -83,7 +83,7 @@ def label_rows(figure: go.Figure, names: Sequence[str], *, panel: int = 0, row: 
     """Name the rows 0, 1, … of a panel (plain text), from the top; a row is at least `row` pixels high."""
     plan = _plan(figure) or _single(100)
     plan["labels"] = {**plan["labels"], str(panel): {"names": [str(name) for name in names], "row": row}}
-    figure.layout.meta = {_META: plan}
+    _keep(figure, plan)
 
 
 def themed(
@@ -104,7 +104,7 @@ def themed(
     """
     plan = _plan(figure) or _single(height)
     plan |= {"title": title, "x_title": x_title, "y_title": y_title, "note": note, "size": "column"}
-    figure.update_layout(meta={_META: plan}, **layout)
+    figure.update_layout(**layout)
     return _laid_out(figure, plan)
 
 
@@ -144,7 +144,21 @@ def size_of(figure: go.Figure) -> Preset:
 
 def _plan(figure: go.Figure) -> dict[str, Any] | None:
     meta = figure.layout.meta
-    return deepcopy(dict(meta[_META])) if isinstance(meta, Mapping) and _META in meta else None
+    return _texts(meta[_META], html.unescape) if isinstance(meta, Mapping) and _META in meta else None
+
+
+def _keep(figure: go.Figure, plan: dict[str, Any]) -> None:
+    """Keep the plan in the figure, its texts escaped like all others."""
+    figure.layout.meta = {_META: _texts(plan, safe)}
+
+
+def _texts(node: Any, change: Callable[[str], str]) -> Any:
+    """A copy of nested dictionaries and lists with every text in them changed."""
+    if isinstance(node, Mapping):
+        return {key: _texts(value, change) for key, value in node.items()}
+    if isinstance(node, (list, tuple)):
+        return [_texts(value, change) for value in node]
+    return change(node) if isinstance(node, str) else node
 
 
 def _single(height: float) -> dict[str, Any]:
@@ -185,8 +199,8 @@ def _laid_out(figure: go.Figure, plan: dict[str, Any]) -> go.Figure:
         height=height,
         margin={"l": 0, "r": right, "t": top, "b": bottom},
         legend=legend,
-        meta={_META: plan},
     )
+    _keep(figure, plan)
     return figure
 
 

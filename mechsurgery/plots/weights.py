@@ -44,7 +44,7 @@ def loss_curves(
     figure.update_xaxes(nticks=6)
     ticks = _round_numbers([row["loss"] for curve in curves.values() for row in curve])
     figure.update_yaxes(type="log", tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks])
-    best = min(curves, key=lambda name: curves[name][-1]["loss"])
+    best = min(curves, key=lambda name: (not math.isfinite(curves[name][-1]["loss"]), curves[name][-1]["loss"]))
     first, last = curves[best][0], curves[best][-1]
     finding = f"{best}: loss {first['loss']:.2g} at step {first['step']:g}, {last['loss']:.2g} at step {last['step']:g}"
     finding = f"lowest last loss of {len(curves)}: {finding}" if len(curves) > 1 else finding
@@ -54,8 +54,8 @@ def loss_curves(
 
 def _round_numbers(values: Sequence[float]) -> list[float]:
     """1, 2 and 5 of each power of ten that the values reach (of many powers, 1 alone), for a logarithmic axis."""
-    least = min((value for value in values if value > 0), default=1.0)
-    powers = range(math.floor(math.log10(least)), math.ceil(math.log10(max(*values, least))) + 1)
+    shown = [value for value in values if math.isfinite(value) and value > 0] or [1.0]
+    powers = range(math.floor(math.log10(min(shown))), math.ceil(math.log10(max(shown))) + 1)
     digits = (1, 2, 5) if len(powers) < 5 else (1,)
     return [float(f"{digit}e{power}") for power in powers for digit in digits]
 
