@@ -59,7 +59,7 @@ def outcome_by_size(
             text=[f"{_TRUTH}<br>{amount(v, True)} at {k} units" for k, v in zip(truth["k"], truth[value])],
             hoverinfo="text",
         )
-    shown = _named_sizes(sorted(lines["k"].unique()))
+    shown = _named_sizes(sorted(lines["k"].unique().tolist()))
     figure.update_xaxes(type="log", tickvals=shown, ticktext=[str(k) for k in shown])
     figure.update_yaxes(range=[-0.04, 1.04], **SHARES)
     top = lines.sort_values([value, "k"], ascending=[False, True], kind="stable").iloc[0]

@@ -14,7 +14,7 @@ from ..errors import InputError
 from ..names import layer_of
 from .layout import AUTO, heading, label_rows, themed
 from .tables import require
-from .theme import GREY, band, colorbar, errors, look, safe
+from .theme import GREY, SMALL, band, colorbar, errors, look, safe
 
 
 def loss_curves(
@@ -134,15 +134,15 @@ def delta_heatmap(values: Mapping[str, float], *, label: str, title: str | None 
             y=list(range(len(table))),
             colorscale="RdBu" if signed else "Blues",
             zmid=0 if signed else None,
-            colorbar=colorbar(label, nticks=4),
+            colorbar=colorbar(label, nticks=3),
             texttemplate="%{z:.2f}" if written else None,
-            textfont={"size": 8.5},
+            textfont={"size": SMALL},
             customdata=[[safe(kind)] * len(layers) for kind in table],
             hovertemplate=f"%{{customdata}}, layer %{{x}}: {safe(label)} %{{z:.3g}}<extra></extra>",
         )
     )
     figure.update_xaxes(dtick=max(1, len(layers) // 8))
-    label_rows(figure, list(table), row=20)
+    label_rows(figure, list(table), row=max(20, 90 // len(table)))  # room for the scale of colours
     places = {(kind, layer): value for kind, row in table.items() for layer, value in row.items()}
     kind, layer = max(places, key=lambda place: abs(places[place]))
     finding = f"largest {label}: {kind} of layer {layer}, {places[kind, layer]:.2g}"

@@ -58,7 +58,7 @@ def test_titles_over_strength_are_the_tables_extremes(seed):
     rng = np.random.default_rng(seed)
     table = summary()
     table["value"] = rng.random(len(table)).round(3)
-    table[["low", "high"]] = table[["value", "value"]].to_numpy() + [-0.01, 0.01]
+    table = table.assign(low=table["value"] - 0.01, high=table["value"] + 0.01)
     own = table[(table["metric"] == "refusal") & table["control_of"].isna()]
     changed, base = own[own["kind"] != "baseline"]["value"], own[own["kind"] == "baseline"]["value"].iloc[0]
     low, high, before = (amount(value, True) for value in (changed.min(), changed.max(), base))

@@ -22,8 +22,12 @@ _FLAGS = (
     "--disable-sync",
     "--virtual-time-budget=20000",
 )
+#: Pixels of a sentence in Helvetica of 100 px.
+_WIDTH = 1979
 _SCRIPT = """
 const found = {};
+const ruler = document.createElement('canvas').getContext('2d'); ruler.font = '100px Helvetica, Arial, sans-serif';
+const width = ruler.measureText('The quick brown fox jumps over the lazy dog').width;
 async function all() {
   for (const [name, figure] of Object.entries(figures)) {
     const div = document.createElement('div'); document.body.appendChild(div);
@@ -41,7 +45,7 @@ async function all() {
     Plotly.purge(div); div.remove();
   }
   const out = document.createElement('script'); out.type = 'application/json'; out.id = 'found';
-  out.textContent = JSON.stringify(found).replaceAll('<', '\\\\u003c'); document.body.appendChild(out);
+  out.textContent = JSON.stringify({width, found}).replaceAll('<', '\\\\u003c'); document.body.appendChild(out);
 }
 all();
 """
@@ -69,7 +73,10 @@ def measured(figures: Mapping):
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     found = re.findall(r'<script type="application/json" id="found">(.*?)</script>', done.stdout, re.S)
     assert found, done.stderr[-2000:]
-    return json.loads(found[0])
+    told = json.loads(found[0])
+    if told["width"] > 1.05 * _WIDTH:
+        pytest.skip("no font as narrow as Helvetica, for which figures are laid out (fonts-liberation has one)")
+    return told["found"]
 
 
 def faults(drawn, *, least):
