@@ -17,6 +17,7 @@ from .theme import COLOURS, GREY, PATTERNS, errors, look, ring, safe
 SHARES = {"tickformat": ".0%", "tickvals": [0, 0.5, 1]}
 #: Of labels in stacks: light, dark, middle and black, so that they differ in grey too.
 _STACKED = ("#CDD1D5", "#3DB08C", COLOURS[4], COLOURS[6])
+_STRIPES = ("#CDD1D5", "#C9EBDF", "#8A5F00", "#FFFFFF")
 
 
 def bars(summary: pd.DataFrame, picks: Sequence[Pick], *, title: str | None = AUTO, about: str = "") -> go.Figure:
@@ -167,7 +168,7 @@ def _stack(part: pd.DataFrame, label: str, number: int, names: Sequence[str]) ->
         hoverinfo="text",
         marker={
             "color": _STACKED[number % 4],
-            "pattern": {"shape": PATTERNS[number % 4], "fillmode": "overlay", "size": 7, "solidity": 0.25},
+            "pattern": {"shape": PATTERNS[number % 4], "fgcolor": _STRIPES[number % 4], "size": 7, "solidity": 0.2},
             "line": {"width": 0},
         },
     )

@@ -21,7 +21,7 @@ import plotly.graph_objects as go
 
 from ..artifacts import write_atomically, write_text
 from ..errors import InputError, listed
-from .layout import AUTO, Preset, printed, resized, size_of
+from .layout import AUTO, Preset, on_screen, printed, resized, size_of
 from .pages import Section, write_page
 
 logger = logging.getLogger(__name__)
@@ -95,13 +95,14 @@ def export_all(
 ) -> str:
     """Write every figure in every format that works here, and `index.html` with all of them and their captions.
 
-    With a `size`, the files have it. Returns sentences that say what was written, and which formats were left out
-    and why.
+    With a `size`, the files have it; the page is for a screen. Returns sentences that say what was written, and
+    which formats were left out and why.
     """
     shared: dict[str, Any] = {"plotlyjs": "directory", "size": size, "formats": formats}
     reports = [export(figure, Path(folder) / name, **shared) for name, figure in figures.items()]
-    captioned = {f"{(captions or {}).get(name, name.replace('_', ' '))} [{name}]": one for name, one in figures.items()}
-    index = write_page(Path(folder) / "index.html", title, [Section("Figures", figures=captioned)])
+    named = {name: f"{(captions or {}).get(name, name.replace('_', ' '))} [{name}]" for name in figures}
+    shown = {named[name]: on_screen(figure) for name, figure in figures.items()}
+    index = write_page(Path(folder) / "index.html", title, [Section("Figures", figures=shown)])
     written = sorted({path.suffix[1:] for report in reports for path in report.written})
     lines = [f"{len(figures)} figures written to {folder} as {', '.join(written)}; open {index}"]
     skipped = {form: why for report in reports for form, why in report.skipped.items()}

@@ -126,6 +126,11 @@ def resized(figure: go.Figure, size: Preset, *, title: str | None = AUTO) -> go.
     return _laid_out(go.Figure(scaled(body, ratio) if ratio != 1 else body), plan)
 
 
+def on_screen(figure: go.Figure) -> go.Figure:
+    """The figure at the size of a screen; one that was made elsewhere as it is."""
+    return figure if _plan(figure) is None else resized(figure, "screen")
+
+
 def printed(figure: go.Figure) -> go.Figure:
     """The figure without what only a click would show, which is but a name in print."""
     hidden = [trace.visible == "legendonly" for trace in figure.data]

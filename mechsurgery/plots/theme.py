@@ -54,6 +54,7 @@ TEMPLATE = go.layout.Template(
         "xaxis": {**_AXIS, "tickangle": 0},
         "yaxis": _AXIS,
         "hoverlabel": {"font": {"size": FONT}, "align": "left"},
+        "modebar": {"orientation": "v", "remove": ["lasso", "select", "autoscale", "zoomin", "zoomout"]},
     }
 )
 
