@@ -16,11 +16,9 @@ def highest_share(rows: pd.DataFrame, label: str) -> str:
     if changed.empty:
         return "; ".join(f"{one.row}: {label} {amount(one.value, True)} of {one.n:g}" for one in base.itertuples())
     top = changed.loc[changed["value"].idxmax()]
-    equal = int((changed["value"] == top["value"]).sum()) - 1
     best = f"best of {len(changed)}: " if len(changed) > 1 else ""
-    others = f" (and {equal} more)" if equal else ""
     value = f"{label} {amount(top['value'], True)} of {top['n']:g}"
-    return f"{best}{top['row']}{others}, {value}{_before(top, base)}"
+    return f"{best}{top['row']}{_others(changed['value'], top['value'])}, {value}{_before(top, base)}"
 
 
 def largest_change(rows: pd.DataFrame) -> str:
@@ -34,8 +32,10 @@ def largest_change(rows: pd.DataFrame) -> str:
     before = pd.Series([at.get(key, float("nan")) for key in zip(_model(changed), changed["label"])], changed.index)
     distance = (changed["value"] - before).abs()
     known = distance.notna().any() and not base.empty and changed is not rows
-    top = changed.loc[(distance if known else changed["value"]).idxmax()]
-    value = f"{top['row']}, {top['label']} {amount(top['value'], True)} of {top['n']:g}"
+    order = distance if known else changed["value"]
+    top = changed.loc[order.idxmax()]
+    own = changed.loc[changed["label"] == top["label"], "value"]
+    value = f"{top['row']}{_others(own, top['value'])}, {top['label']} {amount(top['value'], True)} of {top['n']:g}"
     if not known:
         return f"largest share: {value}"
     return f"largest change: {value} ({_name(base)} {amount(before[top.name], True)})"
@@ -47,11 +47,13 @@ def largest_effect(rows: pd.DataFrame, pick: Pick) -> str:
     share = is_share(rows)
     if changed.empty or base.empty or _several(base):
         top = rows.loc[rows["value"].idxmax()]
-        return f"{title_of(pick)}: largest with {top['row']}, {amount(top['value'], share)} (n = {top['n']:g})"
+        who = f"{top['row']}{_others(rows['value'], top['value'])}"
+        return f"{title_of(pick)}: largest with {who}, {amount(top['value'], share)} (n = {top['n']:g})"
     before = float(base["value"].iloc[0])
     top = changed.loc[(changed["value"] - before).abs().idxmax()]
     told = f"{amount(top['value'], share)} (n = {top['n']:g}; {_name(base)} {amount(before, share)})"
-    return f"{title_of(pick)}: {'furthest with ' if len(changed) > 1 else ''}{top['row']}, {told}"
+    who = f"{'furthest with ' if len(changed) > 1 else ''}{top['row']}{_others(changed['value'], top['value'])}"
+    return f"{title_of(pick)}: {who}, {told}"
 
 
 def span(rows: pd.DataFrame, pick: Pick) -> str:
@@ -79,6 +81,12 @@ def best_bargain(points: pd.DataFrame, benefit: str, damage: str, *, more: bool,
     value, cost = amount(top["value"], shares[0]), amount(top["damage"], shares[1])
     most = f"{'most' if more else 'least'} {benefit}"
     return f"{most} with {top['intervention']}{strength}: {value}{before}; {damage} {cost}"
+
+
+def _others(values: pd.Series, value: float) -> str:
+    """How many more have the value that a title names."""
+    equal = int((values == value).sum()) - 1
+    return f" (and {equal} more)" if equal > 0 else ""
 
 
 def _parted(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -44,6 +44,8 @@ def test_the_title_of_shares_is_the_best_share_beside_the_baseline():
     assert "circuit (and 1 more)" in title(plots.shares(outcomes(BASE | CIRCUIT | equal), "outcome", first="complies"))
     figure = plots.shares(outcomes(BASE | RIVAL | CIRCUIT), "outcome")
     assert title(figure) == "largest change: circuit, refuses 0% of 100 (baseline 99%)"
+    twice = {"other": CIRCUIT["circuit"]}
+    assert "circuit (and 1 more), refuses 0%" in title(plots.shares(outcomes(BASE | CIRCUIT | twice), "outcome"))
     assert title(plots.shares(outcomes(BASE), "outcome", first="refuses")) == "baseline: refuses 99% of 100"
     assert title(plots.shares(outcomes(CIRCUIT), "outcome")) == "largest share: circuit, complies 95% of 100"
     assert title(plots.shares(outcomes(BASE | CIRCUIT), "outcome", title="Mine")) == "Mine"
