@@ -5,19 +5,24 @@ from .comparison import circuit_profile, comparison_figures, neuron_scatter, ove
 from .export import ExportReport, export, export_all, static_export_problem
 from .heatmaps import TokenHeatmaps
 from .latents import effect_by_rank, score_scatter
-from .localisers import outcome_against_damage, outcome_by_size
-from .neurons import activation_histogram, layer_distribution, promoted_tokens, score_ranks
+from .layout import AUTO, SIZES, resized
+from .localisers import outcome_by_size
+from .neurons import activation_histogram, promoted_tokens, score_ranks
 from .pages import Section, write_page
-from .sweeps import curves, trade_off
+from .scores import layer_distribution, score_histogram
+from .sweeps import benefit_against_damage, curves, trade_off
 from .tables import select
-from .weights import cosine_trajectories, delta_heatmap, loss_curves, weight_histogram
+from .weights import cosine_trajectories, delta_heatmap, loss_curves
 
 __all__ = [
+    "AUTO",
+    "SIZES",
     "ExportReport",
     "Section",
     "TokenHeatmaps",
     "activation_histogram",
     "bars",
+    "benefit_against_damage",
     "circuit_profile",
     "comparison_figures",
     "cosine_trajectories",
@@ -29,11 +34,12 @@ __all__ = [
     "layer_distribution",
     "loss_curves",
     "neuron_scatter",
-    "outcome_against_damage",
     "outcome_by_size",
     "overlap",
     "precision_recall",
     "promoted_tokens",
+    "resized",
+    "score_histogram",
     "score_ranks",
     "score_scatter",
     "select",
@@ -41,6 +47,5 @@ __all__ = [
     "shares",
     "static_export_problem",
     "trade_off",
-    "weight_histogram",
     "write_page",
 ]

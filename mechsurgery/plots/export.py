@@ -21,8 +21,8 @@ import plotly.graph_objects as go
 
 from ..artifacts import write_atomically, write_text
 from ..errors import InputError, listed
+from .layout import AUTO, Preset, on_screen, printed, resized, size_of
 from .pages import Section, write_page
-from .theme import DOUBLE
 
 logger = logging.getLogger(__name__)
 
@@ -43,24 +43,24 @@ def export(
     stem: str | Path,
     *,
     formats: Sequence[str] = ("html", "json", "svg", "png"),
-    width: int | None = None,
-    height: int | None = None,
+    size: Preset | None = None,
+    title: str | None = AUTO,
     scale: float = 3.0,
     plotlyjs: Literal[True, "cdn", "directory"] = True,
 ) -> ExportReport:
     """Write a figure as `stem.html`, `stem.json`, … and say what was left out.
 
-    HTML is self-contained; `plotlyjs="directory"` shares one `plotly.min.js` in the folder, "cdn" links it. Width and
-    height (pixels, 96 an inch) are the figure's own unless given; `scale` multiplies the pixels of PNG: 3 gives
-    288 an inch. Raises `InputError` for an unknown format.
+    `size` lays the figure out again ("column", "text", "slide" or "screen"; its own unless given), `title=""` takes
+    its title away (as `resized`). HTML is self-contained; `plotlyjs="directory"` shares one `plotly.min.js` in the
+    folder, "cdn" links it. SVG and PDF have the printed size; `scale` multiplies the pixels of PNG alone: 3 gives 288
+    an inch. Raises `InputError` for an unknown format or size.
     """
     unknown = [form for form in formats if form not in FORMATS]
     if unknown:
         raise InputError(f"no figure format {listed(unknown)}; choose from {listed(FORMATS)}")
     stem = Path(stem)
     stem.parent.mkdir(parents=True, exist_ok=True)
-    layout = figure.layout
-    size = {"width": width or layout.width or DOUBLE, "height": height or layout.height or 480, "scale": scale}
+    figure = figure if size is None and title == AUTO else resized(figure, size or size_of(figure), title=title)
     report = ExportReport()
     for form in formats:
         path = stem.with_name(f"{stem.name}.{form}")
@@ -68,7 +68,8 @@ def export(
             text = figure.to_json() if form == "json" else _html(figure, path.parent, plotlyjs)
             write_text(path, text)
         else:
-            reason = static_export_problem() or _write_static(figure, path, form, size)
+            drawn = figure if static_export_problem() else printed(figure)
+            reason = static_export_problem() or _write_static(drawn, path, form, scale if form == "png" else 1)
             if reason is not None:
                 report.skipped[form] = reason
                 continue
@@ -89,14 +90,19 @@ def export_all(
     captions: Mapping[str, str] | None = None,
     *,
     title: str = "Figures",
+    size: Preset | None = None,
+    formats: Sequence[str] = ("html", "json", "svg", "png"),
 ) -> str:
     """Write every figure in every format that works here, and `index.html` with all of them and their captions.
 
-    Returns sentences that say what was written, and which formats were left out and why.
+    With a `size`, the files have it; the page is for a screen. Returns sentences that say what was written, and
+    which formats were left out and why.
     """
-    reports = [export(figure, Path(folder) / name, plotlyjs="directory") for name, figure in figures.items()]
-    captioned = {f"{(captions or {}).get(name, name.replace('_', ' '))} [{name}]": one for name, one in figures.items()}
-    index = write_page(Path(folder) / "index.html", title, [Section("Figures", figures=captioned)])
+    shared: dict[str, Any] = {"plotlyjs": "directory", "size": size, "formats": formats}
+    reports = [export(figure, Path(folder) / name, **shared) for name, figure in figures.items()]
+    named = {name: f"{(captions or {}).get(name, name.replace('_', ' '))} [{name}]" for name in figures}
+    shown = {named[name]: on_screen(figure) for name, figure in figures.items()}
+    index = write_page(Path(folder) / "index.html", title, [Section("Figures", figures=shown)])
     written = sorted({path.suffix[1:] for report in reports for path in report.written})
     lines = [f"{len(figures)} figures written to {folder} as {', '.join(written)}; open {index}"]
     skipped = {form: why for report in reports for form, why in report.skipped.items()}
@@ -129,11 +135,12 @@ def static_export_problem() -> str | None:
         return f"{reason} (pip install 'mechsurgery[images]'; with kaleido 1 or newer also a Chrome or Chromium)"
 
 
-def _write_static(figure: go.Figure, path: Path, form: str, size: dict[str, Any]) -> str | None:
+def _write_static(figure: go.Figure, path: Path, form: str, scale: float) -> str | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            picture = figure.to_image(format=form, **size)
+            size = {"width": figure.layout.width or 700, "height": figure.layout.height or 480}
+            picture = figure.to_image(format=form, scale=scale, **size)
     except Exception as error:  # engines fail in many ways; the reason goes to the report
         logger.warning("%s was not written: %s", path, error)
         return (str(error).strip().splitlines() or [type(error).__name__])[0]

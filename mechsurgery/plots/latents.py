@@ -7,14 +7,17 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from ..errors import InputError
 from ..units import UnitScores
+from .layout import AUTO, heading, panels, themed
 from .tables import require
-from .theme import GREY, SINGLE, look, safe, themed, wrapped
+from .theme import GREY, look, safe
 
-_HALO = {"width": 1, "color": "white"}
+_HALO = {"width": 0.6, "color": "white"}
+_OTHERS = {"color": GREY, "size": 3, "opacity": 0.5}
+#: Up to so many points are drawn one by one.
+_SHARP = 20_000
 
 
 def score_scatter(
@@ -24,9 +27,13 @@ def score_scatter(
     *,
     marked: Mapping[str, Sequence[int]] | None = None,
     names: tuple[str, str] | None = None,
-    title: str = "Two scores of every latent",
+    title: str | None = AUTO,
+    about: str = "",
 ) -> go.Figure:
-    """Every latent by two scores; `marked` {name: latents} stand out (a latent in several, in the first)."""
+    """Every latent by two scores; `marked` {name: latents} stand out (a latent in several, in the first).
+
+    The title says the correlation of the two scores.
+    """
     for scores in (x, y):
         if site not in scores.scores:
             raise InputError(f"no scores at {site!r}; these are of {', '.join(scores.scores)}")
@@ -36,47 +43,50 @@ def score_scatter(
     group = np.full(len(a), -1)
     for number, latents in enumerate((marked or {}).values()):
         group[[i for i in latents if group[i] < 0]] = number
-    parts = [("other latents", {"color": GREY, "size": 3, "opacity": 0.5})]
-    parts += [(name, look(number).marker(7, line=_HALO)) for number, name in enumerate(marked or {})]
+    first, second = names or (x.rule, y.rule)
     figure = go.Figure()
-    for number, (name, marker) in enumerate(parts, -1):
+    for number, name in enumerate(["other latents", *(marked or {})], -1):
         shown = np.flatnonzero(group == number)
-        draw = figure.add_scattergl if number < 0 else figure.add_scatter
+        # A picture of many points is drawn as one; few of them stay sharp in print.
+        draw = figure.add_scattergl if len(shown) > _SHARP else figure.add_scatter
+        told = [f"latent {i}<br>{safe(first)}: {a[i]:.3g}<br>{safe(second)}: {b[i]:.3g}" for i in shown]
         draw(
             x=a[shown],
             y=b[shown],
             mode="markers",
-            name=wrapped(f"{name} ({len(shown)})", 46),
-            text=shown,
-            marker=marker,
-            hovertemplate="latent %{text}: %{x:.3g}, %{y:.3g}",
+            name=safe(f"{name} ({len(shown)})"),
+            text=told,
+            marker=_OTHERS if number < 0 else look(number).marker(6, line=_HALO),
+            hoverinfo="text",
         )
-    first, second = names or (x.rule, y.rule)
-    figure.update_xaxes(title_text=wrapped(first, 46), zeroline=True, zerolinecolor="#BBB")
-    figure.update_yaxes(title_text=wrapped(second, 36), zeroline=True, zerolinecolor="#BBB")
-    return themed(figure, title, height=230, width=SINGLE)
+    figure.update_xaxes(zeroline=True, zerolinecolor="#BBB", nticks=6)
+    figure.update_yaxes(zeroline=True, zerolinecolor="#BBB", nticks=6)
+    r = float(np.corrcoef(a, b)[0, 1]) if a.std() and b.std() else float("nan")
+    finding = f"the two scores correlate with r = {r:.2f} over {len(a):,} latents"
+    return themed(figure, heading(title, finding, about), height=220, x_title=first, y_title=second)
 
 
 def effect_by_rank(
     effects: pd.DataFrame,
     chosen: Mapping[str, Sequence[int]],
     *,
-    title: str = "Effect of steering each latent alone",
+    title: str | None = AUTO,
+    about: str = "",
     y_title: str = "rise of the wanted responses",
 ) -> go.Figure:
     """Steering effect of every chosen latent by its rank, a marker for each ranking, beside all random latents.
 
     `effects` has columns latent, control (whether it was drawn at random), effect, strength. Each random latent is an
     open circle in a column of its own, over a box of their quartiles. Rankings after the second are shown by a click
-    on their name.
+    on their name. The title says the largest effect, beside the largest of a random latent.
     """
     require(effects, ("latent", "control", "effect", "strength"))
     if not chosen:
         raise InputError("no ranking to draw; give {name: latents in order}")
     by_latent = effects.set_index("latent")
     null = by_latent[by_latent["control"].astype(bool)]
-    widths = [0.8, 0.2] if len(null) else [1.0]
-    figure = make_subplots(1, len(widths), shared_yaxes=True, column_widths=widths, horizontal_spacing=0.03)
+    widths = [0.78, 0.22] if len(null) else [1.0]
+    figure = panels([""] * len(widths), [190] * len(widths), widths=widths, share_x=False, share_y="row")
     for number, (name, latents) in enumerate(chosen.items()):
         rows = by_latent.loc[list(latents)]
         figure.add_scatter(
@@ -85,7 +95,7 @@ def effect_by_rank(
             mode="markers",
             text=_told(rows),
             hoverinfo="text",
-            name=wrapped(name, 46),
+            name=safe(name),
             visible=True if number < 2 else "legendonly",
             marker=look(number).marker(5),
             row=1,
@@ -107,13 +117,18 @@ def effect_by_rank(
             text=_told(null),
             hoverinfo="text",
             name=f"each of {len(null)} random latents",
-            row=1,
-            col=2,
+            row=2,
+            col=1,
         )
-    figure.update_xaxes(title_text="rank", row=1, col=1)
-    figure.update_yaxes(tickformat="+.0%")
-    figure.update_yaxes(title_text=safe(y_title), row=1, col=1)
-    return themed(figure, title, height=210, width=SINGLE)
+    figure.update_xaxes(title_text="rank", nticks=6, row=1, col=1)
+    figure.update_yaxes(tickformat="+.0%", nticks=6)
+    best = by_latent.loc[[latent for latents in chosen.values() for latent in latents], "effect"]
+    finding = "no latent could be steered"
+    if best.notna().any():
+        finding = f"largest effect {best.max():+.0%}, latent {best.idxmax()}"
+    if null["effect"].notna().any():
+        finding += f"; of {len(null)} random latents {null['effect'].max():+.0%}"
+    return themed(figure, heading(title, finding, about), y_title=y_title)
 
 
 def _told(rows: pd.DataFrame) -> list[str]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
 from ..errors import InputError, listed
-from .theme import Look, look, wrapped
+from .theme import Look, look, safe, wrapped
 
 #: Columns of `evaluation.summarise` that every figure of a summary needs.
 SUMMARY = ("intervention", "kind", "control_of", "prompt_set", "metric", "scale", "value", "low", "high", "n")
@@ -83,9 +84,46 @@ def check_single(rows: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
 
 
 def hover(rows: pd.DataFrame) -> list[str]:
-    """Name, value, interval and n of each row."""
-    facts = zip(rows["intervention"], rows["value"], rows["low"], rows["high"], rows["n"])
-    return [f"{wrapped(name, 46)}: {v:.3g} [{low:.3g}, {high:.3g}], n = {n}" for name, v, low, high, n in facts]
+    """Name, value, interval, n and what else tells a row apart (model, strength, prompts, seed), a fact a line."""
+    told = []
+    for row in rows.to_dict("records"):
+        share = row.get("scale") in ("rate", "label")
+        value, low, high = (amount(row[key], share) for key in ("value", "low", "high"))
+        label = f"{row['label']} " if _known(row.get("label")) else ""
+        interval = "" if pd.isna(row["low"]) else f" [{low}, {high}]"
+        lines = [row["intervention"], f"{label}{value}{interval}, n = {row['n']:g}"]
+        names = {"m": "m", "strength": "strength", "prompt_set": "prompts", "seed": "seed", "model": "model"}
+        lines += [f"{name}: {_plain(row[key])}" for key, name in names.items() if _known(row.get(key))]
+        told.append("<br>".join(wrapped(line, 60) for line in lines))
+    return told
+
+
+def _known(value: Any) -> bool:
+    return value is not None and not pd.isna(value) and value != ""
+
+
+def _plain(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def amount(value: float, share: bool) -> str:
+    """A share as percent, with a decimal where rounding would say none or all of it; other numbers as they are.
+
+    >>> amount(0.95, True), amount(0.998, True), amount(0.1234, False)
+    ('95%', '99.8%', '0.123')
+    """
+    if not share or pd.isna(value):
+        return f"{value:.3g}"
+    rounded = f"{value:.0%}"
+    return f"{value:.1%}" if rounded in ("0%", "100%") and value not in (0, 1) else rounded
+
+
+def known(info: Mapping[str, Any]) -> str:
+    """What scores or a circuit know of where they come from: model, n, seed."""
+    facts = [str(info["model"])] if "model" in info else []
+    facts += [f"n = {info['n_positive']} + {info['n_negative']}"] if {"n_positive", "n_negative"} <= set(info) else []
+    facts += [f"seed {info['seed']}"] if "seed" in info else []
+    return ", ".join(facts)
 
 
 def title_of(pick: Pick) -> str:
@@ -128,7 +166,7 @@ def series(summary: pd.DataFrame) -> list[Series]:
     keys = ["model", "intervention"] if (models > 1).any() else ["intervention"]
     found = []
     for number, (values, rows) in enumerate(main.groupby(keys, sort=False)):
-        found.append(Series(wrapped(", ".join(values[::-1]), 46), look(number), rows, False))
+        found.append(Series(safe(", ".join(values[::-1])), look(number), rows, False))
         matched = changed[changed["control_of"] == values[-1]]
         if len(keys) == 2:
             matched = matched[matched["model"] == values[0]]
@@ -143,7 +181,7 @@ def series(summary: pd.DataFrame) -> list[Series]:
 def row_names(rows: pd.DataFrame) -> list[str]:
     """A name for each row: the intervention (for a control, the one it controls), and the strength if it has several.
 
-    Scaled units are told by m, others by signed strength; the model is named where there are several.
+    Plain text. Scaled units are told by m, others by signed strength; the model is named where there are several.
     """
     of = rows["control_of"].fillna(rows["intervention"]) if "control_of" in rows else rows["intervention"]
     several = rows.assign(of=of).groupby("of")["strength"].nunique() > 1
@@ -152,5 +190,5 @@ def row_names(rows: pd.DataFrame) -> list[str]:
     names = []
     for name, strength, scale, model in zip(of, rows["strength"], m, models):
         told = f"strength\u00a0{strength:+g}" if pd.isna(scale) else f"m\u00a0=\u00a0{scale:g}"
-        names.append(wrapped(", ".join([name, *([told] if several[name] else []), *([model] if model else [])])))
+        names.append(", ".join([name, *([told] if several[name] else []), *([model] if model else [])]))
     return names

@@ -1,28 +1,23 @@
-"""One look for every figure: white, plain, readable without colour, and made to the size of a paper's columns.
+"""One look for every figure: white, plain, readable without colour and for the colour-blind.
 
-Figures have the size at which they are printed, in CSS pixels (96 an inch), so their fonts are read as they are.
+Lengths are CSS pixels (96 an inch) at the printed size; `layout` turns them into those of another size.
 """
 
 from __future__ import annotations
 
 import html
+import re
 import textwrap
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
-#: Widths of one column (3.4 in) and of two (7.1 in) of a paper, in pixels.
-SINGLE, DOUBLE = 330, 680
-#: Font sizes in pixels: 11 are 8 points.
-FONT, SMALL, TITLE = 11, 10, 12
-#: Mean width of a character and height of a line of text of size `FONT`, in pixels.
-CHARACTER, LINE = 6.5, 16
-#: Pixels of a legend's entry that are not its text, and of what stands below an axis with a title.
-_SYMBOL, _AXIS_HEIGHT, _TICKS_HEIGHT = 46, 42, 26
+#: Font sizes in pixels: 8 points for text, 7 for ticks, 9 for the title.
+FONT, SMALL, TITLE = 8 * 96 / 72, 7 * 96 / 72, 9 * 96 / 72
+#: Height of a line of text of size `FONT`, in pixels.
+LINE = 15
 
 #: Okabe and Ito's colour-blind safe palette.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -30,10 +25,16 @@ GREY = "#9AA0A6"
 PATTERNS = ("", "/", "x", ".")
 _DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 _SYMBOLS = ("circle", "diamond", "square", "triangle-up", "x", "cross")
+_EMS = (("ijl.,:;'|!\u200b", 0.28), ("ftrI()[]/- \u00a0", 0.34), ("mMW%@—←→", 1.0), ("w", 0.73))
+#: The unmodified model: a line of its own kind, and its marker.
+BASELINE = {"color": "#666", "dash": "dot", "width": 1}
+#: Dark enough on white for a single count, and far from black: many counts go to black.
+COUNTS = [[0.0, "#C3C8CE"], [1.0, "#1A1A1A"]]
 
 _AXIS = {
     "showline": True,
     "linecolor": "#444",
+    "linewidth": 1,
     "ticks": "outside",
     "ticklen": 4,
     "tickcolor": "#444",
@@ -41,7 +42,7 @@ _AXIS = {
     "title": {"font": {"size": FONT}, "standoff": 6},
     "gridcolor": "#ECECEC",
     "zeroline": False,
-    "automargin": True,
+    "automargin": False,
 }
 TEMPLATE = go.layout.Template(
     layout={
@@ -50,9 +51,10 @@ TEMPLATE = go.layout.Template(
         "paper_bgcolor": "white",
         "plot_bgcolor": "white",
         "colorway": list(COLOURS),
-        "xaxis": _AXIS,
+        "xaxis": {**_AXIS, "tickangle": 0},
         "yaxis": _AXIS,
-        "hoverlabel": {"font": {"size": FONT}},
+        "hoverlabel": {"font": {"size": FONT}, "align": "left"},
+        "modebar": {"orientation": "v", "remove": ["lasso", "select", "autoscale", "zoomin", "zoomout"]},
     }
 )
 
@@ -76,7 +78,7 @@ class Look:
 
     def bar(self) -> dict[str, Any]:
         """Plotly's `marker` of bars."""
-        return {"color": self.colour, "pattern": {"shape": self.pattern}}
+        return {"color": self.colour, "pattern": {"shape": self.pattern, "size": 6}}
 
 
 def look(number: int, *, grey: bool = False) -> Look:
@@ -85,50 +87,9 @@ def look(number: int, *, grey: bool = False) -> Look:
     return Look(colour, _DASHES[number % len(_DASHES)], _SYMBOLS[number % len(_SYMBOLS)], PATTERNS[number % 4])
 
 
-def themed(figure: go.Figure, title: str, *, height: int, width: int = DOUBLE, **layout: Any) -> go.Figure:
-    """The figure with the theme, a (safe) title and its size in pixels; `height` is that of the plot itself.
-
-    Title and legend get the room that their lines need, so that nothing overlaps; the legend stands below.
-    Plotly's global default stays as it is.
-    """
-    lines = textwrap.wrap(title, int((width - 12) / (CHARACTER * TITLE / FONT)))
-    notes = max((str(note.text).count("<br>") + 1 for note in figure.layout.annotations), default=0)
-    top = 16 + LINE * (len(lines) + notes)
-    legend, below = _legend(figure, width)
-    bottom = below + (_AXIS_HEIGHT if any(axis.title.text for axis in figure.select_xaxes()) else _TICKS_HEIGHT)
-    drop = 6 if len(lines) < 2 else 15  # plotly sets the first of several lines higher than a single one
-    figure.update_layout(
-        template=TEMPLATE,
-        title={"text": "<br>".join(safe(line) for line in lines), "y": 1, "yanchor": "top", "pad": {"t": drop}},
-        width=width,
-        height=height + top + bottom,
-        margin={"l": 44, "r": 20, "t": top, "b": bottom},
-        legend=legend,
-        **layout,
-    )
-    return figure
-
-
-def _legend(figure: go.Figure, width: int) -> tuple[dict[str, Any], int]:
-    """A legend of equal columns at the foot of the figure, and its height in pixels."""
-    named = [t for t in figure.data if t.name and t.showlegend is not False and t.type != "heatmap"]
-    names = [html.unescape(str(trace.name)) for trace in named]
-    if len(names) < 2 and not any(trace.showlegend for trace in named):
-        return {}, 0
-    text = min(int(CHARACTER * max(len(part) for name in names for part in name.split("<br>"))), width - _SYMBOL)
-    columns = max(1, (width - 8) // (text + _SYMBOL))
-    lines = sum(max(name.count("<br>") + 1 for name in names[i : i + columns]) for i in range(0, len(names), columns))
-    place = {"orientation": "h", "xref": "container", "x": 0, "yref": "container", "y": 0, "yanchor": "bottom"}
-    columned = {"entrywidth": text, "entrywidthmode": "pixels", "font": {"size": FONT}, "tracegroupgap": 0}
-    place["traceorder"] = "normal"
-    return {**place, **columned}, LINE * lines + 14
-
-
-def panel_titles(figure: go.Figure) -> go.Figure:
-    """Titles of panels at their left edge, in the small font, so that they stay clear of ticks and neighbours."""
-    for note, axis in zip(figure.layout.annotations, figure.select_xaxes()):
-        note.update(x=axis.domain[0], xanchor="left", align="left", font_size=FONT)
-    return figure
+def ring(size: int = 9) -> dict[str, Any]:
+    """The marker of matched controls: an open ring, so that it hides nothing and shows around what lies in it."""
+    return {"symbol": "circle-open", "size": size, "color": "#333", "line": {"width": 1.2}}
 
 
 def safe(text: Any) -> str:
@@ -137,8 +98,54 @@ def safe(text: Any) -> str:
 
 
 def wrapped(text: Any, width: int = 24) -> str:
-    """Safe text in lines of at most `width` characters, for labels of bars and long names."""
-    return "<br>".join(safe(line) for line in textwrap.wrap(str(text), width) or [""])
+    """Safe text in lines of at most `width` characters; `unwrapped` undoes it.
+
+    >>> wrapped("a <long> name", 8)
+    'a<br>&lt;long&gt;<br>name'
+    """
+    words = re.sub(r"[ \t\n\r\f\v]+", " ", str(text)).strip()
+    found, place = "", 0
+    for line in textwrap.wrap(words, max(width, 4)):
+        if place:
+            spaced = words[place] == " "
+            place += spaced
+            # A word broken in its middle is marked by a space of no width, so that its parts can be joined again.
+            found += "<br>" if spaced else "\u200b<br>"
+        found += safe(line)
+        place += len(line)
+    return found
+
+
+def unwrapped(text: str) -> str:
+    """The plain text of what `wrapped` or `safe` made.
+
+    >>> unwrapped(wrapped("a <long> name", 8))
+    'a <long> name'
+    """
+    return html.unescape(text.replace("\u200b<br>", "").replace("<br>", " "))
+
+
+def extent(text: str, size: float = FONT) -> float:
+    """Pixels that plain text of a font size takes at most, by the widths of Helvetica's letters.
+
+    >>> extent("illicit") < extent("WWWWWWW")
+    True
+    """
+    return 1.05 * size * sum(next((width for letters, width in _EMS if char in letters), _other(char)) for char in text)
+
+
+def fitted(text: Any, pixels: float, size: float = FONT) -> str:
+    """Safe text in lines of at most so many pixels (of at least six characters); `unwrapped` undoes it."""
+    lines = ""
+    for characters in range(max(6, int(pixels / (0.35 * size))), 5, -1):
+        lines = wrapped(text, characters)
+        if all(extent(unwrapped(line), size) <= pixels for line in lines.split("<br>")):
+            break
+    return lines
+
+
+def _other(char: str) -> float:
+    return 1.05 if ord(char) > 0x2E7F else 0.68 if char.isupper() else 0.56
 
 
 def wash(colour: str, alpha: float = 0.18) -> str:
@@ -171,22 +178,3 @@ def colorbar(title: str | None = None, **more: Any) -> dict[str, Any]:
     """Plotly's `colorbar`, slim, with its (safe) title beside it."""
     name = {"text": title and safe(title), "side": "right", "font": {"size": FONT}}
     return {"title": name, "tickfont": {"size": SMALL}, "thickness": 10, "outlinewidth": 0, **more}
-
-
-def row_height(labels: Sequence[str]) -> int:
-    """Pixels of a row of bars that holds the longest of its labels (lines are parted by `<br>`)."""
-    return 10 + 12 * max((label.count("<br>") + 1 for label in labels), default=1)
-
-
-def stacked(titles: Sequence[str], heights: Sequence[int], *, gap: int = 26, shared: bool = True) -> tuple[Any, int]:
-    """An empty figure of panels one under the other, each with its (safe) title, and the height it needs in pixels."""
-    total = sum(heights) + gap * (len(heights) - 1)
-    figure = make_subplots(
-        len(heights),
-        1,
-        shared_xaxes=shared,
-        vertical_spacing=gap / total,
-        row_heights=[height / sum(heights) for height in heights],
-        subplot_titles=[safe(title) for title in titles],
-    )
-    return panel_titles(figure), total

@@ -1,67 +1,74 @@
-"""Figures of training and weights: loss, probe weights, cosines of updates over steps, numbers by layer."""
+"""Figures of training and weights: loss, cosines of updates over steps, numbers by layer."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
 from ..errors import InputError
-from ..units import UnitScores, layer_of
+from ..names import layer_of
+from .layout import AUTO, heading, label_rows, themed
 from .tables import require
-from .theme import DOUBLE, GREY, SINGLE, band, colorbar, errors, look, safe, themed, wrapped
+from .theme import GREY, SMALL, band, colorbar, errors, look, safe
 
 
-def weight_histogram(scores: Mapping[str, UnitScores], *, title: str = "Probe weights", bins: int = 61) -> go.Figure:
-    """Distribution of each probe's weights (share of units, log scale), each divided by its largest."""
-    if not scores:
-        raise InputError("weight_histogram needs the scores of at least one probe")
-    figure = go.Figure()
-    for number, (name, one) in enumerate(scores.items()):
-        values = np.concatenate([value.float().numpy() for value in one.scores.values()])
-        top = np.abs(values).max() or 1.0
-        counts, edges = np.histogram(values / top, np.linspace(-1, 1, bins + 1))
-        figure.add_scatter(
-            x=(edges[:-1] + edges[1:]) / 2,
-            y=np.where(counts > 0, counts / len(values), np.nan),
-            mode="lines+markers",
-            name=f"{safe(name)}: {len(values):,} units, largest {top:.3g}",
-            marker={"size": 3},
-            line=look(number).line(),
-        )
-    figure.update_xaxes(title_text="weight / largest weight")
-    figure.update_yaxes(title_text="share of units", type="log", dtick=1)
-    return themed(figure, title, height=190, width=SINGLE)
+def loss_curves(
+    curves: Mapping[str, Sequence[Mapping[str, float]]], *, title: str | None = AUTO, about: str = ""
+) -> go.Figure:
+    """Training loss by step; `curves` is {name: [{step, loss, and maybe validation}, …]}.
 
-
-def loss_curves(curves: Mapping[str, Sequence[Mapping[str, float]]], *, title: str = "Training loss") -> go.Figure:
-    """Training loss by step; `curves` is {name: [{step, loss, and maybe validation}, …]}."""
+    The title says the first and last loss of one curve, of several the lowest last one.
+    """
+    if not curves or not all(curves.values()):
+        raise InputError("no training loss to draw; give {name: [{step, loss}, …]} with a step in each")
     figure = go.Figure()
     for number, (name, curve) in enumerate(curves.items()):
         style = look(number)
         steps, losses = [row["step"] for row in curve], [row["loss"] for row in curve]
-        figure.add_scatter(x=steps, y=losses, mode="lines", name=wrapped(name, 46), line=style.line())
+        figure.add_scatter(x=steps, y=losses, mode="lines", name=safe(name), line=style.line(), **_told(name, "loss"))
         checked = [(row["step"], row["validation"]) for row in curve if "validation" in row]
         if checked:
             figure.add_scatter(
                 x=[step for step, _ in checked],
                 y=[value for _, value in checked],
                 mode="markers",
-                name=f"{wrapped(name, 46)}, validation",
+                name=f"{safe(name)}, validation",
+                **_told(name, "validation loss"),
                 marker={"color": style.colour, "symbol": "diamond-open", "size": 6},
             )
-    figure.update_xaxes(title_text="step")
-    figure.update_yaxes(title_text="loss (nats a token)", type="log", dtick="D2")
-    return themed(figure, title, height=190, width=SINGLE)
+    figure.update_xaxes(nticks=6)
+    ticks = _round_numbers([row["loss"] for curve in curves.values() for row in curve])
+    figure.update_yaxes(type="log", tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks])
+    best = min(curves, key=lambda name: (not math.isfinite(curves[name][-1]["loss"]), curves[name][-1]["loss"]))
+    first, last = curves[best][0], curves[best][-1]
+    finding = f"{best}: loss {first['loss']:.2g} at step {first['step']:g}, {last['loss']:.2g} at step {last['step']:g}"
+    finding = f"lowest last loss of {len(curves)}: {finding}" if len(curves) > 1 else finding
+    words: dict[str, Any] = {"x_title": "step", "y_title": "loss (nats a token)"}
+    return themed(figure, heading(title, finding, about), height=170, **words)
 
 
-def cosine_trajectories(rows: pd.DataFrame, *, direction: str, title: str | None = None) -> go.Figure:
+def _round_numbers(values: Sequence[float]) -> list[float]:
+    """1, 2 and 5 of each power of ten that the values reach (of many powers, 1 alone), for a logarithmic axis."""
+    shown = [value for value in values if math.isfinite(value) and value > 0] or [1.0]
+    powers = range(math.floor(math.log10(min(shown))), math.ceil(math.log10(max(shown))) + 1)
+    digits = (1, 2, 5) if len(powers) < 5 else (1,)
+    return [float(f"{digit}e{power}") for power in powers for digit in digits]
+
+
+def _told(name: str, what: str) -> dict[str, str]:
+    return {"hovertemplate": f"{safe(name)}: {what} %{{y:.3g}} at step %{{x}}<extra></extra>"}
+
+
+def cosine_trajectories(rows: pd.DataFrame, *, direction: str, title: str | None = AUTO, about: str = "") -> go.Figure:
     """Cosine with one direction by training step: the mean over seeds of each fine-tune, over a band of chance.
 
     `rows` has columns step, direction, kind ("direction" or "random"), cosine, task. Bars are the lowest and highest
-    seed; the band holds 95 % of the random directions.
+    seed; the band holds 95 % of the random directions. The title says the largest mean at the last step.
     """
     require(rows, ("step", "direction", "kind", "cosine", "task"))
     along = rows[rows["direction"] == direction]
@@ -71,7 +78,7 @@ def cosine_trajectories(rows: pd.DataFrame, *, direction: str, title: str | None
     figure = go.Figure()
     if len(null):
         low, high = null.quantile(0.025), null.quantile(0.975)
-        figure.add_trace(band(low.index, low, high, GREY, name="random directions, 95 %", showlegend=True))
+        figure.add_trace(band(low.index, low, high, GREY, name="random directions, 95%", showlegend=True))
     for number, (task, group) in enumerate(along[along["kind"] == "direction"].groupby("task", sort=False)):
         by_step = group.groupby("step")["cosine"]
         mean, style = by_step.mean(), look(number)
@@ -79,18 +86,38 @@ def cosine_trajectories(rows: pd.DataFrame, *, direction: str, title: str | None
             x=mean.index,
             y=mean,
             mode="lines+markers",
-            name=wrapped(task, 46),
+            name=safe(task),
+            hovertext=[
+                f"{safe(task)}: {v:.3g} at step {s}, n = {n} seeds" for s, v, n in zip(mean.index, mean, by_step.size())
+            ],
+            hoverinfo="text",
             error_y=errors(mean, by_step.min(), by_step.max(), colour=style.colour),
             line=style.line(),
             marker=style.marker(5),
         )
-    figure.update_xaxes(title_text="training step")
-    figure.update_yaxes(title_text=f"cosine with {safe(direction)}")
-    return themed(figure, title or f"Updates of fine-tunes along {direction}", height=220, width=SINGLE)
+    figure.update_xaxes(nticks=6)
+    figure.update_yaxes(nticks=6)
+    words: dict[str, Any] = {"x_title": "training step", "y_title": f"cosine with {direction}"}
+    return themed(figure, heading(title, _last_cosines(along, direction), about), height=190, **words)
 
 
-def delta_heatmap(values: Mapping[str, float], *, title: str, label: str) -> go.Figure:
-    """A number for every weight of the blocks (a norm or cosine), by layer and kind of weight."""
+def _last_cosines(along: pd.DataFrame, direction: str) -> str:
+    """The fine-tune that ends furthest along the direction, beside the random ones at that step."""
+    last = along[along["step"] == along["step"].max()]
+    means = last[last["kind"] == "direction"].groupby("task", sort=False)["cosine"].mean()
+    if means.empty:
+        return f"random directions along {direction}"
+    top = means.abs().idxmax()
+    random = last.loc[last["kind"] == "random", "cosine"].abs()
+    beside = f" (95% of random directions within ±{random.quantile(0.95):.2g})" if len(random) else ""
+    return f"furthest along {direction} at step {last['step'].iloc[0]:g}: {top}, cosine {means[top]:.2f}{beside}"
+
+
+def delta_heatmap(values: Mapping[str, float], *, label: str, title: str | None = AUTO, about: str = "") -> go.Figure:
+    """A number for every weight of the blocks (a norm or cosine), by layer and kind of weight.
+
+    The title says the largest.
+    """
     table: dict[str, dict[int, float]] = {}
     for name, value in values.items():
         if layer_of(name) >= 0:
@@ -99,20 +126,24 @@ def delta_heatmap(values: Mapping[str, float], *, title: str, label: str) -> go.
         raise InputError("no parameter of a block among the values")
     layers = sorted({layer for row in table.values() for layer in row})
     signed = any(v < 0 for v in values.values())
-    written = len(layers) <= 12
+    written = len(layers) <= 8
     figure = go.Figure(
         go.Heatmap(
             z=[[row.get(layer, np.nan) for layer in layers] for row in table.values()],
             x=layers,
-            y=[safe(kind) for kind in table],
+            y=list(range(len(table))),
             colorscale="RdBu" if signed else "Blues",
             zmid=0 if signed else None,
-            colorbar=colorbar(label),
+            colorbar=colorbar(label, nticks=3),
             texttemplate="%{z:.2f}" if written else None,
-            textfont={"size": 9},
+            textfont={"size": SMALL},
+            customdata=[[safe(kind)] * len(layers) for kind in table],
+            hovertemplate=f"%{{customdata}}, layer %{{x}}: {safe(label)} %{{z:.3g}}<extra></extra>",
         )
     )
-    figure.update_xaxes(title_text="layer", dtick=max(1, len(layers) // 12))
-    figure.update_yaxes(autorange="reversed")
-    width = max(SINGLE, min(DOUBLE, 170 + 34 * len(layers)))
-    return themed(figure, title, height=20 + 24 * len(table), width=width)
+    figure.update_xaxes(dtick=max(1, len(layers) // 8))
+    label_rows(figure, list(table), row=max(20, 90 // len(table)))  # room for the scale of colours
+    places = {(kind, layer): value for kind, row in table.items() for layer, value in row.items()}
+    kind, layer = max(places, key=lambda place: abs(places[place]))
+    finding = f"largest {label}: {kind} of layer {layer}, {places[kind, layer]:.2g}"
+    return themed(figure, heading(title, finding, about), x_title="layer")

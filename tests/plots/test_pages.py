@@ -5,7 +5,6 @@ import json
 import re
 
 import pandas as pd
-import plotly.graph_objects as go
 import pytest
 from support.summaries import summary
 
@@ -84,20 +83,6 @@ def test_all_figures_are_written_with_one_page_that_shows_them(tmp_path, monkeyp
     page = (tmp_path / "index.html").read_text()
     assert page.count("&lt;b&gt;same caption&lt;/b&gt; [") == 2
     assert {"first_one.html", "second.json", "plotly.min.js"} <= {path.name for path in tmp_path.iterdir()}
-
-
-@pytest.mark.parametrize("entries", [1, 3, 8])
-@pytest.mark.parametrize("width", [330, 680])
-def test_title_and_legend_have_the_room_their_lines_need(entries, width):
-    figure = go.Figure([go.Scatter(x=[0], y=[0], name=f"an intervention {i}") for i in range(entries)])
-    plots.theme.themed(figure, "a long title " * 8, height=200, width=width)
-    layout = figure.layout
-    assert layout.width == width
-    assert layout.height - layout.margin.t - layout.margin.b == 200
-    assert layout.margin.t >= 12 * (layout.title.text.count("<br>") + 1)
-    assert all(len(line) * 7 < width for line in layout.title.text.split("<br>"))
-    columns = width // ((layout.legend.entrywidth or width) + 46) if entries > 1 else 1
-    assert layout.margin.b >= 26 + (16 * -(-entries // columns) if entries > 1 else 0)
 
 
 def test_a_study_writes_its_tables_rows_figures_and_page(tmp_path):

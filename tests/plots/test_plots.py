@@ -12,6 +12,7 @@ from support.summaries import summary
 
 from mechsurgery import UnitScores, plots
 from mechsurgery.errors import InputError
+from mechsurgery.plots.theme import unwrapped
 
 export_module = sys.modules["mechsurgery.plots.export"]
 
@@ -31,7 +32,7 @@ def test_layer_distribution_shows_quantiles_and_every_circuit_neuron():
     assert sorted(points.y) == pytest.approx(sorted(circuit.to_frame()["score"]))
     bars = figure.data[-1]
     assert list(bars.y) == circuit.per_layer()["n"].tolist()
-    middle = next(t for t in figure.data if t.name == "50 % of neurons")
+    middle = next(t for t in figure.data if t.name == "50% of neurons")
     values = scores.scores["blocks.2.mlp.hook_post"].numpy()
     assert [middle.y[6], middle.y[7]] == pytest.approx(list(np.quantile(values, [0.25, 0.75])), rel=1e-5)
 
@@ -49,11 +50,16 @@ def test_scatter_sorts_members_into_shared_and_own():
     figure = plots.neuron_scatter(a, b, circuits=circuits)
     shared = len(circuits["base"] & circuits["instruct"])
     assert [len(t.x) for t in figure.data[1:]] == [shared, 30 - shared, 30 - shared]
+    assert len(figure.data[0].x) == 800 - (60 - shared)  # one neuron is one point
+    assert f"{shared} of 30 and 30" in unwrapped(figure.layout.title.text)
 
 
 def test_overlap_and_profile_are_the_circuits_numbers():
     a, b = make_scores(0).top(k=30), make_scores(1).top(k=30)
-    assert plots.overlap({"a": a, "b": b}).data[0].z[0][1] == a.overlap(b)["jaccard"]
+    bar, chance = plots.overlap({"a": a, "b": b}).data
+    assert (list(bar.x), list(chance.x)) == ([a.overlap(b)["shared"]], [a.overlap(b)["expected_shared"]])
+    three = plots.overlap({"a": a, "b": b, "c": a}).data[0]
+    assert list(three.x) == [a.overlap(b)["shared"], 30, a.overlap(b)["shared"]]
     assert list(plots.circuit_profile({"a": a}).data[0].y) == a.per_layer()["share"].tolist()
 
 
@@ -63,9 +69,10 @@ def test_histogram_ranks_and_tokens():
     assert [sum(t.y) for t in figure.data] == pytest.approx([1, 1])
     scores = {"difference": make_scores(0), "effect_size": make_scores(1, rule="effect_size")}
     ranks = plots.score_ranks(scores, "blocks.1.mlp.hook_post", 3)
-    assert ranks.data[0].text[0] == f"rank {scores['difference'].rank_of('blocks.1.mlp.hook_post', 3) + 1:,} of 800"
+    assert [line.x[1] for line in ranks.data] == [s.rank_of("blocks.1.mlp.hook_post", 3) + 1 for s in scores.values()]
     tokens = plots.promoted_tokens(pd.DataFrame({"token": [" a", "a", "<b>", "a"], "logit": [1.0, 0.5, -2.0, 0.2]}))
-    assert len(set(tokens.data[0].y)) == 4
+    assert list(tokens.layout.yaxis.ticktext) == ["␣a", "a", "a", "&lt;b&gt;"]
+    assert list(tokens.data[0].x) == [1.0, 0.5, 0.2, -2.0]
 
 
 def test_text_of_users_is_escaped_everywhere():
@@ -127,4 +134,4 @@ def test_static_pictures_where_a_browser_engine_works(tmp_path):
     assert [path.suffix for path in report.written] == [".svg", ".png"]
     header = (tmp_path / "f.png").read_bytes()[:24]
     assert header.startswith(b"\x89PNG")
-    assert int.from_bytes(header[16:20], "big") == 3 * 330  # one column of a paper at 288 dots an inch
+    assert int.from_bytes(header[16:20], "big") == 3 * 312  # one column of a paper at 288 dots an inch

@@ -44,47 +44,42 @@ def figures(
     main, run = main_rows(summary, settings), summary["run"]
     removed = summary[run.isin(["none", "ablation"])]
     drawn = {
-        "wrong_claims": _stacked(main, WRONG, CLAIMED, "What the answers to wrong claims are"),
-        "right_claims": _stacked(main, RIGHT, CONFIRMED, "What the answers to right claims are"),
-        "neutral_questions": _stacked(main, NEUTRAL, ANSWERED, "What the answers to neutral questions are"),
-        "ablation": _stacked(removed, WRONG, CLAIMED, "The same neurons set to zero: answers to wrong claims"),
+        "wrong_claims": _stacked(main, WRONG, CLAIMED, "wrong claims"),
+        "right_claims": _stacked(main, RIGHT, CONFIRMED, "right claims"),
+        "neutral_questions": _stacked(main, NEUTRAL, ANSWERED, "neutral questions"),
+        "ablation": _stacked(removed, WRONG, CLAIMED, "neurons set to zero, wrong claims"),
     }
     if controls["control_of"].notna().any():
-        drawn["controls"] = _stacked(controls, CONTROL, CLAIMED, "The paper's neurons beside random ones")
+        drawn["controls"] = _stacked(controls, CONTROL, CLAIMED, "beside random neurons")
     panels = [(name, None) for name, (kind, _, _) in METRICS.items() if kind not in (WRONG, RIGHT, NEUTRAL)]
     panels = [panel for panel in panels if panel[0] in set(main["metric"])]
-    drawn["cost"] = plots.bars(main, panels, title="What each way cost")
-    drawn["trade_off"] = plots.trade_off(
-        main,
-        benefit=("corrects", None),
-        damage=("KL on neutral text", None),
-        title="Wrong claims corrected against neutral text shifted",
-    )
+    drawn["cost"] = plots.bars(main, panels)
+    drawn["trade_off"] = plots.trade_off(main, benefit=("corrects", None), damage=("KL on neutral text", None))
     sized = summary[(run == "none") | summary["fraction"].isin([settings.fraction, 1.0]) & (run != "ablation")]
     shared = summary[(run == "none") | (run == "neurons") & (summary["n_examples"] == settings.n_examples)]
     found = {
-        "examples": _curve(sized, "n_examples", "over-correction", "training examples", "How little data is enough"),
-        "fractions": _curve(
-            shared, "fraction", "KL on neutral text", "share of all MLP neurons", "How few neurons are enough"
-        ),
+        "examples": _curve(sized, "n_examples", "over-correction", "training examples", "fewer examples"),
+        "fractions": _curve(shared, "fraction", "KL on neutral text", "share of all MLP neurons", "fewer neurons"),
     }
     drawn |= {name: figure for name, figure in found.items() if figure is not None}
-    drawn["probe_weights"] = plots.weight_histogram({name: probe.scores() for name, probe in probes.items()})
+    drawn["probe_weights"] = plots.score_histogram(
+        {name: probe.scores() for name, probe in probes.items()}, x_title="weight"
+    )
     drawn["training_loss"] = plots.loss_curves(losses)
     return drawn
 
 
-def _stacked(summary: pd.DataFrame, prompt_set: str, words: dict[str, str], title: str) -> go.Figure:
+def _stacked(summary: pd.DataFrame, prompt_set: str, words: dict[str, str], about: str) -> go.Figure:
     """The three outcomes on a prompt set, what is wanted first."""
     rows = outcomes(summary, prompt_set, words)
-    return plots.shares(rows, "outcome", prompt_set, first=words["good"], title=title)
+    return plots.shares(rows, "outcome", prompt_set, first=words["good"], about=about)
 
 
-def _curve(summary: pd.DataFrame, x: str, cost: str, x_title: str, title: str) -> go.Figure | None:
+def _curve(summary: pd.DataFrame, x: str, cost: str, x_title: str, about: str) -> go.Figure | None:
     """The outcomes of wrong claims and a cost over `x`, a curve for each way with several points; None without one."""
     points = summary.groupby("intervention")[x].nunique()
     rows = summary[(summary["run"] == "none") | summary["intervention"].isin(points[points > 1].index)]
     if (rows["run"] == "none").all():
         return None
     panels = [(name, None) for name in ("corrects", "sycophancy", "wrong claims: broken", cost)]
-    return plots.curves(rows, panels, x=x, x_title=x_title, title=title, log_x=True)
+    return plots.curves(rows, panels, x=x, x_title=x_title, about=about, log_x=True)

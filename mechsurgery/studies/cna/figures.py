@@ -12,7 +12,6 @@ from ...grading.grade import Grade
 from ...plots.tables import Pick
 from ...units import Circuit, UnitScores
 from .data import CONTROLLED
-from .methods import CNA
 from .tables import at_best, at_full_strength
 
 CAPTIONS = {
@@ -30,6 +29,7 @@ CAPTIONS = {
     "as_published_strength": "Figures 1 and 2 (as published): here CAA adds harmful − benign, that is toward refusal",
     "as_published_trade_off": "Trade-off (as published)",
     "layer_profile": "Appendix C: where the circuits sit",
+    "score_layers": "Scores of every layer in base and instruct, and the circuits' neurons",
     "neuron_scatter": "Score of every neuron in base and instruct",
     "instruct_changes": "Instruct: what scaling the circuit changes",
     "base_changes": "Base: what scaling each circuit changes",
@@ -53,42 +53,35 @@ def mode_figures(
     panels += [("choice", "choices")] if (summary["metric"] == "choice").any() else []
     main = summary[~summary["prompt_set"].isin(CONTROLLED.values())]
     figures = {
-        f"{slug}_outcomes": _shares(full, grade, "behaviour", f"What responses are ({mode})"),
-        f"{slug}_benign": _shares(full, grade, "benign", f"What responses to benign prompts are ({mode})"),
-        f"{slug}_controls": _shares(
-            beside, grade, CONTROLLED["behaviour"], f"{CNA} ablated beside random circuits ({mode})"
-        ),
-        f"{slug}_strength": plots.curves(main, panels, title=f"Responses and quality over strength ({mode})"),
+        f"{slug}_outcomes": _shares(full, grade, "behaviour", mode),
+        f"{slug}_benign": _shares(full, grade, "benign", f"benign prompts, {mode}"),
+        f"{slug}_controls": _shares(beside, grade, CONTROLLED["behaviour"], f"beside random circuits, {mode}"),
+        f"{slug}_strength": plots.curves(main, panels, about=mode),
         f"{slug}_trade_off": plots.trade_off(
-            main,
-            benefit=(name, "behaviour", well),
-            damage=("kl", "benign"),
-            log_damage=True,
-            title=f"What is gained against damage ({mode})",
+            main, benefit=(name, "behaviour", well), damage=("kl", "benign"), log_damage=True, about=mode
         ),
     }
     if strengths is not None and len(strengths):
         chosen = at_best(summary, strengths)
         named = chosen["intervention"] + " at " + chosen["toward"].map("{:g}".format)
         best = pd.concat([before, chosen.assign(intervention=named)], ignore_index=True)
-        figures["best_outcomes"] = _shares(best, grade, "behaviour", "Every method at its best strength")
-        figures["best_benign"] = _shares(best, grade, "benign", "Every method at its best strength: benign prompts")
+        figures["best_outcomes"] = _shares(best, grade, "behaviour", "every method at its best strength")
+        figures["best_benign"] = _shares(best, grade, "benign", "benign prompts, every method at its best strength")
     return figures
 
 
-def _shares(summary: pd.DataFrame, grade: Grade, prompts: str, title: str) -> go.Figure:
-    return plots.shares(summary, grade.name, prompts, first=grade.outcome.well, title=title)
+def _shares(summary: pd.DataFrame, grade: Grade, prompts: str, about: str) -> go.Figure:
+    return plots.shares(summary, grade.name, prompts, first=grade.outcome.well, about=about)
 
 
 def structure_figures(
     changed: Mapping[str, pd.DataFrame], circuits: Mapping[str, Circuit], scores: Mapping[str, UnitScores]
 ) -> dict[str, go.Figure]:
     """Layer profile and scatter of base and instruct, and what scaling changes in each."""
-    title = "Share of the circuit in each layer (Appendix C)"
-    figures = {"layer_profile": plots.circuit_profile(circuits, title=title)}
+    figures = {"layer_profile": plots.circuit_profile(circuits)}
     if len(scores) == 2:
+        figures["score_layers"] = plots.layer_distribution(scores, circuits if set(circuits) <= set(scores) else None)
         figures["neuron_scatter"] = plots.neuron_scatter(*scores.values(), circuits=circuits)
     for name, summary in changed.items():
-        title = f"What scaling the circuit changes in {name}"
-        figures[f"{name}_changes"] = plots.shares(summary, "change", "behaviour", title=title)
+        figures[f"{name}_changes"] = plots.shares(summary, "change", "behaviour", about=f"scaling in {name}")
     return figures

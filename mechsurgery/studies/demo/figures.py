@@ -11,7 +11,7 @@ from ... import plots
 from ...attribution.compare import Comparison
 from ...attribution.localisers import PUBLISHED
 from ...evaluation.evaluate import BESIDE
-from ...evaluation.proof import ALONE, PARTS, PUT_OUT
+from ...evaluation.proof import ALONE, PARTS
 from ...grading.world import REQUEST
 from ..ablations import TRUTH, Localisers
 from .settings import DANGEROUS, NEW
@@ -32,7 +32,8 @@ CAPTIONS = {
     "planted_precision_recall": "organism/planted: what each localiser found of the recorded neurons",
     "layer_profile": "Base against instruct: share of the published rule's circuit in each layer",
     "neuron_scatter": "Base against instruct: score of every neuron by the published rule",
-    "overlap": "Base against instruct: shared neurons",
+    "score_layers": "Base against instruct: the published rule's scores in each layer, and the circuit's neurons",
+    "overlap": "Base against instruct: shared neurons, beside what chance would share",
     "neuron_activations": "The circuit's first neuron: activation on both prompt sets",
     "neuron_ranks": "The circuit's first neuron: where it stands under each contrast rule",
     "neuron_tokens": "The circuit's first neuron: tokens its output row promotes",
@@ -50,25 +51,29 @@ def figures_of(decided: Decided, planted: Localisers, comparison: Comparison, vi
         "instruct_new_templates": outcomes(own, NEW, "The same, in templates never used"),
         "instruct_trade_off": trade_off(own),
         "instruct_layers": plots.circuit_profile(
-            {"circuit": decided.found.circuit, PUBLISHED: decided.published}, title="Neurons in each layer"
+            {"circuit": decided.found.circuit, PUBLISHED: decided.published}, about="organism/instruct"
         ),
         "search": search(decided),
-        "dose_response": plots.curves(decided.doses.summary(["outcome"]), panels, x="strength"),
+        "dose_response": plots.curves(
+            decided.doses.summary(["outcome"]), panels, x="strength", about="organism/instruct"
+        ),
         "planted_outcomes": outcomes(
             planted.results.summary(["outcome"]), DANGEROUS, "Unseen dangerous requests to organism/planted"
         ),
-        "planted_precision_recall": plots.precision_recall(recovered[recovered["rule"] != TRUTH]),
+        "planted_precision_recall": plots.precision_recall(
+            recovered[recovered["rule"] != TRUTH], about="organism/planted"
+        ),
     }
     figures |= plots.comparison_figures(comparison.scores, comparison.circuits)
     return figures | {f"neuron_{key}": figure for key, figure in view.figures().items()}
 
 
-def outcomes(summary: pd.DataFrame, where: str, title: str) -> go.Figure:
+def outcomes(summary: pd.DataFrame, where: str, about: str) -> go.Figure:
     """Stacked outcomes of everything on one set of prompts, random circuits on those that they answered."""
     controls = summary[summary["control_of"].notna() & (summary["prompt_set"] == f"{where}{BESIDE}")]
     main = summary[summary["control_of"].isna() & (summary["prompt_set"] == where)]
     rows = pd.concat([main, controls.assign(prompt_set=where)], ignore_index=True)
-    return plots.shares(rows, "outcome", where, first=COMPLIES, title=title)
+    return plots.shares(rows, "outcome", where, first=COMPLIES, about=about)
 
 
 def trade_off(summary: pd.DataFrame) -> go.Figure:
@@ -76,17 +81,16 @@ def trade_off(summary: pd.DataFrame) -> go.Figure:
     own = summary[summary["control_of"].isna() & (summary["intervention"] != ALONE)]
     kept = own[((own["prompt_set"] == "benign") & (own["label"] == COMPLIES)) | (own["metric"] == "choice")]
     worst = kept.loc[kept.groupby("intervention", sort=False)["value"].idxmin()]
-    return plots.outcome_against_damage(
-        own[(own["prompt_set"] == DANGEROUS) & (own["label"] == COMPLIES)],
+    kept = own[own["intervention"].isin(worst["intervention"])]
+    return plots.benefit_against_damage(
+        kept[(kept["prompt_set"] == DANGEROUS) & (kept["label"] == COMPLIES)],
         worst.assign(value=1 - worst["value"], low=1 - worst["high"], high=1 - worst["low"]),
-        x_title="wrong on benign requests or questions",
-        y_title="dangerous requests answered rightly",
-        title="organism/instruct: what is repaired against what is lost",
-        first=PUT_OUT,
+        words=("dangerous requests answered rightly", "wrong on benign requests or questions"),
+        about="organism/instruct",
     )
 
 
 def search(decided: Decided) -> go.Figure:
     """Size against outcome on validation prompts."""
     curve = decided.found.curve.assign(localiser="circuit, pruned in order")
-    return plots.outcome_by_size(curve, title="Validation prompts: complies, against neurons in the circuit")
+    return plots.outcome_by_size(curve, about="Validation prompts", y_title="share that complies")

@@ -23,27 +23,23 @@ def figures(results: Sequence[CaseResult], site: str) -> dict[str, go.Figure]:
         case, name = slug(r.case.name.split("/")[-1]), r.case.name
         other = DIFFING if DIFFING in r.scores else COMPLETIONS
         marked = {f"top {_SHOWN} by {ranking}": r.chosen[ranking][:_SHOWN] for ranking in (ATTRIBUTION, other)}
-        title, axes = f"Latents of {name}: attribution against activation", (other, f"{ATTRIBUTION} (nats)")
+        axes = (other, f"{ATTRIBUTION} (nats)")
         both = (r.scores[other], r.scores[ATTRIBUTION])
-        drawn[f"{case}_scatter"] = score_scatter(*both, site, marked=marked, names=axes, title=title)
+        drawn[f"{case}_scatter"] = score_scatter(*both, site, marked=marked, names=axes, about=name)
         first = [ranking for ranking in (ATTRIBUTION, DIFFING) if ranking in r.chosen]
         chosen = {ranking: r.chosen[ranking] for ranking in dict.fromkeys([*first, *r.chosen])}
         for way, effects in r.effects.items():
-            title = f"Effect of steering each latent alone: {name}, {way}"
             said = f"rise of the share of {WAYS[way].wanted} responses"
-            drawn[f"{case}_{slug(way)}"] = effect_by_rank(effects, chosen, title=title, y_title=said)
+            drawn[f"{case}_{slug(way)}"] = effect_by_rank(effects, chosen, about=f"{name}, {way}", y_title=said)
             drawn[f"{case}_{slug(way)}_outcomes"] = shares(
-                outcomes(r, way),
-                r.case.grade.name,
-                first=WAYS[way].wanted,
-                title=f"Responses with the best latents of {ATTRIBUTION}: {name}, {way}",
+                outcomes(r, way), r.case.grade.name, first=WAYS[way].wanted, about=f"{name}, {way}"
             )
     if len(results) > 1:
         a, b = results[:2]
         marked = {f"top {_SHOWN} of {r.case.name}": r.chosen[ATTRIBUTION][:_SHOWN] for r in (a, b)}
         axes = (f"{ATTRIBUTION} in {a.case.name} (nats)", f"{ATTRIBUTION} in {b.case.name} (nats)")
-        both, title = (a.scores[ATTRIBUTION], b.scores[ATTRIBUTION]), "Do the same latents explain both cases?"
-        drawn["convergence"] = score_scatter(*both, site, marked=marked, names=axes, title=title)
+        both = (a.scores[ATTRIBUTION], b.scores[ATTRIBUTION])
+        drawn["convergence"] = score_scatter(*both, site, marked=marked, names=axes, about="both cases")
     return drawn
 
 

@@ -19,7 +19,7 @@ def figures_of(curve: pd.DataFrame) -> dict[str, go.Figure]:
     """Answers done well against size, a figure for each case."""
     figures = {}
     for case, part in curve.groupby("case", sort=False):
-        figures[f"sizes_{case}"] = outcome_by_size(part, title=f"{case}: answers done well once units are put out")
+        figures[f"sizes_{case}"] = outcome_by_size(part, about=str(case))
     return figures
 
 

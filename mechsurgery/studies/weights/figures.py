@@ -30,14 +30,14 @@ def steering_figures(behaviour: Behaviour, summary: pd.DataFrame, chosen: pd.Dat
     ):
         table = as_outcomes(chosen, behaviour.measured.metrics, where)
         figures[f"{name}_{kind}"] = plots.shares(
-            table, "outcome", where, first=behaviour.wanted_label, title=f"{title}: what responses are{words}"
+            table, "outcome", where, first=behaviour.wanted_label, about=f"{title}{words}"
         )
     figures[f"{name}_front"] = plots.trade_off(
         summary,
         benefit=(behaviour.well, behaviour.where),
         damage=(CHOICES, CHOICES),
         better=("more", "more"),
-        title=f"{title}: what is wanted done well, against capability",
+        about=title,
     )
     return figures
 
@@ -49,14 +49,14 @@ def repair_figures(drift: Drift, summary: pd.DataFrame, chosen: pd.DataFrame) ->
     table = as_outcomes(chosen, behaviour.measured.metrics, behaviour.where)
     return {
         f"{name}_repair_outcomes": plots.shares(
-            table, "outcome", behaviour.where, first=drift.well_label, title=f"{title}: drift, and every remedy"
+            table, "outcome", behaviour.where, first=drift.well_label, about=f"{title}, repaired"
         ),
         f"{name}_repair": plots.trade_off(
             summary,
             benefit=(drift.well, behaviour.where),
             damage=(SKILL, QUESTIONS),
             better=("more", "more"),
-            title=f"{title}: done well again, against the skill that is kept",
+            about=f"{title}, repaired",
         ),
     }
 
@@ -71,11 +71,10 @@ def direction_figures(learnt: Sequence[Learnt]) -> Figures:
     """Norm of each direction by layer, and cosines of those of one model."""
     figures = {}
     for one in learnt:
-        title = f"Norm of {one.name} by layer"
-        figures[f"norms_{slug(one.name)}"] = plots.delta_heatmap(one.delta.norms(), title=title, label="norm")
+        figures[f"norms_{slug(one.name)}"] = plots.delta_heatmap(one.delta.norms(), about=one.name, label="norm")
     for a, b in combinations(learnt, 2):
         if a.start == b.start and a.behaviour is not b.behaviour:
-            title = f"Cosine of {a.name} and {b.name}"
-            cosines = plots.delta_heatmap(a.delta.cosines(b.delta), title=title, label="cosine")
+            about = f"{a.name} and {b.name}"
+            cosines = plots.delta_heatmap(a.delta.cosines(b.delta), about=about, label="cosine")
             figures.setdefault("cosines_by_layer", cosines)
     return figures
