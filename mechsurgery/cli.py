@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -37,6 +38,12 @@ def _where(command: Any) -> Any:
     ):
         command = option(command)
     return command
+
+
+def _sae(command: Any) -> Any:
+    """The options that name the autoencoder whose latents a circuit holds."""
+    named = click.option("--sae", default=None, help="Autoencoder whose latents CIRCUIT holds: a name or directory.")
+    return named(click.option("--sae-id", default=None, help="Which autoencoder, where --sae is a release.")(command))
 
 
 @click.group(cls=_Friendly, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -167,11 +174,13 @@ def compare(base: str, instruct: str, out: Path, **options: Any) -> None:
 @click.option("--port", default=0, show_default=True, help="Port on this machine; 0 takes a free one.")
 @click.option("--no-browser", is_flag=True, help="Print the address, open no browser.")
 @click.option("--save", type=click.Path(path_type=Path), default=None, help="Write one offline page here instead.")
+@_sae
 @_where
 def inspect_units(model: str, circuit: Path, save: Path | None, **options: Any) -> None:
     """Explore the units of CIRCUIT in MODEL in the browser: where they fire, what they do, answers as they are scaled.
 
-    CIRCUIT is a file that locate or a study wrote. Only this machine can reach the app; Ctrl-C ends it.
+    CIRCUIT is a file that locate or a study wrote. Only this machine can reach the app; to see it from another one,
+    give --port P there and log in with ssh -L P:127.0.0.1:P. Ctrl-C ends it.
     """
     from .inspector.catalogue import Catalogue
     from .inspector.reading import contrast_of, read_circuit
@@ -179,12 +188,15 @@ def inspect_units(model: str, circuit: Path, save: Path | None, **options: Any) 
     units = read_circuit(circuit)
     given = any(options[key] is not None for key in ("contrast", "positive", "negative"))
     contrast = _contrast(options) if given else contrast_of(units)
+    loaded = _load(model, options)
     base = None if options["base"] is None else _load(options["base"], {**options, "revision": None})
-    catalogue = Catalogue(_load(model, options), contrast, units, base=base, progress=sys.stderr.isatty())
+    dictionary = _dictionary(options, units, loaded)
+    dictionaries = [] if dictionary is None else [dictionary]
+    catalogue = Catalogue(loaded, contrast, units, base=base, dictionaries=dictionaries, progress=sys.stderr.isatty())
     if save is not None:
         from .inspector.report import report
 
-        click.echo(f"saved to {report(catalogue, save)}")
+        click.echo(f"saved to {report(catalogue, save, progress=sys.stderr.isatty())}")
         return
     from .inspector.app import serve
 
@@ -193,12 +205,15 @@ def inspect_units(model: str, circuit: Path, save: Path | None, **options: Any) 
 
 
 def _show_address(address: str, *, opened: bool) -> None:
-    """Say where the app is, and open it in the browser if asked to."""
+    """Say where the app is, and open it in the browser if asked to and there is a screen."""
     click.echo(f"explore it at {address}\nCtrl-C ends it")
-    if opened:
+    screen = sys.platform in ("darwin", "win32") or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")))
+    if opened and screen:
+        import threading
         import webbrowser
 
-        webbrowser.open(address)
+        # Some browsers come back only when they are closed.
+        threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
 
 
 @main.command()
@@ -209,6 +224,7 @@ def _show_address(address: str, *, opened: bool) -> None:
 @click.option("--strength", type=float, default=1.0, show_default=True, help="How far to steer.")
 @click.option("--max-new-tokens", default=128, show_default=True)
 @click.option("--single", is_flag=True, help="Every line is a prompt by itself; nothing is remembered.")
+@_sae
 @_where
 def chat(model: str, circuit_path: Path | None, direction_path: Path | None, **options: Any) -> None:
     """Talk to MODEL while a circuit is scaled or a direction steers; /help lists what can be said.
@@ -224,7 +240,9 @@ def chat(model: str, circuit_path: Path | None, direction_path: Path | None, **o
     keep = {key: options[key] for key in ("m", "strength", "max_new_tokens", "single")}
     circuit = None if circuit_path is None else read_circuit(circuit_path)
     direction = None if direction_path is None else Direction.load(direction_path)
-    talk = Chat(_load(model, options), circuit=circuit, direction=direction, **keep)
+    loaded = _load(model, options)
+    dictionary = None if circuit is None else _dictionary(options, circuit, loaded)
+    talk = Chat(loaded, circuit=circuit, dictionary=dictionary, direction=direction, **keep)
     click.echo(talk.introduction(), err=True)
     converse(talk, typed_lines(), partial(click.echo, nl=False))
 
@@ -327,6 +345,19 @@ def _load(name: str, options: dict[str, Any]) -> Any:
     from .models import load_model
 
     return load_model(name, dtype=options["dtype"], device=options["device"], revision=options.get("revision"))
+
+
+def _dictionary(options: dict[str, Any], circuit: Any, model: Any) -> Any:
+    """The autoencoder whose latents a circuit holds; None for one of the model's own units."""
+    from .adapters.saelens import load_sae
+    from .errors import InputError
+    from .names import LATENTS
+
+    if not any(site.endswith(LATENTS) for site in circuit.units):
+        return None
+    if options["sae"] is None:
+        raise InputError(f"circuit {circuit.name!r} holds latents of an autoencoder; say of which one with --sae")
+    return load_sae(options["sae"], options["sae_id"], model=model)
 
 
 def _contrast(options: dict[str, Any]) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -196,13 +196,17 @@ def measure(
     return found
 
 
-def contexts(model: Model, texts: Sequence[Text], found: Measured, top: int, *, width: int = 64) -> pd.DataFrame:
+def contexts(
+    texts: Sequence[Text], found: Measured, top: int, shown: Callable[[int], list[str]], *, width: int = 64
+) -> pd.DataFrame:
     """The `top` prompts, and as many answers, in which a unit is most active (by size), strongest first.
+
+    `shown(i)` is text i in pieces, one for each token.
 
     Columns source ("prompt" or "response"), side, prompt_id, position and token of the strongest activation, its
     value, at most `width` tokens around it, their values, and `at`, its place among them.
     """
-    tokenizer, rows = tokens.tokenizer_of(model), []
+    rows = []
     for source in ("prompt", "response"):
         own = (
             [i for i, text in enumerate(texts) if (source == "response") == bool(text.n_response)]
@@ -216,7 +220,7 @@ def contexts(model: Model, texts: Sequence[Text], found: Measured, top: int, *, 
             if not values[place]:
                 continue
             start = max(0, min(place - width // 2, len(values) - width))
-            pieces = tokens.pieces(tokenizer, texts[i].ids)[start : start + width]
+            pieces = shown(i)[start : start + width]
             near = [float(v) for v in values[start : start + width]]
             here = place - start
             facts = (source, texts[i].side, texts[i].prompt_id)

@@ -60,7 +60,8 @@ T = TypeVar("T")
 class Limits:
     """How large a message may be and how many connections there may be; `live.Ask` bounds what a question may hold.
 
-    `message` in bytes; `patience` in seconds: how long a browser may leave an answer unread before it is let go.
+    `message` in bytes; `patience` in seconds: how long a browser may take for its request, or leave an answer unread,
+    before it is let go.
     """
 
     message: int = 1 << 20
@@ -258,10 +259,27 @@ def serve(
         listening.close()
 
 
+def _http_protocol(patience: float) -> Any:
+    """HTTP of one connection, which is closed after `patience` seconds: who never ends a request blocks no place."""
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+
+    class OneRequest(H11Protocol):
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self.loop.call_later(patience, self._end)
+
+        def _end(self) -> None:
+            # A websocket has another protocol by now, and stays.
+            if self.transport.get_protocol() is self:
+                self.transport.abort()
+
+    return OneRequest
+
+
 def _server_options(limits: Limits) -> dict[str, Any]:
     """How uvicorn runs the app: no log of addresses (they hold the token), no proxies, no compression of messages."""
     return {
-        "http": "h11",
+        "http": _http_protocol(limits.patience),
         "ws": "websockets-sansio",
         # Somewhat more than the app allows, which refuses with a sentence what is over its own limit.
         "ws_max_size": 4 * limits.message,
@@ -269,11 +287,11 @@ def _server_options(limits: Limits) -> dict[str, Any]:
         "lifespan": "off",
         "loop": "asyncio",
         "access_log": False,
-        "log_level": "warning",
+        "log_level": "error",
         "log_config": None,
         "proxy_headers": False,
         "server_header": False,
-        "limit_concurrency": 64 + limits.connections,
+        "limit_concurrency": 256,
         "timeout_graceful_shutdown": 2,
     }
 

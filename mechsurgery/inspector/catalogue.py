@@ -15,26 +15,25 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..attribution import contrast_statistics, gate_gradient, mean_difference_direction, objectives
-from ..attribution.causal import exact_effects
+from ..attribution import contrast_statistics, gate_gradient, mean_difference_direction
 from ..attribution.contrast import RULES, score
 from ..attribution.gates import Units
 from ..attribution.objectives import Objective
-from ..errors import InputError, PromptError
+from ..errors import InputError
 from ..intervention import Intervention
 from ..intervention.changes import Affine
 from ..models import Model, sites
 from ..models.dictionaries import Dictionary
+from ..models.tokens import pieces, tokenizer_of
 from ..prompts import ContrastSet
 from ..prompts.chat import Template, as_template
 from ..units import Circuit, UnitScores
 from . import activity, vectors
 from .activity import Measured, contexts, measure
-from .coordinates import Unit, circuit_of, unit_of, units_in
+from .coordinates import Unit, unit_of, units_in
+from .effects import Effects, usual_objective
 from .fragment import fragment
 from .view import UnitView, neighbours
-
-_DOSES = (-1.0, 0.0, 0.5, 1.5, 2.0, 3.0)
 
 
 class Catalogue:
@@ -87,6 +86,7 @@ class Catalogue:
         self.template, self.max_rows, self._progress = as_template(template), max_rows, progress
         self._names: dict[str, Unit] = {}
         self._pages: dict[Unit, str] = {}
+        self._shown_texts: dict[int, list[str]] = {}
         for dictionary in self.dictionaries:
             dictionary.check(model)
         if circuit is not None:
@@ -120,11 +120,8 @@ class Catalogue:
     @property
     def title(self) -> str:
         """The model, and the circuit where there is one."""
-        return (
-            self.model_name
-            if self.circuit is None
-            else f"{self.model_name}: {self.circuit.name}, {len(self.circuit)} units"
-        )
+        about = "" if self.circuit is None else f": {self.circuit.name}, {len(self.circuit)} units"
+        return self.model_name + about
 
     @cached_property
     def sides(self) -> tuple[str, str]:
@@ -145,7 +142,7 @@ class Catalogue:
             )
             direction = mean_difference_direction(self.model, self.contrast, **how)
             found = {str(rule): score(statistics, rule, model=self.model, direction=direction) for rule in RULES}
-        if self.objective is not None and self._with_effects:
+        if self._with_effects and self.objective is not None:
             found["gate gradient"] = gate_gradient(self.model, self.objective, self._all, max_rows=self.max_rows)
         return {**found, **self._given_scores}
 
@@ -158,56 +155,14 @@ class Catalogue:
         """The number that effects are told in."""
         if self._given_objective is not None or self.contrast is None:
             return self._given_objective
-        how: dict[str, Any] = {"template": self.template}
-        try:
-            return objectives.from_first_tokens(self.model, self.contrast, max_rows=self.max_rows, **how)
-        except PromptError:
-            last = self.model.cfg.n_layers - 1
-            direction = mean_difference_direction(self.model, self.contrast, layers=[last], **how)
-            return objectives.from_direction(direction, self.model, self.contrast.positive, **how)
+        return usual_objective(self.model, self.contrast, template=self.template, max_rows=self.max_rows)
 
     @cached_property
-    def _few(self) -> Objective | None:
-        """The objective on a few rows, for effects of single units."""
-        if self.objective is None:
+    def effects(self) -> Effects | None:
+        """What scaling single units does to the objective's number; None where that is left out."""
+        if not self._with_effects or self.objective is None:
             return None
-        task = self.objective.explain
-        step = max(1, len(task) // self._effect_rows)
-        return replace(self.objective, explain=task.take(list(range(0, len(task), step))[: self._effect_rows]))
-
-    @cached_property
-    def effect_baseline(self) -> float:
-        """The objective's number of the unmodified model, on the rows that effects are measured on."""
-        assert self._few is not None
-        return float(objectives.value_of(self.model, self._few.explain, max_rows=self.max_rows).mean())
-
-    @property
-    def effect_name(self) -> str:
-        """The objective's number in words."""
-        if self.objective is None:
-            return ""
-        words = {"first tokens": "log-odds that the answer begins as on the positive side (nats)"}
-        return words.get(self.objective.name, self.objective.name)
-
-    def effects(self, units: Sequence[Unit], doses: Sequence[float]) -> pd.DataFrame:
-        """A row for each unit and multiplier: unit, m, value, the objective's mean with that unit alone scaled by m."""
-        known = [unit for unit in units if unit.site in self._all.widths]
-        columns = ["unit", "m", "value"]
-        if self._few is None or not known:
-            return pd.DataFrame(columns=columns)
-        circuit, rows = circuit_of(known, self._all.widths, name="looked at"), []
-        for m in doses:
-            found = exact_effects(self.model, self._few, circuit, self._all, m=m, max_rows=4 * self.max_rows)
-            values = [self.effect_baseline - found.score_of(*unit.coordinate) for unit in known]
-            rows += [(unit.name, m, value) for unit, value in zip(known, values)]
-        rows += [(unit.name, 1.0, self.effect_baseline) for unit in known]
-        return pd.DataFrame(rows, columns=columns)
-
-    @cached_property
-    def _table_effects(self) -> pd.DataFrame:
-        if not self._with_effects:
-            return pd.DataFrame(columns=["unit", "m", "value"])
-        return self.effects(self.units, (0.0, 2.0))
+        return Effects(self.model, self.objective, self._all, rows=self._effect_rows, max_rows=self.max_rows)
 
     @cached_property
     def units(self) -> list[Unit]:
@@ -237,11 +192,19 @@ class Catalogue:
                 found |= {(edit.site, i): float(factor[i]) for i in edit.change.indices.tolist()}
         return found
 
+    @cached_property
+    def _ordered(self) -> dict[str, torch.Tensor]:
+        """Absolute scores of every rule, ascending."""
+        return {
+            rule: torch.cat([v.float().abs().flatten() for v in found.scores.values()]).sort().values
+            for rule, found in self.scores.items()
+        }
+
     def ranks(self, units: Sequence[Unit]) -> pd.DataFrame:
         """A row for each unit and rule that scores it: unit, rule, score, rank by |score| (1 is the top), of."""
         rows = []
         for rule, found in self.scores.items():
-            ordered = torch.cat([v.float().abs().flatten() for v in found.scores.values()]).sort().values
+            ordered = self._ordered[rule]
             for unit in units:
                 if unit.site in found.scores:
                     value = found.score_of(*unit.coordinate)
@@ -253,15 +216,14 @@ class Catalogue:
         """The table: a row per unit with site, layer, index, side, in_circuit, m, effects alone, and every score."""
         ranks = self.ranks(self.units)
         scores = ranks.pivot_table("score", "unit", "rule") if len(ranks) else pd.DataFrame()
-        effects = self._table_effects.pivot_table("value", "unit", "m")
+        if self.effects is not None:
+            self.effects.measure(self.units, (0.0, 2.0))
         members = set() if self.circuit is None else self.circuit.members()
         rows = []
         for unit in self.units:
-            alone = {
-                said: float(effects.loc[unit.name, m] - effects.loc[unit.name, 1.0])
-                for said, m in (("ablated", 0.0), ("doubled", 2.0))
-                if unit.name in effects.index
-            }
+            alone = {}
+            if self.effects is not None:
+                alone = {said: self.effects.change(unit, m) for said, m in (("ablated", 0.0), ("doubled", 2.0))}
             row = {"unit": unit.name, "site": unit.site, "layer": unit.layer, "index": unit.index, "kind": unit.kind}
             row |= {"side": self._side(unit), "in_circuit": unit.coordinate in members}
             rows.append(row | {"m": self.multipliers.get(unit.coordinate, float("nan"))} | alone)
@@ -318,22 +280,21 @@ class Catalogue:
         listed_here = unit in self.units
         found = self._measured[unit] if listed_here else self._measure([unit])[0]
         similar = self._similar if listed_here else vectors.similar_writers(self.model, [unit], among=self.dictionaries)
-        effects = self.effects([unit], _DOSES) if self._with_effects else pd.DataFrame(columns=["unit", "m", "value"])
         return UnitView(
             model=self.model_name,
             name=unit.name,
             kind=unit.kind,
             site=unit.site,
             index=unit.index,
-            contexts=contexts(self.model, self.texts, found, self._contexts),
+            contexts=contexts(self.texts, found, self._contexts, self._shown),
             activations=found.last,
             ranks=self.ranks([unit]).drop(columns="unit"),
             writes=vectors.writes(self.model, unit),
             reads=vectors.reads(self.model, unit),
             neighbours=neighbours(similar.get(unit), found.together),
-            effects=effects.drop(columns="unit").sort_values("m", ignore_index=True),
+            effects=pd.DataFrame(columns=["m", "value"]) if self.effects is None else self.effects.of(unit),
             facts=self._facts(unit, found),
-            effect_name=self.effect_name,
+            effect_name="" if self.effects is None else self.effects.name,
             neuronpedia=vectors.neuronpedia_link(unit),
         )
 
@@ -342,6 +303,17 @@ class Catalogue:
         if self.circuit is not None and unit.coordinate in self.circuit.members():
             facts["m in the circuit"] = self.multipliers[unit.coordinate]
         return facts | facts_of(unit, found)
+
+    def prepare(self) -> Catalogue:
+        """Measure everything that the pages of all of the table's units show, at once; pages are then quick."""
+        if self.effects is not None:
+            self.effects.measure(self.units)
+        return self
+
+    def _shown(self, place: int) -> list[str]:
+        if place not in self._shown_texts:
+            self._shown_texts[place] = pieces(tokenizer_of(self.model), self.texts[place].ids)
+        return self._shown_texts[place]
 
     def page(self, name: str) -> str:
         """The page of one unit as an HTML fragment; made once."""

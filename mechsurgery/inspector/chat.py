@@ -16,8 +16,9 @@ from typing import Any
 
 from ..directions import Direction
 from ..errors import InputError, MechsurgeryError, PromptError
-from ..intervention import Intervention, ablate, steer
+from ..intervention import Intervention, ablate, scale_latents, steer
 from ..models import generate
+from ..models.dictionaries import Dictionary
 from ..models.protocol import Model
 from ..models.tokens import tokenizer_of
 from ..prompts import Prompt
@@ -51,6 +52,8 @@ class Piece:
 class Chat:
     """A conversation with a model while a circuit is scaled by `m`, a direction steers with `strength`, or both.
 
+    A circuit of latents needs the `dictionary` that they belong to.
+
     With a chat template the conversation is remembered and every turn is answered in its light; without one, or with
     `single`, every text is a prompt by itself. Raises `MismatchError` or `SiteError` where circuit or direction do not
     fit the model, `InputError` where there is neither.
@@ -61,6 +64,7 @@ class Chat:
         model: Model,
         *,
         circuit: Circuit | None = None,
+        dictionary: Dictionary | None = None,
         m: float = 0.0,
         direction: Direction | None = None,
         strength: float = 1.0,
@@ -74,7 +78,9 @@ class Chat:
             raise InputError(f"max_new_tokens={max_new_tokens} must be at least 1")
         self.model, self.template, self.max_new_tokens = model, template, max_new_tokens
         self._tokenizer = tokenizer_of(model)
-        self._scaling = None if circuit is None else ablate(circuit)
+        self._scaling = None
+        if circuit is not None:
+            self._scaling = ablate(circuit) if dictionary is None else scale_latents(circuit, dictionary)
         self._steering = None if direction is None else steer(direction)
         self.m, self.strength = _number("m", m), _number("strength", strength)
         self.on, self.single = True, single

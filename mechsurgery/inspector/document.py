@@ -32,8 +32,8 @@ def document(catalogue: Catalogue, *, live: bool = True) -> dict[str, Any]:
         one = values.pop() if len(values) == 1 else None
         about = {"name": circuit.name, "size": len(circuit), "m": one}
     effect = None
-    if any(unit["ablated"] is not None for unit in units):
-        effect = {"name": catalogue.effect_name, "baseline": plain(catalogue.effect_baseline)}
+    if catalogue.effects is not None:
+        effect = {"name": catalogue.effects.name, "baseline": plain(catalogue.effects.baseline)}
     n_units = sum(n for site, n in catalogue.widths.items())
     return {
         "title": catalogue.title,

@@ -106,9 +106,8 @@ def _activations(view: UnitView) -> str:
         said = (f"{side}: mean {drawings.number(sum(v) / len(v))}, n = {len(v)}" for side, v in sets.items())
         means = "; ".join(said)
         picture = drawings.histograms(sets, low=low, high=high, label=f"Activations in {model}: {means}")
-        drawn.append(
-            f"<div class='pic'><p class='soft'>{html.escape(str(model))}</p>{picture}<p class='soft'>{html.escape(means)}</p></div>"
-        )
+        called, told = (f"<p class='soft'>{html.escape(text)}</p>" for text in (str(model), means))
+        drawn.append(f"<div class='pic'>{called}{picture}{told}</div>")
     sides = [html.escape(str(side)) for side in table["side"].unique()]
     key = " against ".join(f"{side} ({colour})" for side, colour in zip(sides, ("orange, solid", "blue, dashed")))
     return f"<h3>Activation at the prompt's last token: {key}</h3>{_side_by_side(drawn)}"

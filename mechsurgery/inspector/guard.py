@@ -55,6 +55,8 @@ def headers_for(host: str) -> dict[str, str]:
         "cross-origin-resource-policy": "same-origin",
         "cross-origin-opener-policy": "same-origin",
         "cache-control": "no-store",
+        # One request a connection, so that none need be kept open.
+        "connection": "close",
     }
 
 
@@ -84,7 +86,7 @@ class Guard:
             return
         from starlette.responses import PlainTextResponse
 
-        answer = PlainTextResponse(refusal.message + "\n", refusal.status, {"connection": "close"})
+        answer = PlainTextResponse(refusal.message + "\n", refusal.status)
         await answer(scope, receive, send_with_headers)
 
     def refusal(self, scope: Any) -> Refusal | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import pandas as pd
@@ -71,6 +72,7 @@ def inspect_latents(
         names = [str(i) for i in range(len(ids))]
     texts = [activity.Text(name, "", tuple(row)) for name, row in zip(names, ids)]
     every = activity.token_activations(model, units, texts, max_rows=max_rows)
+    shown = cache(lambda i: tokens.pieces(tokens.tokenizer_of(model), texts[i].ids))
     found = []
     for place, unit in enumerate(units):
         own = activity.Measured([one[:, place].numpy() for one in every], pd.DataFrame(), None)
@@ -81,7 +83,7 @@ def inspect_latents(
                 kind=unit.kind,
                 site=unit.site,
                 index=unit.index,
-                contexts=activity.contexts(model, texts, own, top),
+                contexts=activity.contexts(texts, own, top, shown),
                 activations=own.last,
                 ranks=pd.DataFrame(columns=["rule", "score", "rank", "of"]),
                 writes=vectors.writes(model, unit, top=top),

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import html
 import json
+import re
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -25,6 +26,7 @@ def report(catalogue: Catalogue, path: str | Path, *, progress: bool = False) ->
     """
     document = catalogue.document(live=False)
     names = [unit["name"] for unit in document["units"]]
+    catalogue.prepare()
     pages = {name: catalogue.page(name) for name in with_progress(names, "writing pages", shown=progress, unit="unit")}
     return write_text(path, offline_page({**document, "pages": pages}))
 
@@ -75,8 +77,6 @@ def _module() -> str:
 
 
 def _inert(document: dict[str, Any]) -> str:
-    """JSON in which nothing can end its script element."""
-    text = json.dumps(document, ensure_ascii=False, allow_nan=False)
-    for character in "<>&\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return text
+    """JSON in which nothing can end its script element; short, since most of it is pages."""
+    text = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return re.sub(r"<(?=!|script)", r"\\u003c", text.replace("</", r"<\/"), flags=re.IGNORECASE)

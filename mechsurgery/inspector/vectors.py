@@ -89,13 +89,11 @@ def reads(model: Model, unit: Unit, *, top: int = 10) -> pd.DataFrame:
     A gated neuron reads two directions, "gate" and "up", an ungated one "input", a latent "encoder"; the gain of the
     norm before an MLP is part of them. Deeper layers read much that is no embedding, so this tells less there.
     """
-    embedding = sites.token_embeddings(model)
     table = []
     for part, direction in _read_directions(model, unit).items():
-        if direction.numel() != embedding.shape[1]:
-            continue
-        cosine = torch.nn.functional.cosine_similarity(embedding, direction.to(embedding)[None], dim=1)
-        table.append(extreme_tokens(model, cosine.float().cpu(), "cosine", top).assign(part=part))
+        if direction.numel() == model.cfg.d_model:
+            cosine = sites.embedding_cosines(model, direction).cpu()
+            table.append(extreme_tokens(model, cosine, "cosine", top).assign(part=part))
     columns = ["part", "token", "cosine"]
     return pd.concat(table, ignore_index=True)[columns] if table else pd.DataFrame(columns=columns)
 

@@ -214,11 +214,16 @@ def read_directions(model: Model, layer: int, neuron: int) -> dict[str, Float[Te
     return found
 
 
-def token_embeddings(model: Model) -> Float[Tensor, "d_vocab d_model"]:
-    """What each token puts into the residual stream, float32; centred where the norms that read it centre."""
-    rows = model.get_submodule("embed").W_E.detach().float()
-    centred = (model.cfg.normalization_type or "").startswith("LN")
-    return rows - rows.mean(dim=1, keepdim=True) if centred else rows
+def embedding_cosines(model: Model, direction: Float[Tensor, " d_model"]) -> Float[Tensor, " d_vocab"]:
+    """Cosine of each token's embedding with a direction, float32; centred where the norms that read them centre."""
+    rows = model.get_submodule("embed").W_E.detach()
+    direction = direction.to(rows.device).float()
+    square = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float32).pow(2)
+    if (model.cfg.normalization_type or "").startswith("LN"):
+        direction = direction - direction.mean()
+        square = (square - rows.float().mean(dim=1).pow(2) * rows.shape[1]).clamp_min(0)
+    along = (rows @ direction.to(rows.dtype)).float()
+    return along / (square.sqrt() * direction.norm()).clamp_min(1e-12)
 
 
 def _norm_after_mlp(model: Model, layer: int) -> Any:

@@ -49,7 +49,7 @@ class TokenHeatmaps:
         for label, tokens, values in self.rows:
             name = f"heat-{next(_NUMBER)}"
             props = {
-                "tokens": [_as_text(token) for token in tokens],
+                "tokens": [_as_text(shown_token(token)) for token in tokens],
                 "values": [round(v, 5) for v in values],
                 "minValue": -top,
                 "maxValue": top,

@@ -6,10 +6,10 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from mechsurgery import Circuit, Direction, errors, load_model
+from mechsurgery import Circuit, Direction, errors, load_model, load_sae
 from mechsurgery.cli import main
 from mechsurgery.inspector.chat import Chat, _settled, converse, printable, stoppable
-from mechsurgery.intervention import scale, steer
+from mechsurgery.intervention import scale, scale_latents, steer
 from mechsurgery.models import generate
 from mechsurgery.organisms.registry import planted_units
 from mechsurgery.prompts.chat import encode, response_text
@@ -73,6 +73,32 @@ def test_answers_equal_generate_under_the_same_intervention(model, circuit, dire
     assert both not in (expected[0.0], steered)
     assert said(talk(model, circuit=circuit, direction=direction, strength=-3.0), PROMPT) == both
     assert hooks_on(model) == []
+
+
+def test_latents_of_an_autoencoder_are_scaled_too(tmp_path):
+    base = load_model("organism/base")
+    sae = load_sae("organism/sae-topk-4", model=base)
+    prompt = "where is the museum ?"
+    ids = encode(base.tokenizer, [prompt])[0]
+    with torch.no_grad():
+        latents = sae.encode(base.run_with_cache(torch.tensor([ids]))[1][sae.hook_name])[0].mean(0)
+    circuit = Circuit.from_indices({sae.site: latents.topk(40).indices.tolist()}, {sae.site: sae.n_latents})
+    expected = answer(base, ids, scale_latents(circuit, sae, -3.0))
+    assert expected != answer(base, ids)
+    assert said(talk(base, circuit=circuit, dictionary=sae, m=-3.0), prompt) == expected
+    words = [
+        "chat",
+        "organism/base",
+        "--circuit",
+        str(circuit.save(tmp_path / "c")),
+        "--m",
+        "-3",
+        "--max-new-tokens",
+        str(MOST),
+    ]
+    done = CliRunner().invoke(main, [*words, "--sae", "organism/sae-topk-4"], input=prompt)
+    assert done.stdout.splitlines()[0] == expected
+    assert "--sae" in CliRunner().invoke(main, words).output
 
 
 def test_turns_are_put_together_by_the_model_s_own_template(model, circuit):

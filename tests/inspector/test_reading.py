@@ -1,5 +1,7 @@
 """What `mechsurgery inspect` takes for its circuit and its contrast, and what it does with them."""
 
+import time
+
 import pytest
 import torch
 from click.testing import CliRunner
@@ -72,11 +74,15 @@ def test_the_command_says_the_address_and_opens_the_browser_unless_told_not_to(c
         on_ready("http://127.0.0.1:7/?token=t")
 
     monkeypatch.setattr("webbrowser.open", opened.append)
+    monkeypatch.setenv("DISPLAY", ":0")
     monkeypatch.setattr(app, "serve", serve)
     saved = circuit.save(tmp_path / "two")
     done = inspect(saved, "--base", "organism/base", "--port", 7)
     assert done.exit_code == 0, done.output
     assert done.output == "explore it at http://127.0.0.1:7/?token=t\nCtrl-C ends it\nended\n"
+    until = time.monotonic() + 5
+    while not opened and time.monotonic() < until:
+        time.sleep(0.01)
     assert (opened, served) == (["http://127.0.0.1:7/?token=t"], [7])
     assert quick[0]["base"].cfg.model_name == "organism/base"
     assert quick[0]["contrast"].name == "organism/refusal"
@@ -84,6 +90,10 @@ def test_the_command_says_the_address_and_opens_the_browser_unless_told_not_to(c
         (tmp_path / f"{side}.csv").write_text(f"text\nmake a {side} thing\nbuild a {side} one\n")
     files = [word for side in ("positive", "negative") for word in (f"--{side}", tmp_path / f"{side}.csv")]
     assert inspect(saved, *files, "--no-browser").exit_code == 0
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("sys.platform", "linux")
+    assert inspect(saved, *files).exit_code == 0
     assert len(opened) == 1
     assert quick[1]["contrast"].positive.texts == ["make a positive thing", "build a positive one"]
 
