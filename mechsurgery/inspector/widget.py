@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import html
 import sys
 from typing import Any
 
@@ -42,6 +43,24 @@ def explore(
     if circuit is None and contrast is not None and not isinstance(contrast, ContrastSet):
         contrast, circuit = None, contrast
     return kind(Catalogue(model, contrast, circuit, base=base, intervention=intervention, **options))
+
+
+def still(document: dict[str, Any], *, most: int = 12) -> str:
+    """What stands for the explorer where no kernel runs, as in a notebook on the web: its first units, as HTML."""
+    scores = [one["name"] for one in document["scores"]]
+    head = ["unit", "side", *scores]
+    rows = [
+        [unit["name"], unit["side"] or "", *(_brief(unit["scores"].get(name)) for name in scores)]
+        for unit in document["units"][:most]
+    ]
+    shown = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    titles = "".join(f"<th>{html.escape(name)}</th>" for name in head)
+    about = f"{document['title']}: {len(rows)} of {len(document['units'])} units; run the cell to explore them"
+    return f"<p>{html.escape(about)}</p><table><thead><tr>{titles}</tr></thead><tbody>{shown}</tbody></table>"
+
+
+def _brief(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3g}"
 
 
 def cells_loop() -> asyncio.AbstractEventLoop | None:
@@ -89,6 +108,10 @@ def _explorer() -> type:
 
         def __repr__(self) -> str:
             return f"<explorer of {self.document.get('title', 'a model')}: to be seen in Jupyter>"
+
+        def _repr_mimebundle_(self, **options: Any) -> Any:
+            found = super()._repr_mimebundle_(**options)
+            return None if found is None else ({**found[0], "text/html": still(self.document)}, found[1])
 
         def _tell(self, message: dict) -> None:
             if self.comm is not None:

@@ -7,6 +7,7 @@ import threading
 from importlib import resources
 
 import pytest
+from support import explorer
 
 import mechsurgery as ms
 from mechsurgery.errors import MissingExtraError
@@ -172,3 +173,15 @@ def test_messages_that_come_in_by_another_thread_are_handled_where_cells_run(cat
 
     asyncio.run(asyncio.wait_for(talk(), 60))
     assert used == {threading.main_thread()}
+
+
+def test_a_saved_notebook_shows_the_first_units_and_escapes_them(shown):
+    data, _ = shown._repr_mimebundle_()
+    assert "application/vnd.jupyter.widget-view+json" in data
+    first = shown.document["units"][0]
+    assert f"<td>{first['name']}</td>" in data["text/html"]
+    assert f"{first['scores']['difference']:.3g}" in data["text/html"]
+    page = widget.still(explorer.document(hostile=True))
+    assert "<img" not in page
+    assert "<script" not in page
+    assert "&lt;img src=x onerror=" in page

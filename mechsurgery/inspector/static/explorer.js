@@ -856,7 +856,7 @@ function page(state, parts) {
   const holder = el("div", { class: "ms-page" });
   const name = el("input", { type: "text", placeholder: "open any unit, e.g. L3.17", "aria-label": "name of a unit to open", spellcheck: "false" });
   const bar = el("div", { class: "ms-bar" }, name, el("button", { type: "button", click: () => typed() }, "Open"));
-  const select = el("label", {}, el("input", { type: "checkbox", change: () => toggle(state, state.shown) }), " select");
+  const select = el("label", { class: "ms-select" }, el("input", { type: "checkbox", change: () => toggle(state, state.shown) }), " select");
   bar.append(select);
   onEnter(name, typed);
   function typed() {
