@@ -25,6 +25,7 @@ from .evaluation import evaluate as evaluate
 from .evaluation import minimal_circuit as minimal_circuit
 from .evaluation import prove as prove
 from .grading import Grade as Grade
+from .inspector import explore as explore
 from .inspector import inspect as inspect
 from .intervention import Intervention as Intervention
 from .intervention import ablate as ablate

@@ -9,9 +9,8 @@ from typing import Any
 import pandas as pd
 
 from ..artifacts import write_text
-from ..plots import activation_histogram, promoted_tokens
+from ..plots import activation_histogram, dose_response, promoted_tokens, score_ranks
 from ..plots.heatmaps import TokenHeatmaps
-from ..plots.units import dose_response, standing
 from .coordinates import Kind
 
 
@@ -78,18 +77,14 @@ class UnitView:
             labels = self.activations["side"] + (", " + self.activations["model"] if several else "")
             shown = self.activations.assign(label=labels) if several else own.assign(label=own["side"])
             sides = {str(label): part["activation"].to_numpy() for label, part in shown.groupby("label", sort=False)}
-            figures["activations"] = activation_histogram(sides, title=f"Activation of {called}")
+            figures["activations"] = activation_histogram(sides, about=called)
         if len(self.ranks):
-            figures["ranks"] = standing(self.ranks, title=f"Where {called} stands under each rule")
+            figures["ranks"] = score_ranks(self.ranks, about=called)
         if len(self.writes):
-            table = self.writes.rename(columns={"value": "logit"})
-            figures["tokens"] = promoted_tokens(table, title=f"Tokens that {called} writes for and against")
-            if self.kind == "latent":
-                figures["tokens"].update_xaxes(title_text="cosine of decoder and unembedding")
+            what = {"x_title": "cosine of decoder and unembedding"} if self.kind == "latent" else {}
+            figures["tokens"] = promoted_tokens(self.writes.rename(columns={"value": "logit"}), about=called, **what)
         if len(self.effects):
-            figures["effects"] = dose_response(
-                self.effects, y_title=self.effect_name, title=f"{called} alone scaled by m"
-            )
+            figures["effects"] = dose_response(self.effects, what=self.effect_name, about=f"{called} alone")
         return figures
 
     def save(self, path: str | Path) -> Path:

@@ -7,7 +7,7 @@ from .heatmaps import TokenHeatmaps
 from .latents import effect_by_rank, score_scatter
 from .layout import AUTO, SIZES, resized
 from .localisers import outcome_by_size
-from .neurons import activation_histogram, promoted_tokens, score_ranks
+from .neurons import activation_histogram, dose_response, promoted_tokens, score_ranks
 from .pages import Section, write_page
 from .scores import layer_distribution, score_histogram
 from .sweeps import benefit_against_damage, curves, trade_off
@@ -28,6 +28,7 @@ __all__ = [
     "cosine_trajectories",
     "curves",
     "delta_heatmap",
+    "dose_response",
     "effect_by_rank",
     "export",
     "export_all",

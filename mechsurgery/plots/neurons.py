@@ -10,11 +10,9 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from ..errors import InputError
-from ..names import layer_of
-from ..units import UnitScores
 from .layout import AUTO, heading, label_rows, themed
 from .tables import require
-from .theme import COLOURS, GREY, look, safe
+from .theme import BASELINE, COLOURS, GREY, look, safe
 
 
 def activation_histogram(
@@ -61,23 +59,21 @@ def activation_histogram(
     return themed(figure, heading(title, finding, about), height=150, barmode="overlay", **words)
 
 
-def score_ranks(
-    scores: Mapping[str, UnitScores], site: str, neuron: int, *, title: str | None = AUTO, about: str = ""
-) -> go.Figure:
-    """Rank of one neuron by absolute score under each rule (1 is best), further right and longer the better it is."""
-    if not scores:
-        raise InputError("score_ranks needs scores of at least one rule")
-    ranks = {rule: one.rank_of(site, neuron) + 1 for rule, one in scores.items()}
-    figure, most = go.Figure(), max(len(one) for one in scores.values())
-    for row, (rule, rank) in enumerate(ranks.items()):
-        told = f"{safe(rule)}: rank {rank:,} of {len(scores[rule]):,}, score {scores[rule].score_of(site, neuron):.4g}"
+def score_ranks(ranks: pd.DataFrame, *, title: str | None = AUTO, about: str = "") -> go.Figure:
+    """Rank of one unit by absolute score under each rule (1 is best), further right and longer the better it is.
+
+    `ranks` has columns rule, score, rank (from 1) and of, such as `UnitView.ranks`.
+    """
+    require(ranks, ("rule", "score", "rank", "of"))
+    figure, most = go.Figure(), int(ranks["of"].max())
+    for row, (rule, score, rank, of) in enumerate(ranks[["rule", "score", "rank", "of"]].itertuples(index=False)):
         figure.add_scatter(
-            x=[len(scores[rule]), rank],
+            x=[of, rank],
             y=[row, row],
             mode="lines+markers",
             line={"color": COLOURS[0], "width": 4},
             marker={"size": [0, 10], "color": COLOURS[0], "opacity": 1},
-            hovertext=told,
+            hovertext=f"{safe(rule)}: rank {rank:,} of {of:,}, score {score:.4g}",
             hoverinfo="text",
             showlegend=False,
         )
@@ -85,12 +81,41 @@ def score_ranks(
             x=np.log10(rank), y=row, text=f"{rank:,}", showarrow=False, xanchor="left", xshift=8, font={"size": 9.3}
         )
     figure.update_xaxes(type="log", range=[np.log10(most), -0.16 * np.log10(max(most, 2))], dtick=1)
-    label_rows(figure, list(ranks))
-    best = min(ranks, key=lambda rule: ranks[rule])
-    finding = f"L{layer_of(site)}.{neuron} ranks {ranks[best]:,} of {len(scores[best]):,} by {best}" + (
-        f", {max(ranks.values()):,} at worst" if len(ranks) > 1 else ""
+    label_rows(figure, ranks["rule"].tolist())
+    best = ranks.loc[ranks["rank"].idxmin()]
+    finding = f"ranks {best['rank']:,} of {best['of']:,} by {best['rule']}" + (
+        f", {ranks['rank'].max():,} at worst" if len(ranks) > 1 else ""
     )
     return themed(figure, heading(title, finding, about), x_title="rank by absolute score (1 is best)")
+
+
+def dose_response(table: pd.DataFrame, *, what: str, title: str | None = AUTO, about: str = "") -> go.Figure:
+    """A behaviour's number, called `what`, over the multiplier m of one unit; m = 1, the unmodified model, is dotted.
+
+    `table` has columns m and value, such as `UnitView.effects`.
+    """
+    require(table, ("m", "value"))
+    table = table.sort_values("m")
+    figure = go.Figure()
+    figure.add_scatter(
+        x=table["m"],
+        y=table["value"],
+        mode="lines+markers",
+        line=look(0).line(),
+        marker=look(0).marker(),
+        hovertemplate="m = %{x}: %{y:.4g}<extra></extra>",
+        showlegend=False,
+    )
+    at = table.set_index("m")["value"]
+    finding = f"{what} from {at.iloc[0]:.3g} at m = {at.index[0]:g} to {at.iloc[-1]:.3g} at m = {at.index[-1]:g}"
+    if 1.0 in at.index:
+        figure.add_hline(y=float(at[1.0]), line=BASELINE)
+    if {0.0, 1.0} <= set(at.index):
+        finding = f"ablated, {what} is {at[0.0]:.3g} (before {at[1.0]:.3g})"
+    figure.update_xaxes(nticks=6)
+    figure.update_yaxes(nticks=5)
+    words: dict[str, Any] = {"x_title": "m (0 ablates, 1 is unmodified, 2 doubles)", "y_title": "behaviour's number"}
+    return themed(figure, heading(title, finding, about), height=150, **words)
 
 
 def promoted_tokens(

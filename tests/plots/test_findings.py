@@ -8,6 +8,7 @@ import plotly.colors
 import pytest
 import torch
 from support.gallery import COMPLIES, HARMFUL, KL, scores
+from support.ranks import ranks
 from support.summaries import pooled, row, summary
 
 from mechsurgery import UnitScores, plots
@@ -110,7 +111,7 @@ def test_controls_at_one_strength_without_a_baseline_on_the_axis_are_drawn():
 def test_a_better_rank_is_further_right_and_longer():
     ladder = UnitScores({"blocks.0.mlp.hook_post": torch.arange(1000.0)}, "r")
     rules = {"best": ladder, "worst": UnitScores({"blocks.0.mlp.hook_post": -torch.arange(1000.0).flip(0)}, "r")}
-    figure = plots.score_ranks(rules, "blocks.0.mlp.hook_post", 999)
+    figure = plots.score_ranks(ranks(rules, "blocks.0.mlp.hook_post", 999))
     start, end = figure.layout.xaxis.range
     assert start > end  # rank 1 is at the right
     best, worst = figure.data

@@ -8,6 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 import torch
+from support.ranks import ranks
 from support.summaries import summary
 
 from mechsurgery import UnitScores, plots
@@ -68,8 +69,8 @@ def test_histogram_ranks_and_tokens():
     figure = plots.activation_histogram(values)
     assert [sum(t.y) for t in figure.data] == pytest.approx([1, 1])
     scores = {"difference": make_scores(0), "effect_size": make_scores(1, rule="effect_size")}
-    ranks = plots.score_ranks(scores, "blocks.1.mlp.hook_post", 3)
-    assert [line.x[1] for line in ranks.data] == [s.rank_of("blocks.1.mlp.hook_post", 3) + 1 for s in scores.values()]
+    figure = plots.score_ranks(ranks(scores, "blocks.1.mlp.hook_post", 3))
+    assert [line.x[1] for line in figure.data] == [s.rank_of("blocks.1.mlp.hook_post", 3) + 1 for s in scores.values()]
     tokens = plots.promoted_tokens(pd.DataFrame({"token": [" a", "a", "<b>", "a"], "logit": [1.0, 0.5, -2.0, 0.2]}))
     assert list(tokens.layout.yaxis.ticktext) == ["␣a", "a", "a", "&lt;b&gt;"]
     assert list(tokens.data[0].x) == [1.0, 0.5, 0.2, -2.0]
@@ -87,7 +88,7 @@ def test_text_of_users_is_escaped_everywhere():
         plots.overlap(circuits),
         plots.layer_distribution(scores[bad], circuits[bad], title=bad),
         plots.neuron_scatter(*scores.values(), circuits=circuits),
-        plots.score_ranks(scores, "blocks.0.mlp.hook_post", 0),
+        plots.score_ranks(ranks(scores, "blocks.0.mlp.hook_post", 0)),
         plots.activation_histogram({bad: [1.0, 2.0]}, title=bad),
         plots.promoted_tokens(pd.DataFrame({"token": [bad], "logit": [1.0]})),
         plots.precision_recall(pd.DataFrame({"rule": [bad], "k": [1], "precision": [1.0], "recall": [1.0]})),

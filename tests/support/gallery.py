@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import torch
+from support.ranks import ranks
 
 from mechsurgery import UnitScores, plots
 
@@ -69,7 +70,7 @@ def _of_scores():
         "overlap": plots.overlap({**circuits, "third": circuits[MODELS[0]]}),
         "score_histogram": plots.score_histogram(instruct, instruct.top(k=20)),
         "score_histogram|four": plots.score_histogram({f"probe {i}": scores(i) for i in range(4)}),
-        "score_ranks": plots.score_ranks(rules, "blocks.5.mlp.hook_post", 17),
+        "score_ranks": plots.score_ranks(ranks(rules, "blocks.5.mlp.hook_post", 17)),
         "score_scatter": plots.score_scatter(base, instruct, "blocks.5.mlp.hook_post", marked={"top 8": range(8)}),
         "delta_heatmap": plots.delta_heatmap(
             {f"blocks.{i}.{kind}": float(i) for i in range(6) for kind in ("attn.W_Q", "mlp.W_gate")}, label="norm"
