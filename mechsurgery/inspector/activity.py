@@ -40,11 +40,13 @@ def texts_of(model: Model, contrast: ContrastSet, *, template: str | Template = 
 
 
 def sides_of(contrast: ContrastSet) -> dict[str, PromptSet]:
-    """{name of a side: its prompts}; "positive" and "negative" where both sets have one name."""
-    both = {"positive": contrast.positive, "negative": contrast.negative}
-    if contrast.positive.name == contrast.negative.name:
-        return dict(both)
-    return {side.name: side for side in both.values()}
+    """{name of a side: its prompts}: the sets' names without what stands before their last "/".
+
+    "positive" and "negative" where both would be called the same.
+    """
+    both = (contrast.positive, contrast.negative)
+    named = {side.name.rpartition("/")[2] or side.name: side for side in both}
+    return named if len(named) == 2 else {"positive": both[0], "negative": both[1]}
 
 
 def with_responses(
