@@ -93,13 +93,16 @@ def finetune(
     recipe: Recipe | None = None,
     safeguards: Safeguards | None = None,
     folder: str | Path | None = None,
+    watch: Callable[[int], Any] | None = None,
     seed: int = 0,
     progress: bool | None = None,
 ) -> WeightDelta:
     """Train a part of the model (`where`, see `trainable`) and return the difference.
 
     `data` are examples, or pairs for DPO (good chosen over bad). With a `folder`, an interrupted run continues. A loss
-    that is NaN or infinite ends training with the last good state.
+    that is NaN or infinite ends training with the last good state. `watch`, such as a `training.Monitor`, is called
+    with the number of steps done, before the first and then every `recipe.validate_every` steps, while the model has
+    the weights of that step.
 
     `delta.info` has the recipe, the loss curve (`curve`, a dict a step), why it `stopped`, how many numbers were
     trained and of how many, and the model's fingerprint and dtype. The model is bit for bit as before, also after an
@@ -118,7 +121,7 @@ def finetune(
     with trainable(model, where, seed=seed) as trained:
         run = _Run(model, data, trained, recipe, safeguards, seed, key, folder)
         with torch.enable_grad():
-            run.train(progress)
+            run.train(progress, watch)
         parts = trained.parts()
         info["n_trained"] = sum(p.numel() for p in trained.parameters.values())
     what = describe(where)
@@ -191,15 +194,19 @@ class _Run:
         self.best, self.best_loss, self.waited = trained.state(), math.inf, 0
         self.orders: dict[tuple[int, int], np.ndarray] = {}
 
-    def train(self, progress: bool | None) -> None:
+    def train(self, progress: bool | None, watch: Callable[[int], Any] | None) -> None:
         self._resume()
         steps = self.recipe.steps
+        if watch is not None and self.step == 0:
+            watch(0)
         with progress_bar("fine-tuning", shown=progress, total=steps, initial=self.step, unit="step") as bar:
             while self.step < self.recipe.steps:
                 if not self._one_step():
                     break
                 bar.update(1)
                 if self.step % self.recipe.validate_every == 0 or self.step == self.recipe.steps:
+                    if watch is not None:
+                        watch(self.step)
                     go_on = self._check()
                     self._save()
                     if not go_on:
