@@ -292,7 +292,8 @@ def _axes(figure: go.Figure, plan: dict[str, Any], f: float, spans: Sequence[flo
 
 def _legend(figure: go.Figure, width: float, f: float) -> tuple[dict[str, Any], float]:
     """A legend of equal columns at the foot of the figure, and its height in pixels."""
-    named = [t for t in figure.data if t.name and t.showlegend is not False and t.type != "heatmap"]
+    drawn = [trace for trace in figure.data if trace.type != "heatmap" and (trace.x is None or len(trace.x))]
+    named = [trace for trace in drawn if trace.name and trace.showlegend is not False]
     names = {id(trace): unwrapped(trace.name) for trace in figure.data if trace.name}
     if len(named) < 2 and not any(trace.showlegend for trace in named):
         return {}, 0

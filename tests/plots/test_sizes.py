@@ -84,6 +84,13 @@ def test_resizing_there_and_back_is_the_same_figure_and_leaves_the_first_alone(f
         assert slide.layout.template.layout.font.size == pytest.approx(18 * POINT)
 
 
+def test_stripes_lie_over_the_colour_of_bars(figures):
+    # kaleido's PDFs have the stripes alone where plotly replaces the colour by both
+    striped = [t.marker for f in figures.values() for t in f.data if t.type == "bar" and t.marker.pattern.shape]
+    assert striped
+    assert all(marker.color is not None and marker.pattern.fillmode == "overlay" for marker in striped)
+
+
 def test_saved_figures_can_be_resized():
     figure = plots.bars(summary(), [("refusal", "harmful"), ("kl", "neutral")], title="a <b> & c")
     read = plotly.io.from_json(figure.to_json())
