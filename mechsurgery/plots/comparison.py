@@ -107,8 +107,8 @@ def neuron_scatter(
 
 
 def _correlation(x: np.ndarray, y: np.ndarray) -> float:
-    """Pearson's r; not a number where one side does not vary."""
-    return float(np.corrcoef(x, y)[0, 1]) if x.std() and y.std() else float("nan")
+    """Pearson's r to two digits; not a number where one side does not vary."""
+    return round(float(np.corrcoef(x, y)[0, 1]), 2) + 0.0 if x.std() and y.std() else float("nan")
 
 
 def _units_at(scores: UnitScores, places: np.ndarray) -> list[tuple[str, int]]:
