@@ -98,15 +98,18 @@ def locate(model: str, out: Path, **options: Any) -> None:
 @click.option("-n", type=int, default=200, show_default=True, help="Prompts (all where there are fewer).")
 @click.option("--max-new-tokens", default=48, show_default=True)
 @click.option("--seed", default=0, show_default=True)
+@click.option("--all", "whole", is_flag=True, help="Print the whole table too.")
 @_where
 @click.option("--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True)
-def evaluate(model: str, circuit_path: Path, out: Path, **options: Any) -> None:
+def evaluate(model: str, circuit_path: Path, out: Path, whole: bool, **options: Any) -> None:
     """Scale a circuit of MODEL by m, beside the baseline and matched random circuits.
 
-    Run again with the same --out, an interrupted evaluation continues.
+    Prints five lines: what changed, by how much, beside random circuits, what was damaged, where the files are. Run
+    again with the same --out, an interrupted evaluation continues.
     """
     from .evaluation import Generation, pool_controls
     from .evaluation import evaluate as run
+    from .evaluation.told import told
     from .intervention import ablate
     from .prompts import load_prompts
     from .units import Circuit
@@ -126,9 +129,11 @@ def evaluate(model: str, circuit_path: Path, out: Path, **options: Any) -> None:
         folder=out,
         progress=sys.stderr.isatty(),
     )
-    shown = pool_controls(results.summary()).drop(columns=["model", "kind", "scale"])
-    click.echo(shown.to_string(index=False, float_format="{:.3f}".format, na_rep=""))
-    click.echo(f"saved to {out}")
+    if whole:
+        shown = pool_controls(results.summary()).drop(columns=["model", "kind", "scale"])
+        click.echo(shown.to_string(index=False, float_format="{:.3f}".format, na_rep=""))
+    click.echo("\n".join(told(results)))
+    click.echo(f"Files: {out} (results.parquet, prompts.parquet, manifest.json); draw: mechsurgery figures {out}")
 
 
 @main.command()
