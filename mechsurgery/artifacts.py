@@ -44,6 +44,24 @@ def provenance(**facts: Any) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=1)
+def machine() -> str:
+    """The hardware that this runs on, in words: processor, cores, memory, and GPUs where there are any."""
+    import torch
+
+    name = platform.processor() or platform.machine()
+    described = Path("/proc/cpuinfo")
+    if described.is_file():
+        lines = (line.partition(":") for line in described.read_text(errors="replace").splitlines())
+        name = next((value.strip() for key, _, value in lines if key.strip() == "model name"), name)
+    parts = [f"{name}, {os.cpu_count()} cores"]
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        parts.append(f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.0f} GiB memory")
+    if torch.cuda.is_available():
+        parts += [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+    return ", ".join([*parts, platform.system()])
+
+
+@lru_cache(maxsize=1)
 def commit() -> str | None:
     """The commit of the checkout that this package runs from, with a + where files differ from it; None elsewhere."""
     root = Path(__file__).parents[1]

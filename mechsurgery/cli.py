@@ -47,12 +47,26 @@ def main(verbose: bool) -> None:
 
 
 @options_of(".studies.demo", "Settings")
-def demo(settings: Any, out: Path) -> None:
-    """Locate, prove and plot a refusal circuit on the built-in organisms."""
-    from .studies.demo import run
+def demo(settings: Any, out: Path, again: bool) -> None:
+    """Locate, prove and plot a refusal circuit on the built-in organisms.
 
-    study = run(settings, out=out, progress=sys.stderr.isatty())
-    click.echo(f"{study.text()}\n\nwritten to {out}; open {out / 'report.html'}")
+    Run again with the same --out, a finished one is read in seconds.
+    """
+    _run_study("demo", settings, out, again)
+
+
+def _run_study(name: str, settings: Any, out: Path, again: bool) -> None:
+    """Run a study, or read one that is finished with the same settings; other settings are refused without --again."""
+    from importlib import import_module
+
+    from .studies import finished
+
+    if again:
+        finished.unmark(out)
+    finished.check_same(out, name, settings)
+    package = import_module(f".studies.{name.replace('-', '_')}", __package__)
+    study = package.run(settings, out=out, progress=sys.stderr.isatty())
+    click.echo(f"{study.text()}\n\nreport: {out / 'report.html'}; other sizes: mechsurgery figures {out} --preset column")
 
 
 main.add_command(demo)
@@ -150,14 +164,33 @@ def evaluate(model: str, circuit_path: Path, out: Path, whole: bool, **options: 
 def compare(base: str, instruct: str, out: Path, **options: Any) -> None:
     """Locate with the same prompts on BASE and INSTRUCT, and compare the circuits."""
     from .attribution.compare import compare as run
-    from .plots import comparison_figures, export_all
+    from .plots import comparison_drawings, export_all, save_drawings
 
     contrast = _contrast(options)
     names = (base, instruct)
     models = [_load(name, options) for name in names]
     result = run(models[0], models[1], contrast, rule=options["rule"], fraction=options["fraction"], names=names)
     click.echo(result.table.to_string(index=False, float_format="{:.4g}".format))
-    click.echo(export_all(comparison_figures(result.scores, result.circuits), out))
+    for stem, name in zip(("base", "instruct"), names):
+        result.scores[name].save(out / "scores" / stem)
+        result.circuits[name].save(out / "circuits" / stem)
+    drawings = comparison_drawings(result.scores, result.circuits)
+    save_drawings(out, drawings)
+    click.echo(export_all({name: one.figure() for name, one in drawings.items()}, out / "figures"))
+
+
+@main.command()
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--preset", type=click.Choice(["column", "text", "slide", "screen"]), default=None, help="A size.")
+@click.option("--formats", default=None, help="Such as pdf,png,svg,html; default: all but PDF.")
+@click.option("--only", multiple=True, help="Name of a figure; repeat for several [default: all].")
+@click.option("--out", type=click.Path(path_type=Path), default=None, help="[default: FOLDER/figures, or its PRESET]")
+def figures(folder: Path, preset: str | None, formats: str | None, only: tuple[str, ...], out: Path | None) -> None:
+    """Draw every figure of a finished FOLDER again, of a study, an evaluation or a comparison; no model is needed."""
+    from .studies.redraw import redraw
+
+    asked = None if formats is None else [one.strip() for one in formats.split(",") if one.strip()]
+    click.echo(redraw(folder, out=out, only=only, preset=preset, formats=asked))
 
 
 @main.group()
@@ -169,13 +202,11 @@ def _study(name: str, explained: str) -> None:
     """Add a study's command; its options come from the study's settings."""
     package = f".studies.{name.replace('-', '_')}"
 
-    def command(settings: Any, out: Path) -> None:
-        from importlib import import_module
+    def command(settings: Any, out: Path, again: bool) -> None:
+        _run_study(name, settings, out, again)
 
-        study = import_module(package, __package__).run(settings, out=out, progress=sys.stderr.isatty())
-        click.echo(f"{study.text()}\n\nreport: {out / 'report.html'}")
-
-    command.__name__, command.__doc__ = name, f"{explained}\n\nRun again with the same --out, it continues."
+    told = "Run again with the same --out, it continues; a finished one is read in seconds."
+    command.__name__, command.__doc__ = name, f"{explained}\n\n{told}"
     study.add_command(options_of(package, "Settings")(command))
 
 

@@ -2,6 +2,7 @@
 
 from .bars import bars, precision_recall, sensitivity, shares
 from .comparison import circuit_profile, comparison_figures, neuron_scatter, overlap
+from .drawing import Drawing, as_drawing, comparison_drawings, draw, load_drawings, save_drawings
 from .export import ExportReport, export, export_all, static_export_problem
 from .heatmaps import TokenHeatmaps
 from .latents import effect_by_rank, score_scatter
@@ -13,20 +14,25 @@ from .tables import select
 from .weights import cosine_trajectories, delta_heatmap, loss_curves, weight_histogram
 
 __all__ = [
+    "Drawing",
     "ExportReport",
     "Section",
     "TokenHeatmaps",
     "activation_histogram",
+    "as_drawing",
     "bars",
     "circuit_profile",
+    "comparison_drawings",
     "comparison_figures",
     "cosine_trajectories",
     "curves",
     "delta_heatmap",
+    "draw",
     "effect_by_rank",
     "export",
     "export_all",
     "layer_distribution",
+    "load_drawings",
     "loss_curves",
     "neuron_scatter",
     "outcome_against_damage",
@@ -34,6 +40,7 @@ __all__ = [
     "overlap",
     "precision_recall",
     "promoted_tokens",
+    "save_drawings",
     "score_ranks",
     "score_scatter",
     "select",

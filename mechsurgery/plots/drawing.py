@@ -65,6 +65,15 @@ def as_drawing(figure: go.Figure | Drawing) -> Drawing:
     return figure if isinstance(figure, Drawing) else Drawing(_FINISHED, (json.loads(figure.to_json()),))
 
 
+def comparison_drawings(scores: Mapping[str, UnitScores], circuits: Mapping[str, Circuit]) -> dict[str, Drawing]:
+    """Layer profile, per-neuron scatter and overlap of two models, by name."""
+    return {
+        "layer_profile": draw("circuit_profile", dict(circuits)),
+        "neuron_scatter": draw("neuron_scatter", *scores.values(), circuits=dict(circuits)),
+        "overlap": draw("overlap", dict(circuits)),
+    }
+
+
 def save_drawings(
     folder: str | Path, drawings: Mapping[str, Drawing], captions: Mapping[str, str] | None = None
 ) -> Path:

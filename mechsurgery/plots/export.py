@@ -27,6 +27,8 @@ from .theme import DOUBLE
 logger = logging.getLogger(__name__)
 
 FORMATS = ("html", "json", "svg", "png", "pdf")
+#: Widths of the presets in pixels, 96 an inch.
+_WIDTHS = {"column": 312, "text": 528, "slide": 960, "screen": 800}
 _PROBE_SECONDS = 60
 
 
@@ -89,12 +91,16 @@ def export_all(
     captions: Mapping[str, str] | None = None,
     *,
     title: str = "Figures",
+    formats: Sequence[str] = ("html", "json", "svg", "png"),
+    preset: Literal["column", "text", "slide", "screen"] | None = None,
 ) -> str:
     """Write every figure in every format that works here, and `index.html` with all of them and their captions.
 
-    Returns sentences that say what was written, and which formats were left out and why.
+    `preset` is the width to which figures are made, their own unless given. Returns sentences that say what was
+    written, and which formats were left out and why.
     """
-    reports = [export(figure, Path(folder) / name, plotlyjs="directory") for name, figure in figures.items()]
+    how: dict[str, Any] = {"formats": formats, "width": None if preset is None else _WIDTHS[preset]}
+    reports = [export(figure, Path(folder) / name, plotlyjs="directory", **how) for name, figure in figures.items()]
     captioned = {f"{(captions or {}).get(name, name.replace('_', ' '))} [{name}]": one for name, one in figures.items()}
     index = write_page(Path(folder) / "index.html", title, [Section("Figures", figures=captioned)])
     written = sorted({path.suffix[1:] for report in reports for path in report.written})
