@@ -66,7 +66,9 @@ def _run_study(name: str, settings: Any, out: Path, again: bool) -> None:
     finished.check_same(out, name, settings)
     package = import_module(f".studies.{name.replace('-', '_')}", __package__)
     study = package.run(settings, out=out, progress=sys.stderr.isatty())
-    click.echo(f"{study.text()}\n\nreport: {out / 'report.html'}; other sizes: mechsurgery figures {out} --preset column")
+    click.echo(
+        f"{study.text()}\n\nreport: {out / 'report.html'}; other sizes: mechsurgery figures {out} --preset column"
+    )
 
 
 main.add_command(demo)

@@ -98,10 +98,14 @@ def load_drawings(folder: str | Path) -> tuple[dict[str, Drawing], dict[str, str
     """
     folder = Path(folder)
     if not (folder / FILE).is_file():
-        raise LoadError(f"no drawings in {str(folder)!r}; give the folder of a finished study, evaluation or comparison")
+        raise LoadError(
+            f"no drawings in {str(folder)!r}; give the folder of a finished study, evaluation or comparison"
+        )
     content, known = load_json(folder / FILE), {}
     read = partial(_read, folder=folder / DATA, known=known)
-    drawings = {name: Drawing(one["function"], tuple(read(one["given"])), read(one["options"])) for name, one in content.items()}
+    drawings = {
+        name: Drawing(one["function"], tuple(read(one["given"])), read(one["options"])) for name, one in content.items()
+    }
     return drawings, {name: one["caption"] for name, one in content.items() if one["caption"]}
 
 

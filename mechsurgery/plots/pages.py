@@ -143,7 +143,7 @@ def _figure(name: str, caption: str, figure: go.Figure) -> str:
     for character in "<>&\u2028\u2029":
         drawn = drawn.replace(character, f"\\u{ord(character):04x}")
     place = f"<div><div id='{name}' style='width:{width}px;height:{height}px'></div></div>"
-    data = f"<script type=\"application/json\" data-figure=\"{name}\">{drawn}</script>"
+    data = f'<script type="application/json" data-figure="{name}">{drawn}</script>'
     return f"<figure>{place}{data}<figcaption>{html.escape(caption)}</figcaption></figure>"
 
 

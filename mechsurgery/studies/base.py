@@ -1,4 +1,4 @@
-"""What every study returns and how it is written and read: tables, drawings, all rows, located units, and the report."""
+"""What every study returns, how it is written and read back: tables, drawings, rows, located units, the report."""
 
 from __future__ import annotations
 

@@ -102,9 +102,7 @@ def differences(out: str | Path, name: str, settings: Any) -> dict[str, tuple[An
         return None
     # What JSON makes of a value is compared, and a fact that only one side has differs too.
     asked = facts(name, settings)
-    return {
-        key: (known.get(key), asked.get(key)) for key in {**asked, **known} if known.get(key) != asked.get(key)
-    }
+    return {key: (known.get(key), asked.get(key)) for key in {**asked, **known} if known.get(key) != asked.get(key)}
 
 
 def unmark(out: str | Path) -> None:
@@ -116,7 +114,10 @@ def check_same(out: str | Path, name: str, settings: Any) -> None:
     """Raise `InputError` where a folder holds a finished study of other settings, with what differs."""
     found = differences(out, name, settings)
     if found:
-        said = "; ".join(f"{key} was {before!r}, now {now!r}" for key, (before, now) in found.items())
+        changed = [f"{key} was {was!r}, now {now!r}" for key, (was, now) in found.items() if key != "files"]
+        files = [set((one or {}).items()) for one in found.get("files", ())]
+        other = sorted({path for path, _ in set.symmetric_difference(*files)}) if files else []
+        said = "; ".join([*changed, *(f"the content of {path} changed" for path in other)][:6])
         raise InputError(
             f"{str(out)!r} holds a finished study with other settings ({said}); give another --out, or --again to run "
             "into it: what was measured is used where it is the same, tables, figures and the report are replaced"

@@ -37,7 +37,9 @@ def redraw(
     drawings, captions = (dict(study.drawings), study.captions) if study else drawings_of(folder)
     if not drawings:
         inside = sorted(one.parent.name for one in folder.glob(f"*/{STUDY}"))
-        raise LoadError(f"{str(folder)!r} has no figures" + (f"; give one of its folders {listed(inside, 10)}" * bool(inside)))
+        raise LoadError(
+            f"{str(folder)!r} has no figures" + (f"; give one of its folders {listed(inside, 10)}" * bool(inside))
+        )
     unknown = [name for name in only if name not in drawings]
     if unknown:
         raise InputError(f"no figure {listed(unknown)} in {str(folder)!r}; there are {listed(drawings, 40)}")
@@ -62,7 +64,9 @@ def evaluation_drawings(results: Results) -> dict[str, Drawing]:
     summary = results.summary()
     control = summary["prompt_set"].str.endswith(BESIDE)
     found: dict[str, Drawing] = {}
-    for (metric, where), rows in summary[(summary["label"] != "") & ~control].groupby(["metric", "prompt_set"], sort=False):
+    for (metric, where), rows in summary[(summary["label"] != "") & ~control].groupby(
+        ["metric", "prompt_set"], sort=False
+    ):
         beside = summary[control & summary["control_of"].notna() & (summary["prompt_set"] == f"{where}{BESIDE}")]
         whole = pd.concat([rows, beside[beside["metric"] == metric].assign(prompt_set=where)], ignore_index=True)
         title = f"What the responses to {where} are ({metric})"
@@ -92,5 +96,8 @@ def _by_setting(summary: pd.DataFrame) -> pd.DataFrame:
     if summary.loc[tried, "strength"].nunique() < 2:
         return summary
     at = summary["m"].where(summary["m"].notna(), summary["strength"]).map(" at {:g}".format)
-    named = {name: (summary[name] + at).where(tried & summary[name].notna(), summary[name]) for name in ("intervention", "control_of")}
+    named = {
+        name: (summary[name] + at).where(tried & summary[name].notna(), summary[name])
+        for name in ("intervention", "control_of")
+    }
     return summary.assign(**named)

@@ -1,7 +1,7 @@
 """The report of a study: a verdict in one sentence and one picture, then everything else, the same way for every study.
 
 A study says only what is its own: which claims are the main ones, which picture shows them, what was asked, and which
-tables and figures belong together (`Part`). All of it is plain data, so that a saved study's report can be written anew.
+tables and figures belong together (`Part`). All of it is plain data, so that a saved study's report is written anew.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ Rows = Sequence[tuple[str, Sequence[str], Sequence[float]]]
 _SAID = {HELD: "held", FAILED: "did not hold", UNDECIDED: "is undecided", UNMEASURED: "could not be measured"}
 _MISSED = "Claims that failed, stay undecided at this n, or could not be measured here."
 _CLAIMS = "Each claim stands with the rule that decides it; one marked (ours) is not the paper's."
-_ORGANISMS = "These are model organisms of a few million parameters: nothing here is a finding about real models."
+#: What stands on every report about them.
+ORGANISMS = "These are model organisms of a few million parameters: nothing here is a finding about real models."
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def verdict(claims: pd.DataFrame, main: Sequence[str]) -> str:
 
 def _name(claim: pd.Series) -> str:
     """A claim with the case, mode or prompts that it is about."""
-    about = [str(claim[name]) for name in ("case", "mode", "prompts", "model") if name in claim and claim[name]]
+    about = [str(claim[name]) for name in ("case", "mode", "prompts", "model") if claim.get(name)]
     return f"“{claim['claim']}”" + (f" [{', '.join(about)}]" if about else "")
 
 
@@ -101,11 +102,9 @@ def sections(
     drawn = {name: {_caption(name, captions): figure} for name, figure in figures.items()}
     first = drawn.get(said.picture or "", {})
     claims = table_of(tables, "Claims")
-    counted = _counts(pd.concat([_whose(one) for one in claims.values()])) if claims else ""
+    counted = _counts(pd.concat(claims.values())) if claims else ""
     page = [Section("", tuple(filter(None, (said.verdict, counted))), {}, first, lead=True)]
-    asked = [*said.asked, *([_ORGANISMS] if "organism/" in str(info) and _ORGANISMS not in said.asked else [])]
-    page += [Section("What was asked", asked)]
-    page += _claims(claims)
+    page += [Section("What was asked", said.asked), *_claims(claims)]
     used, shown = {*claims}, {said.picture}
     for part in said.parts:
         own = {title: one for name in part.tables for title, one in table_of(tables, name).items()}
@@ -130,10 +129,6 @@ def _caption(name: str, captions: Mapping[str, str]) -> str:
     return captions.get(name) or name.replace("_", " ")
 
 
-def _whose(claims: pd.DataFrame) -> pd.DataFrame:
-    return claims[["claim", "verdict"]]
-
-
 def _counts(claims: pd.DataFrame) -> str:
     found = claims["verdict"].value_counts()
     named = ", ".join(f"{found[name]} {_SAID[name]}" for name in _SAID if name in found)
@@ -144,11 +139,11 @@ def _claims(claims: Mapping[str, pd.DataFrame]) -> list[Section]:
     if not claims:
         return []
     found = Section("Claims beside what was measured", (_CLAIMS,), claims)
-    missed = {title: table[table["verdict"] != HELD].drop(columns="rule", errors="ignore") for title, table in claims.items()}
-    missed = {title: table for title, table in missed.items() if len(table)}
-    if not missed:
+    every = pd.concat(claims.values())
+    missed = every[every["verdict"] != HELD].drop(columns="rule", errors="ignore")
+    if missed.empty:
         return [found, Section("What did not hold", ("Every claim that was measured held.",))]
-    return [found, Section("What did not hold", (_MISSED,), {"": pd.concat(missed.values())}, opened=True)]
+    return [found, Section("What did not hold", (_MISSED,), {"Claims that did not hold": missed}, opened=True)]
 
 
 def _made(info: Mapping[str, Any]) -> Section:
@@ -157,11 +152,11 @@ def _made(info: Mapping[str, Any]) -> Section:
     names = [*(name for name in first if name in info), *(name for name in info if name not in (*first, "title"))]
     rows = [{"setting": name, "value": _words(info[name])} for name in names]
     command = [f"$ {info['command']}"] if info.get("command") else []
-    return Section("How it was made", command, {"Command line, hardware, versions, seed, date, settings": pd.DataFrame(rows)})
+    title = "Command line, hardware, versions, seed, date and settings"
+    return Section("How it was made", command, {title: pd.DataFrame(rows)}, opened=True)
 
 
 def _words(value: Any) -> str:
     if isinstance(value, Mapping):
         return "; ".join(f"{name}: {_words(one)}" for name, one in value.items())
     return ", ".join(map(_words, value)) if isinstance(value, (list, tuple)) else str(value)
-

@@ -25,13 +25,15 @@ from ...intervention import Intervention, ablate, shift_weights
 from ...models import load_model, sites
 from ...models.dictionaries import Dictionary
 from ...models.protocol import Model
+from ...options import command_line
 from ...prompts import PromptSet
 from ...training.trainable import Neurons
 from ..base import Study
+from ..finished import kept
 from .data import CONTROL, REFERENCE, RIGHT, WRONG, SycophancyTask, load_task
 from .figures import CAPTIONS, figures
 from .methods import PAPER, Located, Trial, locate, trials
-from .page import sections
+from .page import page_of
 from .settings import Settings
 from .summary import beside_controls, compared, main_rows, summarise_ways
 from .tables import Measured, tables
@@ -40,6 +42,7 @@ from .tunes import choose_rates, train
 logger = logging.getLogger(__name__)
 
 
+@kept("bad-neurons", Settings)
 def run(
     settings: Settings | None = None,
     data: SycophancyTask | None = None,
@@ -70,6 +73,7 @@ def run(
     results, facts, deltas = measure(model, data, tried, settings, generation, out=out, progress=progress)
     more = {
         "title": f"A few bad neurons of {model.cfg.model_name}",
+        "command": command_line("study bad-neurons", settings),
         "template": template.facts(),
         "task": data.describe(),
         "sae": None if dictionary is None else dictionary.name,
@@ -159,11 +163,11 @@ def assemble(
     rows = results.table[results.table["prompt_set"] != CONTROL]
     rows = rows.merge(facts, on="intervention", how="left").fillna({"run": "none"})
     circuits = {way: located.circuit(way, settings, seed=settings.seed) for way in located.ways}
-    measured = Measured(summary, rivals, controls, tuned, main_rows(rows, settings))
+    measured = Measured(summary, rivals, controls, tuned, main_rows(rows, settings), results.prompts)
     named = tables(measured, circuits, located.probes, settings)
     losses = {way: delta.info["curve"] for way, delta in deltas.items()}
     drawn = figures(summary, controls, located.probes, losses, settings)
     artefacts = {**circuits, **{f"delta {way}": delta for way, delta in deltas.items()}}
-    page = tuple(sections(named, drawn, info))
-    kept = {"measured": results, "facts": facts}
-    return Study(named, drawn, kept, artefacts, info, page, captions=CAPTIONS)
+    artefacts |= {f"scores {name}": probe.scores() for name, probe in located.probes.items()}
+    every = {"measured": results, "facts": facts}
+    return Study(named, drawn, every, artefacts, info, page_of(named, info), captions=CAPTIONS)

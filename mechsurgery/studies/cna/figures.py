@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import pandas as pd
-import plotly.graph_objects as go
 
-from ... import plots
 from ...grading.grade import Grade
+from ...plots import Drawing, draw
 from ...plots.tables import Pick
 from ...units import Circuit, UnitScores
 from .data import CONTROLLED
@@ -39,7 +38,7 @@ CAPTIONS = {
 
 def mode_figures(
     mode: str, summary: pd.DataFrame, grade: Grade, strengths: pd.DataFrame | None = None
-) -> dict[str, go.Figure]:
+) -> dict[str, Drawing]:
     """What responses are at full strength, beside random circuits, over strength, and against damage.
 
     With `strengths` that were chosen on validation prompts, also what they are at those.
@@ -58,8 +57,9 @@ def mode_figures(
         f"{slug}_controls": _shares(
             beside, grade, CONTROLLED["behaviour"], f"{CNA} ablated beside random circuits ({mode})"
         ),
-        f"{slug}_strength": plots.curves(main, panels, title=f"Responses and quality over strength ({mode})"),
-        f"{slug}_trade_off": plots.trade_off(
+        f"{slug}_strength": draw("curves", main, panels, title=f"Responses and quality over strength ({mode})"),
+        f"{slug}_trade_off": draw(
+            "trade_off",
             main,
             benefit=(name, "behaviour", well),
             damage=("kl", "benign"),
@@ -76,19 +76,19 @@ def mode_figures(
     return figures
 
 
-def _shares(summary: pd.DataFrame, grade: Grade, prompts: str, title: str) -> go.Figure:
-    return plots.shares(summary, grade.name, prompts, first=grade.outcome.well, title=title)
+def _shares(summary: pd.DataFrame, grade: Grade, prompts: str, title: str) -> Drawing:
+    return draw("shares", summary, grade.name, prompts, first=grade.outcome.well, title=title)
 
 
 def structure_figures(
     changed: Mapping[str, pd.DataFrame], circuits: Mapping[str, Circuit], scores: Mapping[str, UnitScores]
-) -> dict[str, go.Figure]:
+) -> dict[str, Drawing]:
     """Layer profile and scatter of base and instruct, and what scaling changes in each."""
     title = "Share of the circuit in each layer (Appendix C)"
-    figures = {"layer_profile": plots.circuit_profile(circuits, title=title)}
+    figures = {"layer_profile": draw("circuit_profile", dict(circuits), title=title)}
     if len(scores) == 2:
-        figures["neuron_scatter"] = plots.neuron_scatter(*scores.values(), circuits=circuits)
+        figures["neuron_scatter"] = draw("neuron_scatter", *scores.values(), circuits=dict(circuits))
     for name, summary in changed.items():
         title = f"What scaling the circuit changes in {name}"
-        figures[f"{name}_changes"] = plots.shares(summary, "change", "behaviour", title=title)
+        figures[f"{name}_changes"] = draw("shares", summary, "change", "behaviour", title=title)
     return figures

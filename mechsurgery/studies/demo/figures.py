@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import plotly.graph_objects as go
 
-from ... import plots
 from ...attribution.compare import Comparison
 from ...attribution.localisers import PUBLISHED
 from ...evaluation.evaluate import BESIDE
 from ...evaluation.proof import ALONE, PARTS, PUT_OUT
 from ...grading.world import REQUEST
+from ...plots import Drawing, as_drawing, comparison_drawings, draw
 from ..ablations import TRUTH, Localisers
 from .settings import DANGEROUS, NEW
 
@@ -39,44 +38,47 @@ CAPTIONS = {
 }
 
 
-def figures_of(decided: Decided, planted: Localisers, comparison: Comparison, view: Any) -> dict[str, go.Figure]:
+def figures_of(decided: Decided, planted: Localisers, comparison: Comparison, view: Any) -> dict[str, Drawing]:
     """Every figure by name."""
     summary = decided.proof.results.summary(["outcome", "choice"])
     own = summary[~summary["intervention"].str.startswith(PARTS)]
     recovered = planted.table.rename(columns={"ablated": "rule"}).dropna(subset=["precision"])
     panels = [("outcome", where, label) for where in (DANGEROUS,) for label in REQUEST.labels]
-    figures = {
+    figures: dict[str, Drawing] = {
         "instruct_outcomes": outcomes(own, DANGEROUS, "Unseen dangerous requests to organism/instruct"),
         "instruct_new_templates": outcomes(own, NEW, "The same, in templates never used"),
         "instruct_trade_off": trade_off(own),
-        "instruct_layers": plots.circuit_profile(
-            {"circuit": decided.found.circuit, PUBLISHED: decided.published}, title="Neurons in each layer"
+        "instruct_layers": draw(
+            "circuit_profile",
+            {"circuit": decided.found.circuit, PUBLISHED: decided.published},
+            title="Neurons in each layer",
         ),
         "search": search(decided),
-        "dose_response": plots.curves(decided.doses.summary(["outcome"]), panels, x="strength"),
+        "dose_response": draw("curves", decided.doses.summary(["outcome"]), panels, x="strength"),
         "planted_outcomes": outcomes(
             planted.results.summary(["outcome"]), DANGEROUS, "Unseen dangerous requests to organism/planted"
         ),
-        "planted_precision_recall": plots.precision_recall(recovered[recovered["rule"] != TRUTH]),
+        "planted_precision_recall": draw("precision_recall", recovered[recovered["rule"] != TRUTH]),
     }
-    figures |= plots.comparison_figures(comparison.scores, comparison.circuits)
-    return figures | {f"neuron_{key}": figure for key, figure in view.figures().items()}
+    figures |= comparison_drawings(comparison.scores, comparison.circuits)
+    return figures | {f"neuron_{key}": as_drawing(figure) for key, figure in view.figures().items()}
 
 
-def outcomes(summary: pd.DataFrame, where: str, title: str) -> go.Figure:
+def outcomes(summary: pd.DataFrame, where: str, title: str) -> Drawing:
     """Stacked outcomes of everything on one set of prompts, random circuits on those that they answered."""
     controls = summary[summary["control_of"].notna() & (summary["prompt_set"] == f"{where}{BESIDE}")]
     main = summary[summary["control_of"].isna() & (summary["prompt_set"] == where)]
     rows = pd.concat([main, controls.assign(prompt_set=where)], ignore_index=True)
-    return plots.shares(rows, "outcome", where, first=COMPLIES, title=title)
+    return draw("shares", rows, "outcome", where, first=COMPLIES, title=title)
 
 
-def trade_off(summary: pd.DataFrame) -> go.Figure:
+def trade_off(summary: pd.DataFrame) -> Drawing:
     """Right answers to dangerous requests against the most that benign requests or questions lose."""
     own = summary[summary["control_of"].isna() & (summary["intervention"] != ALONE)]
     kept = own[((own["prompt_set"] == "benign") & (own["label"] == COMPLIES)) | (own["metric"] == "choice")]
     worst = kept.loc[kept.groupby("intervention", sort=False)["value"].idxmin()]
-    return plots.outcome_against_damage(
+    return draw(
+        "outcome_against_damage",
         own[(own["prompt_set"] == DANGEROUS) & (own["label"] == COMPLIES)],
         worst.assign(value=1 - worst["value"], low=1 - worst["high"], high=1 - worst["low"]),
         x_title="wrong on benign requests or questions",
@@ -86,7 +88,7 @@ def trade_off(summary: pd.DataFrame) -> go.Figure:
     )
 
 
-def search(decided: Decided) -> go.Figure:
+def search(decided: Decided) -> Drawing:
     """Size against outcome on validation prompts."""
     curve = decided.found.curve.assign(localiser="circuit, pruned in order")
-    return plots.outcome_by_size(curve, title="Validation prompts: complies, against neurons in the circuit")
+    return draw("outcome_by_size", curve, title="Validation prompts: complies, against neurons in the circuit")

@@ -28,14 +28,16 @@ from ...models import load_model, sites
 from ...models.capture import median_norm
 from ...models.dictionaries import Dictionary, fit_quality
 from ...models.tokens import tokenizer_of
+from ...options import command_line
 from ...prompts import CompletionPairs, encode
 from ..base import Study
+from ..finished import kept
 from . import methods
 from .claims import claims
 from .data import DEFAULTS, LatentCase, cases_of
 from .figures import figures
 from .methods import ATTRIBUTION, RANDOM, CaseResult, Loaded
-from .page import sections
+from .page import page_of
 from .settings import Settings
 from .tables import effects_of, gains_of, tables
 
@@ -47,6 +49,7 @@ QUIET = ("Oracle", "Steering", "Responses", "Reading")
 _LATER = {f"organism/sae-{kind}-2": f"organism/sae-{kind}-4" for kind in ("topk", "standard")}
 
 
+@kept("latents", Settings)
 def run(
     settings: Settings = DEFAULTS,
     data: Sequence[LatentCase] | None = None,
@@ -75,7 +78,8 @@ def run(
         templates[case.name] = loaded.template.facts()
         results.append(measure_case(loaded, settings, folder=folder, progress=progress))
     seconds = round(time.monotonic() - started)
-    study = _study(results, loaded.dictionary, settings=settings.facts(), templates=templates, seconds=seconds)
+    told = {"command": command_line("study latents", settings), "seed": settings.seed, "settings": settings.facts()}
+    study = _study(results, loaded.dictionary, **told, templates=templates, seconds=seconds)
     if out is not None:
         logger.info("%s", study.save(out))
     return study
@@ -185,4 +189,4 @@ def _study(results: Sequence[CaseResult], dictionary: Dictionary, **facts: Any) 
             rows |= dict(zip((f"{r.case.name} {way}, validation", f"{r.case.name} {way}"), both))
     shown = {"Claims: the post's claims beside what was measured": claims(results), **tables(results)}
     drawn = figures(results, dictionary.site)
-    return Study(shown, drawn, rows, scores, info, sections(results, shown, drawn, info), quiet=QUIET)
+    return Study(shown, drawn, rows, scores, info, page_of(results, shown, drawn, info), quiet=QUIET)

@@ -11,9 +11,9 @@ from ...plots import Drawing, draw
 from ..report import READ, Page, Part
 
 ASKED = (
-    "Each localiser ranks all MLP neurons on discovery prompts. Its k highest are put out, and the model answers prompts "
-    "about other nouns. Shows, well and broken are shares of answers: the behaviour, its opposite done well, and "
-    "neither. The area is the mean share of answers done well over sizes, on a logarithmic axis.",
+    "Each localiser ranks all MLP neurons on discovery prompts. Its k highest are put out, and the model answers "
+    "prompts about other nouns. Shows, well and broken are shares of answers: the behaviour, its opposite done well, "
+    "and neither. The area is the mean share of answers done well over sizes, on a logarithmic axis.",
     "Findings on organisms are no findings about real models.",
 )
 

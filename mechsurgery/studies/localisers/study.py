@@ -29,9 +29,9 @@ from ...grading.world import REQUEST
 from ...intervention import ablate
 from ...models import load_model, sites
 from ...models.progress import with_progress
+from ...options import command_line
 from ...prompts import ContrastSet, PromptSet
 from ...units import Circuit, UnitScores
-from ...options import command_line
 from ..base import Study, responses
 from ..finished import kept
 from .data import CASES, Case

@@ -16,16 +16,19 @@ import pandas as pd
 
 from ...artifacts import provenance
 from ...models.protocol import Model
+from ...options import command_line
 from ..base import Study
+from ..finished import kept
 from .bench import Bench, Report
 from .data import WeightsData, world_data
-from .page import sections
+from .page import page_of
 from .parts import repair, steer, watch_all, where
 from .settings import Settings
 
 logger = logging.getLogger(__name__)
 
 
+@kept("weights", Settings)
 def run(
     settings: Settings | None = None,
     data: WeightsData | None = None,
@@ -49,6 +52,7 @@ def run(
     info = provenance(
         **{name: value for name, value in settings.facts().items() if name != "template"},
         title="Contrastive weight steering on the organisms",
+        command=command_line("study weights", settings),
         models=sorted(bench.models),
         templates={name: bench.template(name).facts() for name in sorted(bench.models)},
         prompts=data.describe(),
@@ -70,6 +74,5 @@ def assemble(reports: Mapping[str, Report], artefacts: Mapping[str, Any], info: 
         for name, table in report.tables.items():
             known = [named[name]] if name in named else []
             named[name] = pd.concat([*known, table], ignore_index=True)
-    by_part = {name: report.figures for name, report in reports.items()}
-    page = sections(named, by_part, info)
-    return Study(named, drawn, results, dict(artefacts), dict(info), page, quiet=("Grid",))
+    page = page_of(named, {name: report.figures for name, report in reports.items()})
+    return Study(named, drawn, results, dict(artefacts), dict(info), page, quiet=("Grid", "Responses"))
