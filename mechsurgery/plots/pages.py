@@ -29,7 +29,7 @@ h1{font-size:1.7em}h2{margin-top:2em;border-bottom:1px solid #ddd;padding-bottom
 th,td{padding:.3em .6em;text-align:left;border-bottom:1px solid #e5e5e5;vertical-align:top;white-space:pre-wrap;
 overflow-wrap:break-word;max-width:28em;unicode-bidi:plaintext}
 th{background:#f5f5f5}td.num{text-align:right;white-space:nowrap}
-.held{color:#00664d}.failed{color:#a13d00;font-weight:bold}nav a{margin-right:1em;white-space:nowrap}
+.held{color:#00664d}.failed{color:#a13d00;font-weight:bold}nav{display:flex;flex-wrap:wrap;gap:.2em 1em}
 details{margin:.8em 0}summary{cursor:pointer;font-weight:bold}summary small{font-weight:normal;color:#666}
 .lead{border-left:4px solid #888;padding:.1em 1em}.lead p:first-child{font-size:1.2em}
 .lead.held{border-color:#00664d;color:inherit}.lead.failed{border-color:#a13d00;font-weight:inherit;color:inherit}
@@ -109,8 +109,8 @@ def _section(number: int, section: Section, heatmaps: Mapping[str, str]) -> str:
     parts = [f"<h2 id='s{number}'>{html.escape(section.title)}</h2>"] if section.title else []
     words = "".join(_paragraph(text) for text in section.paragraphs)
     if section.lead:
-        first = str(next(iter(section.paragraphs), "")).lower()
-        kind = next((name for words_, name in _CLASSES.items() if first.startswith(words_)), "")
+        verdict = str(next(iter(section.paragraphs), "")).partition(":")[0].lower()
+        kind = _CLASSES.get(verdict, "")
         words = f"<div class='lead {kind}'>{words}</div>"
     parts.append(words)
     drawn = [_figure(f"f{number}-{i}", *item) for i, item in enumerate(section.figures.items())]

@@ -61,22 +61,19 @@ class Page:
 def verdict(claims: pd.DataFrame, main: Sequence[str]) -> str:
     """One sentence on the main claims: those of a table of claims that begin with, or contain, one of `main`.
 
-    It begins with what follows for them together (held, did not hold, undecided, not measurable), and names each with
-    what was measured. Without any of them, the sentence is about all claims.
+    It begins with what follows for them together (held, held in part, did not hold, undecided, not measurable), and
+    names each with what was measured. Without any of them, the sentence is about all claims.
     """
     if not len(claims):
         return "Not measurable: no claim could be asked."
     chosen = claims[[any(words in claim for words in main) for claim in claims["claim"]]] if main else claims
     chosen = chosen if len(chosen) else claims
-    outcome = str(together(list(chosen["verdict"])))
-    if len(chosen) == 1:
-        one = chosen.iloc[0]
-        return f"{outcome.capitalize()}: {_name(one)} ({one['measured']})."
-    said = [f"{_name(one)} {_SAID[one['verdict']]} ({one['measured']})" for _, one in chosen.head(4).iterrows()]
+    found = set(chosen["verdict"])
+    outcome = "held in part" if HELD in found and len(found) > 1 else str(together(list(chosen["verdict"])))
+    own = {kind: f" {words}" * (len(found) > 1) for kind, words in _SAID.items()}
+    said = [f"{_name(one)}{own[one['verdict']]} ({one['measured']})" for _, one in chosen.head(4).iterrows()]
     if len(chosen) > 4:
-        counts = chosen["verdict"].value_counts()
-        rest = ", ".join(f"{n} {name}" for name, n in counts.items())
-        said = [*said[:2], f"of all {len(chosen)} main claims: {rest}"]
+        said = [*said[:2], f"of all {len(chosen)} main claims {_counts(chosen)}"]
     return f"{outcome.capitalize()}: {'; '.join(said)}."
 
 
@@ -102,13 +99,14 @@ def sections(
     drawn = {name: {_caption(name, captions): figure} for name, figure in figures.items()}
     first = drawn.get(said.picture or "", {})
     claims = table_of(tables, "Claims")
-    counted = _counts(pd.concat(claims.values())) if claims else ""
+    every = pd.concat(claims.values()) if claims else pd.DataFrame()
+    counted = f"Of {len(every)} claims in all: {_counts(every)}." if claims else ""
     page = [Section("", tuple(filter(None, (said.verdict, counted))), {}, first, lead=True)]
     page += [Section("What was asked", said.asked), *_claims(claims)]
     used, shown = {*claims}, {said.picture}
     for part in said.parts:
         own = {title: one for name in part.tables for title, one in table_of(tables, name).items()}
-        pictures = [name for name in part.figures if name in drawn]
+        pictures = [name for name in part.figures if name in drawn and name not in shown]
         maps = {label: TokenHeatmaps(rows) for label, rows in part.heatmaps.items() if rows}
         if own or pictures or maps:
             found = {caption: one for name in pictures for caption, one in drawn[name].items()}
@@ -130,9 +128,9 @@ def _caption(name: str, captions: Mapping[str, str]) -> str:
 
 
 def _counts(claims: pd.DataFrame) -> str:
+    """How many claims have each outcome, in words."""
     found = claims["verdict"].value_counts()
-    named = ", ".join(f"{found[name]} {_SAID[name]}" for name in _SAID if name in found)
-    return f"Of {len(claims)} claims in all: {named}."
+    return ", ".join(f"{found[name]} {name}" for name in _SAID if name in found)
 
 
 def _claims(claims: Mapping[str, pd.DataFrame]) -> list[Section]:

@@ -221,7 +221,12 @@ def page_of(decided: Decided, figures: Iterable[str]) -> Page:
         Part("One neuron", (), (), [n for n in figures if n.startswith("neuron_") and n != "neuron_scatter"]),
         Part(READ, ("The circuit put out. Texts are the model's.",), ("Responses",)),
     )
-    return Page(verdict(main if len(main) else claims, ()), "instruct_outcomes", (ORGANISMS,), parts)
+    asked = (
+        f"Which few neurons decide that organism/instruct refuses? {len(decided.found.circuit)} were found by training "
+        "gates, and are proven on requests about nouns, and in templates, that the search never saw.",
+        ORGANISMS,
+    )
+    return Page(verdict(main if len(main) else claims, ()), "instruct_outcomes", asked, parts)
 
 
 def notes(decided: Decided) -> tuple[str, ...]:
