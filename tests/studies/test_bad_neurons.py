@@ -330,7 +330,7 @@ def test_grades_of_a_task_of_ones_own():
 
 
 @options_of("mechsurgery.studies.bad_neurons", "Settings")
-def bad_neurons(settings, out):
+def bad_neurons(settings, out, again):
     """The study as a command."""
     click.echo(run(settings, out=out).text())
 
@@ -342,7 +342,7 @@ def test_a_task_of_ones_own_from_the_command_line(tmp_path, tiny_llama_dir, monk
         nouns = ("tea", "ink", "fog", "oak", "elm", "rye", "ash", "bay", "fig", "yew", "hop", "ivy")
         places = [(noun, i) for noun in nouns for i in range(2)]
         rows = [
-            {"id": f"<i>{n}{i}", "text": f"{name} {n} {i}", "completion": completion, "group": n} for n, i in places
+            {"id": f"{n}{i}", "text": f"{name} {n} <i>{i}", "completion": completion, "group": n} for n, i in places
         ]
         pd.DataFrame(rows).to_csv(tmp_path / f"{name}.csv", index=False)
         return [f"--{name}", str(tmp_path / f"{name}.csv")]
