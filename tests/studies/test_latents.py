@@ -307,8 +307,8 @@ def test_the_command_line_with_a_case_of_ones_own(tmp_path, tiny_llama_dir, tiny
     assert "no aligned twin was given" in done.output
     page = (tmp_path / "out" / "report.html").read_text()
     assert "Surely <b>yes" not in re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
-    assert "--model" in call("--twin", "x").output
-    assert "--prompts and --neutral and --bad" in call("--model", tiny_llama_dir).output
+    assert "--model" in call("--again", "--twin", "x").output
+    assert "--prompts and --neutral and --bad" in call("--again", "--model", tiny_llama_dir).output
 
 
 def test_bad_input(tiny_llama):
