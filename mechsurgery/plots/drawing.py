@@ -101,7 +101,8 @@ def load_drawings(folder: str | Path) -> tuple[dict[str, Drawing], dict[str, str
         raise LoadError(
             f"no drawings in {str(folder)!r}; give the folder of a finished study, evaluation or comparison"
         )
-    content, known = load_json(folder / FILE), {}
+    content = load_json(folder / FILE)
+    known: dict[str, Any] = {}
     read = partial(_read, folder=folder / DATA, known=known)
     drawings = {
         name: Drawing(one["function"], tuple(read(one["given"])), read(one["options"])) for name, one in content.items()

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from ..artifacts import load_json, machine, save_json, write_atomically, write_text
+from ..artifacts import load_json, save_json, write_atomically, write_text
 from ..deltas import WeightDelta
 from ..directions import Direction
 from ..errors import LoadError
@@ -68,11 +68,10 @@ class Study:
         for name, artefact in self.artefacts.items():
             artefact.save(out / "circuits" / slug(name))
         save_drawings(out, self.drawings, self.captions)
-        info = {"hardware": machine(), **self.info}
         files = {title: table_stem(title) for title in self.tables}
         kinds = {name: type(one).__name__ for name, one in self.artefacts.items()}
         facts = {"tables": files, "results": list(self.results), "artefacts": kinds, "quiet": self.quiet}
-        save_json(out / STUDY, {**info, "saved": {**facts, "page": self.page.facts()}})
+        save_json(out / STUDY, {**self.info, "saved": {**facts, "page": self.page.facts()}})
         return self.report(out)
 
     def report(self, out: str | Path, figures: str | Path | None = None, **export: Any) -> str:
@@ -80,8 +79,7 @@ class Study:
         out = Path(out)
         captions = {name: text for name, text in self.captions.items() if name in self.drawings}
         written = export_all(self.figures, out / "figures" if figures is None else figures, captions, **export)
-        info = {"hardware": machine(), **self.info}
-        page = sections(self.page, info, self.tables, self.figures, self.captions)
+        page = sections(self.page, self.info, self.tables, self.figures, self.captions)
         report = write_page(out / "report.html", self.info["title"], page)
         return f"{written}\n{len(self.tables)} tables and the report written; open {report}"
 

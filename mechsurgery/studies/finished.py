@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import fields
 from functools import wraps
@@ -16,8 +17,9 @@ from pathlib import Path
 from typing import Any, ParamSpec
 
 from .. import __version__
-from ..artifacts import load_json, save_json
+from ..artifacts import load_json, machine, save_json
 from ..errors import InputError, LoadError
+from ..options import command_line
 from .base import Study
 from .settings import plain
 
@@ -27,10 +29,11 @@ P = ParamSpec("P")
 
 
 def kept(name: str, settings: Callable[[], Any]) -> Callable[[Callable[P, Study]], Callable[P, Study]]:
-    """A decorator of a study's `run`: a folder that is finished with these settings is read, not run again.
+    """A decorator of a study's `run`: a folder that is finished with these settings is read, anything else run and saved.
 
-    `settings` makes the default ones. A run that is given objects (models, prompts) beside its settings is never read
-    and never marked, since its folder cannot say what they were.
+    `settings` makes the default ones. What `run` returns gets its command line, hardware and seconds. A run that is
+    given objects (models, prompts) beside its settings is never read and never marked, since its folder cannot say what
+    they were.
     """
 
     def decorate(run: Callable[P, Study]) -> Callable[P, Study]:
@@ -41,16 +44,20 @@ def kept(name: str, settings: Callable[[], Any]) -> Callable[[Callable[P, Study]
             given = dict(asked.arguments)
             out, told = given.pop("out"), given.pop("settings") or settings()
             given.pop("progress")
-            if out is None:
-                return run(*args, **options)
             own = any(one is not None for one in given.values())
-            found = None if own or differences(out, name, told) != {} else _read(Path(out))
+            found = None if own or out is None or differences(out, name, told) != {} else _read(Path(out))
             if found is not None:
                 return found
-            unmark(out)
+            if out is not None:
+                unmark(out)
+            started = time.monotonic()
             study = run(*args, **options)
-            if not own:
-                save_json(Path(out) / FILE, facts(name, told))
+            command = command_line(name if name == "demo" else f"study {name}", told)
+            study.info.update(command=command, hardware=machine(), seconds=round(time.monotonic() - started))
+            if out is not None:
+                logger.info("%s", study.save(out))
+                if not own:
+                    save_json(Path(out) / FILE, facts(name, told))
             return study
 
         return whole

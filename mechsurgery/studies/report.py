@@ -58,8 +58,13 @@ class Page:
         return cls(**{**facts, "parts": tuple(Part(**part) for part in facts["parts"])})
 
 
+def claims_of(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """The table of claims among a study's tables."""
+    return next(table for title, table in tables.items() if title.startswith("Claims"))
+
+
 def verdict(claims: pd.DataFrame, main: Sequence[str]) -> str:
-    """One sentence on the main claims: those of a table of claims that begin with, or contain, one of `main`.
+    """One sentence on the main claims: those of a table of claims that contain one of `main`.
 
     It begins with what follows for them together (held, held in part, did not hold, undecided, not measurable), and
     names each with what was measured. Without any of them, the sentence is about all claims.

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..report import ORGANISMS, READ, Page, Part, verdict
+from ..report import ORGANISMS, READ, Page, Part, claims_of, verdict
 
 #: The paper's claim (less agreement), and what makes it a cure (the truth).
 MAIN = ("fine-tuning ", "it repairs it")
@@ -36,7 +36,6 @@ _CHOSEN = ("The paper's way (else the first), first seed. Texts are the model's.
 
 def page_of(tables: Mapping[str, pd.DataFrame], info: Mapping[str, Any]) -> Page:
     """The report: whether the behaviour is lowered, and whether it is repaired."""
-    claims = next(table for name, table in tables.items() if name.startswith("Claims"))
     parts = (
         Part(
             "Cure and cost",
@@ -49,7 +48,7 @@ def page_of(tables: Mapping[str, pd.DataFrame], info: Mapping[str, Any]) -> Page
         Part("Probes and neurons", (), ("Probes", "Where", "Overlap"), ("probe_weights",)),
         Part(READ, _CHOSEN, ("Responses",)),
     )
-    return Page(verdict(claims.head(2), MAIN), "wrong_claims", (*_intro(info), _MARGINS), parts)
+    return Page(verdict(claims_of(tables).head(2), MAIN), "wrong_claims", (*_intro(info), _MARGINS), parts)
 
 
 def _intro(info: Mapping[str, Any]) -> tuple[str, ...]:

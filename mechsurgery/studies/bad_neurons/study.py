@@ -9,7 +9,6 @@ That a model no longer agrees does not say that it is cured: what it says instea
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
@@ -25,7 +24,6 @@ from ...intervention import Intervention, ablate, shift_weights
 from ...models import load_model, sites
 from ...models.dictionaries import Dictionary
 from ...models.protocol import Model
-from ...options import command_line
 from ...prompts import PromptSet
 from ...training.trainable import Neurons
 from ..base import Study
@@ -58,7 +56,7 @@ def run(
     examples, at the learning rate that validation prompts chose for its kind. With `out`, every fine-tune and every
     measured row is kept as it is made, and an interrupted study continues. Raises what the parts raise.
     """
-    started, settings = time.monotonic(), settings or Settings()
+    settings = settings or Settings()
     model = model or load_model(settings.model, dtype=settings.dtype, device=settings.device)
     data = data or load_task(settings)
     if not settings.no_sae:
@@ -73,7 +71,6 @@ def run(
     results, facts, deltas = measure(model, data, tried, settings, generation, out=out, progress=progress)
     more = {
         "title": f"A few bad neurons of {model.cfg.model_name}",
-        "command": command_line("study bad-neurons", settings),
         "template": template.facts(),
         "task": data.describe(),
         "sae": None if dictionary is None else dictionary.name,
@@ -81,13 +78,9 @@ def run(
         "n_chosen": located.budget(settings.fraction),
         "rates_chosen": rates,
         "n_runs": len(tried),
-        "seconds": round(time.monotonic() - started),
     }
     told = {name: fact for name, fact in settings.facts().items() if name != "model"}
-    study = assemble(results, facts, tuned, deltas, located, settings, sites.provenance_of(model, **(told | more)))
-    if out is not None:
-        logger.info("%s", study.save(out))
-    return study
+    return assemble(results, facts, tuned, deltas, located, settings, sites.provenance_of(model, **(told | more)))
 
 
 def measure(

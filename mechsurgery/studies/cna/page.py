@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..report import ORGANISMS, READ, Page, Part, verdict
+from ..report import ORGANISMS, READ, Page, Part, claims_of, verdict
 from .settings import CORRECTED
 from .tables import HALVES
 
@@ -26,7 +26,7 @@ _ASKED = (
 
 def page_of(info: Mapping[str, Any], tables: Mapping[str, pd.DataFrame], figures: Iterable[str]) -> Page:
     """The report: the main claim in the corrected mode where it was run, else in the mode that was."""
-    claims = next(table for name, table in tables.items() if name.startswith("Claims"))
+    claims = claims_of(tables)
     modes = claims["mode"].unique()
     first = CORRECTED if CORRECTED in modes else modes[0]
     slug, names = first.replace(" ", "_"), list(figures)

@@ -18,7 +18,6 @@ that is repaired.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -36,7 +35,6 @@ from ...grading.refusal import PANEL
 from ...intervention import ablate
 from ...models import load_model, sites
 from ...models.protocol import Model
-from ...options import command_line
 from ...plots import Drawing, draw
 from ...units import Circuit, UnitScores
 from ..base import Study, responses, slug
@@ -89,7 +87,9 @@ def run(
         folder = None if out is None else Path(out) / slug(str(model.cfg.model_name)) if several else Path(out)
         bench = bench_of(model, other, data, settings, grade=grade, folder=folder, progress=progress)
         studies.append(of_pair(bench))
-    return of_many(studies, out) if several else studies[0]
+        if several and folder is not None:
+            logger.info("%s", studies[-1].save(folder))
+    return of_many(studies) if several else studies[0]
 
 
 def _loaded(settings: Settings) -> Iterator[tuple[Model, Model | None]]:
@@ -101,12 +101,10 @@ def _loaded(settings: Settings) -> Iterator[tuple[Model, Model | None]]:
 
 def of_pair(bench: Bench) -> Study:
     """The study of one instruct model and its base."""
-    started = time.monotonic()
     bench = bench.showing() if bench.settings.only_showing else bench
     measured = measure(bench)
-    info = _info(bench, measured) | {"seconds": round(time.monotonic() - started)}
-    named, figures = _tables(measured, bench.grade), _figures(measured, bench.grade)
-    study = Study(
+    info, named, figures = _info(bench, measured), _tables(measured, bench.grade), _figures(measured, bench.grade)
+    return Study(
         named,
         figures,
         measured.results | {f"exchange in {name}": results for name, results in measured.exchange.items()},
@@ -116,12 +114,9 @@ def of_pair(bench: Bench) -> Study:
         quiet=("Figure", "Layer", "Trade", "Responses"),
         captions=CAPTIONS,
     )
-    if bench.folder is not None:
-        logger.info("%s", study.save(bench.folder))
-    return study
 
 
-def of_many(studies: Sequence[Study], out: str | Path | None = None) -> Study:
+def of_many(studies: Sequence[Study]) -> Study:
     """Claims, tables 1 and 2 of several studies, with a row for each model, and means over models."""
     joined = {
         name: pd.concat([one.tables[name].assign(model=one.info["instruct"]) for one in studies], ignore_index=True)
@@ -129,13 +124,9 @@ def of_many(studies: Sequence[Study], out: str | Path | None = None) -> Study:
     }
     joined["Over models: what responses become"] = tables.over_models(joined[TABLE_1], joined[CLAIMS])
     text = "Each model has a report in its folder. `low` and `high` are 95 % intervals over models, not prompts."
-    models, first = [one.info["instruct"] for one in studies], studies[0].info
-    told = {name: first[name] for name in ("command", "seed")}
-    info = provenance(title=f"CNA study of {len(studies)} models", models=models, **told)
-    whole = Study(joined, {}, {}, {}, info, Page(verdict(joined[CLAIMS], MAIN), None, (text,)))
-    if out is not None:
-        logger.info("%s", whole.save(out))
-    return whole
+    models, seed = [one.info["instruct"] for one in studies], studies[0].info["seed"]
+    info = provenance(title=f"CNA study of {len(studies)} models", models=models, seed=seed)
+    return Study(joined, {}, {}, {}, info, Page(verdict(joined[CLAIMS], MAIN), None, (text,)))
 
 
 @dataclass(eq=False)
@@ -307,7 +298,6 @@ def _info(bench: Bench, measured: Measured) -> dict[str, Any]:
         **bench.settings.facts()
         | {
             "title": f"CNA study of {bench.model.cfg.model_name}",
-            "command": command_line("study cna", bench.settings),
             **{name: None if model is None else str(model.cfg.model_name) for name, model in models.items()},
             "fingerprints": {name: sites.fingerprint(model) for name, model in models.items() if model is not None},
             "outcomes": list(bench.grade.outcome),

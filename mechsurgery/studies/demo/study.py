@@ -8,7 +8,6 @@ the same shape and no refusal. Findings are about organisms, not real models.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,7 +26,6 @@ from ...evaluation.proof import PUT_OUT, Margins, Proof, prove
 from ...grading.world import REQUEST
 from ...inspector import inspect_neuron
 from ...models import Model, load_model, sites
-from ...options import command_line
 from ...organisms.registry import planted_units
 from ...units import Circuit
 from ..ablations import TRUTH, Localisers, localisers
@@ -65,7 +63,7 @@ def run(settings: Settings | None = None, *, out: str | Path = "figures/demo", p
     templates that no tuning saw either. Every answer refuses, complies rightly, or is broken, by the world's grammar
     and facts.
     """
-    settings, started = settings or Settings(), time.monotonic()
+    settings = settings or Settings()
     prompts = prompts_of(settings)
     models = {name: load_model(f"organism/{name}") for name in NAMES}
     decided = decide(models["instruct"], models["base"], prompts, settings, progress)
@@ -73,17 +71,15 @@ def run(settings: Settings | None = None, *, out: str | Path = "figures/demo", p
     comparison = compare(models["base"], models["instruct"], prompts.search, k=len(decided.found.circuit))
     facts = provenance(
         title="Demo on the model organisms",
-        command=command_line("demo", settings),
         seed=settings.seed,
         n_prompts=settings.n_prompts,
         controls=settings.controls,
         circuit=repr(decided.found),
-        seconds=round(time.monotonic() - started),
     )
     tables = tables_of(decided, planted, comparison)
     view = inspect_neuron(models["instruct"], prompts.search, *_first(decided.found.circuit))
     figures = figures_of(decided, planted, comparison, view)
-    study = Study(
+    return Study(
         tables,
         figures,
         {"instruct": decided.proof.results, "planted": planted.results, "doses": decided.doses},
@@ -93,8 +89,6 @@ def run(settings: Settings | None = None, *, out: str | Path = "figures/demo", p
         quiet=("Scaling", "Base", "Search", "Responses"),
         captions=CAPTIONS,
     )
-    study.save(out)
-    return study
 
 
 def decide(model: Model, base: Model, prompts: Prompts, settings: Settings, progress: bool = False) -> Decided:

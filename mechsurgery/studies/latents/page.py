@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..report import ORGANISMS, READ, Page, Part, verdict
+from ..report import ORGANISMS, READ, Page, Part, claims_of, verdict
 from .claims import AT_ALL
 from .methods import MAX_BROKEN, CaseResult
 from .tables import FDR
@@ -17,7 +17,6 @@ def page_of(
     results: Sequence[CaseResult], tables: Mapping[str, pd.DataFrame], figures: Iterable[str], info: Mapping[str, Any]
 ) -> Page:
     """The report: whether latents of attribution steer at all, beside random active ones."""
-    claims = next(table for name, table in tables.items() if name.startswith("Claims"))
     views = {
         f"{r.case.name}, {view.name}: its strongest contexts": view.heatmaps.rows for r in results for view in r.views
     }
@@ -32,7 +31,7 @@ def page_of(
         Part(READ, ("The latent of the largest effect at its strength. Texts are the models'.",), ("Responses",)),
     )
     picture = next((name for name in steered if name.endswith("_outcomes")), steered[0] if steered else None)
-    return Page(verdict(claims, (AT_ALL,)), picture, _intro(info), parts)
+    return Page(verdict(claims_of(tables), (AT_ALL,)), picture, _intro(info), parts)
 
 
 _ONE = ("Give two cases to see which latents explain both.",)

@@ -8,7 +8,6 @@ latent as an independent oracle.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -28,7 +27,6 @@ from ...models import load_model, sites
 from ...models.capture import median_norm
 from ...models.dictionaries import Dictionary, fit_quality
 from ...models.tokens import tokenizer_of
-from ...options import command_line
 from ...prompts import CompletionPairs, encode
 from ..base import Study
 from ..finished import kept
@@ -66,7 +64,6 @@ def run(
     measured is kept there as it goes and an interrupted study continues. Raises what the parts raise, `MismatchError`
     where an autoencoder does not fit the model.
     """
-    started = time.monotonic()
     cases = cases_of(settings) if data is None else list(data)
     if not cases:
         raise InputError("no case to study; give at least one")
@@ -77,12 +74,8 @@ def run(
         dictionary, later = loaded.dictionary, loaded.later
         templates[case.name] = loaded.template.facts()
         results.append(measure_case(loaded, settings, folder=folder, progress=progress))
-    seconds = round(time.monotonic() - started)
-    told = {"command": command_line("study latents", settings), "seed": settings.seed, "settings": settings.facts()}
-    study = _study(results, loaded.dictionary, **told, templates=templates, seconds=seconds)
-    if out is not None:
-        logger.info("%s", study.save(out))
-    return study
+    told = {"seed": settings.seed, "settings": settings.facts()}
+    return _study(results, loaded.dictionary, **told, templates=templates)
 
 
 def load(case: LatentCase, settings: Settings, dictionary: Dictionary | None, later: Dictionary | None) -> Loaded:

@@ -9,7 +9,6 @@ what putting out each unit alone really does.
 from __future__ import annotations
 
 import logging
-import time
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,6 @@ from ...grading.world import REQUEST
 from ...intervention import ablate
 from ...models import load_model, sites
 from ...models.progress import with_progress
-from ...options import command_line
 from ...prompts import ContrastSet, PromptSet
 from ...units import Circuit, UnitScores
 from ..base import Study, responses
@@ -47,7 +45,7 @@ MOST_EXACT = 5000
 @kept("localisers", Settings)
 def run(settings: Settings | None = None, *, out: str | Path | None = None, progress: bool = False) -> Study:
     """Run every case with every localiser at every size; `out` keeps what is measured, and a run continues there."""
-    started, settings = time.monotonic(), settings or Settings()
+    settings = settings or Settings()
     rows: list[pd.DataFrame] = []
     results: dict[str, Results] = {}
     scores: dict[str, UnitScores] = {}
@@ -69,15 +67,10 @@ def run(settings: Settings | None = None, *, out: str | Path | None = None, prog
     info = provenance(
         **{key: value for key, value in settings.facts().items() if key != "template"},
         title="Which localiser finds the units that decide",
-        command=command_line("study localisers", settings),
-        seconds=round(time.monotonic() - started),
     )
     drawings, n = drawings_of(curve), sum(_behaviour(one)["prompt_id"].nunique() for one in results.values())
     page, captions = page_of(board, drawings, n), captions_of(drawings)
-    study = Study(tables, drawings, results, scores, info, page, quiet=("Sizes", "Responses"), captions=captions)
-    if out is not None:
-        logger.info("%s", study.save(out))
-    return study
+    return Study(tables, drawings, results, scores, info, page, quiet=("Sizes", "Responses"), captions=captions)
 
 
 def _behaviour(results: Results) -> pd.DataFrame:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import pandas as pd
 
-from ..report import ORGANISMS, READ, Page, Part, verdict
+from ..report import ORGANISMS, READ, Page, Part, claims_of, verdict
 from .choosing import TOLERANCE
 from .claims import LEAD, MAIN, MARGIN
 
@@ -26,14 +26,13 @@ _TITLES = {"steer": "Steering", "repair": "Repair", "watch": "Watching", "where"
 
 def page_of(tables: Mapping[str, pd.DataFrame], figures: Mapping[str, Iterable[str]]) -> Page:
     """The report; `figures` are their names by part of the study."""
-    claims = next(table for name, table in tables.items() if name.startswith("Claims"))
     texts = {"steer": _STEER, "repair": _REPAIR, "watch": _WATCH}
     parts = [
         Part(title, texts.get(part, ()), _TABLES[part], tuple(figures.get(part, ()))) for part, title in _TITLES.items()
     ]
     said = "Contrastive steering at the strength that validation prompts choose, first seed. Texts are the model's."
     first = next((name for names in figures.values() for name in names), None)
-    return Page(verdict(claims, MAIN), first, _INTRO, (*parts, Part(READ, (said,), ("Responses",))))
+    return Page(verdict(claims_of(tables), MAIN), first, _INTRO, (*parts, Part(READ, (said,), ("Responses",))))
 
 
 _STEER = (

@@ -7,7 +7,6 @@ norms, shuffled labels, two seeds of one side), intervals over prompts' groups a
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ import pandas as pd
 
 from ...artifacts import provenance
 from ...models.protocol import Model
-from ...options import command_line
 from ..base import Study
 from ..finished import kept
 from .bench import Bench, Report
@@ -42,7 +40,7 @@ def run(
     With `out`, every fine-tune and every measured row is kept as it is made, and an interrupted study continues. Raises
     what the parts raise.
     """
-    started, settings = time.monotonic(), settings or Settings()
+    settings = settings or Settings()
     data = data or world_data(settings)
     bench = Bench(settings, dict(models or {}), None if out is None else Path(out), progress)
     parts: dict[str, Callable[[Bench, WeightsData], Report]] = {"steer": steer, "repair": repair, "watch": watch_all}
@@ -52,16 +50,11 @@ def run(
     info = provenance(
         **{name: value for name, value in settings.facts().items() if name != "template"},
         title="Contrastive weight steering on the organisms",
-        command=command_line("study weights", settings),
         models=sorted(bench.models),
         templates={name: bench.template(name).facts() for name in sorted(bench.models)},
         prompts=data.describe(),
-        seconds=round(time.monotonic() - started),
     )
-    study = assemble(reports, {name: one.delta for name, one in bench.learnt.items()}, info)
-    if out is not None:
-        logger.info("%s", study.save(out))
-    return study
+    return assemble(reports, {name: one.delta for name, one in bench.learnt.items()}, info)
 
 
 def assemble(reports: Mapping[str, Report], artefacts: Mapping[str, Any], info: Mapping[str, Any]) -> Study:
