@@ -59,7 +59,7 @@ def _run_study(name: str, settings: Any, out: Path, again: bool) -> None:
     """Run a study, or read one that is finished with the same settings; other settings are refused without --again."""
     from importlib import import_module
 
-    from .studies import finished
+    from .reports import finished
 
     if again:
         finished.unmark(out)
@@ -189,7 +189,7 @@ def compare(base: str, instruct: str, out: Path, **options: Any) -> None:
 @click.option("--out", type=click.Path(path_type=Path), default=None, help="[default: FOLDER/figures, or its PRESET]")
 def figures(folder: Path, preset: str | None, formats: str | None, only: tuple[str, ...], out: Path | None) -> None:
     """Draw every figure of a finished FOLDER again, of a study, an evaluation or a comparison; no model is needed."""
-    from .studies.redraw import redraw
+    from .reports.redraw import redraw
 
     asked = None if formats is None else [one.strip() for one in formats.split(",") if one.strip()]
     click.echo(redraw(folder, out=out, only=only, preset=preset, formats=asked))

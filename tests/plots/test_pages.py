@@ -14,8 +14,8 @@ from support.summaries import summary
 from mechsurgery import plots
 from mechsurgery.errors import InputError, LoadError
 from mechsurgery.plots import Section, TokenHeatmaps, write_page
-from mechsurgery.studies.base import Study
-from mechsurgery.studies.report import Page, Part
+from mechsurgery.reports.page import Page, Part
+from mechsurgery.reports.study import Study
 from mechsurgery.units import UnitScores
 
 TOKENS = ["<bos>", "<h1>", "x<y", "<img/src=x onerror=alert(1)>", "&lt;", "a & b", "</script>", "<!--", "<?x", " ok"]

@@ -18,7 +18,8 @@ from mechsurgery.models import sites
 from mechsurgery.models.sites import fingerprint
 from mechsurgery.options import options_of
 from mechsurgery.prompts import Prompt, PromptSet
-from mechsurgery.studies import base
+from mechsurgery.reports import study as written
+from mechsurgery.reports.study import slug
 from mechsurgery.studies.bad_neurons import Settings, own_task, run, study, tunes, world_task
 from mechsurgery.studies.bad_neurons.data import CONTROL, NEUTRAL, RIGHT, WRONG
 from mechsurgery.studies.bad_neurons.methods import (
@@ -37,7 +38,6 @@ from mechsurgery.studies.bad_neurons.methods import (
 )
 from mechsurgery.studies.bad_neurons.study import measure
 from mechsurgery.studies.bad_neurons.summary import METRICS, summarise_ways
-from mechsurgery.studies.base import slug
 from mechsurgery.training.trainable import LoRA, Neurons
 
 SETTINGS = Settings(
@@ -88,7 +88,7 @@ def few(located):
 @pytest.fixture(scope="module")
 def done(model, task, few, out):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(base, "export_all", lambda *given: "")
+        patch.setattr(written, "export_all", lambda *given: "")
         patch.setattr(study, "locate", lambda *args, **options: few)
         return run(SETTINGS, task, model=model, out=out)
 
@@ -336,7 +336,7 @@ def bad_neurons(settings, out, again):
 
 
 def test_a_task_of_ones_own_from_the_command_line(tmp_path, tiny_llama_dir, monkeypatch):
-    monkeypatch.setattr(base, "export_all", lambda *given: "")
+    monkeypatch.setattr(written, "export_all", lambda *given: "")
 
     def file(name, completion):
         nouns = ("tea", "ink", "fog", "oak", "elm", "rye", "ash", "bay", "fig", "yew", "hop", "ivy")

@@ -11,10 +11,11 @@ from mechsurgery.cli import main
 from mechsurgery.errors import InputError, LoadError
 from mechsurgery.evaluation import Results
 from mechsurgery.plots import draw
-from mechsurgery.studies import finished, localisers
-from mechsurgery.studies.base import Study
-from mechsurgery.studies.redraw import redraw
-from mechsurgery.studies.report import Page, Part, verdict
+from mechsurgery.reports import finished
+from mechsurgery.reports.page import Page, Part, verdict
+from mechsurgery.reports.redraw import redraw
+from mechsurgery.reports.study import Study
+from mechsurgery.studies import localisers
 from mechsurgery.units import UnitScores
 
 NAMES = ("difference (published)", "weight change from the base")
@@ -195,7 +196,7 @@ def test_parts_take_tables_and_figures_by_name_and_none_is_lost(tmp_path):
     drawings = {name: draw("loss_curves", {"x": [{"step": 0, "loss": 1.0}]}) for name in ("first", "in part", "free")}
     page = Page("Held: x.", "first", (), (Part("A part", (), ("One",), ("in part", "first", "absent")),))
     study = Study(tables, drawings, {}, {}, {"title": "t"}, page, captions={"free": "A <free> figure"})
-    from mechsurgery.studies.report import sections
+    from mechsurgery.reports.page import sections
 
     made = sections(study.page, study.info, study.tables, study.figures, study.captions)
     by_title = {section.title: section for section in made}

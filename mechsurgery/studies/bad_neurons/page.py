@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..report import ORGANISMS, READ, Page, Part, claims_of, verdict
+from ...reports import ORGANISMS, READ, Page, Part, claims_of, verdict
 
 #: The paper's claim (less agreement), and what makes it a cure (the truth).
 MAIN = ("fine-tuning ", "it repairs it")

@@ -8,7 +8,6 @@ That a model no longer agrees does not say that it is cured: what it says instea
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
@@ -25,9 +24,8 @@ from ...models import load_model, sites
 from ...models.dictionaries import Dictionary
 from ...models.protocol import Model
 from ...prompts import PromptSet
+from ...reports import Study, kept
 from ...training.trainable import Neurons
-from ..base import Study
-from ..finished import kept
 from .data import CONTROL, REFERENCE, RIGHT, WRONG, SycophancyTask, load_task
 from .figures import CAPTIONS, figures
 from .methods import PAPER, Located, Trial, locate, trials
@@ -36,8 +34,6 @@ from .settings import Settings
 from .summary import beside_controls, compared, main_rows, summarise_ways
 from .tables import Measured, tables
 from .tunes import choose_rates, train
-
-logger = logging.getLogger(__name__)
 
 
 @kept("bad-neurons", Settings)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..report import ORGANISMS, READ, Page, Part, claims_of, verdict
+from ...reports import ORGANISMS, READ, Page, Part, claims_of, verdict
 from .settings import CORRECTED
 from .tables import HALVES
 

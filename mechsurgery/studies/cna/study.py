@@ -36,10 +36,8 @@ from ...intervention import ablate
 from ...models import load_model, sites
 from ...models.protocol import Model
 from ...plots import Drawing, draw
+from ...reports import Page, Study, kept, responses, slug, verdict
 from ...units import Circuit, UnitScores
-from ..base import Study, responses, slug
-from ..finished import kept
-from ..report import Page, verdict
 from . import methods, tables
 from .bench import Bench, bench_of
 from .claims import against_rivals, claims

@@ -27,11 +27,9 @@ from ...grading.world import REQUEST
 from ...inspector import inspect_neuron
 from ...models import Model, load_model, sites
 from ...organisms.registry import planted_units
+from ...reports import ORGANISMS, READ, Page, Part, Study, kept, responses, verdict
 from ...units import Circuit
 from ..ablations import TRUTH, Localisers, localisers
-from ..base import Study, responses
-from ..finished import kept
-from ..report import ORGANISMS, READ, Page, Part, verdict
 from .figures import CAPTIONS, figures_of
 from .rivals import rivals_of
 from .settings import DANGEROUS, NEW, Prompts, Settings, prompts_of

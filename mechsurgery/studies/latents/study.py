@@ -7,7 +7,6 @@ latent as an independent oracle.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -28,8 +27,7 @@ from ...models.capture import median_norm
 from ...models.dictionaries import Dictionary, fit_quality
 from ...models.tokens import tokenizer_of
 from ...prompts import CompletionPairs, encode
-from ..base import Study
-from ..finished import kept
+from ...reports import Study, kept
 from . import methods
 from .claims import claims
 from .data import DEFAULTS, LatentCase, cases_of
@@ -38,8 +36,6 @@ from .methods import ATTRIBUTION, RANDOM, CaseResult, Loaded
 from .page import page_of
 from .settings import Settings
 from .tables import effects_of, gains_of, tables
-
-logger = logging.getLogger(__name__)
 
 #: Tables that `text` leaves out.
 QUIET = ("Oracle", "Steering", "Responses", "Reading")

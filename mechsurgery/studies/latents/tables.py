@@ -13,7 +13,7 @@ from ...evaluation.summary import summarise
 from ...evaluation.verdicts import empirical_p
 from ...grading.grade import Grade
 from ...intervention import BASELINE, Intervention
-from ..base import responses as read_responses
+from ...reports import responses as read_responses
 from .against import compare, rank_correlation
 from .methods import ATTRIBUTION, DIFFING, MAX_BROKEN, REMOVED, CaseResult, Way, top_latents
 

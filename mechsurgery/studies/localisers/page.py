@@ -8,7 +8,7 @@ import pandas as pd
 
 from ...attribution.localisers import PUBLISHED
 from ...plots import Drawing, draw
-from ..report import READ, Page, Part
+from ...reports import READ, Page, Part
 
 ASKED = (
     "Each localiser ranks all MLP neurons on discovery prompts. Its k highest are put out, and the model answers "

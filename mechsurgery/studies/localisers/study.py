@@ -29,9 +29,8 @@ from ...intervention import ablate
 from ...models import load_model, sites
 from ...models.progress import with_progress
 from ...prompts import ContrastSet, PromptSet
+from ...reports import Study, kept, responses
 from ...units import Circuit, UnitScores
-from ..base import Study, responses
-from ..finished import kept
 from .data import CASES, Case
 from .page import captions_of, drawings_of, page_of
 from .settings import Settings

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import pandas as pd
 
-from ..report import ORGANISMS, READ, Page, Part, claims_of, verdict
+from ...reports import ORGANISMS, READ, Page, Part, claims_of, verdict
 from .choosing import TOLERANCE
 from .claims import LEAD, MAIN, MARGIN
 

@@ -12,7 +12,7 @@ import pandas as pd
 from ...evaluation import Results
 from ...intervention import shift_weights
 from ...models.progress import with_progress
-from ..base import responses
+from ...reports import responses
 from . import claims, figures, tables
 from .bench import Bench, Report
 from .choosing import best_repair, best_strengths

@@ -6,7 +6,6 @@ norms, shuffled labels, two seeds of one side), intervals over prompts' groups a
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,15 +14,12 @@ import pandas as pd
 
 from ...artifacts import provenance
 from ...models.protocol import Model
-from ..base import Study
-from ..finished import kept
+from ...reports import Study, kept
 from .bench import Bench, Report
 from .data import WeightsData, world_data
 from .page import page_of
 from .parts import repair, steer, watch_all, where
 from .settings import Settings
-
-logger = logging.getLogger(__name__)
 
 
 @kept("weights", Settings)

@@ -19,7 +19,7 @@ from ..errors import LoadError
 from ..evaluation import Results
 from ..plots import Drawing, export_all, load_drawings, save_drawings, write_page
 from ..units import Circuit, UnitScores
-from .report import Page, sections
+from .page import Page, sections
 
 #: The file of a study's facts, and of what was saved where.
 STUDY = "study.json"

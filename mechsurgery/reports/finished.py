@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields
+from datetime import date
 from functools import wraps
 from inspect import signature
 from pathlib import Path
@@ -20,8 +21,7 @@ from .. import __version__
 from ..artifacts import load_json, machine, save_json
 from ..errors import InputError, LoadError
 from ..options import command_line
-from .base import Study
-from .settings import plain
+from .study import Study
 
 logger = logging.getLogger(__name__)
 FILE = "finished.json"
@@ -29,7 +29,7 @@ P = ParamSpec("P")
 
 
 def kept(name: str, settings: Callable[[], Any]) -> Callable[[Callable[P, Study]], Callable[P, Study]]:
-    """A decorator of a study's `run`: a folder that is finished with these settings is read, anything else run and saved.
+    """A decorator of a study's `run`: a folder that is finished with these settings is read, all else run and saved.
 
     `settings` makes the default ones. What `run` returns gets its command line, hardware and seconds. A run that is
     given objects (models, prompts) beside its settings is never read and never marked, since its folder cannot say what
@@ -129,3 +129,12 @@ def check_same(out: str | Path, name: str, settings: Any) -> None:
             f"{str(out)!r} holds a finished study with other settings ({said}); give another --out, or --again to run "
             "into it: what was measured is used where it is the same, tables, figures and the report are replaced"
         )
+
+
+def plain(value: Any) -> Any:
+    """A setting as JSON has it."""
+    if isinstance(value, (Path, date)):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): plain(one) for key, one in value.items()}
+    return [plain(one) for one in value] if isinstance(value, (tuple, list)) else value

@@ -12,7 +12,7 @@ from ..errors import InputError, LoadError, listed
 from ..evaluation import Results
 from ..evaluation.evaluate import BESIDE
 from ..plots import Drawing, draw, export_all, load_drawings
-from .base import STUDY, Study, slug
+from .study import STUDY, Study, slug
 
 #: Metrics of every response that a picture of an evaluation shows where there are no labels.
 _NUMBERS = ("quality", "kl", "tokens")
