@@ -88,7 +88,13 @@ def save_drawings(
         }
         for name, one in drawings.items()
     }
-    return save_json(folder / FILE, content)
+    path = save_json(folder / FILE, content)
+    # What an earlier run into this folder was drawn from is drawn no more.
+    text = path.read_text(encoding="utf-8")
+    for old in (folder / DATA).glob("*"):
+        if old.name not in text:
+            old.unlink()
+    return path
 
 
 def load_drawings(folder: str | Path) -> tuple[dict[str, Drawing], dict[str, str]]:

@@ -11,7 +11,7 @@ import hashlib
 import html
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,8 @@ def write_page(path: str | Path, title: str, sections: Iterable[Section]) -> Pat
     head = (f"<script>{get_plotlyjs()}</script>" if drawn else "") + (TokenHeatmaps.script() if mapped else "")
     links = "".join(f"<a href='#s{i}'>{html.escape(s.title)}</a>" for i, s in enumerate(sections) if s.title)
     maps = [{caption: one.fragment() for caption, one in section.heatmaps.items()} for section in sections]
+    if len(sections) == 1 and sections[0].title == title:
+        sections = [replace(sections[0], title="")]
     body = "".join(_section(i, section, own) for i, (section, own) in enumerate(zip(sections, maps)))
     last = f"<script>{_DRAW}</script>" if drawn else ""
     policy = _policy([head, last, *(fragment for own in maps for fragment in own.values())], drawn)

@@ -152,10 +152,10 @@ def _claims(claims: Mapping[str, pd.DataFrame]) -> list[Section]:
 def _made(info: Mapping[str, Any]) -> Section:
     """Command line, hardware, versions, seed and date first, then every other fact."""
     first = ("command", "hardware", "versions", "commit", "seed", "made", "seconds")
-    names = [*(name for name in first if name in info), *(name for name in info if name not in (*first, "title"))]
+    names = [*(name for name in first[1:] if name in info), *(name for name in info if name not in (*first, "title"))]
     rows = [{"setting": name, "value": _words(info[name])} for name in names]
     command = [f"$ {info['command']}"] if info.get("command") else []
-    title = "Command line, hardware, versions, seed, date and settings"
+    title = "Hardware, versions, seed, date and settings"
     return Section("How it was made", command, {title: pd.DataFrame(rows)}, opened=True)
 
 

@@ -74,19 +74,21 @@ def evaluation_drawings(results: Results) -> dict[str, Drawing]:
             "shares", _by_setting(whole), metric, where, title=title
         )
     main = summary[~control & summary["control_of"].isna()]
-    panels = [(metric, where, label) for metric, where, label in _panels(main)]
+    panels = _panels(main)
     if panels:
         found["side_effects"] = draw("bars", _by_setting(main), panels, title="Every intervention beside the baseline")
     if main.loc[main["kind"] != "baseline", "strength"].nunique() > 1 and panels:
         x = "m" if main.loc[main["kind"] != "baseline", "m"].notna().all() else "strength"
-        found["over_strength"] = draw("curves", main, panels, x=x, title="Responses over strength")
+        few = [one for one in panels if one[2] or one[0] in ("choice", "quality")]
+        found["over_strength"] = draw("curves", main, few or panels, x=x, title="Responses over strength")
     return found
 
 
 def _panels(main: pd.DataFrame) -> list[tuple[str, str, str | None]]:
-    """Rates and a few numbers, each on each set."""
+    """Shares of labels, then rates and a few numbers, each on each set."""
     rows = main[["metric", "prompt_set", "label", "scale"]].drop_duplicates()
     shown = rows[(rows["scale"] == "rate") | rows["metric"].isin(_NUMBERS)]
+    shown = shown.sort_values("label", key=lambda own: own == "", kind="stable")
     return [(row.metric, row.prompt_set, row.label or None) for row in shown.itertuples()]
 
 

@@ -51,12 +51,12 @@ def verdict_of(board: pd.DataFrame, cases: int, n: int) -> str:
     lead, where = board.iloc[0], f"mean over {cases} case{'s' * (cases != 1)}, {n} prompts"
     told = f"“{lead['localiser']}” has the largest area under answers done well, {lead['mean']:.2f}"
     if len(board) == 1:
-        return f"Undecided: only {told} ({where}), and nothing to compare it with."
+        return f"Undecided: {told} ({where}), and there is nothing to compare it with."
     second, margin = board.iloc[1], 0.98 / max(n, 1) ** 0.5
     told += f", before “{second['localiser']}” with {second['mean']:.2f}"
     published = board[board["localiser"] == PUBLISHED]
     if len(published) and PUBLISHED not in (lead["localiser"], second["localiser"]):
         told += f"; the published rule has {published['mean'].iloc[0]:.2f}"
     if lead["mean"] - second["mean"] > margin:
-        return f"Held: {told} ({where})."
-    return f"Undecided: {told} ({where}; a lead of less than {margin:.2f} can be chance)."
+        return f"Held: one localiser leads by more than {margin:.2f}, which chance alone may give: {told} ({where})."
+    return f"Undecided: no localiser leads by more than {margin:.2f}, which chance alone may give: {told} ({where})."
