@@ -16,11 +16,14 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from .errors import LoadError, ModelNotFoundError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _HEADER = "mechsurgery"
 _PACKAGES = ("mechsurgery", "torch", "transformer-lens", "transformers", "sae-lens")
@@ -111,6 +114,22 @@ def load_json(path: str | Path) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise LoadError(f"cannot read {str(path)!r} as JSON: {error}") from error
+
+
+def save_table(path: str | Path, table: pd.DataFrame) -> Path:
+    """Write a table as Parquet, with its index; a column that mixes kinds of values is written as text.
+
+    So a table made for reading never costs the run that made it.
+    """
+    from pandas.api.types import infer_dtype
+
+    try:
+        return write_atomically(path, table.to_parquet)
+    except (TypeError, ValueError):
+        mixed = [name for name in table if infer_dtype(table[name], skipna=True).startswith("mixed")]
+        if not mixed:
+            raise
+        return write_atomically(path, table.assign(**{name: table[name].map(str) for name in mixed}).to_parquet)
 
 
 def save_tensors(path: str | Path, kind: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Path:

@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from ..artifacts import load_json, plain_value, save_json, write_atomically
+from ..artifacts import load_json, plain_value, save_json, save_table, write_atomically
 from ..errors import InputError, LoadError, MechsurgeryError
 from ..units import Circuit, UnitScores
 
@@ -134,7 +134,7 @@ def _plain(value: Any, folder: Path) -> Any:
 
 def _write(value: Any, folder: Path, ending: str) -> str:
     """Write a value under the digest of its content, once."""
-    write: Callable[[Path], Any] = value.to_parquet if isinstance(value, pd.DataFrame) else value.save
+    write: Callable[[Path], Any] = partial(_table, value) if isinstance(value, pd.DataFrame) else value.save
     folder.mkdir(parents=True, exist_ok=True)
     digests: list[str] = []
 
@@ -145,6 +145,10 @@ def _write(value: Any, folder: Path, ending: str) -> str:
     scratch = write_atomically(folder / f"new.{ending}", written)
     scratch.replace(folder / f"{digests[0]}.{ending}")
     return f"{digests[0]}.{ending}"
+
+
+def _table(table: pd.DataFrame, path: Path) -> None:
+    save_table(path, table)
 
 
 def _read(value: Any, *, folder: Path, known: dict[str, Any]) -> Any:

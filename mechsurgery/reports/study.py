@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from ..artifacts import load_json, save_json, write_atomically, write_text
+from ..artifacts import load_json, save_json, save_table, write_text
 from ..deltas import WeightDelta
 from ..directions import Direction
 from ..errors import LoadError
@@ -111,7 +111,7 @@ class Study:
 def _save_rows(rows: Any, path: Path) -> None:
     """Results in a folder of their own, a plain table as Parquet."""
     if isinstance(rows, pd.DataFrame):
-        write_atomically(path.with_name(f"{path.name}.parquet"), lambda target: rows.to_parquet(target, index=False))
+        save_table(path.with_name(f"{path.name}.parquet"), rows)
     else:
         rows.save(path)
 
@@ -128,7 +128,7 @@ def write_tables(folder: Path, tables: Mapping[str, pd.DataFrame]) -> None:
         forms = {"csv": table.to_csv(index=False), "md": to_markdown(table), "tex": to_latex(table, name)}
         for ending, text in forms.items():
             write_text(folder / f"{stem}.{ending}", text)
-        write_atomically(folder / f"{stem}.parquet", table.rename(columns=str).to_parquet)
+        save_table(folder / f"{stem}.parquet", table.rename(columns=str))
 
 
 def table_stem(title: str) -> str:

@@ -157,6 +157,7 @@ def assemble(
     losses = {way: delta.info["curve"] for way, delta in deltas.items()}
     drawn = figures(summary, controls, located.probes, losses, settings)
     artefacts = {**circuits, **{f"delta {way}": delta for way, delta in deltas.items()}}
-    artefacts |= {f"scores {name}": probe.scores() for name, probe in located.probes.items()}
+    artefacts |= {f"scores {way}": scores for way, scores in located.scores.items()}
+    artefacts |= {f"probe {name}": probe.scores() for name, probe in located.probes.items()}
     every = {"measured": results, "facts": facts}
     return Study(named, drawn, every, artefacts, info, page_of(named, info), captions=CAPTIONS)
