@@ -29,17 +29,19 @@ def redraw(
     """Draw the figures of a study, of an evaluation or of a comparison again, and say what was written.
 
     They go to `folder/figures`, with a `preset` (a size: column, text, slide, screen) to `folder/figures/PRESET`, or to
-    `out`. A study whose whole set is drawn as it was gets its report anew as well. `only` names some of the figures.
+    `out`; those of a study of several models, model by model. A study whose whole set is drawn as it was gets its
+    report anew as well. `only` names some of the figures.
     Raises `LoadError` where the folder holds nothing that can be drawn, `InputError` for unknown names.
     """
     folder = Path(folder)
     study = Study.load(folder) if (folder / STUDY).is_file() else None
     drawings, captions = (dict(study.drawings), study.captions) if study else drawings_of(folder)
     if not drawings:
-        inside = sorted(one.parent.name for one in folder.glob(f"*/{STUDY}"))
-        raise LoadError(
-            f"{str(folder)!r} has no figures" + (f"; give one of its folders {listed(inside, 10)}" * bool(inside))
-        )
+        inside = sorted(one.parent for one in folder.glob(f"*/{STUDY}"))
+        if not inside:
+            raise LoadError(f"{str(folder)!r} has no figures, and no folder in it has")
+        how: dict[str, Any] = {"only": only, "preset": preset, "formats": formats}
+        return "\n".join(redraw(one, out=None if out is None else Path(out) / one.name, **how) for one in inside)
     unknown = [name for name in only if name not in drawings]
     if unknown:
         raise InputError(f"no figure {listed(unknown)} in {str(folder)!r}; there are {listed(drawings, 40)}")

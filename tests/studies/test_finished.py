@@ -134,6 +134,10 @@ def test_folders_that_hold_nothing_to_draw_say_so(tmp_path):
     Study({}, {}, {}, {}, {"title": "t"}, Page("Held: x.")).save(tmp_path / "of_many")
     with pytest.raises(LoadError, match="no figures"):
         redraw(tmp_path / "of_many")
+    drawing = {"loss": draw("loss_curves", {"x": [{"step": 0, "loss": 1.0}]})}
+    Study({}, drawing, {}, {}, {"title": "t"}, Page("Held: x.")).save(tmp_path / "of_many" / "one_model")
+    assert "1 figures written" in redraw(tmp_path / "of_many", formats=["json"], out=tmp_path / "drawn")
+    assert (tmp_path / "drawn" / "one_model" / "loss.json").is_file()
 
 
 def test_a_comparison_is_drawn_again(tiny_llama_dir, tiny_checkpoint, contrast, tmp_path, monkeypatch):
