@@ -92,14 +92,14 @@ def export_all(
     *,
     title: str = "Figures",
     formats: Sequence[str] = ("html", "json", "svg", "png"),
-    preset: Literal["column", "text", "slide", "screen"] | None = None,
+    size: Literal["column", "text", "slide", "screen"] | None = None,
 ) -> str:
     """Write every figure in every format that works here, and `index.html` with all of them and their captions.
 
-    `preset` is the width to which figures are made, their own unless given. Returns sentences that say what was
+    `size` is the width to which figures are made, their own unless given. Returns sentences that say what was
     written, and which formats were left out and why.
     """
-    how: dict[str, Any] = {"formats": formats, "width": None if preset is None else _WIDTHS[preset]}
+    how: dict[str, Any] = {"formats": formats, "width": None if size is None else _WIDTHS[size]}
     reports = [export(figure, Path(folder) / name, plotlyjs="directory", **how) for name, figure in figures.items()]
     captioned = {f"{(captions or {}).get(name, name.replace('_', ' '))} [{name}]": one for name, one in figures.items()}
     index = write_page(Path(folder) / "index.html", title, [Section("Figures", figures=captioned)])

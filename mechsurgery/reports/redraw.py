@@ -46,7 +46,7 @@ def redraw(
     if unknown:
         raise InputError(f"no figure {listed(unknown)} in {str(folder)!r}; there are {listed(drawings, 40)}")
     target = Path(out) if out is not None else folder / "figures" / (preset or "")
-    asked: dict[str, Any] = {"preset": preset, "formats": None if formats is None else tuple(formats)}
+    asked: dict[str, Any] = {"size": preset, "formats": None if formats is None else tuple(formats)}
     given = {name: value for name, value in asked.items() if value is not None}
     if study is not None and not only and not given:
         return study.report(folder, target)
