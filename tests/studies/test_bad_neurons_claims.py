@@ -236,7 +236,8 @@ def test_figures_show_outcomes_and_controls_and_curves_of_ways_with_several_poin
     probe = fit_probe_on(features, [1, 0] * 8, [str(i) for i in range(16)], strengths=(1.0,))
     losses = {PAPER: [{"step": 1, "loss": 2.0}]}
     ablated = summary[summary["intervention"] == PAPER].assign(run="ablation", n_examples=0)
-    drawn = figures(pd.concat([summary, ablated]), drawn_beside, {"probe": probe}, losses, Settings())
+    calls = figures(pd.concat([summary, ablated]), drawn_beside, {"probe": probe}, losses, Settings())
+    drawn = {name: call.figure() for name, call in calls.items()}
     assert set(drawn) == set(CAPTIONS) - {"fractions"}, "there is one share"
     lines = [trace for trace in drawn["examples"].data if unwrapped(trace.name) == PAPER]
     assert list(lines[0].x) == [300, 600]
