@@ -7,6 +7,7 @@ import json
 import re
 
 import pandas as pd
+import plotly.graph_objects as go
 import pytest
 from support.summaries import summary
 
