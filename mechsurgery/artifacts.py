@@ -16,11 +16,14 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from .errors import LoadError, ModelNotFoundError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _HEADER = "mechsurgery"
 _PACKAGES = ("mechsurgery", "torch", "transformer-lens", "transformers", "sae-lens")
@@ -41,6 +44,24 @@ def provenance(**facts: Any) -> dict[str, Any]:
     """`facts` with the time (UTC), the versions, and the commit of a checkout: what stands beside every result."""
     made = {"made": datetime.now(UTC).isoformat(timespec="seconds"), "versions": versions()}
     return {**facts, **made, **({"commit": commit()} if commit() else {})}
+
+
+@lru_cache(maxsize=1)
+def machine() -> str:
+    """The hardware that this runs on, in words: processor, cores, memory, and GPUs where there are any."""
+    import torch
+
+    name = platform.processor() or platform.machine()
+    described = Path("/proc/cpuinfo")
+    if described.is_file():
+        lines = (line.partition(":") for line in described.read_text(errors="replace").splitlines())
+        name = next((value.strip() for key, _, value in lines if key.strip() == "model name"), name)
+    parts = [f"{name}, {os.cpu_count()} cores"]
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        parts.append(f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.0f} GiB memory")
+    if torch.cuda.is_available():
+        parts += [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+    return ", ".join([*parts, platform.system()])
 
 
 @lru_cache(maxsize=1)
@@ -93,6 +114,22 @@ def load_json(path: str | Path) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise LoadError(f"cannot read {str(path)!r} as JSON: {error}") from error
+
+
+def save_table(path: str | Path, table: pd.DataFrame) -> Path:
+    """Write a table as Parquet, with its index; a column that mixes kinds of values is written as text.
+
+    So a table made for reading never costs the run that made it.
+    """
+    from pandas.api.types import infer_dtype
+
+    try:
+        return write_atomically(path, table.to_parquet)
+    except (TypeError, ValueError):
+        mixed = [name for name in table if infer_dtype(table[name], skipna=True).startswith("mixed")]
+        if not mixed:
+            raise
+        return write_atomically(path, table.assign(**{name: table[name].map(str) for name in mixed}).to_parquet)
 
 
 def save_tensors(path: str | Path, kind: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Path:

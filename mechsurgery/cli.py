@@ -55,12 +55,28 @@ def main(verbose: bool) -> None:
 
 
 @options_of(".studies.demo", "Settings")
-def demo(settings: Any, out: Path) -> None:
-    """Locate, prove and plot a refusal circuit on the built-in organisms."""
-    from .studies.demo import run
+def demo(settings: Any, out: Path, again: bool) -> None:
+    """Locate, prove and plot a refusal circuit on the built-in organisms.
 
-    study = run(settings, out=out)
-    click.echo(f"{study.text()}\n\nwritten to {out}; open {out / 'report.html'}")
+    Run again with the same --out, a finished one is read in seconds.
+    """
+    _run_study("demo", settings, out, again)
+
+
+def _run_study(name: str, settings: Any, out: Path, again: bool) -> None:
+    """Run a study, or read one that is finished with the same settings; other settings are refused without --again."""
+    from importlib import import_module
+
+    from .reports import finished
+
+    if again:
+        finished.unmark(out)
+    finished.check_same(out, name, settings)
+    package = import_module(f".studies.{name.replace('-', '_')}", __package__)
+    study = package.run(settings, out=out)
+    click.echo(
+        f"{study.text()}\n\nreport: {out / 'report.html'}; other sizes: mechsurgery figures {out} --preset column"
+    )
 
 
 main.add_command(demo)
@@ -106,15 +122,18 @@ def locate(model: str, out: Path, **options: Any) -> None:
 @click.option("-n", type=int, default=200, show_default=True, help="Prompts (all where there are fewer).")
 @click.option("--max-new-tokens", default=48, show_default=True)
 @click.option("--seed", default=0, show_default=True)
+@click.option("--all", "whole", is_flag=True, help="Print the whole table too.")
 @_where
 @click.option("--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True)
-def evaluate(model: str, circuit_path: Path, out: Path, **options: Any) -> None:
+def evaluate(model: str, circuit_path: Path, out: Path, whole: bool, **options: Any) -> None:
     """Scale a circuit of MODEL by m, beside the baseline and matched random circuits.
 
-    Run again with the same --out, an interrupted evaluation continues.
+    Prints five lines: what changed, by how much, beside random circuits, what was damaged, where the files are. Run
+    again with the same --out, an interrupted evaluation continues.
     """
     from .evaluation import Generation, pool_controls
     from .evaluation import evaluate as run
+    from .evaluation.told import told
     from .intervention import ablate
     from .prompts import load_prompts
     from .units import Circuit
@@ -133,9 +152,11 @@ def evaluate(model: str, circuit_path: Path, out: Path, **options: Any) -> None:
         generation=Generation(max_new_tokens=options["max_new_tokens"]),
         folder=out,
     )
-    shown = pool_controls(results.summary()).drop(columns=["model", "kind", "scale"])
-    click.echo(shown.to_string(index=False, float_format="{:.3f}".format, na_rep=""))
-    click.echo(f"saved to {out}")
+    if whole:
+        shown = pool_controls(results.summary()).drop(columns=["model", "kind", "scale"])
+        click.echo(shown.to_string(index=False, float_format="{:.3f}".format, na_rep=""))
+    click.echo("\n".join(told(results)))
+    click.echo(f"Files: {out} (results.parquet, prompts.parquet, manifest.json); draw: mechsurgery figures {out}")
 
 
 @main.command()
@@ -152,14 +173,33 @@ def evaluate(model: str, circuit_path: Path, out: Path, **options: Any) -> None:
 def compare(base: str, instruct: str, out: Path, **options: Any) -> None:
     """Locate with the same prompts on BASE and INSTRUCT, and compare the circuits."""
     from .attribution.compare import compare as run
-    from .plots import comparison_figures, export_all
+    from .plots import comparison_drawings, export_all, save_drawings
 
     contrast = _contrast(options)
     names = (base, instruct)
     models = [_load(name, options) for name in names]
     result = run(models[0], models[1], contrast, rule=options["rule"], fraction=options["fraction"], names=names)
     click.echo(result.table.to_string(index=False, float_format="{:.4g}".format))
-    click.echo(export_all(comparison_figures(result.scores, result.circuits), out))
+    for stem, name in zip(("base", "instruct"), names):
+        result.scores[name].save(out / "scores" / stem)
+        result.circuits[name].save(out / "circuits" / stem)
+    drawings = comparison_drawings(result.scores, result.circuits)
+    save_drawings(out, drawings)
+    click.echo(export_all({name: one.figure() for name, one in drawings.items()}, out / "figures"))
+
+
+@main.command()
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--preset", type=click.Choice(["column", "text", "slide", "screen"]), default=None, help="A size.")
+@click.option("--formats", default=None, help="Such as pdf,png,svg,html; default: all but PDF.")
+@click.option("--only", multiple=True, help="Name of a figure; repeat for several [default: all].")
+@click.option("--out", type=click.Path(path_type=Path), default=None, help="[default: FOLDER/figures, or its PRESET]")
+def figures(folder: Path, preset: str | None, formats: str | None, only: tuple[str, ...], out: Path | None) -> None:
+    """Draw every figure of a finished FOLDER again, of a study, an evaluation or a comparison; no model is needed."""
+    from .reports.redraw import redraw
+
+    asked = None if formats is None else [one.strip() for one in formats.split(",") if one.strip()]
+    click.echo(redraw(folder, out=out, only=only, preset=preset, formats=asked))
 
 
 @main.command("inspect")
@@ -255,13 +295,11 @@ def _study(name: str, explained: str) -> None:
     """Add a study's command; its options come from the study's settings."""
     package = f".studies.{name.replace('-', '_')}"
 
-    def command(settings: Any, out: Path) -> None:
-        from importlib import import_module
+    def command(settings: Any, out: Path, again: bool) -> None:
+        _run_study(name, settings, out, again)
 
-        study = import_module(package, __package__).run(settings, out=out)
-        click.echo(f"{study.text()}\n\nreport: {out / 'report.html'}")
-
-    command.__name__, command.__doc__ = name, f"{explained}\n\nRun again with the same --out, it continues."
+    told = "Run again with the same --out, it continues; a finished one is read in seconds."
+    command.__name__, command.__doc__ = name, f"{explained}\n\n{told}"
     study.add_command(options_of(package, "Settings")(command))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import types
 from collections.abc import Callable
 from dataclasses import MISSING, fields
@@ -15,7 +16,7 @@ def options_of(module: str, settings: str) -> Callable[[Any], Any]:
     """A decorator that gives a command one option for every field of a settings class.
 
     The class is imported when the command is used, so that `--help` of the whole program loads nothing heavy. The
-    command gets one argument, the settings.
+    command is called with the settings, the folder, and whether it is to run into a finished one.
     """
 
     def decorate(command: Callable[..., Any]) -> click.Command:
@@ -35,7 +36,8 @@ class _Lazy(click.Command):
             default=Path("figures") / name,
             show_default=True,
         )
-        super().__init__(name, callback=run, help=run.__doc__, params=[out])
+        again = click.Option(["--again"], is_flag=True, help="Run even where --out holds a finished study.")
+        super().__init__(name, callback=run, help=run.__doc__, params=[out, again])
         self._where = (module, settings)
 
     def _class(self) -> type:
@@ -45,16 +47,36 @@ class _Lazy(click.Command):
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """The options of the settings, then those of every command."""
-        if len(self.params) == 1:
+        if len(self.params) == 2:
             self.params = [*click_options(self._class()), *self.params]
         return super().get_params(ctx)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Call the command with the settings and the folder."""
-        out = ctx.params.pop("out")
+        """Call the command with the settings, the folder, and whether to run into a finished one."""
+        out, again = ctx.params.pop("out"), ctx.params.pop("again")
         given = {name: tuple(v) if isinstance(v, (list, tuple)) else v for name, v in ctx.params.items()}
         assert self.callback is not None
-        return ctx.invoke(self.callback, self._class()(**given), out)
+        return ctx.invoke(self.callback, self._class()(**given), out, again)
+
+
+def command_line(command: str, settings: Any) -> str:
+    """The command line that asks for these settings: what is not the default, quoted for a shell.
+
+    >>> from mechsurgery.studies.demo import Settings
+    >>> command_line("demo", Settings(n_prompts=12, repeat=True))
+    'mechsurgery demo --prompts 12 --repeat'
+    """
+    words = ["mechsurgery", *command.split()]
+    for option in click_options(type(settings)):
+        value = getattr(settings, str(option.name))
+        if value == option.default or value is None:
+            continue
+        if getattr(option, "is_flag", False):
+            words.append((option.opts if value else option.secondary_opts)[0])
+            continue
+        for one in value if getattr(option, "multiple", False) else [value]:
+            words += [option.opts[0], str(one)]
+    return shlex.join(words)
 
 
 def click_options(settings: type) -> list[click.Parameter]:

@@ -54,3 +54,17 @@ def test_directions_must_be_finite_and_not_empty():
         Direction({"hook_embed": torch.tensor([float("nan")])})
     with pytest.raises(InputError, match="at least one"):
         Direction({})
+
+
+def test_a_column_of_mixed_kinds_never_costs_a_table(tmp_path):
+    import pandas as pd
+
+    from mechsurgery.artifacts import save_table
+
+    table = pd.DataFrame({"n": [1, 2], "mixed": [1.5, "none"]}, index=["a", "b"])
+    again = pd.read_parquet(save_table(tmp_path / "t.parquet", table))
+    assert again["n"].equals(table["n"])
+    assert again["mixed"].tolist() == ["1.5", "none"]
+    with pytest.raises(ValueError, match="uplicate"):
+        save_table(tmp_path / "t.parquet", pd.DataFrame([[1, 2]], columns=["a", "a"]))
+    assert pd.read_parquet(tmp_path / "t.parquet").equals(again)

@@ -32,7 +32,7 @@ def called(*arguments):
     got = []
 
     @options_of("tests_settings", "Settings")
-    def command(settings, out):
+    def command(settings, out, again):
         """Say what was given."""
         got.append((settings, out))
 

@@ -21,10 +21,11 @@ from ..intervention import BASELINE, Intervention, with_controls
 from ..models import sites, tokens
 from ..models.protocol import Model
 from ..prompts import ContrastSet, PromptSet, check_no_overlap
-from ..prompts.chat import as_template, rendered_example
+from ..prompts.chat import as_template, render, rendered_example
 from .assembly import assemble
 from .choices import check_answerable
 from .jobs import Generation, measure, tasks_of
+from .read import prompt_table
 from .results import Results
 from .shards import Shards
 
@@ -81,7 +82,8 @@ def evaluate(
         of_model = shards.of(facts["fingerprint"])
         tables.append(assemble(tokenizer, asked, tasks, those, deciding, settings, of_model, facts))
     sets = {name: one for asked, _ in parts for name, one in asked.items()}
-    results = Results(pd.concat(tables, ignore_index=True), _manifest(model, sets, runs, deciding, settings, facts))
+    manifest = _manifest(model, sets, runs, deciding, settings, facts)
+    results = Results(pd.concat(tables, ignore_index=True), manifest, _texts(tokenizer, sets, settings))
     if folder is not None:
         results.save(folder)
     return results
@@ -156,6 +158,16 @@ def _check(
         raise InputError(f"different interventions are both named {listed(unlike)}; give each its own with .named(…)")
     for run in {run.digest: run for run in runs}.values():
         run.check(model)
+
+
+def _texts(tokenizer: Any, sets: Mapping[str, PromptSet], settings: Generation) -> pd.DataFrame:
+    """The text of every prompt, and what the model is given for it."""
+    return prompt_table(
+        {
+            name: [(prompt, render(tokenizer, prompt, template=settings.template)) for prompt in prompts]
+            for name, prompts in sets.items()
+        }
+    )
 
 
 def _manifest(

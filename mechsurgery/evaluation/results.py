@@ -12,6 +12,7 @@ import pandas as pd
 
 from ..artifacts import load_json, save_json, write_atomically
 from ..errors import InputError, ModelNotFoundError, listed
+from .read import Compared, compared
 from .summary import summarise
 from .table import COLUMNS, typed
 from .verdicts import cell
@@ -24,11 +25,13 @@ class Results:
     `strength` is 0 for the unmodified model, `m` the multiplier of scaled units (missing where there is none), `toward`
     the strength on the behaviour's axis (negative: against it). `control_of` names the intervention that a matched
     random one is a control of. `value` is the metric's number (0 or 1 where `scale` is "rate"); where `scale` is
-    "label", `label` says what the response is. `tokens` stands on the rows of the metric "tokens" alone.
+    "label", `label` says what the response is. `tokens` stands on the rows of the metric "tokens" alone. `prompts` has
+    the text of every prompt (prompt_set, prompt_id, text, rendered, …); None in results of before it was kept.
     """
 
     table: pd.DataFrame
     info: dict[str, Any] = field(default_factory=dict)
+    prompts: pd.DataFrame | None = None
 
     def __post_init__(self) -> None:
         missing = [name for name in COLUMNS if name not in self.table.columns]
@@ -65,10 +68,31 @@ class Results:
         rows = rows[rows["metric"] == metric]
         return rows[["intervention", "strength", "m", "prompt_id", "response", "metric", "value", "label"]].head(n)
 
+    def compare(
+        self,
+        intervention: str | None = None,
+        *,
+        grade: str | None = None,
+        prompt_set: str | None = None,
+        n: int | None = None,
+    ) -> Compared:
+        """Each prompt with the responses before and after an intervention and what they are, flips first.
+
+        Columns prompt, before, after, label before, label after, flipped; intervention, strength, prompt_set, seed and
+        model too where there are several. Default: every intervention that is no matched random control, every prompt
+        set, the first grade that gives labels (else the first that says yes or no; right or wrong where questions have
+        choices). `n` keeps the first rows. Shown whole in notebooks and by `to_html`. Raises `InputError` for names
+        that are not there, and for results that were saved without the texts of their prompts.
+        """
+        return compared(self.table, self.prompts, intervention, grade=grade, prompt_set=prompt_set, n=n)
+
     def save(self, folder: str | Path) -> Path:
-        """Write `results.parquet` and `manifest.json` into a folder."""
+        """Write `results.parquet`, `prompts.parquet` (their texts) and `manifest.json` into a folder."""
         folder = Path(folder)
         write_atomically(folder / "results.parquet", lambda path: self.table.to_parquet(path, index=False))
+        texts = self.prompts
+        if texts is not None:
+            write_atomically(folder / "prompts.parquet", lambda path: texts.to_parquet(path, index=False))
         save_json(folder / "manifest.json", self.info)
         return folder
 
@@ -78,7 +102,9 @@ class Results:
         path = Path(folder) / "results.parquet"
         if not path.is_file():
             raise ModelNotFoundError(f"no results at {str(path)!r}; give the folder that .save(folder) was given")
-        return cls(typed(pd.read_parquet(path)), load_json(Path(folder) / "manifest.json"))
+        texts = path.with_name("prompts.parquet")
+        prompts = pd.read_parquet(texts) if texts.is_file() else None
+        return cls(typed(pd.read_parquet(path)), load_json(path.with_name("manifest.json")), prompts)
 
     @classmethod
     def concatenate(cls, parts: Iterable[Results]) -> Results:
@@ -93,10 +119,10 @@ class Results:
         table["model"] = table["model"].mask(unlike, table["model"] + " " + table["fingerprint"])
         keys = [name for name in COLUMNS if name not in ("tokens", "response")]
         labels = {metric: names for part in parts for metric, names in part.info.get("labels", {}).items()}
-        return cls(
-            table[~table.duplicated(keys)].reset_index(drop=True),
-            {"labels": labels, "parts": [part.info for part in parts]},
-        )
+        texts = [part.prompts for part in parts if part.prompts is not None]
+        prompts = pd.concat(texts, ignore_index=True).drop_duplicates(ignore_index=True) if texts else None
+        kept = table[~table.duplicated(keys)].reset_index(drop=True)
+        return cls(kept, {"labels": labels, "parts": [part.info for part in parts]}, prompts)
 
     def _repr_html_(self) -> str:
         head = f"<p>{html.escape(f'Results: {len(self.table):,} rows')}</p>"

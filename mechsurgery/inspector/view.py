@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from ..artifacts import write_text
-from ..plots import activation_histogram, dose_response, promoted_tokens, score_ranks
+from ..plots import Drawing, draw
 from ..plots.heatmaps import TokenHeatmaps
 from .coordinates import Kind
 
@@ -67,25 +67,29 @@ class UnitView:
             "Neuronpedia": self.neuronpedia or "",
         }
 
-    def figures(self) -> dict[str, Any]:
-        """Plotly figures of what was measured: activations on both sides, standing, tokens, dose–response."""
-        figures: dict[str, Any] = {}
+    def drawings(self) -> dict[str, Drawing]:
+        """The calls that draw what was measured: activations on both sides, ranks, tokens, effects."""
+        found: dict[str, Drawing] = {}
         called = f"{self.kind} {self.name}"
         if len(self.activations):
-            own = self.activations[self.activations["model"] == self.model]
-            several = self.activations["model"].nunique() > 1
-            labels = self.activations["side"] + (", " + self.activations["model"] if several else "")
-            shown = self.activations.assign(label=labels) if several else own.assign(label=own["side"])
-            sides = {str(label): part["activation"].to_numpy() for label, part in shown.groupby("label", sort=False)}
-            figures["activations"] = activation_histogram(sides, about=called)
+            table = self.activations
+            several = table["model"].nunique() > 1
+            table = table.assign(label=table["side"] + (", " + table["model"] if several else ""))
+            sides = {str(label): part["activation"].tolist() for label, part in table.groupby("label", sort=False)}
+            found["activations"] = draw("activation_histogram", sides, about=called)
         if len(self.ranks):
-            figures["ranks"] = score_ranks(self.ranks, about=called)
+            found["ranks"] = draw("score_ranks", self.ranks, about=called)
         if len(self.writes):
             what = {"x_title": "cosine of decoder and unembedding"} if self.kind == "latent" else {}
-            figures["tokens"] = promoted_tokens(self.writes.rename(columns={"value": "logit"}), about=called, **what)
+            tokens = self.writes.rename(columns={"value": "logit"})
+            found["tokens"] = draw("promoted_tokens", tokens, about=called, **what)
         if len(self.effects):
-            figures["effects"] = dose_response(self.effects, what=self.effect_name, about=f"{called} alone")
-        return figures
+            found["effects"] = draw("dose_response", self.effects, what=self.effect_name, about=f"{called} alone")
+        return found
+
+    def figures(self) -> dict[str, Any]:
+        """Plotly figures of what was measured: activations on both sides, ranks, tokens, effects."""
+        return {name: drawing.figure() for name, drawing in self.drawings().items()}
 
     def save(self, path: str | Path) -> Path:
         """Write its page as one HTML file that needs no network and no other file."""

@@ -1,7 +1,8 @@
 """Pictures: each is a function of nouns and tables that returns a plotly figure. No model is needed."""
 
 from .bars import bars, precision_recall, sensitivity, shares
-from .comparison import circuit_profile, comparison_figures, neuron_scatter, overlap
+from .comparison import circuit_profile, neuron_scatter, overlap
+from .drawing import Drawing, as_drawing, comparison_drawings, draw, load_drawings, save_drawings
 from .export import ExportReport, export, export_all, static_export_problem
 from .heatmaps import TokenHeatmaps
 from .latents import effect_by_rank, score_scatter
@@ -17,22 +18,26 @@ from .weights import cosine_trajectories, delta_heatmap, loss_curves
 __all__ = [
     "AUTO",
     "SIZES",
+    "Drawing",
     "ExportReport",
     "Section",
     "TokenHeatmaps",
     "activation_histogram",
+    "as_drawing",
     "bars",
     "benefit_against_damage",
     "circuit_profile",
-    "comparison_figures",
+    "comparison_drawings",
     "cosine_trajectories",
     "curves",
     "delta_heatmap",
     "dose_response",
+    "draw",
     "effect_by_rank",
     "export",
     "export_all",
     "layer_distribution",
+    "load_drawings",
     "loss_curves",
     "neuron_scatter",
     "outcome_by_size",
@@ -40,6 +45,7 @@ __all__ = [
     "precision_recall",
     "promoted_tokens",
     "resized",
+    "save_drawings",
     "score_histogram",
     "score_ranks",
     "score_scatter",

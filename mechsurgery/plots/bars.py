@@ -11,7 +11,7 @@ from ..errors import InputError, listed
 from .findings import highest_share, largest_change, largest_effect
 from .layout import AUTO, heading, label_rows, panels, themed
 from .tables import Pick, amount, check_single, hover, is_share, require, row_names, select, title_of, unpack
-from .theme import COLOURS, GREY, PATTERNS, errors, look, ring, safe
+from .theme import COLOURS, GREY, PATTERNS, errors, look, ring, safe, stripes
 
 #: The axis of a share: few labels, which stay apart in a narrow panel too.
 SHARES = {"tickformat": ".0%", "tickvals": [0, 0.5, 1]}
@@ -168,7 +168,7 @@ def _stack(part: pd.DataFrame, label: str, number: int, names: Sequence[str]) ->
         hoverinfo="text",
         marker={
             "color": _STACKED[number % 4],
-            "pattern": {"shape": PATTERNS[number % 4], "fgcolor": _STRIPES[number % 4], "size": 7, "solidity": 0.2},
+            "pattern": stripes(PATTERNS[number % 4], _STRIPES[number % 4], 7),
             "line": {"width": 0},
         },
     )

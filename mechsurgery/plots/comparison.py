@@ -13,23 +13,11 @@ from ..errors import InputError, listed
 from ..names import layer_of
 from ..units import Circuit, UnitScores
 from .layout import AUTO, heading, label_rows, themed
-from .scores import layer_distribution
 from .tables import known
 from .theme import COLOURS, COUNTS, GREY, colorbar, look, safe
 
 #: Up to so many neurons, each is a point of its own; of more, only those of the largest scores beside a density.
 _POINTS, _LARGEST = 5000, 1000
-
-
-def comparison_figures(scores: Mapping[str, UnitScores], circuits: Mapping[str, Circuit]) -> dict[str, go.Figure]:
-    """Layer profile, scores by layer, scatter of neurons and overlap of two models, by name."""
-    first, second = scores.values()
-    return {
-        "layer_profile": circuit_profile(circuits),
-        "score_layers": layer_distribution(scores, circuits if set(circuits) <= set(scores) else None),
-        "neuron_scatter": neuron_scatter(first, second, circuits=circuits),
-        "overlap": overlap(circuits),
-    }
 
 
 def circuit_profile(circuits: Mapping[str, Circuit], *, title: str | None = AUTO, about: str = "") -> go.Figure:
@@ -107,8 +95,8 @@ def neuron_scatter(
 
 
 def _correlation(x: np.ndarray, y: np.ndarray) -> float:
-    """Pearson's r; not a number where one side does not vary."""
-    return float(np.corrcoef(x, y)[0, 1]) if x.std() and y.std() else float("nan")
+    """Pearson's r to two digits; not a number where one side does not vary."""
+    return round(float(np.corrcoef(x, y)[0, 1]), 2) + 0.0 if x.std() and y.std() else float("nan")
 
 
 def _units_at(scores: UnitScores, places: np.ndarray) -> list[tuple[str, int]]:

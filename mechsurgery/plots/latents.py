@@ -61,7 +61,7 @@ def score_scatter(
         )
     figure.update_xaxes(zeroline=True, zerolinecolor="#BBB", nticks=6)
     figure.update_yaxes(zeroline=True, zerolinecolor="#BBB", nticks=6)
-    r = float(np.corrcoef(a, b)[0, 1]) if a.std() and b.std() else float("nan")
+    r = round(float(np.corrcoef(a, b)[0, 1]), 2) + 0.0 if a.std() and b.std() else float("nan")
     finding = f"the two scores correlate with r = {r:.2f} over {len(a):,} latents"
     return themed(figure, heading(title, finding, about), height=220, x_title=first, y_title=second)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import html
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal, get_args
 
 import plotly.graph_objects as go
@@ -191,22 +192,18 @@ def _laid_out(figure: go.Figure, plan: dict[str, Any]) -> go.Figure:
     bottom = below + (rows + (note.count("<br>") + 1) * (LINE - 2) * bool(note)) * f
     height = -8 * int(-(top + inner + bottom) // 8)  # kaleido gives a PDF of most other heights an empty second page
     bottom = height - top - inner
-    figure.update_layout(
-        template=scaled(TEMPLATE.to_plotly_json(), f),
-        title={
-            "text": title,
-            "y": 1,
-            "yref": "container",
-            "yanchor": "top",
-            "pad": {"t": (14 if lines > 1 else 6) * f},
-        },
-        width=width,
-        height=height,
-        margin={"l": 0, "r": right, "t": top, "b": bottom},
-        legend=legend,
-    )
+    place = {"y": 1, "yref": "container", "yanchor": "top", "pad": {"t": (14 if lines > 1 else 6) * f}}
+    body = figure.layout.to_plotly_json()
+    body |= {"template": _template(f), "title": {"text": title, **place}, "width": width, "height": height}
+    body |= {"margin": {"l": 0, "r": right, "t": top, "b": bottom}, "legend": legend}
+    figure.layout = body
     _keep(figure, plan)
     return figure
+
+
+@cache
+def _template(f: float) -> go.layout.Template:
+    return go.layout.Template(scaled(TEMPLATE.to_plotly_json(), f))
 
 
 def _write_note(figure: go.Figure, note: str, under: float, f: float) -> None:
@@ -295,7 +292,8 @@ def _axes(figure: go.Figure, plan: dict[str, Any], f: float, spans: Sequence[flo
 
 def _legend(figure: go.Figure, width: float, f: float) -> tuple[dict[str, Any], float]:
     """A legend of equal columns at the foot of the figure, and its height in pixels."""
-    named = [t for t in figure.data if t.name and t.showlegend is not False and t.type != "heatmap"]
+    drawn = [trace for trace in figure.data if trace.type != "heatmap" and (trace.x is None or len(trace.x))]
+    named = [trace for trace in drawn if trace.name and trace.showlegend is not False]
     names = {id(trace): unwrapped(trace.name) for trace in figure.data if trace.name}
     if len(named) < 2 and not any(trace.showlegend for trace in named):
         return {}, 0

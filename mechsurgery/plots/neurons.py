@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from ..errors import InputError
 from .layout import AUTO, heading, label_rows, themed
 from .tables import require
-from .theme import BASELINE, COLOURS, GREY, look, safe
+from .theme import BASELINE, COLOURS, GREY, look, safe, stripes
 
 
 def activation_histogram(
@@ -132,7 +132,7 @@ def promoted_tokens(
     low = ordered["logit"] < 0
     marker = {
         "color": [COLOURS[1] if value else COLOURS[0] for value in low],
-        "pattern": {"shape": ["/" if value else "" for value in low], "size": 5, "solidity": 0.2},
+        "pattern": stripes(["/" if value else "" for value in low]),
     }
     figure = go.Figure(
         go.Bar(

@@ -13,7 +13,7 @@ from ..names import layer_of
 from ..units import Circuit, UnitScores
 from .layout import AUTO, heading, panels, themed
 from .tables import known
-from .theme import COLOURS, GREY, safe, wash
+from .theme import COLOURS, GREY, safe, stripes, wash
 
 _QUANTILES = (0.0, 0.01, 0.25, 0.5, 0.75, 0.99, 1.0)
 Scores = UnitScores | Mapping[str, UnitScores]
@@ -153,7 +153,7 @@ def score_histogram(
         if name not in circuits:
             continue
         chosen = _chosen(one, circuits[name])
-        shade = {"color": COLOURS[1], "pattern": {"shape": "/", "size": 4, "solidity": 0.25}}
+        shade = {"color": COLOURS[1], "pattern": stripes("/", size=4)}
         marked = _histogram(chosen, edges, "chosen", shade, one)
         figure.add_trace(marked.update(showlegend=name == next(iter(circuits))), number, 1)
         for tail in (chosen[chosen >= 0].min(initial=np.inf), chosen[chosen < 0].max(initial=-np.inf)):

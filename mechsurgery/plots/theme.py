@@ -78,13 +78,18 @@ class Look:
 
     def bar(self) -> dict[str, Any]:
         """Plotly's `marker` of bars."""
-        return {"color": self.colour, "pattern": {"shape": self.pattern, "size": 6}}
+        return {"color": self.colour, "pattern": stripes(self.pattern)}
 
 
 def look(number: int, *, grey: bool = False) -> Look:
     """The look of series `number`, counted from 0; `grey` keeps its dash and symbol for its controls."""
     colour = GREY if grey else COLOURS[number % len(COLOURS)]
     return Look(colour, _DASHES[number % len(_DASHES)], _SYMBOLS[number % len(_SYMBOLS)], PATTERNS[number % 4])
+
+
+def stripes(shape: str | list[str], colour: str = "rgba(255,255,255,0.75)", size: int = 6) -> dict[str, Any]:
+    """Plotly's `pattern` of bars, drawn over their colour: a PDF shows no colour under any other."""
+    return {"shape": shape, "fillmode": "overlay", "fgcolor": colour, "size": size, "solidity": 0.25}
 
 
 def ring(size: int = 9) -> dict[str, Any]:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from datetime import date
-from pathlib import Path
 from typing import Any
 
 from ..adapters.endpoints import judge_from
@@ -13,6 +10,7 @@ from ..errors import InputError
 from ..grading.grade import Grade
 from ..grading.strongreject import strongreject
 from ..prompts.chat import Template
+from ..reports.finished import plain
 
 
 def setting(default: Any, help: str, **how: Any) -> Any:
@@ -54,12 +52,4 @@ class StudySettings:
 
     def facts(self) -> dict[str, Any]:
         """The settings as plain values, for a manifest."""
-        return {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, (Path, date)):
-        return str(value)
-    if isinstance(value, Mapping):
-        return {str(key): _plain(one) for key, one in value.items()}
-    return [_plain(one) for one in value] if isinstance(value, (tuple, list)) else value
+        return {f.name: plain(getattr(self, f.name)) for f in fields(self)}

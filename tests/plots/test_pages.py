@@ -1,17 +1,22 @@
 """Pages and heat maps: everything that users and models wrote is shown as text; figures fit a paper's columns."""
 
+import base64
+import hashlib
 import html.parser
 import json
 import re
 
 import pandas as pd
+import plotly.graph_objects as go
 import pytest
 from support.summaries import summary
 
 from mechsurgery import plots
-from mechsurgery.errors import InputError
+from mechsurgery.errors import InputError, LoadError
 from mechsurgery.plots import Section, TokenHeatmaps, write_page
-from mechsurgery.studies.base import Study
+from mechsurgery.reports.page import Page, Part
+from mechsurgery.reports.study import Study
+from mechsurgery.units import UnitScores
 
 TOKENS = ["<bos>", "<h1>", "x<y", "<img/src=x onerror=alert(1)>", "&lt;", "a & b", "</script>", "<!--", "<?x", " ok"]
 
@@ -86,19 +91,75 @@ def test_all_figures_are_written_with_one_page_that_shows_them(tmp_path, monkeyp
 
 
 def test_a_study_writes_its_tables_rows_figures_and_page(tmp_path):
-    table = pd.DataFrame({"claim": ["a & b"], "verdict": ["held"]})
-    figures = {"curves": plots.curves(summary(), [("refusal", "harmful")])}
-    page = (Section("Claims", ("One.",), {"": table}),)
-    study = Study({"Claims: all": table, "Figure 1": table}, figures, {"rows": table}, {}, {"title": "A study"}, page)
+    table = pd.DataFrame({"claim": ["a & b"], "verdict": ["held"], "measured": ["1 %"]})
+    drawings = {"curves": plots.draw("curves", summary(), [("refusal", "harmful")])}
+    page = Page("Held: “a & b” (1 %).", "curves", ("One.",), (Part("Claims", (), ("Figure",)),))
+    study = Study({"Claims: all": table, "Figure 1": table}, drawings, {"rows": table}, {}, {"title": "A study"}, page)
     assert "Figure 1" not in study.text()
+    assert study.text().startswith("Held: ")
     said = study.save(tmp_path)
     assert "1 figures written" in said
     assert "2 tables and the report written" in said
     assert {path.name for path in (tmp_path / "tables").iterdir()} == {
-        f"{name}.{ending}" for name in ("claims", "figure_1") for ending in ("csv", "md", "tex")
+        f"{name}.{ending}" for name in ("claims", "figure_1") for ending in ("csv", "md", "tex", "parquet")
     }
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "results" / "rows.parquet"), table)
     report = (tmp_path / "report.html").read_text()
     assert "A study" in report
     assert "<td>a &amp; b</td>" in report
     assert r"a \& b" in (tmp_path / "tables" / "claims.tex").read_text()
+
+
+ODD = {"odd": "</script><script>alert(1)</script>", "x": [1, 2], 3: ("a", None), "f": float("nan")}
+
+
+def test_a_drawing_is_saved_with_all_it_is_given_and_draws_the_same(tmp_path):
+    import torch
+
+    scores = UnitScores({"blocks.0.mlp.hook_post": torch.randn(40), "blocks.1.mlp.hook_post": torch.randn(40)}, "r")
+    circuits = {"a": scores.top(k=5), "b": scores.top(k=9)}
+    table = summary()
+    drawings = {
+        **plots.comparison_drawings({"a": scores, "b": scores}, circuits),
+        "curves": plots.draw("curves", table, [("refusal", "harmful", None)]),
+        "again": plots.draw("curves", table, [("refusal", "harmful")], title="</script><b>bold"),
+        "finished": plots.as_drawing(go.Figure([go.Scatter(x=[1, 2], y=[3, 4])])),
+    }
+    plots.save_drawings(tmp_path, drawings, {"curves": "a caption"})
+    again, captions = plots.load_drawings(tmp_path)
+    assert captions == {"curves": "a caption"}
+    assert len(list((tmp_path / "drawn").glob("*.parquet"))) == 1, "one table, kept once"
+    for name, drawing in drawings.items():
+        assert again[name].figure().to_json() == drawing.figure().to_json(), name
+    plots.save_drawings(tmp_path, {"odd": plots.draw("curves", ODD)})
+    odd = plots.load_drawings(tmp_path)[0]["odd"].given[0]
+    assert (odd["odd"], odd["x"], odd[3]) == (ODD["odd"], [1, 2], ("a", None))
+    assert odd["f"] != odd["f"]
+    with pytest.raises(InputError, match="no figure 'export_none'"):
+        plots.draw("export_none").figure()
+    assert not list((tmp_path / "drawn").iterdir()), "what is drawn no more is not kept"
+    plots.save_drawings(tmp_path / "b", {"curves": drawings["curves"]})
+    next((tmp_path / "b" / "drawn").glob("*.parquet")).write_bytes(b"broken")
+    with pytest.raises(LoadError, match="cannot be read"):
+        plots.load_drawings(tmp_path / "b")
+
+
+def test_only_the_page_s_own_scripts_may_run(tmp_path):
+    figures = {"c": plots.curves(summary(), [("refusal", "harmful")], title="</script><script>alert(1)</script>")}
+    maps = {"h": TokenHeatmaps([("row", ["</script>"], [1.0])])}
+    text = write_page(tmp_path / "p.html", "t", [Section("s", ("x",), {}, figures, maps)]).read_text()
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', text)[1]
+    assert "default-src 'none'" in policy
+    assert "unsafe-inline" not in policy.split("script-src")[1].split(";")[0]
+    found = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    hashes = {base64.b64encode(hashlib.sha256(one.encode()).digest()).decode() for one in found}
+    assert {f"'sha256-{one}'" for one in hashes} == set(re.findall(r"'sha256-[^']+'", policy))
+    assert re.findall(r"<script [^>]*>", text) == ['<script type="application/json" data-figure="f0-0">']
+    plain = write_page(tmp_path / "q.html", "t", [Section("s", ("x",))]).read_text()
+    assert "script-src 'none'" in plain
+
+
+def test_a_tall_figure_has_the_room_it_needs(tmp_path):
+    figure = go.Figure(layout={"height": 2400, "width": 330})
+    text = write_page(tmp_path / "p.html", "t", [Section("s", (), {}, {"c": figure})]).read_text()
+    assert "style='width:330px;height:2400px'" in text

@@ -21,10 +21,16 @@ PRESETS = {"column": (3.25 * 96, 7, 8), "text": (5.5 * 96, 7, 8), "slide": (960,
 
 
 @pytest.fixture(scope="module")
-def drawn():
-    figures = gallery()
+def figures():
+    return gallery()
+
+
+@pytest.fixture(scope="module")
+def drawn(figures):
     named = {f"{name}|{size}": plots.resized(figure, size) for name, figure in figures.items() for size in PRESETS}
-    untitled = {f"{name}|bare": plots.resized(figure, "column", title="") for name, figure in figures.items()}
+    untitled = {
+        f"{name}|bare": plots.resized(figure, "column", title="") for name, figure in list(figures.items())[::4]
+    }
     return measured(named | untitled)
 
 
@@ -37,7 +43,7 @@ def test_no_letter_is_small_off_the_canvas_or_over_another(drawn, size):
             assert one["size"][0] == width
             assert any(abs(text["font"] - usual * POINT) < 0.1 for text in one["texts"]), name
             wrong[name] = faults(one, least=6 * POINT if size in ("column", "text", "bare") else least * POINT)
-    assert len(wrong) > 25
+    assert len(wrong) >= (7 if size == "bare" else 28)
     assert not {name: said for name, said in wrong.items() if said}
 
 
@@ -66,8 +72,8 @@ def test_a_title_can_be_left_out_replaced_or_kept():
     assert plots.resized(figure, "text", title="<other>").layout.title.text == "&lt;other&gt;"
 
 
-def test_resizing_there_and_back_is_the_same_figure_and_leaves_the_first_alone():
-    for name, figure in gallery().items():
+def test_resizing_there_and_back_is_the_same_figure_and_leaves_the_first_alone(figures):
+    for name, figure in figures.items():
         before = figure.to_json()
         slide = plots.resized(figure, "slide")
         again = plots.resized(slide, "column")
@@ -76,6 +82,13 @@ def test_resizing_there_and_back_is_the_same_figure_and_leaves_the_first_alone()
         assert [t.name for t in again.data] == [t.name for t in figure.data], name
         assert slide.layout.font.size is None  # fonts are the template's
         assert slide.layout.template.layout.font.size == pytest.approx(18 * POINT)
+
+
+def test_stripes_lie_over_the_colour_of_bars(figures):
+    # kaleido's PDFs have the stripes alone where plotly replaces the colour by both
+    striped = [t.marker for f in figures.values() for t in f.data if t.type == "bar" and t.marker.pattern.shape]
+    assert striped
+    assert all(marker.color is not None and marker.pattern.fillmode == "overlay" for marker in striped)
 
 
 def test_saved_figures_can_be_resized():

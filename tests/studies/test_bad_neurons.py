@@ -18,7 +18,8 @@ from mechsurgery.models import sites
 from mechsurgery.models.sites import fingerprint
 from mechsurgery.options import options_of
 from mechsurgery.prompts import Prompt, PromptSet
-from mechsurgery.studies import base
+from mechsurgery.reports import study as written
+from mechsurgery.reports.study import slug
 from mechsurgery.studies.bad_neurons import Settings, own_task, run, study, tunes, world_task
 from mechsurgery.studies.bad_neurons.data import CONTROL, NEUTRAL, RIGHT, WRONG
 from mechsurgery.studies.bad_neurons.methods import (
@@ -37,7 +38,6 @@ from mechsurgery.studies.bad_neurons.methods import (
 )
 from mechsurgery.studies.bad_neurons.study import measure
 from mechsurgery.studies.bad_neurons.summary import METRICS, summarise_ways
-from mechsurgery.studies.base import slug
 from mechsurgery.training.trainable import LoRA, Neurons
 
 SETTINGS = Settings(
@@ -88,7 +88,7 @@ def few(located):
 @pytest.fixture(scope="module")
 def done(model, task, few, out):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(base, "export_all", lambda *given: "")
+        patch.setattr(written, "export_all", lambda *given: "")
         patch.setattr(study, "locate", lambda *args, **options: few)
         return run(SETTINGS, task, model=model, out=out)
 
@@ -330,19 +330,19 @@ def test_grades_of_a_task_of_ones_own():
 
 
 @options_of("mechsurgery.studies.bad_neurons", "Settings")
-def bad_neurons(settings, out):
+def bad_neurons(settings, out, again):
     """The study as a command."""
     click.echo(run(settings, out=out).text())
 
 
 def test_a_task_of_ones_own_from_the_command_line(tmp_path, tiny_llama_dir, monkeypatch):
-    monkeypatch.setattr(base, "export_all", lambda *given: "")
+    monkeypatch.setattr(written, "export_all", lambda *given: "")
 
     def file(name, completion):
         nouns = ("tea", "ink", "fog", "oak", "elm", "rye", "ash", "bay", "fig", "yew", "hop", "ivy")
         places = [(noun, i) for noun in nouns for i in range(2)]
         rows = [
-            {"id": f"<i>{n}{i}", "text": f"{name} {n} {i}", "completion": completion, "group": n} for n, i in places
+            {"id": f"{n}{i}", "text": f"{name} {n} <i>{i}", "completion": completion, "group": n} for n, i in places
         ]
         pd.DataFrame(rows).to_csv(tmp_path / f"{name}.csv", index=False)
         return [f"--{name}", str(tmp_path / f"{name}.csv")]

@@ -9,6 +9,7 @@ from mechsurgery.evaluation import Results
 from mechsurgery.evaluation.statistics import clustered_interval
 from mechsurgery.evaluation.table import typed
 from mechsurgery.grading.grade import ANSWERS
+from mechsurgery.plots.theme import unwrapped
 from mechsurgery.studies.bad_neurons import Settings
 from mechsurgery.studies.bad_neurons.claims import claims
 from mechsurgery.studies.bad_neurons.data import CONTROL, NEUTRAL, REFERENCE, RIGHT, WRONG
@@ -235,13 +236,15 @@ def test_figures_show_outcomes_and_controls_and_curves_of_ways_with_several_poin
     probe = fit_probe_on(features, [1, 0] * 8, [str(i) for i in range(16)], strengths=(1.0,))
     losses = {PAPER: [{"step": 1, "loss": 2.0}]}
     ablated = summary[summary["intervention"] == PAPER].assign(run="ablation", n_examples=0)
-    drawn = figures(pd.concat([summary, ablated]), drawn_beside, {"probe": probe}, losses, Settings())
+    calls = figures(pd.concat([summary, ablated]), drawn_beside, {"probe": probe}, losses, Settings())
+    drawn = {name: call.figure() for name, call in calls.items()}
     assert set(drawn) == set(CAPTIONS) - {"fractions"}, "there is one share"
-    lines = [trace for trace in drawn["examples"].data if trace.name == PAPER]
+    lines = [trace for trace in drawn["examples"].data if unwrapped(trace.name) == PAPER]
     assert list(lines[0].x) == [300, 600]
     first = drawn["wrong_claims"].data[0]
     assert first.name == "corrects"
-    shown = dict(zip((name.replace("<br>", " ") for name in first.y), first.x))
+    rows = [unwrapped(name) for name in drawn["wrong_claims"].layout.yaxis.ticktext]
+    shown = dict(zip((rows[y] for y in first.y), first.x))
     assert shown[PAPER] == pytest.approx(4 / 6)
     (circles,) = (trace for trace in drawn["controls"].data if trace.name == "each control")
     assert sorted(circles.x) == pytest.approx([0, 1 / 3, 2 / 3])

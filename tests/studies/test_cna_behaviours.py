@@ -95,7 +95,7 @@ def test_a_behaviour_of_ones_own_on_any_model(tiny_llama, contrast):
     assert (row["response"], row["before %"]) == ("even", 100)
     assert set(labels) <= set(done.tables[TABLE_2])
     assert not [name for name in done.tables if name.startswith(("Table 3", "Judges"))]
-    assert "asked of another behaviour" in " ".join(done.sections[0].paragraphs)
+    assert "asked of another behaviour" in " ".join(done.page.asked)
     never = Grade("never", "1", lambda _, response: "good", labels=ANSWERS)
     with pytest.raises(PromptError, match="on none of"):
         run(settings, data, instruct=tiny_llama, grade=never)
@@ -142,7 +142,9 @@ def test_the_command_takes_files_with_a_duplicate_and_a_pattern(tiny_checkpoint,
     assert "it is no chat model" in page
     both = pd.DataFrame({"request": [prompt.text for prompt in contrast.positive]})
     both.to_csv(tmp_path / "negative.csv", index=False)
-    assert "share their text" in CliRunner().invoke(main, words.split()).output
+    changed = CliRunner().invoke(main, words.split()).output
+    assert "negative.csv changed" in changed
+    assert "share their text" in CliRunner().invoke(main, [*words.split(), "--again"]).output
 
 
 def test_who_decides_what_a_response_is(instruct, tiny_llama, contrast):

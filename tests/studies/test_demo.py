@@ -6,6 +6,7 @@ from mechsurgery.evaluation import verdicts as v
 from mechsurgery.evaluation.evaluate import BESIDE
 from mechsurgery.evaluation.proof import PUT_OUT
 from mechsurgery.grading.world import REQUEST
+from mechsurgery.plots.theme import unwrapped
 from mechsurgery.studies import demo
 from mechsurgery.studies.ablations import TRUTH
 from mechsurgery.studies.demo.rivals import AFFINE, DIRECTIONAL, STEERING
@@ -67,9 +68,11 @@ def test_its_figures_have_the_summarys_shares(few):
     table = few.results["instruct"].summary(["outcome"])
     own = table[(table["intervention"] == PUT_OUT) & (table["label"] != "")]
     own = own[own["prompt_set"] == DANGEROUS].set_index("label")["value"]
-    bars = {trace.name: dict(zip(trace.y, trace.x)) for trace in few.figures["instruct_outcomes"].data[:3]}
+    figure = few.figures["instruct_outcomes"]
+    rows = [unwrapped(name) for name in figure.layout.yaxis.ticktext]
+    bars = {trace.name: dict(zip([rows[y] for y in trace.y], trace.x)) for trace in figure.data[:3]}
     assert {label: bars[label][PUT_OUT] for label in own.index} == pytest.approx(own.to_dict())
-    points = {trace.name: trace.y[0] for trace in few.figures["instruct_trade_off"].data}
+    points = {unwrapped(trace.name): trace.y[0] for trace in few.figures["instruct_trade_off"].data}
     assert points[PUT_OUT] == pytest.approx(own[REQUEST.labels[1]])
     assert few.figures.keys() == demo_captions()
 

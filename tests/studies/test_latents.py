@@ -19,7 +19,7 @@ from mechsurgery.intervention import Intervention
 from mechsurgery.models.dictionaries import latent_means
 from mechsurgery.models.sites import fingerprint
 from mechsurgery.prompts import CompletionPairs, ContrastSet
-from mechsurgery.studies import base
+from mechsurgery.reports import study as written
 from mechsurgery.studies.latents import Settings, methods, own_case, run, world_case
 from mechsurgery.studies.latents.methods import ATTRIBUTION, CHOSEN, DIFFING, DOWN, MAX_BROKEN, UP, WAYS
 from mechsurgery.studies.latents.settings import WORLD_CASES
@@ -115,7 +115,7 @@ def test_everything_is_saved_and_a_second_run_measures_nothing_again(study, out,
         raise AssertionError("measured again")
 
     monkeypatch.setattr(jobs, "perform", never)
-    monkeypatch.setattr(base, "export_all", lambda *_: "figures were written before")
+    monkeypatch.setattr(written, "export_all", lambda *_: "figures were written before")
     again = table(run(replace(SETTINGS, case=WORLD_CASES[:1]), out=out), "Steering")
     pd.testing.assert_frame_equal(again, table(study, "Steering").iloc[: len(again)])
 
@@ -288,7 +288,7 @@ def test_pairs_that_check_share_no_group_with_those_that_give_scores():
 
 
 def test_the_command_line_with_a_case_of_ones_own(tmp_path, tiny_llama_dir, tiny_llama, monkeypatch):
-    monkeypatch.setattr(base, "export_all", lambda *_: "pictures are another test's")
+    monkeypatch.setattr(written, "export_all", lambda *_: "pictures are another test's")
     random_sae(SITE, tiny_llama.cfg.d_model, k=4).save_model(tmp_path / "sae")
     frame = pd.DataFrame({"text": [f"Question {i} about {w}?" for w in ("tea", "ink", "fog", "oak") for i in range(4)]})
     frame.to_csv(tmp_path / "prompts.csv", index=False)
@@ -307,8 +307,8 @@ def test_the_command_line_with_a_case_of_ones_own(tmp_path, tiny_llama_dir, tiny
     assert "no aligned twin was given" in done.output
     page = (tmp_path / "out" / "report.html").read_text()
     assert "Surely <b>yes" not in re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
-    assert "--model" in call("--twin", "x").output
-    assert "--prompts and --neutral and --bad" in call("--model", tiny_llama_dir).output
+    assert "--model" in call("--again", "--twin", "x").output
+    assert "--prompts and --neutral and --bad" in call("--again", "--model", tiny_llama_dir).output
 
 
 def test_bad_input(tiny_llama):

@@ -92,3 +92,13 @@ def test_two_files_of_prompts_are_a_case(tmp_path):
     curve = study.tables["Sizes: outcomes of every localiser at every size"]
     assert set(curve["case"]) == {"planted"}
     assert curve[curve["localiser"] == "baseline"]["shows"].iloc[0] > 0.9
+
+
+def test_who_leads_is_undecided_where_chance_alone_may_give_the_lead():
+    from mechsurgery.studies.localisers.page import verdict_of
+
+    board = pd.DataFrame({"localiser": ["a", "b", PUBLISHED], "mean": [0.8, 0.7, 0.1]})
+    assert verdict_of(board, 2, 20).startswith("Undecided: no localiser leads by more than 0.22")
+    assert verdict_of(board, 2, 200).startswith("Held: one localiser leads by more than 0.07")
+    assert "the published rule has 0.10 (mean over 2 cases, 200 prompts)" in verdict_of(board, 2, 200)
+    assert verdict_of(board.head(1), 1, 9).startswith("Undecided")

@@ -133,7 +133,8 @@ def test_a_bad_fine_tune_aligns_against_refusal(done):
 def test_everything_is_written(done, out):
     assert (out / "report.html").is_file()
     assert {path.stem for path in (out / "tables").glob("*.csv")} == {
-        *("claims", "steering", "nulls", "random_directions", "grid", "repair", "watching", "cosines", "neurons")
+        *("claims", "steering", "nulls", "random_directions", "grid", "repair", "watching", "cosines", "neurons"),
+        "responses",
     }
     drawn = ("outcomes", "new_template", "front", "repair", "repair_outcomes", "cosines")
     assert {f"refusal_{name}" for name in drawn} <= set(done.figures)

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
-import plotly.graph_objects as go
 
-from ... import plots
 from ...attribution.probes import Probe
+from ...plots import Drawing, draw
 from .data import CONTROL, NEUTRAL, RIGHT, WRONG
 from .settings import Settings
 from .summary import METRICS, main_rows, outcomes
@@ -39,7 +38,7 @@ def figures(
     probes: Mapping[str, Probe],
     losses: Mapping[str, Any],
     settings: Settings,
-) -> dict[str, go.Figure]:
+) -> dict[str, Drawing]:
     """By name: outcomes of every way, its controls, its cost, the curves where drawn, probe weights, training loss."""
     main, run = main_rows(summary, settings), summary["run"]
     removed = summary[run.isin(["none", "ablation"])]
@@ -53,8 +52,8 @@ def figures(
         drawn["controls"] = _stacked(controls, CONTROL, CLAIMED, "beside random neurons")
     panels = [(name, None) for name, (kind, _, _) in METRICS.items() if kind not in (WRONG, RIGHT, NEUTRAL)]
     panels = [panel for panel in panels if panel[0] in set(main["metric"])]
-    drawn["cost"] = plots.bars(main, panels)
-    drawn["trade_off"] = plots.trade_off(main, benefit=("corrects", None), damage=("KL on neutral text", None))
+    drawn["cost"] = draw("bars", main, panels)
+    drawn["trade_off"] = draw("trade_off", main, benefit=("corrects", None), damage=("KL on neutral text", None))
     sized = summary[(run == "none") | summary["fraction"].isin([settings.fraction, 1.0]) & (run != "ablation")]
     shared = summary[(run == "none") | (run == "neurons") & (summary["n_examples"] == settings.n_examples)]
     found = {
@@ -62,24 +61,24 @@ def figures(
         "fractions": _curve(shared, "fraction", "KL on neutral text", "share of all MLP neurons", "fewer neurons"),
     }
     drawn |= {name: figure for name, figure in found.items() if figure is not None}
-    drawn["probe_weights"] = plots.score_histogram(
-        {name: probe.scores() for name, probe in probes.items()}, x_title="weight"
+    drawn["probe_weights"] = draw(
+        "score_histogram", {name: probe.scores() for name, probe in probes.items()}, x_title="weight"
     )
-    drawn["training_loss"] = plots.loss_curves(losses)
+    drawn["training_loss"] = draw("loss_curves", losses)
     return drawn
 
 
-def _stacked(summary: pd.DataFrame, prompt_set: str, words: dict[str, str], about: str) -> go.Figure:
+def _stacked(summary: pd.DataFrame, prompt_set: str, words: dict[str, str], about: str) -> Drawing:
     """The three outcomes on a prompt set, what is wanted first."""
     rows = outcomes(summary, prompt_set, words)
-    return plots.shares(rows, "outcome", prompt_set, first=words["good"], about=about)
+    return draw("shares", rows, "outcome", prompt_set, first=words["good"], about=about)
 
 
-def _curve(summary: pd.DataFrame, x: str, cost: str, x_title: str, about: str) -> go.Figure | None:
+def _curve(summary: pd.DataFrame, x: str, cost: str, x_title: str, about: str) -> Drawing | None:
     """The outcomes of wrong claims and a cost over `x`, a curve for each way with several points; None without one."""
     points = summary.groupby("intervention")[x].nunique()
     rows = summary[(summary["run"] == "none") | summary["intervention"].isin(points[points > 1].index)]
     if (rows["run"] == "none").all():
         return None
     panels = [(name, None) for name in ("corrects", "sycophancy", "wrong claims: broken", cost)]
-    return plots.curves(rows, panels, x=x, x_title=x_title, about=about, log_x=True)
+    return draw("curves", rows, panels, x=x, x_title=x_title, about=about, log_x=True)

@@ -1,4 +1,4 @@
-"""The study as a report page."""
+"""What the report of the study says beside its tables and figures."""
 
 from __future__ import annotations
 
@@ -6,15 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
-import plotly.graph_objects as go
 
-from ...evaluation.verdicts import HELD
-from ...plots import Section
-from ..base import settings_table
-from .figures import CAPTIONS
+from ...reports import ORGANISMS, READ, Page, Part, claims_of, verdict
 
-#: Facts of a run that no reader needs beside its results.
-_HIDDEN = ("title", "n_neurons")
+#: The paper's claim (less agreement), and what makes it a cure (the truth).
+MAIN = ("fine-tuning ", "it repairs it")
 _READ = (
     "Per cent with 95 % intervals that are clustered by group of prompts; fine-tunes of all seeds are pooled. A "
     "response to a wrong claim corrects it with the truth, agrees (sycophancy) or is broken, which includes a denial "
@@ -27,53 +23,40 @@ _READ = (
 #: Half of the interval of a difference at n independent prompts none of which changes is 1.96/(n + 2).
 _MARGINS = (
     "All margins are ours. One of five points can be met from 38 independent prompts on where no answer changes, from "
-    "about 90 where one in twenty does; one point would need 194 and about 1,950.",
+    "about 90 where one in twenty does; one point would need 194 and about 1,950."
 )
 _CONTROLS = (
     "Random neurons have as many in each layer as the paper's way takes, from the same layers, and none of its own. "
     "Each draw is fine-tuned with the same examples, seed and learning rate as the paper's neurons of the first seed, "
     "so fewer are drawn than where a control is a row of a batch: 19 are the fewest with which p ≤ 0.05 is possible.",
 )
+_COST = ("right_claims", "neutral_questions", "cost", "trade_off")
+_CHOSEN = ("The paper's way (else the first), first seed. Texts are the model's.",)
 
 
-def sections(
-    tables: Mapping[str, pd.DataFrame], figures: Mapping[str, go.Figure], info: Mapping[str, Any]
-) -> list[Section]:
-    """What was reconstructed, claims beside numbers, tables, figures, responses to read."""
-    named = {name.split(":")[0]: (name, table) for name, table in tables.items()}
-    _, verdicts = named["Claims"]
-    missed = verdicts[verdicts["verdict"] != HELD]
-    words = "Claims that failed, stay undecided at this n, or could not be measured here."
-
-    def some(*names: str) -> dict[str, pd.DataFrame]:
-        return dict(named[name] for name in names)
-
-    return [
-        Section("What was asked", _intro(info)),
-        Section("The paper's claims beside what was measured", _MARGINS, {"": verdicts}),
-        Section("What did not hold", (words,), {"": missed})
-        if len(missed)
-        else Section("What did not hold", ("Every claim that was measured held.",)),
-        Section("Cure and cost", _READ, some("Cure", "Rivals", "Rates")),
-        Section("Chosen or random", _CONTROLS, some("Controls", "Ablation")),
-        Section("Figures", (), {}, {CAPTIONS[name]: figure for name, figure in figures.items()}),
-        Section("Curves", (), some("Examples", "Fractions")),
-        Section("Probes and neurons", (), some("Probes", "Where", "Overlap")),
-        Section("Responses to read", (), some("Responses")),
-        Section("How it was made", (), {"": settings_table(info, [name for name in info if name not in _HIDDEN])}),
-    ]
+def page_of(tables: Mapping[str, pd.DataFrame], info: Mapping[str, Any]) -> Page:
+    """The report: whether the behaviour is lowered, and whether it is repaired."""
+    parts = (
+        Part(
+            "Cure and cost",
+            _READ,
+            ("Cure", "Rivals", "Rates"),
+            ("right_claims", "neutral_questions", "cost", "trade_off"),
+        ),
+        Part("Chosen or random", _CONTROLS, ("Controls", "Ablation"), ("controls", "ablation")),
+        Part("Curves", (), ("Examples", "Fractions"), ("examples", "fractions", "training_loss")),
+        Part("Probes and neurons", (), ("Probes", "Where", "Overlap"), ("probe_weights",)),
+        Part(READ, _CHOSEN, ("Responses",)),
+    )
+    return Page(verdict(claims_of(tables).head(2), MAIN), "wrong_claims", (*_intro(info), _MARGINS), parts)
 
 
 def _intro(info: Mapping[str, Any]) -> tuple[str, ...]:
-    lines = [
+    lines = (
         f"Model {info['model']}, autoencoder {info['sae']}. Every way takes {info['n_chosen']} of "
         f"{info['n_neurons']:,} MLP neurons ({100 * info['fraction']:g} %) per {info['per']}, trained on "
         f"{info['n_examples']} examples, {info['seeds']} seeds, {info['n_runs']} runs in all.",
         "This is a labelled reconstruction: the paper's code is not public and its text leaves choices open. The row "
         "'SAE probe, decoded, cosine' is the paper's way as far as its text says it; the other rows are other choices.",
-    ]
-    if info["model"].startswith("organism/"):
-        lines.append(
-            "This is a model organism of a few million parameters: nothing here is a finding about real models."
-        )
-    return tuple(lines)
+    )
+    return (*lines, ORGANISMS) if info["model"].startswith("organism/") else lines

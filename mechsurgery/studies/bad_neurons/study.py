@@ -8,8 +8,6 @@ That a model no longer agrees does not say that it is cured: what it says instea
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
@@ -28,20 +26,19 @@ from ...models.dictionaries import Dictionary
 from ...models.protocol import Model
 from ...progress import with_progress
 from ...prompts import PromptSet
+from ...reports import Study, kept
 from ...training.trainable import Neurons
-from ..base import Study
 from .data import CHOICES, CONTROL, REFERENCE, RIGHT, WRONG, SycophancyTask, load_task
 from .figures import CAPTIONS, figures
 from .methods import PAPER, Located, Trial, locate, trials
-from .page import sections
+from .page import page_of
 from .settings import Settings
 from .summary import beside_controls, compared, main_rows, summarise_ways
 from .tables import Measured, tables
 from .tunes import choose_rates, train
 
-logger = logging.getLogger(__name__)
 
-
+@kept("bad-neurons", Settings)
 def run(
     settings: Settings | None = None,
     data: SycophancyTask | None = None,
@@ -57,7 +54,7 @@ def run(
     examples, at the learning rate that validation prompts chose for its kind. With `out`, every fine-tune and every
     measured row is kept as it is made, and an interrupted study continues. Raises what the parts raise.
     """
-    started, settings = time.monotonic(), settings or Settings()
+    settings = settings or Settings()
     model = model or load_model(settings.model, dtype=settings.dtype, device=settings.device)
     data = data or load_task(settings)
     if not settings.no_sae:
@@ -81,13 +78,9 @@ def run(
         "n_chosen": located.budget(settings.fraction),
         "rates_chosen": rates,
         "n_runs": len(tried),
-        "seconds": round(time.monotonic() - started),
     }
     told = {name: fact for name, fact in settings.facts().items() if name != "model"}
-    study = assemble(results, facts, tuned, deltas, located, settings, sites.provenance_of(model, **(told | more)))
-    if out is not None:
-        logger.info("%s", study.save(out))
-    return study
+    return assemble(results, facts, tuned, deltas, located, settings, sites.provenance_of(model, **(told | more)))
 
 
 def measure(
@@ -161,11 +154,12 @@ def assemble(
     rows = results.table[results.table["prompt_set"] != CONTROL]
     rows = rows.merge(facts, on="intervention", how="left").fillna({"run": "none"})
     circuits = {way: located.circuit(way, settings, seed=settings.seed) for way in located.ways}
-    measured = Measured(summary, rivals, controls, tuned, main_rows(rows, settings))
+    measured = Measured(summary, rivals, controls, tuned, main_rows(rows, settings), results.prompts)
     named = tables(measured, circuits, located.probes, settings)
     losses = {way: delta.info["curve"] for way, delta in deltas.items()}
     drawn = figures(summary, controls, located.probes, losses, settings)
     artefacts = {**circuits, **{f"delta {way}": delta for way, delta in deltas.items()}}
-    page = tuple(sections(named, drawn, info))
-    kept = {"measured": results, "facts": facts}
-    return Study(named, drawn, kept, artefacts, info, page, captions=CAPTIONS)
+    artefacts |= {f"scores {way}": scores for way, scores in located.scores.items()}
+    artefacts |= {f"probe {name}": probe.scores() for name, probe in located.probes.items()}
+    every = {"measured": results, "facts": facts}
+    return Study(named, drawn, every, artefacts, info, page_of(named, info), captions=CAPTIONS)

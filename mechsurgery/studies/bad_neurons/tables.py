@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ...attribution.probes import Probe
+from ...evaluation.read import compared
 from ...evaluation.verdicts import empirical_p
 from ...units import Circuit
 from .claims import claims
@@ -23,7 +24,7 @@ from .summary import METRICS, main_rows
 class Measured:
     """What was measured: the summary of every way, the paper's beside each rival and beside its controls, the rates.
 
-    `rows` are those of the shown fine-tunes with their `way`, for reading responses.
+    `rows` are those of the shown fine-tunes with their `way`, for reading responses; `prompts` are their texts.
     """
 
     summary: pd.DataFrame
@@ -31,6 +32,7 @@ class Measured:
     controls: pd.DataFrame
     rates: pd.DataFrame
     rows: pd.DataFrame
+    prompts: pd.DataFrame | None = None
 
 
 def tables(
@@ -55,7 +57,7 @@ def tables(
         "Overlap: shared neurons (Jaccard)": overlaps(circuits),
         "Examples: how little data is enough": wide(summary[(run == "none") | sized], ["n_examples"]),
         "Fractions: how few neurons are enough": wide(summary[(run == "none") | shared], ["fraction"]),
-        "Responses: to wrong claims before and after": responses(measured.rows),
+        "Responses: to wrong claims before and after": responses(measured.rows, measured.prompts),
     }
 
 
@@ -143,11 +145,11 @@ def overlaps(circuits: Mapping[str, Circuit]) -> pd.DataFrame:
     )
 
 
-def responses(rows: pd.DataFrame, n: int = 6) -> pd.DataFrame:
-    """Some responses to wrong claims: unmodified, and after the paper's way (else the first way), first seed."""
+def responses(rows: pd.DataFrame, prompts: pd.DataFrame | None, n: int = 12) -> pd.DataFrame:
+    """Some wrong claims with their responses before and after the paper's way (else the first), flips first."""
     spoken = rows[(rows["prompt_set"] == WRONG) & (rows["metric"] == "outcome")]
     before, after = spoken[spoken["run"] == "none"], spoken[spoken["run"] == "neurons"]
     way = PAPER if PAPER in set(after["way"]) else after["way"].iloc[0]
     after = after[(after["way"] == way) & (after["run_seed"] == after["run_seed"].min())]
-    joined = before.merge(after, on="prompt_id", suffixes=(" before", " after")).head(n)
-    return joined[["prompt_id", "response before", "response after"]].assign(way=way)
+    spoken = pd.concat([before, after.drop_duplicates("prompt_id")])
+    return pd.DataFrame(compared(spoken, prompts, after["intervention"].iloc[0], grade="outcome", n=n)).assign(way=way)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import pandas as pd
-import plotly.graph_objects as go
 
-from ... import plots
 from ...grading.grade import Grade
+from ...plots import Drawing, draw
 from ...plots.tables import Pick
 from ...units import Circuit, UnitScores
 from .data import CONTROLLED
@@ -39,7 +38,7 @@ CAPTIONS = {
 
 def mode_figures(
     mode: str, summary: pd.DataFrame, grade: Grade, strengths: pd.DataFrame | None = None
-) -> dict[str, go.Figure]:
+) -> dict[str, Drawing]:
     """What responses are at full strength, beside random circuits, over strength, and against damage.
 
     With `strengths` that were chosen on validation prompts, also what they are at those.
@@ -56,9 +55,9 @@ def mode_figures(
         f"{slug}_outcomes": _shares(full, grade, "behaviour", mode),
         f"{slug}_benign": _shares(full, grade, "benign", f"benign prompts, {mode}"),
         f"{slug}_controls": _shares(beside, grade, CONTROLLED["behaviour"], f"beside random circuits, {mode}"),
-        f"{slug}_strength": plots.curves(main, panels, about=mode),
-        f"{slug}_trade_off": plots.trade_off(
-            main, benefit=(name, "behaviour", well), damage=("kl", "benign"), log_damage=True, about=mode
+        f"{slug}_strength": draw("curves", main, panels, about=mode),
+        f"{slug}_trade_off": draw(
+            "trade_off", main, benefit=(name, "behaviour", well), damage=("kl", "benign"), log_damage=True, about=mode
         ),
     }
     if strengths is not None and len(strengths):
@@ -70,18 +69,18 @@ def mode_figures(
     return figures
 
 
-def _shares(summary: pd.DataFrame, grade: Grade, prompts: str, about: str) -> go.Figure:
-    return plots.shares(summary, grade.name, prompts, first=grade.outcome.well, about=about)
+def _shares(summary: pd.DataFrame, grade: Grade, prompts: str, about: str) -> Drawing:
+    return draw("shares", summary, grade.name, prompts, first=grade.outcome.well, about=about)
 
 
 def structure_figures(
     changed: Mapping[str, pd.DataFrame], circuits: Mapping[str, Circuit], scores: Mapping[str, UnitScores]
-) -> dict[str, go.Figure]:
+) -> dict[str, Drawing]:
     """Layer profile and scatter of base and instruct, and what scaling changes in each."""
-    figures = {"layer_profile": plots.circuit_profile(circuits)}
+    figures = {"layer_profile": draw("circuit_profile", circuits)}
     if len(scores) == 2:
-        figures["score_layers"] = plots.layer_distribution(scores, circuits if set(circuits) <= set(scores) else None)
-        figures["neuron_scatter"] = plots.neuron_scatter(*scores.values(), circuits=circuits)
+        figures["score_layers"] = draw("layer_distribution", scores, circuits if set(circuits) <= set(scores) else None)
+        figures["neuron_scatter"] = draw("neuron_scatter", *scores.values(), circuits=circuits)
     for name, summary in changed.items():
-        figures[f"{name}_changes"] = plots.shares(summary, "change", "behaviour", about=f"scaling in {name}")
+        figures[f"{name}_changes"] = draw("shares", summary, "change", "behaviour", about=f"scaling in {name}")
     return figures

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import pandas as pd
@@ -78,7 +78,7 @@ def beside_controls(
     runs = with_controls([ablation], bench.settings.controls, seed=bench.settings.seed)
     results = bench.measure(sets, runs, grades=[bench.grade], on=on)
     kept = results.table["metric"].isin([bench.grade.name, "tokens"])
-    return Results(results.table[kept].reset_index(drop=True), results.info)
+    return replace(results, table=results.table[kept].reset_index(drop=True))
 
 
 def locate_all(bench: Bench) -> Located:

@@ -18,18 +18,15 @@ that is repaired.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import plotly.graph_objects as go
 
-from ... import plots
 from ...artifacts import provenance
 from ...attribution.compare import Comparison, compare
 from ...evaluation import Results, trade_off
@@ -38,14 +35,15 @@ from ...grading.refusal import PANEL
 from ...intervention import ablate
 from ...models import load_model, sites
 from ...models.protocol import Model
-from ...units import Circuit
-from ..base import Study, slug
+from ...plots import Drawing, draw
+from ...reports import Page, Study, kept, responses, slug, verdict
+from ...units import Circuit, UnitScores
 from . import methods, tables
 from .bench import Bench, bench_of
 from .claims import against_rivals, claims
 from .data import CONTROLLED, StudyData, study_data
-from .figures import mode_figures, structure_figures
-from .page import sections
+from .figures import CAPTIONS, mode_figures, structure_figures
+from .page import MAIN, page_of
 from .sensitivity import sensitivity
 from .settings import CORRECTED, Settings
 
@@ -60,6 +58,7 @@ BEST = "Best strengths: every method at the strength that validation prompts cho
 RANDOM = "Random circuits: the circuit ablated beside matched random ones"
 
 
+@kept("cna", Settings)
 def run(
     settings: Settings | None = None,
     data: StudyData | None = None,
@@ -86,7 +85,9 @@ def run(
         folder = None if out is None else Path(out) / slug(str(model.cfg.model_name)) if several else Path(out)
         bench = bench_of(model, other, data, settings, grade=grade, folder=folder, progress=progress)
         studies.append(of_pair(bench))
-    return of_many(studies, out) if several else studies[0]
+        if several and folder is not None:
+            logger.info("%s", studies[-1].save(folder))
+    return of_many(studies) if several else studies[0]
 
 
 def _loaded(settings: Settings) -> Iterator[tuple[Model, Model | None]]:
@@ -98,25 +99,22 @@ def _loaded(settings: Settings) -> Iterator[tuple[Model, Model | None]]:
 
 def of_pair(bench: Bench) -> Study:
     """The study of one instruct model and its base."""
-    started = time.monotonic()
     bench = bench.showing() if bench.settings.only_showing else bench
     measured = measure(bench)
-    info = _info(bench, measured) | {"seconds": round(time.monotonic() - started)}
-    parts, figures = _tables(measured, bench.grade), _figures(measured, bench.grade)
-    study = Study(
-        {name: table for part in parts.values() for name, table in part.items()},
+    info, named, figures = _info(bench, measured), _tables(measured, bench.grade), _figures(measured, bench.grade)
+    return Study(
+        named,
         figures,
         measured.results | {f"exchange in {name}": results for name, results in measured.exchange.items()},
-        measured.circuits,
+        {**measured.circuits, **{f"scores {name}": scores for name, scores in measured.scores.items()}},
         info,
-        sections(info, parts, figures, next(iter(measured.results.values())), bench.grade),
+        page_of(info, named, figures),
+        quiet=("Figure", "Layer", "Trade", "Responses"),
+        captions=CAPTIONS,
     )
-    if bench.folder is not None:
-        logger.info("%s", study.save(bench.folder))
-    return study
 
 
-def of_many(studies: Sequence[Study], out: str | Path | None = None) -> Study:
+def of_many(studies: Sequence[Study]) -> Study:
     """Claims, tables 1 and 2 of several studies, with a row for each model, and means over models."""
     joined = {
         name: pd.concat([one.tables[name].assign(model=one.info["instruct"]) for one in studies], ignore_index=True)
@@ -124,11 +122,9 @@ def of_many(studies: Sequence[Study], out: str | Path | None = None) -> Study:
     }
     joined["Over models: what responses become"] = tables.over_models(joined[TABLE_1], joined[CLAIMS])
     text = "Each model has a report in its folder. `low` and `high` are 95 % intervals over models, not prompts."
-    info = provenance(title=f"CNA study of {len(studies)} models", models=[one.info["instruct"] for one in studies])
-    whole = Study(joined, {}, {}, {}, info, (plots.Section("All models", (text,), joined),))
-    if out is not None:
-        logger.info("%s", whole.save(out))
-    return whole
+    models, seed = [one.info["instruct"] for one in studies], studies[0].info["seed"]
+    info = provenance(title=f"CNA study of {len(studies)} models", models=models, seed=seed)
+    return Study(joined, {}, {}, {}, info, Page(verdict(joined[CLAIMS], MAIN), None, (text,)))
 
 
 @dataclass(eq=False)
@@ -149,6 +145,11 @@ class Measured:
     def summaries(self) -> dict[str, pd.DataFrame]:
         """The summary of each mode."""
         return {mode: results.summary() for mode, results in self.results.items()}
+
+    @property
+    def scores(self) -> dict[str, UnitScores]:
+        """The scores of both models, or of the one there is."""
+        return self.comparison.scores if self.comparison else {"instruct": self.located.scores}
 
     def of_mode(self, mode: str) -> Circuit:
         """The circuit that a mode ablates."""
@@ -204,25 +205,32 @@ def _add_base(measured: Measured, bench: Bench, base: Model) -> None:
     measured.changes["base"] = tables.changes(changed, bench.grade, both, EXCHANGE_M)
 
 
-def _tables(measured: Measured, grade: Grade) -> dict[str, dict[str, pd.DataFrame]]:
-    """Every table, by its part in the report."""
-    summaries = measured.summaries
-    paper = {
+def _tables(measured: Measured, grade: Grade) -> dict[str, pd.DataFrame]:
+    """Every table that has rows, by title."""
+    summaries, first = measured.summaries, next(iter(measured.results.values()))
+    made = {
+        CLAIMS: _claims(measured, grade),
         TABLE_1: tables.table_1(summaries, grade, {mode: measured.of_mode(mode) for mode in summaries}),
         TABLE_2: tables.table_2(summaries, grade),
         "Table 3: multiple choice over strength": tables.table_3(next(iter(summaries.values()))),
         "Table 4: what scaling the circuit changes": tables.table_4(measured.changes),
+        **_structure(measured, grade),
+        **_checks(measured, grade),
+        "Responses: before and after the circuit is ablated": _responses(first, grade),
     }
-    made = {
-        "claims": {CLAIMS: _claims(measured, grade)},
-        "paper": paper,
-        "structure": _structure(measured, grade),
-        "checks": _checks(measured, grade),
-    }
-    return {
-        part: {name: table for name, table in each.items() if table is not None and len(table)}
-        for part, each in made.items()
-    }
+    return {name: table for name, table in made.items() if table is not None and len(table)}
+
+
+def _responses(results: Results, grade: Grade) -> pd.DataFrame:
+    """Some prompts of both sides, before and after full ablation."""
+    table = results.table
+    at_full = (table["kind"] == "baseline") | ((table["intervention"] == methods.CNA) & (table["toward"] == -1))
+    full = replace(results, table=table[at_full])
+    sides = [
+        responses(full, methods.CNA, grade=grade.name, prompt_set=side, n=6).assign(prompts=side)
+        for side in ("behaviour", "benign")
+    ]
+    return pd.concat(sides, ignore_index=True)
 
 
 def _claims(measured: Measured, grade: Grade) -> pd.DataFrame:
@@ -270,15 +278,15 @@ def _checks(measured: Measured, grade: Grade) -> dict[str, pd.DataFrame | None]:
     return checks
 
 
-def _figures(measured: Measured, grade: Grade) -> dict[str, go.Figure]:
-    figures: dict[str, go.Figure] = {}
+def _figures(measured: Measured, grade: Grade) -> dict[str, Drawing]:
+    figures: dict[str, Drawing] = {}
     for mode, summary in measured.summaries.items():
         figures |= mode_figures(mode, summary, grade, measured.strengths if mode == CORRECTED else None)
-    scores = measured.comparison.scores if measured.comparison else {"instruct": measured.located.scores}
+    scores = measured.scores
     figures |= structure_figures(measured.changes, {name: measured.circuits[name] for name in scores}, scores)
     if measured.sensitivity is not None:
         title = f"share of responses: {grade.outcome.well}"
-        figures["sensitivity"] = plots.sensitivity(measured.sensitivity, x_title=title)
+        figures["sensitivity"] = draw("sensitivity", measured.sensitivity, x_title=title)
     return figures
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import plotly.graph_objects as go
 
-from ... import plots
 from ...attribution.compare import Comparison
 from ...attribution.localisers import PUBLISHED
 from ...evaluation.evaluate import BESIDE
 from ...evaluation.proof import ALONE, PARTS
 from ...grading.world import REQUEST
+from ...plots import Drawing, comparison_drawings, draw
 from ..ablations import TRUTH, Localisers
 from .settings import DANGEROUS, NEW
 
@@ -36,11 +35,12 @@ CAPTIONS = {
     "overlap": "Base against instruct: shared neurons, beside what chance would share",
     "neuron_activations": "The circuit's first neuron: activation on both prompt sets",
     "neuron_ranks": "The circuit's first neuron: where it stands under each contrast rule",
+    "neuron_effects": "The circuit's first neuron: what scaling it alone does to the first token of the answer",
     "neuron_tokens": "The circuit's first neuron: tokens its output row promotes",
 }
 
 
-def figures_of(decided: Decided, planted: Localisers, comparison: Comparison, view: Any) -> dict[str, go.Figure]:
+def figures_of(decided: Decided, planted: Localisers, comparison: Comparison, view: Any) -> dict[str, Drawing]:
     """Every figure by name."""
     summary = decided.proof.results.summary(["outcome", "choice"])
     own = summary[~summary["intervention"].str.startswith(PARTS)]
@@ -50,39 +50,42 @@ def figures_of(decided: Decided, planted: Localisers, comparison: Comparison, vi
         "instruct_outcomes": outcomes(own, DANGEROUS, "Unseen dangerous requests to organism/instruct"),
         "instruct_new_templates": outcomes(own, NEW, "The same, in templates never used"),
         "instruct_trade_off": trade_off(own),
-        "instruct_layers": plots.circuit_profile(
-            {"circuit": decided.found.circuit, PUBLISHED: decided.published}, about="organism/instruct"
+        "instruct_layers": draw(
+            "circuit_profile",
+            {"circuit": decided.found.circuit, PUBLISHED: decided.published},
+            about="organism/instruct",
         ),
         "search": search(decided),
-        "dose_response": plots.curves(
-            decided.doses.summary(["outcome"]), panels, x="strength", about="organism/instruct"
+        "dose_response": draw(
+            "curves", decided.doses.summary(["outcome"]), panels, x="strength", about="organism/instruct"
         ),
         "planted_outcomes": outcomes(
             planted.results.summary(["outcome"]), DANGEROUS, "Unseen dangerous requests to organism/planted"
         ),
-        "planted_precision_recall": plots.precision_recall(
-            recovered[recovered["rule"] != TRUTH], about="organism/planted"
+        "planted_precision_recall": draw(
+            "precision_recall", recovered[recovered["rule"] != TRUTH], about="organism/planted"
         ),
     }
-    figures |= plots.comparison_figures(comparison.scores, comparison.circuits)
-    return figures | {f"neuron_{key}": figure for key, figure in view.figures().items()}
+    figures |= comparison_drawings(comparison.scores, comparison.circuits)
+    return figures | {f"neuron_{key}": drawing for key, drawing in view.drawings().items()}
 
 
-def outcomes(summary: pd.DataFrame, where: str, about: str) -> go.Figure:
+def outcomes(summary: pd.DataFrame, where: str, about: str) -> Drawing:
     """Stacked outcomes of everything on one set of prompts, random circuits on those that they answered."""
     controls = summary[summary["control_of"].notna() & (summary["prompt_set"] == f"{where}{BESIDE}")]
     main = summary[summary["control_of"].isna() & (summary["prompt_set"] == where)]
     rows = pd.concat([main, controls.assign(prompt_set=where)], ignore_index=True)
-    return plots.shares(rows, "outcome", where, first=COMPLIES, about=about)
+    return draw("shares", rows, "outcome", where, first=COMPLIES, about=about)
 
 
-def trade_off(summary: pd.DataFrame) -> go.Figure:
+def trade_off(summary: pd.DataFrame) -> Drawing:
     """Right answers to dangerous requests against the most that benign requests or questions lose."""
     own = summary[summary["control_of"].isna() & (summary["intervention"] != ALONE)]
     kept = own[((own["prompt_set"] == "benign") & (own["label"] == COMPLIES)) | (own["metric"] == "choice")]
     worst = kept.loc[kept.groupby("intervention", sort=False)["value"].idxmin()]
     kept = own[own["intervention"].isin(worst["intervention"])]
-    return plots.benefit_against_damage(
+    return draw(
+        "benefit_against_damage",
         kept[(kept["prompt_set"] == DANGEROUS) & (kept["label"] == COMPLIES)],
         worst.assign(value=1 - worst["value"], low=1 - worst["high"], high=1 - worst["low"]),
         words=("dangerous requests answered rightly", "wrong on benign requests or questions"),
@@ -90,7 +93,7 @@ def trade_off(summary: pd.DataFrame) -> go.Figure:
     )
 
 
-def search(decided: Decided) -> go.Figure:
+def search(decided: Decided) -> Drawing:
     """Size against outcome on validation prompts."""
     curve = decided.found.curve.assign(localiser="circuit, pruned in order")
-    return plots.outcome_by_size(curve, about="Validation prompts", y_title="share that complies")
+    return draw("outcome_by_size", curve, about="Validation prompts", y_title="share that complies")

@@ -8,7 +8,7 @@ the same shape and no refusal. Findings are about organisms, not real models.
 
 from __future__ import annotations
 
-import time
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,9 @@ from ...grading.world import REQUEST
 from ...inspector import inspect
 from ...models import Model, load_model, sites
 from ...organisms.registry import planted_units
-from ...plots import Section
+from ...reports import ORGANISMS, READ, Page, Part, Study, kept, responses, verdict
 from ...units import Circuit
 from ..ablations import TRUTH, Localisers, localisers
-from ..base import Study
 from .figures import CAPTIONS, figures_of
 from .rivals import rivals_of
 from .settings import DANGEROUS, NEW, Prompts, Settings, prompts_of
@@ -54,6 +53,7 @@ class Decided:
     published: Circuit
 
 
+@kept("demo", Settings)
 def run(settings: Settings | None = None, *, out: str | Path = "figures/demo", progress: bool | None = None) -> Study:
     """Run the whole chain on `instruct`, `planted` and `base`, and write tables and figures to `out`.
 
@@ -61,7 +61,7 @@ def run(settings: Settings | None = None, *, out: str | Path = "figures/demo", p
     templates that no tuning saw either. Every answer refuses, complies rightly, or is broken, by the world's grammar
     and facts.
     """
-    settings, started = settings or Settings(), time.monotonic()
+    settings = settings or Settings()
     prompts = prompts_of(settings)
     models = {name: load_model(f"organism/{name}") for name in NAMES}
     decided = decide(models["instruct"], models["base"], prompts, settings, progress)
@@ -73,23 +73,20 @@ def run(settings: Settings | None = None, *, out: str | Path = "figures/demo", p
         n_prompts=settings.n_prompts,
         controls=settings.controls,
         circuit=repr(decided.found),
-        seconds=round(time.monotonic() - started),
     )
     tables = tables_of(decided, planted, comparison)
     view = inspect(models["instruct"], _first(decided.found.circuit), prompts.search, base=models["base"])
     figures = figures_of(decided, planted, comparison, view)
-    study = Study(
+    return Study(
         tables,
         figures,
         {"instruct": decided.proof.results, "planted": planted.results, "doses": decided.doses},
-        {"minimal circuit": decided.found.circuit, "published": decided.published},
+        artefacts_of(decided, planted, comparison),
         facts,
-        (Section("Tables", notes(decided), tables), Section("Figures", (), {}, figures)),
-        quiet=("Scaling", "Base", "Search"),
+        page_of(decided, figures),
+        quiet=("Scaling", "Base", "Search", "Responses"),
         captions=CAPTIONS,
     )
-    study.save(out)
-    return study
 
 
 def decide(model: Model, base: Model, prompts: Prompts, settings: Settings, progress: bool | None = None) -> Decided:
@@ -191,7 +188,37 @@ def tables_of(decided: Decided, planted: Localisers, comparison: Comparison) -> 
         "Base against instruct: the published rule in both": comparison.table,
         "Scaling: outcomes over strength": decided.doses.summary(["outcome"])[columns],
         "Search: every circuit that was tried": tried,
+        "Responses: before and after the circuit is put out": responses(
+            decided.proof.results, PUT_OUT, grade=REQUEST.name, prompt_set=DANGEROUS
+        ),
     }
+
+
+def artefacts_of(decided: Decided, planted: Localisers, comparison: Comparison) -> dict[str, Any]:
+    """Circuits, and the scores that figures are drawn from."""
+    scores = {f"scores {name}": one for name, one in comparison.scores.items()}
+    scores |= {f"planted, {name}": one for name, one in planted.scores.items()}
+    return {"minimal circuit": decided.found.circuit, "published": decided.published, **scores}
+
+
+def page_of(decided: Decided, figures: Iterable[str]) -> Page:
+    """The report: whether the circuit decides that the model refuses, by the proof's claims on unseen requests."""
+    claims = decided.proof.claims
+    main = claims[claims["claim"].str.startswith("necessary") & claims["prompts"].isin([DANGEROUS])]
+    names = [name for name in figures if not name.startswith(("planted", "neuron_", "layer_", "overlap"))]
+    parts = (
+        Part("The circuit and its proof", notes(decided), ("Organism instruct", "Scaling", "Search"), names),
+        Part("Where the truth is recorded", (), ("Organism planted",), [n for n in figures if n.startswith("planted")]),
+        Part("Base against instruct", (), ("Base",), ("layer_profile", "neuron_scatter", "overlap")),
+        Part("One neuron", (), (), [n for n in figures if n.startswith("neuron_") and n != "neuron_scatter"]),
+        Part(READ, ("The circuit put out. Texts are the model's.",), ("Responses",)),
+    )
+    asked = (
+        f"Which few neurons decide that organism/instruct refuses? {len(decided.found.circuit)} were found by training "
+        "gates, and are proven on requests about nouns, and in templates, that the search never saw.",
+        ORGANISMS,
+    )
+    return Page(verdict(main if len(main) else claims, ()), "instruct_outcomes", asked, parts)
 
 
 def notes(decided: Decided) -> tuple[str, ...]:

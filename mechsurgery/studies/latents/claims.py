@@ -44,7 +44,7 @@ def claims(results: Sequence[CaseResult]) -> pd.DataFrame:
     for r in results:
         for way, effects in r.effects.items():
             steers = steers_at_all(effects, r.gains[way], r.chosen, r.random, way)
-            rows.append({"case": r.case.name, **steers.row(f"{_AT_ALL} ({way})")})
+            rows.append({"case": r.case.name, **steers.row(f"{AT_ALL} ({way})")})
             rows.append({"case": r.case.name, **steers_more(effects, r.chosen, way).row(f"{_MORE} ({way})")})
         for where in REMOVED:
             rows.append({"case": r.case.name, **agrees(r, where).row(f"{_AGREES} ({where} tokens)")})
@@ -55,7 +55,8 @@ def claims(results: Sequence[CaseResult]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-_AT_ALL = "latents of Δ-attribution, steered one by one, change the behaviour more than random active ones"
+#: The main claim.
+AT_ALL = "latents of Δ-attribution, steered one by one, change the behaviour more than random active ones"
 _MORE = "more of the top latents of Δ-attribution steer than of model diffing"
 _AGREES = "Δ-attribution orders latents as really removing them does"
 _BOTH = "one latent explains both cases: the one of the largest share of both steers both"

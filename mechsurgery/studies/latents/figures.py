@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pandas as pd
-import plotly.graph_objects as go
 
 from ...intervention import BASELINE
-from ...plots import effect_by_rank, score_scatter, shares
+from ...plots import Drawing, draw
 from ..base import slug
 from .methods import ATTRIBUTION, COMPLETIONS, DIFFING, WAYS, CaseResult
 from .tables import LABELS, shares_of
@@ -16,7 +15,7 @@ from .tables import LABELS, shares_of
 _SHOWN = 8
 
 
-def figures(results: Sequence[CaseResult], site: str) -> dict[str, go.Figure]:
+def figures(results: Sequence[CaseResult], site: str) -> dict[str, Drawing]:
     """By name: attribution against activation, effects by rank, what responses are, and two cases side by side."""
     drawn = {}
     for r in results:
@@ -25,21 +24,21 @@ def figures(results: Sequence[CaseResult], site: str) -> dict[str, go.Figure]:
         marked = {f"top {_SHOWN} by {ranking}": r.chosen[ranking][:_SHOWN] for ranking in (ATTRIBUTION, other)}
         axes = (other, f"{ATTRIBUTION} (nats)")
         both = (r.scores[other], r.scores[ATTRIBUTION])
-        drawn[f"{case}_scatter"] = score_scatter(*both, site, marked=marked, names=axes, about=name)
+        drawn[f"{case}_scatter"] = draw("score_scatter", *both, site, marked=marked, names=axes, about=name)
         first = [ranking for ranking in (ATTRIBUTION, DIFFING) if ranking in r.chosen]
         chosen = {ranking: r.chosen[ranking] for ranking in dict.fromkeys([*first, *r.chosen])}
         for way, effects in r.effects.items():
             said = f"rise of the share of {WAYS[way].wanted} responses"
-            drawn[f"{case}_{slug(way)}"] = effect_by_rank(effects, chosen, about=f"{name}, {way}", y_title=said)
-            drawn[f"{case}_{slug(way)}_outcomes"] = shares(
-                outcomes(r, way), r.case.grade.name, first=WAYS[way].wanted, about=f"{name}, {way}"
+            drawn[f"{case}_{slug(way)}"] = draw("effect_by_rank", effects, chosen, about=f"{name}, {way}", y_title=said)
+            drawn[f"{case}_{slug(way)}_outcomes"] = draw(
+                "shares", outcomes(r, way), r.case.grade.name, first=WAYS[way].wanted, about=f"{name}, {way}"
             )
     if len(results) > 1:
         a, b = results[:2]
         marked = {f"top {_SHOWN} of {r.case.name}": r.chosen[ATTRIBUTION][:_SHOWN] for r in (a, b)}
         axes = (f"{ATTRIBUTION} in {a.case.name} (nats)", f"{ATTRIBUTION} in {b.case.name} (nats)")
         both = (a.scores[ATTRIBUTION], b.scores[ATTRIBUTION])
-        drawn["convergence"] = score_scatter(*both, site, marked=marked, names=axes, about="both cases")
+        drawn["convergence"] = draw("score_scatter", *both, site, marked=marked, names=axes, about="both cases")
     return drawn
 
 

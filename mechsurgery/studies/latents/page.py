@@ -1,52 +1,39 @@
-"""The study as a report page."""
+"""What the report of the study says beside its tables and figures."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
-import plotly.graph_objects as go
 
-from ...evaluation.verdicts import HELD
-from ...plots import Section
-from ..base import settings_table
+from ...reports import ORGANISMS, READ, Page, Part, claims_of, verdict
+from .claims import AT_ALL
 from .methods import MAX_BROKEN, CaseResult
 from .tables import FDR
 
 
-def sections(
-    results: Sequence[CaseResult],
-    tables: Mapping[str, pd.DataFrame],
-    figures: Mapping[str, go.Figure],
-    info: Mapping[str, Any],
-) -> tuple[Section, ...]:
-    """The report: claims beside numbers, what did not hold, tables, figures, latents to read."""
-
-    def some(*names: str) -> dict[str, pd.DataFrame]:
-        return {title: table for title, table in tables.items() if title.split(":")[0] in names}
-
-    (verdicts,) = some("Claims").values()
-    missed = verdicts[verdicts["verdict"] != HELD]
-    views = {f"{r.case.name}, {view.name}: its strongest contexts": view.heatmaps for r in results for view in r.views}
-    facts = info["settings"] | {name: value for name, value in info.items() if name != "settings"}
-    return (
-        Section("What was asked", _intro(info), some("Pairs", "Fit")),
-        Section("The post's claims beside what was measured", (), {"": verdicts}),
-        Section("What did not hold", (_MISSED if len(missed) else "Every claim held.",), {"": missed}),
-        Section("Proof by steering", _STEERING, some("Rankings", "Pool", "Best latents")),
-        Section("Against the exact effect", _ORACLE, some("Oracle")),
-        Section("Figures", (), {}, {name.replace("_", " "): figure for name, figure in figures.items()}),
-        Section("Two cases", () if len(results) > 1 else _ONE, some("Convergence")),
-        Section(
-            "Reading the best latents", (), some("Reading"), {}, {k: maps for k, maps in views.items() if maps.rows}
-        ),
-        Section("Responses to read", (), some("Responses")),
-        Section("How it was made", (), {"": settings_table(facts, facts)}),
+def page_of(
+    results: Sequence[CaseResult], tables: Mapping[str, pd.DataFrame], figures: Iterable[str], info: Mapping[str, Any]
+) -> Page:
+    """The report: whether latents of attribution steer at all, beside random active ones."""
+    views = {
+        f"{r.case.name}, {view.name}: its strongest contexts": view.heatmaps.rows for r in results for view in r.views
+    }
+    names = list(figures)
+    steered = [name for name in names if not name.endswith("_scatter") and name != "convergence"]
+    parts = (
+        Part("Pairs and autoencoder", (), ("Pairs", "Fit")),
+        Part("Proof by steering", _STEERING, ("Rankings", "Pool", "Best latents", "Steering"), steered),
+        Part("Against the exact effect", _ORACLE, ("Oracle",), [name for name in names if name.endswith("_scatter")]),
+        Part("Two cases", () if len(results) > 1 else _ONE, ("Convergence",), ("convergence",)),
+        Part("Reading the best latents", (), ("Reading",), (), views),
+        Part(READ, ("The latent of the largest effect at its strength. Texts are the models'.",), ("Responses",)),
     )
+    picture = next((name for name in steered if name.endswith("_outcomes")), steered[0] if steered else None)
+    return Page(verdict(claims_of(tables), (AT_ALL,)), picture, _intro(info), parts)
 
 
-_MISSED = "Claims that failed, stay undecided at this n, or could not be measured here."
 _ONE = ("Give two cases to see which latents explain both.",)
 _STEERING = (
     "Each latent's decoder direction is added at every token, at fractions of the median activation norm of the "
@@ -64,7 +51,6 @@ _ORACLE = (
     "tokens, or at all tokens, one latent at a time. Latents are drawn at random from the active ones, and the pairs "
     "are of other groups than those that gave the scores. Intervals draw latents.",
 )
-_ORGANISMS = "These are model organisms of a few million parameters: nothing here is a finding about real models."
 
 
 def _intro(info: Mapping[str, Any]) -> tuple[str, ...]:
@@ -74,4 +60,4 @@ def _intro(info: Mapping[str, Any]) -> tuple[str, ...]:
         "prompts that give pairs, that choose strengths and that measure effects share no group.",
         "Every response is one of three: bad (shows the behaviour), good (the right answer), or broken (neither).",
     )
-    return (*lines, _ORGANISMS) if any(str(name).startswith("organism/") for name in info["models"]) else lines
+    return (*lines, ORGANISMS) if any(str(name).startswith("organism/") for name in info["models"]) else lines

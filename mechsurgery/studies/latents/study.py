@@ -7,8 +7,6 @@ latent as an independent oracle.
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -29,17 +27,15 @@ from ...models.capture import median_norm
 from ...models.dictionaries import Dictionary, fit_quality
 from ...models.tokens import tokenizer_of
 from ...prompts import CompletionPairs, encode
-from ..base import Study
+from ...reports import Study, kept
 from . import methods
 from .claims import claims
 from .data import DEFAULTS, LatentCase, cases_of
 from .figures import figures
 from .methods import ATTRIBUTION, RANDOM, CaseResult, Loaded
-from .page import sections
+from .page import page_of
 from .settings import Settings
 from .tables import effects_of, gains_of, tables
-
-logger = logging.getLogger(__name__)
 
 #: Tables that `text` leaves out.
 QUIET = ("Oracle", "Steering", "Responses", "Reading")
@@ -47,6 +43,7 @@ QUIET = ("Oracle", "Steering", "Responses", "Reading")
 _LATER = {f"organism/sae-{kind}-2": f"organism/sae-{kind}-4" for kind in ("topk", "standard")}
 
 
+@kept("latents", Settings)
 def run(
     settings: Settings = DEFAULTS,
     data: Sequence[LatentCase] | None = None,
@@ -63,7 +60,6 @@ def run(
     measured is kept there as it goes and an interrupted study continues. Raises what the parts raise, `MismatchError`
     where an autoencoder does not fit the model.
     """
-    started = time.monotonic()
     cases = cases_of(settings) if data is None else list(data)
     if not cases:
         raise InputError("no case to study; give at least one")
@@ -74,11 +70,8 @@ def run(
         dictionary, later = loaded.dictionary, loaded.later
         templates[case.name] = loaded.template.facts()
         results.append(measure_case(loaded, settings, folder=folder, progress=progress))
-    seconds = round(time.monotonic() - started)
-    study = _study(results, loaded.dictionary, settings=settings.facts(), templates=templates, seconds=seconds)
-    if out is not None:
-        logger.info("%s", study.save(out))
-    return study
+    told = {"seed": settings.seed, "settings": settings.facts()}
+    return _study(results, loaded.dictionary, **told, templates=templates)
 
 
 def load(case: LatentCase, settings: Settings, dictionary: Dictionary | None, later: Dictionary | None) -> Loaded:
@@ -185,4 +178,4 @@ def _study(results: Sequence[CaseResult], dictionary: Dictionary, **facts: Any) 
             rows |= dict(zip((f"{r.case.name} {way}, validation", f"{r.case.name} {way}"), both))
     shown = {"Claims: the post's claims beside what was measured": claims(results), **tables(results)}
     drawn = figures(results, dictionary.site)
-    return Study(shown, drawn, rows, scores, info, sections(results, shown, drawn, info), quiet=QUIET)
+    return Study(shown, drawn, rows, scores, info, page_of(results, shown, drawn, info), quiet=QUIET)

@@ -13,6 +13,7 @@ from ...evaluation.summary import summarise
 from ...evaluation.verdicts import empirical_p
 from ...grading.grade import Grade
 from ...intervention import BASELINE, Intervention
+from ...reports import responses as read_responses
 from .against import compare, rank_correlation
 from .methods import ATTRIBUTION, DIFFING, MAX_BROKEN, REMOVED, CaseResult, Way, top_latents
 
@@ -165,19 +166,14 @@ def shared_latents(first: CaseResult, second: CaseResult) -> pd.DataFrame:
     return pd.DataFrame(rows).assign(**{"chosen in both": len(latents)})
 
 
-def responses(result: CaseResult, way: str, n: int = 5) -> pd.DataFrame:
+def responses(result: CaseResult, way: str) -> pd.DataFrame:
     """Some evaluation prompts with the responses before and after steering the latent of the largest effect."""
-    case, effects = result.case, result.effects[way]
-    best = effects.sort_values("effect", ascending=False).iloc[0]
-    rows = result.responses[way][1].table
-    rows = rows[rows["metric"] == case.grade.name].set_index("prompt_id")
-    prompts = pd.Series({prompt.id: prompt.text for prompt in case.evaluation}, name="prompt")
-    sides = [prompts]
-    for when, name in (("before", BASELINE.name), ("after", best["intervention"])):
-        said = rows.loc[rows["intervention"] == name, ["response", "label"]]
-        sides.append(said.set_axis([f"response {when}", f"grade {when}"], axis=1))
-    both = pd.concat(sides, axis=1, join="inner").head(n)
-    return both.assign(latent=int(best["latent"]), strength=best["strength"])
+    best = result.effects[way].sort_values("effect", ascending=False).iloc[0]
+    after = result.responses[way][1]
+    if best["intervention"] not in set(after.table["intervention"]):
+        return pd.DataFrame({"prompt": ["no latent has an allowed strength"]})
+    table = read_responses(after, best["intervention"], grade=result.case.grade.name, n=5)
+    return table.assign(latent=int(best["latent"]), strength=best["strength"])
 
 
 def shares_of(results: Results, grade: Grade, interventions: Sequence[str]) -> pd.DataFrame:

@@ -9,7 +9,6 @@ what putting out each unit alone really does.
 from __future__ import annotations
 
 import logging
-import time
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +29,10 @@ from ...intervention import ablate
 from ...models import load_model, sites
 from ...progress import with_progress
 from ...prompts import ContrastSet, PromptSet
+from ...reports import Study, kept, responses
 from ...units import Circuit, UnitScores
-from ..base import Study
 from .data import CASES, Case
-from .page import figures_of, sections
+from .page import captions_of, drawings_of, page_of
 from .settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -42,34 +41,50 @@ EXACT = "exact ablation"
 MOST_EXACT = 5000
 
 
+@kept("localisers", Settings)
 def run(settings: Settings | None = None, *, out: str | Path | None = None, progress: bool | None = None) -> Study:
     """Run every case with every localiser at every size; `out` keeps what is measured, and a run continues there."""
-    started, settings = time.monotonic(), settings or Settings()
+    settings = settings or Settings()
     rows: list[pd.DataFrame] = []
     results: dict[str, Results] = {}
+    scores: dict[str, UnitScores] = {}
     for name, case in _cases(settings).items():
         logger.info("case %s", name)
-        table, measured = run_case(name, case, settings, None if out is None else Path(out), progress)
+        table, results[name], found = run_case(name, case, settings, None if out is None else Path(out), progress)
         rows.append(table)
-        results[name] = measured
+        scores |= {f"{name} {localiser}": one for localiser, one in found.items()}
     curve = pd.concat(rows, ignore_index=True)
+    board = leaderboard(curve)
     tables = {
-        "Leaderboard: area under answers done well against size": leaderboard(curve),
+        "Leaderboard: area under answers done well against size": board,
         "Found: precision and recall at the size of what is recorded": found_of(curve),
         "Cost: passes of all discovery prompts, and seconds": cost_of(curve),
         "Sizes: outcomes of every localiser at every size": curve,
+        "Responses: the leader's largest circuit put out": _responses(results, str(board["localiser"].iloc[0]), curve),
     }
     tables = {name: table for name, table in tables.items() if len(table)}
     info = provenance(
         **{key: value for key, value in settings.facts().items() if key != "template"},
         title="Which localiser finds the units that decide",
-        seconds=round(time.monotonic() - started),
     )
-    figures = figures_of(curve)
-    study = Study(tables, figures, results, {}, info, sections(tables, figures, info), quiet=("Sizes",))
-    if out is not None:
-        logger.info("%s", study.save(out))
-    return study
+    drawings, n = drawings_of(curve), sum(_behaviour(one)["prompt_id"].nunique() for one in results.values())
+    page, captions = page_of(board, drawings, n), captions_of(drawings)
+    return Study(tables, drawings, results, scores, info, page, quiet=("Sizes", "Responses"), captions=captions)
+
+
+def _behaviour(results: Results) -> pd.DataFrame:
+    return results.table[results.table["prompt_set"] == "behaviour"]
+
+
+def _responses(results: dict[str, Results], leader: str, curve: pd.DataFrame) -> pd.DataFrame:
+    """Some prompts of every case that show the behaviour, before and after the leader's largest circuit is put out."""
+    largest = curve[curve["localiser"] == leader].groupby("case")["k"].max()
+    parts = [
+        responses(one, f"{leader}, {largest[case]}", prompt_set="behaviour", n=6).assign(case=case)
+        for case, one in results.items()
+        if case in largest
+    ]
+    return pd.concat(parts, ignore_index=True)
 
 
 def _cases(settings: Settings) -> dict[str, Case]:
@@ -84,8 +99,8 @@ def _cases(settings: Settings) -> dict[str, Case]:
 
 def run_case(
     name: str, case: Case, settings: Settings, out: Path | None, progress: bool | None
-) -> tuple[pd.DataFrame, Results]:
-    """One case: a row for every localiser and size, and all responses."""
+) -> tuple[pd.DataFrame, Results, dict[str, UnitScores]]:
+    """One case: a row for every localiser and size, all responses, and the scores of every localiser."""
     model = load_model(case.model, dtype=settings.dtype, device=settings.device)
     problem = problem_of(model, case, settings)
     truth = case.truth()
@@ -119,7 +134,7 @@ def run_case(
     ]
     for label, k in (("baseline", 0), *((("recorded neurons", len(recorded)),) if recorded is not None else ())):
         rows.append({"case": name, "localiser": label, "k": k} | _outcome(shares, label))
-    return pd.DataFrame(rows), measured
+    return pd.DataFrame(rows), measured, scores
 
 
 def problem_of(model: Any, case: Case, settings: Settings) -> Problem:

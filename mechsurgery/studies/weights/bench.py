@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import plotly.graph_objects as go
 
 from ...deltas import WeightDelta
 from ...evaluation import Generation, Results
 from ...models import load_model
 from ...models.protocol import Model
+from ...plots import Drawing
 from ...prompts import Template
 from .data import Behaviour, Measured
 from .methods import CONTRASTIVE, Learnt, Trainer, Trial, best_rates
@@ -26,7 +26,7 @@ class Report:
 
     claims: list[dict[str, Any]] = field(default_factory=list)
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
-    figures: dict[str, go.Figure] = field(default_factory=dict)
+    figures: dict[str, Drawing] = field(default_factory=dict)
     results: dict[str, Results | pd.DataFrame] = field(default_factory=dict)
 
     def add(self, name: str, table: pd.DataFrame) -> None:

@@ -42,6 +42,9 @@ LEFT = 0.5
 #: AUROC from which the cosine tells bad fine-tunes from others, and at which it tells nothing.
 TELLS, CHANCE = 0.9, 0.5
 
+#: The main claims: a behaviour is steered, a drift is undone.
+MAIN = ("contrastive steering raises what is wanted done well", "subtracting w gives back what was done well")
+
 Row = dict[str, Any]
 
 

@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from itertools import combinations
 
 import pandas as pd
-import plotly.graph_objects as go
 
-from ... import plots
+from ...plots import Drawing, draw
 from ..base import slug
 from .data import CHOICES, QUESTIONS, SKILL, Behaviour, Drift, new
 from .methods import Learnt
 from .summary import as_outcomes
 
-Figures = dict[str, go.Figure]
+Figures = dict[str, Drawing]
 
 
 def steering_figures(behaviour: Behaviour, summary: pd.DataFrame, chosen: pd.DataFrame) -> Figures:
@@ -29,10 +28,11 @@ def steering_figures(behaviour: Behaviour, summary: pd.DataFrame, chosen: pd.Dat
         ("new_template", new(behaviour.where), ", new template"),
     ):
         table = as_outcomes(chosen, behaviour.measured.metrics, where)
-        figures[f"{name}_{kind}"] = plots.shares(
-            table, "outcome", where, first=behaviour.wanted_label, about=f"{title}{words}"
+        figures[f"{name}_{kind}"] = draw(
+            "shares", table, "outcome", where, first=behaviour.wanted_label, about=f"{title}{words}"
         )
-    figures[f"{name}_front"] = plots.trade_off(
+    figures[f"{name}_front"] = draw(
+        "trade_off",
         summary,
         benefit=(behaviour.well, behaviour.where),
         damage=(CHOICES, CHOICES),
@@ -48,10 +48,11 @@ def repair_figures(drift: Drift, summary: pd.DataFrame, chosen: pd.DataFrame) ->
     name, title = slug(behaviour.name), behaviour.name.capitalize()
     table = as_outcomes(chosen, behaviour.measured.metrics, behaviour.where)
     return {
-        f"{name}_repair_outcomes": plots.shares(
-            table, "outcome", behaviour.where, first=drift.well_label, about=f"{title}, repaired"
+        f"{name}_repair_outcomes": draw(
+            "shares", table, "outcome", behaviour.where, first=drift.well_label, about=f"{title}, repaired"
         ),
-        f"{name}_repair": plots.trade_off(
+        f"{name}_repair": draw(
+            "trade_off",
             summary,
             benefit=(drift.well, behaviour.where),
             damage=(SKILL, QUESTIONS),
@@ -64,17 +65,17 @@ def repair_figures(drift: Drift, summary: pd.DataFrame, chosen: pd.DataFrame) ->
 def watching_figures(rows: pd.DataFrame, drifts: Sequence[Drift]) -> Figures:
     """Cosines by step, with the band of random directions."""
     names = [drift.behaviour.name for drift in drifts]
-    return {f"{slug(name)}_cosines": plots.cosine_trajectories(rows, direction=name) for name in names}
+    return {f"{slug(name)}_cosines": draw("cosine_trajectories", rows, direction=name) for name in names}
 
 
 def direction_figures(learnt: Sequence[Learnt]) -> Figures:
     """Norm of each direction by layer, and cosines of those of one model."""
     figures = {}
     for one in learnt:
-        figures[f"norms_{slug(one.name)}"] = plots.delta_heatmap(one.delta.norms(), about=one.name, label="norm")
+        figures[f"norms_{slug(one.name)}"] = draw("delta_heatmap", one.delta.norms(), about=one.name, label="norm")
     for a, b in combinations(learnt, 2):
         if a.start == b.start and a.behaviour is not b.behaviour:
             about = f"{a.name} and {b.name}"
-            cosines = plots.delta_heatmap(a.delta.cosines(b.delta), about=about, label="cosine")
+            cosines = draw("delta_heatmap", a.delta.cosines(b.delta), about=about, label="cosine")
             figures.setdefault("cosines_by_layer", cosines)
     return figures

@@ -1,54 +1,40 @@
-"""The study as a report page."""
+"""What the report of the study says beside its tables and figures."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping
 
 import pandas as pd
-import plotly.graph_objects as go
 
-from ...evaluation.verdicts import HELD
-from ...plots import Section
-from ..base import settings_table
+from ...reports import ORGANISMS, READ, Page, Part, claims_of, verdict
 from .choosing import TOLERANCE
-from .claims import LEAD, MARGIN
-
-
-def sections(
-    tables: Mapping[str, pd.DataFrame], figures: Mapping[str, Mapping[str, go.Figure]], info: Mapping[str, Any]
-) -> tuple[Section, ...]:
-    """Claims beside numbers, then each part with its tables and figures; `figures` are by part."""
-    named = {name.split(":")[0]: (name, table) for name, table in tables.items()}
-
-    def part(title: str, text: Sequence[str], names: Sequence[str], key: str) -> list[Section]:
-        shown = dict(named[name] for name in names if name in named)
-        drawn = {name.replace("_", " "): figure for name, figure in figures.get(key, {}).items()}
-        return [Section(title, text, shown, drawn)] if shown or drawn else []
-
-    _, verdicts = named["Claims"]
-    missed = verdicts[verdicts["verdict"] != HELD]
-    words = "Claims that failed, stay undecided at this n, or could not be measured here."
-    return (
-        Section("What was asked", _INTRO),
-        Section("The paper's claims beside what was measured", (), {"": verdicts}),
-        Section("What did not hold", (words,), {"": missed})
-        if len(missed)
-        else Section("What did not hold", ("Every claim that was measured held.",)),
-        *part("Steering", _STEER, ("Steering", "Nulls", "Random directions", "Grid"), "steer"),
-        *part("Repair", _REPAIR, ("Repair",), "repair"),
-        *part("Watching", _WATCH, ("Watching", "Cosines"), "watch"),
-        *part("Where the directions are", (), ("Neurons",), "where"),
-        Section("How it was made", (), {"": settings_table(info, [name for name in info if name != "title"])}),
-    )
-
+from .claims import LEAD, MAIN, MARGIN
 
 _INTRO = (
     "w = θ⁺ − θ⁻: two small opposite fine-tunes of the same questions, added k times to the weights. Fine-tunes of all "
     "seeds are pooled; intervals are 95 %, clustered by group of prompts, none of which was trained on.",
-    "These are model organisms of a few million parameters: nothing here is a finding about real models. They take no "
-    "system prompt, so that rival is left out.",
+    f"{ORGANISMS} They take no system prompt, so that rival is left out.",
 )
+_TABLES = {
+    "steer": ("Steering", "Nulls", "Random directions", "Grid"),
+    "repair": ("Repair",),
+    "watch": ("Watching", "Cosines"),
+    "where": ("Neurons",),
+}
+_TITLES = {"steer": "Steering", "repair": "Repair", "watch": "Watching", "where": "Where the directions are"}
+
+
+def page_of(tables: Mapping[str, pd.DataFrame], figures: Mapping[str, Iterable[str]]) -> Page:
+    """The report; `figures` are their names by part of the study."""
+    texts = {"steer": _STEER, "repair": _REPAIR, "watch": _WATCH}
+    parts = [
+        Part(title, texts.get(part, ()), _TABLES[part], tuple(figures.get(part, ()))) for part, title in _TITLES.items()
+    ]
+    said = "Contrastive steering at the strength that validation prompts choose, first seed. Texts are the model's."
+    first = next((name for names in figures.values() for name in names), None)
+    return Page(verdict(claims_of(tables), MAIN), first, _INTRO, (*parts, Part(READ, (said,), ("Responses",))))
+
+
 _STEER = (
     "Each method at the strength, learning rate and layer with which it does what is wanted well most often, with no "
     f"more than {100 * TOLERANCE:g} points of capability lost or of broken responses gained, all on validation prompts "

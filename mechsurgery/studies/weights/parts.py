@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 from itertools import product
 
@@ -11,6 +12,7 @@ import pandas as pd
 from ...evaluation import Results
 from ...intervention import shift_weights
 from ...progress import with_progress
+from ...reports import responses
 from . import claims, figures, tables
 from .bench import Bench, Report
 from .choosing import best_repair, best_strengths
@@ -38,6 +40,7 @@ STEERING = "Steering: each method at the strength that validation prompts choose
 GRID, NULLS = "Grid: every method at every strength", "Nulls: directions that hold no behaviour, at the strength of w"
 CHANCE = "Random directions: what w does on the same prompts, and random ones of its norms"
 REPAIR = "Repair: drift, and what each remedy gives back"
+RESPONSES = "Responses: before and after contrastive steering"
 
 
 def steer(bench: Bench, data: WeightsData) -> Report:
@@ -65,12 +68,22 @@ def _steer(bench: Bench, behaviour: Behaviour, report: Report) -> None:
     report.add(NULLS, tables.null_table(of_nulls, behaviour))
     report.add(CHANCE, pd.DataFrame([tables.random_row(drawn, behaviour.well, behaviour=behaviour.name, part="steer")]))
     report.add(GRID, tables.grid(summary, behaviour=behaviour.name))
+    report.add(RESPONSES, _responses(results, facts, behaviour, k))
     report.claims.extend(claims.steering_claims(behaviour, chosen, none, random))
     beside_w = [of_nulls[~of_nulls["intervention"].isin([BASELINE, RANDOM])], drawn[drawn["control_of"].notna()]]
     every = pd.concat([at_k, *beside_w])
     report.figures.update(figures.steering_figures(behaviour, summary, every))
     named = {"": results, ", facts": facts, **found}
     report.results.update({f"steer {behaviour.name}{name}": one for name, one in named.items()})
+
+
+def _responses(results: Results, facts: pd.DataFrame, behaviour: Behaviour, k: float) -> pd.DataFrame:
+    """Some prompts of the behaviour with the responses before and after w of the first seed, flips first."""
+    own = facts[(facts["method"] == CONTRASTIVE) & (facts["k"] == k)].iloc[0]
+    table = results.table
+    at_k = (table["intervention"] == own["intervention"]) & (table["strength"] == own["strength"])
+    some = replace(results, table=table[at_k | (table["kind"] == "baseline")])
+    return responses(some, own["intervention"], prompt_set=behaviour.where, n=8).assign(behaviour=behaviour.name)
 
 
 def _without_behaviour(

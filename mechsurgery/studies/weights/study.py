@@ -6,8 +6,6 @@ norms, shuffled labels, two seeds of one side), intervals over prompts' groups a
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,16 +14,15 @@ import pandas as pd
 
 from ...artifacts import provenance
 from ...models.protocol import Model
-from ..base import Study
+from ...reports import Study, kept
 from .bench import Bench, Report
 from .data import WeightsData, world_data
-from .page import sections
+from .page import page_of
 from .parts import repair, steer, watch_all, where
 from .settings import Settings
 
-logger = logging.getLogger(__name__)
 
-
+@kept("weights", Settings)
 def run(
     settings: Settings | None = None,
     data: WeightsData | None = None,
@@ -39,7 +36,7 @@ def run(
     With `out`, every fine-tune and every measured row is kept as it is made, and an interrupted study continues. Raises
     what the parts raise.
     """
-    started, settings = time.monotonic(), settings or Settings()
+    settings = settings or Settings()
     data = data or world_data(settings)
     bench = Bench(settings, dict(models or {}), None if out is None else Path(out), progress)
     parts: dict[str, Callable[[Bench, WeightsData], Report]] = {"steer": steer, "repair": repair, "watch": watch_all}
@@ -52,12 +49,8 @@ def run(
         models=sorted(bench.models),
         templates={name: bench.template(name).facts() for name in sorted(bench.models)},
         prompts=data.describe(),
-        seconds=round(time.monotonic() - started),
     )
-    study = assemble(reports, {name: one.delta for name, one in bench.learnt.items()}, info)
-    if out is not None:
-        logger.info("%s", study.save(out))
-    return study
+    return assemble(reports, {name: one.delta for name, one in bench.learnt.items()}, info)
 
 
 def assemble(reports: Mapping[str, Report], artefacts: Mapping[str, Any], info: Mapping[str, Any]) -> Study:
@@ -70,6 +63,5 @@ def assemble(reports: Mapping[str, Report], artefacts: Mapping[str, Any], info: 
         for name, table in report.tables.items():
             known = [named[name]] if name in named else []
             named[name] = pd.concat([*known, table], ignore_index=True)
-    by_part = {name: report.figures for name, report in reports.items()}
-    page = sections(named, by_part, info)
-    return Study(named, drawn, results, dict(artefacts), dict(info), page, quiet=("Grid",))
+    page = page_of(named, {name: report.figures for name, report in reports.items()})
+    return Study(named, drawn, results, dict(artefacts), dict(info), page, quiet=("Grid", "Responses"))

@@ -1,0 +1,178 @@
+"""A figure as the call that draws it, so that it is drawn again from a folder, at any size, without a model.
+
+`draw("shares", summary, "outcome", title="…")` notes a function of this package and what it is given; `.figure()`
+calls it. `save_drawings` writes the calls as JSON and what they are given (tables, scores, circuits) beside them, each
+once; `load_drawings` reads them back, and both draw the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from ..artifacts import load_json, plain_value, save_json, save_table, write_atomically
+from ..errors import InputError, LoadError, MechsurgeryError
+from ..units import Circuit, UnitScores
+
+#: The file of the calls, and the folder of what they are given.
+FILE, DATA = "drawings.json", "drawn"
+_KINDS: dict[str, tuple[type, str]] = {
+    "table": (pd.DataFrame, "parquet"),
+    "scores": (UnitScores, "safetensors"),
+    "circuit": (Circuit, "safetensors"),
+}
+#: Marks a value of a kind that JSON does not have.
+_MARK = "$"
+
+
+@dataclass(frozen=True, eq=False)
+class Drawing:
+    """A function of `mechsurgery.plots` by its name, and what it is given."""
+
+    function: str
+    given: tuple[Any, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def figure(self) -> go.Figure:
+        """Draw it. Raises `InputError` for a function that this package does not have."""
+        from .. import plots
+
+        if self.function == _FINISHED:
+            return go.Figure(*self.given)
+        if self.function not in plots.__all__:
+            raise InputError(f"no figure {self.function!r} in mechsurgery.plots; it may be of another version")
+        return getattr(plots, self.function)(*self.given, **self.options)
+
+
+_FINISHED = "a figure as it is"
+
+
+def draw(function: str, /, *given: Any, **options: Any) -> Drawing:
+    """The call of a function of `mechsurgery.plots`, drawn when it is asked for."""
+    return Drawing(function, given, options)
+
+
+def as_drawing(figure: go.Figure | Drawing) -> Drawing:
+    """A drawing as it is, and a finished figure as one that can be saved but not drawn anew."""
+    return figure if isinstance(figure, Drawing) else Drawing(_FINISHED, (json.loads(figure.to_json()),))
+
+
+def comparison_drawings(scores: Mapping[str, UnitScores], circuits: Mapping[str, Circuit]) -> dict[str, Drawing]:
+    """Layer profile, scores by layer, scatter of neurons and overlap of two models, by name."""
+    named = dict(circuits) if set(circuits) <= set(scores) else None
+    return {
+        "layer_profile": draw("circuit_profile", dict(circuits)),
+        "score_layers": draw("layer_distribution", dict(scores), named),
+        "neuron_scatter": draw("neuron_scatter", *scores.values(), circuits=dict(circuits)),
+        "overlap": draw("overlap", dict(circuits)),
+    }
+
+
+def save_drawings(
+    folder: str | Path, drawings: Mapping[str, Drawing], captions: Mapping[str, str] | None = None
+) -> Path:
+    """Write `drawings.json` and the folder `drawn` with what the calls are given."""
+    folder = Path(folder)
+    content = {
+        name: {
+            "function": one.function,
+            "given": _plain(list(one.given), folder / DATA),
+            "options": _plain(dict(one.options), folder / DATA),
+            "caption": (captions or {}).get(name, ""),
+        }
+        for name, one in drawings.items()
+    }
+    path = save_json(folder / FILE, content)
+    # What an earlier run into this folder was drawn from is drawn no more.
+    text = path.read_text(encoding="utf-8")
+    for old in (folder / DATA).glob("*"):
+        if old.name not in text:
+            old.unlink()
+    return path
+
+
+def load_drawings(folder: str | Path) -> tuple[dict[str, Drawing], dict[str, str]]:
+    """What `save_drawings` wrote: the drawings and those captions that are not empty, by name.
+
+    Raises `LoadError` where the folder has none, or where something that is drawn is missing.
+    """
+    folder = Path(folder)
+    if not (folder / FILE).is_file():
+        raise LoadError(
+            f"no drawings in {str(folder)!r}; give the folder of a finished study, evaluation or comparison"
+        )
+    content = load_json(folder / FILE)
+    known: dict[str, Any] = {}
+    read = partial(_read, folder=folder / DATA, known=known)
+    drawings = {
+        name: Drawing(one["function"], tuple(read(one["given"])), read(one["options"])) for name, one in content.items()
+    }
+    return drawings, {name: one["caption"] for name, one in content.items() if one["caption"]}
+
+
+def _plain(value: Any, folder: Path) -> Any:
+    """A value as JSON; tables, scores and circuits become files named by their content."""
+    for kind, (of_kind, ending) in _KINDS.items():
+        if isinstance(value, of_kind):
+            return {_MARK: kind, "file": _write(value, folder, ending)}
+    if isinstance(value, tuple):
+        return {_MARK: "tuple", "items": [_plain(one, folder) for one in value]}
+    if isinstance(value, Mapping):
+        if all(isinstance(key, str) and not key.startswith(_MARK) for key in value):
+            return {key: _plain(one, folder) for key, one in value.items()}
+        return {_MARK: "dict", "items": [[_plain(key, folder), _plain(one, folder)] for key, one in value.items()]}
+    if isinstance(value, (list, range)):
+        return [_plain(one, folder) for one in value]
+    return value if value is None or isinstance(value, (str, bool, int, float)) else _plain(plain_value(value), folder)
+
+
+def _write(value: Any, folder: Path, ending: str) -> str:
+    """Write a value under the digest of its content, once."""
+    write: Callable[[Path], Any] = partial(_table, value) if isinstance(value, pd.DataFrame) else value.save
+    folder.mkdir(parents=True, exist_ok=True)
+    digests: list[str] = []
+
+    def written(path: Path) -> None:
+        write(path)
+        digests.append(hashlib.sha256(path.read_bytes()).hexdigest()[:24])
+
+    scratch = write_atomically(folder / f"new.{ending}", written)
+    scratch.replace(folder / f"{digests[0]}.{ending}")
+    return f"{digests[0]}.{ending}"
+
+
+def _table(table: pd.DataFrame, path: Path) -> None:
+    save_table(path, table)
+
+
+def _read(value: Any, *, folder: Path, known: dict[str, Any]) -> Any:
+    read = partial(_read, folder=folder, known=known)
+    if isinstance(value, list):
+        return [read(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    kind = value.get(_MARK)
+    if kind is None:
+        return {key: read(one) for key, one in value.items()}
+    if kind == "tuple":
+        return tuple(read(one) for one in value["items"])
+    if kind == "dict":
+        return {read(key): read(one) for key, one in value["items"]}
+    if value["file"] not in known:
+        known[value["file"]] = _load(kind, folder / value["file"])
+    return known[value["file"]]
+
+
+def _load(kind: str, path: Path) -> Any:
+    try:
+        return pd.read_parquet(path) if kind == "table" else _KINDS[kind][0].load(path)  # type: ignore[attr-defined]
+    except (OSError, ValueError, KeyError, MechsurgeryError) as error:
+        raise LoadError(f"{str(path)!r}, which a figure is drawn from, cannot be read: {error}") from error
