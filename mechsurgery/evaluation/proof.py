@@ -61,7 +61,8 @@ class Proof:
     table: pd.DataFrame
 
     def _repr_html_(self) -> str:
-        return self.claims.to_html(index=False) + self.table.to_html(index=False)
+        with pd.option_context("display.max_colwidth", None):  # a claim whose end is cut off says nothing
+            return self.claims.to_html(index=False) + self.table.to_html(index=False)
 
 
 def prove(
