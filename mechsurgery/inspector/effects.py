@@ -14,6 +14,7 @@ from ..attribution.gates import Units
 from ..attribution.objectives import Objective
 from ..errors import PromptError
 from ..models import Model
+from ..models.tokens import device_of
 from ..prompts import ContrastSet
 from ..prompts.chat import Template
 from .coordinates import Unit, circuit_of
@@ -39,14 +40,33 @@ def usual_objective(
         return objectives.from_direction(direction, model, contrast.positive, **how)
 
 
+def few_rows(objective: Objective, n: int) -> Objective:
+    """The objective on at most `n` of its rows, spread evenly."""
+    task = objective.explain
+    step = -(-len(task) // n)
+    return replace(objective, explain=task.take(list(range(0, len(task), step))))
+
+
+def affordable_rows(model: Model, objective: Objective, n_units: int) -> int:
+    """Rows on which ablating and doubling each of so many units takes about ten seconds: 16 at most, 0 for none.
+
+    A forward pass of a token costs 2 operations a weight; a CPU does about 10¹¹ a second, a GPU 10¹³.
+    """
+    speed = 1e11 if device_of(model).type == "cpu" else 1e13
+    ids = objective.explain.ids
+    n_tokens = sum(map(len, ids)) / len(ids)
+    weights = sum(weight.numel() for weight in model.parameters())
+    one_row = 2 * n_units * n_tokens * 2 * weights / speed
+    # Two rows are worth a minute; less than that is left to the pages, which measure one unit.
+    return min(16, int(10 / one_row)) if 10 / one_row >= 2 else 2 * (2 * one_row <= 60)
+
+
 class Effects:
     """The mean of an objective's number on at most `rows` of its rows, spread evenly, while units are scaled alone."""
 
     def __init__(self, model: Model, objective: Objective, units: Units, *, rows: int, max_rows: int) -> None:
         self.model, self.units, self.max_rows = model, units, max_rows
-        task = objective.explain
-        step = max(1, len(task) // rows)
-        self.objective = replace(objective, explain=task.take(list(range(0, len(task), step))[:rows]))
+        self.objective = few_rows(objective, rows)
         self.baseline = float(objectives.value_of(model, self.objective.explain, max_rows=max_rows).mean())
         self._known: dict[Unit, dict[float, float]] = {}
 

@@ -8,7 +8,7 @@ import pandas as pd
 
 from ...intervention import BASELINE
 from ...plots import Drawing, draw
-from ..base import slug
+from ...reports.study import slug
 from .methods import ATTRIBUTION, COMPLETIONS, DIFFING, WAYS, CaseResult
 from .tables import LABELS, shares_of
 

@@ -8,7 +8,7 @@ from itertools import combinations
 import pandas as pd
 
 from ...plots import Drawing, draw
-from ..base import slug
+from ...reports.study import slug
 from .data import CHOICES, QUESTIONS, SKILL, Behaviour, Drift, new
 from .methods import Learnt
 from .summary import as_outcomes
