@@ -4,6 +4,7 @@
 # make bench    benchmarks: ratios against naive baselines
 # make docs     the documentation site, in site/
 # make figures  every number and picture of the README and the docs again
+# make notebooks  the notebooks again, with their outputs
 # Another interpreter: make test PYTHON=python3.12
 
 PYTHON ?= python3
@@ -11,7 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint docs bench figures format clean
+.PHONY: demo test lint docs bench figures notebooks format clean
 
 $(READY): pyproject.toml setup.py constraints.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed; make PYTHON=python3.12 …"'
@@ -49,6 +50,9 @@ figures: $(READY)
 	$(BIN)/python figures/positions.py
 	$(BIN)/python figures/outcomes.py
 	$(BIN)/python figures/localisers.py
+
+notebooks: $(READY)
+	$(BIN)/python notebooks/execute.py
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

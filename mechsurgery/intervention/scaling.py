@@ -89,4 +89,7 @@ def _multipliers(m: Multiplier, site: str, n: int) -> Float[Tensor, " _"]:
 
 def _require_units(circuit: Circuit) -> None:
     if not len(circuit):
-        raise InputError(f"circuit {circuit.name!r} has no units; locate one with a larger fraction or k")
+        raise InputError(
+            f"circuit {circuit.name!r} has no units; locate one with a larger fraction or k, "
+            "or train gates at a lower price"
+        )
