@@ -1,5 +1,7 @@
 """Minimal circuits and their proof: a target that can be met is met, what cannot be found is not claimed."""
 
+import html
+
 import pandas as pd
 import pytest
 import torch
@@ -137,6 +139,7 @@ def test_the_recorded_neurons_are_proven(planted, base, truth):
         parts=(0.5,),
         generation=SHORT,
     )
+    assert all(html.escape(rule, quote=False) in proof._repr_html_() for rule in proof.claims["rule"])  # not cut off
     said = proof.claims.set_index("claim")["verdict"].to_dict()
     assert said["beyond chance: matched random circuits do not do it"] == v.HELD
     assert said["beyond chance: not found for random null"] == v.HELD

@@ -8,7 +8,7 @@ from mechsurgery.delta_parts import Dense, LowRank
 from mechsurgery.deltas import WeightDelta
 from mechsurgery.errors import InputError, MismatchError, PromptError
 from mechsurgery.intervention import applied, bake, export, shift_weights
-from mechsurgery.models import load_model
+from mechsurgery.models import load_model, sites
 from mechsurgery.prompts import Examples
 from mechsurgery.training.losses import loss_of
 from mechsurgery.training.monitor import Monitor, null_band, watch_checkpoints
@@ -116,6 +116,16 @@ def test_the_monitor_sees_an_update_along_a_direction_and_not_chance(model, side
         Monitor(model, {"x": WeightDelta({"blocks.0.mlp.W_odd": w.parts["blocks.0.mlp.W_in"]})})
     with pytest.raises(InputError, match="at least one"):
         Monitor(model, {})
+
+
+def test_finetune_is_watched_step_by_step(model, sides):
+    w = contrastive_delta(model, *sides, where="blocks", recipe=RECIPE)
+    monitor, before = Monitor(model, {"behaviour": w}, nulls=0), sites.fingerprint(model)
+    change = finetune(model, sides[0], "blocks", recipe=Recipe(steps=7, validate_every=3), watch=monitor)
+    assert list(monitor.table["step"]) == [0, 3, 6, 7]
+    assert monitor.table["cosine"].iloc[-1] == pytest.approx(change.cosine(w), abs=1e-4)
+    assert monitor.table["norm"].iloc[-1] == pytest.approx(change.norm(), rel=1e-3)
+    assert sites.fingerprint(model) == before
 
 
 def test_the_monitor_is_a_callback_in_any_loop(model, sides):
