@@ -40,7 +40,7 @@ def photograph(address: str) -> None:
         page.fill("textarea", REQUEST)
         page.get_by_text("Circuit as found").click()
         page.get_by_text("Beside a random circuit").click()
-        page.wait_for_function("!document.querySelector('.ms-answers').hasAttribute('aria-busy')")
+        page.wait_for_selector(".ms-answers:not([aria-busy])")
         page.wait_for_timeout(1500)
         page.screenshot(path=PICTURE)
         browser.close()
