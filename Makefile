@@ -46,6 +46,7 @@ bench: $(READY)
 
 figures: $(READY)
 	$(BIN)/python figures/readme.py
+	$(BIN)/python figures/explorer.py
 	$(BIN)/python figures/rates.py
 	$(BIN)/python figures/positions.py
 	$(BIN)/python figures/outcomes.py

@@ -134,7 +134,7 @@ def evaluate(model: str, circuit_path: Path, out: Path, whole: bool, **options: 
     from .evaluation import Generation, pool_controls
     from .evaluation import evaluate as run
     from .evaluation.told import told
-    from .intervention import ablate
+    from .intervention import as_found
     from .prompts import load_prompts
     from .units import Circuit
 
@@ -146,7 +146,7 @@ def evaluate(model: str, circuit_path: Path, out: Path, whole: bool, **options: 
     results = run(
         _load(model, options),
         sets,
-        ablate(Circuit.load(circuit_path)).at(m=wanted),
+        as_found(Circuit.load(circuit_path)).at([1 - m for m in wanted]),
         controls=options["controls"],
         n_control_prompts=options["n_control_prompts"],
         generation=Generation(max_new_tokens=options["max_new_tokens"]),
@@ -258,7 +258,7 @@ def _show_address(address: str, *, opened: bool) -> None:
 @main.command()
 @click.argument("model")
 @click.option("--circuit", "circuit_path", type=click.Path(path_type=Path), help="Scale the units of this circuit.")
-@click.option("--m", type=float, default=0.0, show_default=True, help="Multiplier of the circuit's units.")
+@click.option("--m", type=float, default=0.0, show_default=True, help="Multiplier of the circuit's units; 0: as found.")
 @click.option("--steer", "direction_path", type=click.Path(path_type=Path), help="Steer along this saved Direction.")
 @click.option("--strength", type=float, default=1.0, show_default=True, help="How far to steer.")
 @click.option("--max-new-tokens", default=128, show_default=True)

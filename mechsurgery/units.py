@@ -200,6 +200,24 @@ class Circuit:
         sites = f"{len(self.units)} of {len(self.widths)} hook points"
         return f"Circuit {self.name!r}: {len(self):,} of {total:,} units ({100 * share:.3g}%) in {sites}"
 
+    @property
+    def multipliers(self) -> dict[str, Float[Tensor, " k"]] | None:
+        """{hook name: what each unit was multiplied by when it was found}; None where it has no such numbers."""
+        known = self.info.get("multipliers") or {}
+        if not all(str(int(i)) in known.get(site, {}) for site, (index, _) in self.units.items() for i in index):
+            return None
+        return {
+            site: torch.tensor([known[site][str(int(i))] for i in index]) for site, (index, _) in self.units.items()
+        }
+
+    def with_multipliers(self, multipliers: Mapping[str, Float[Tensor, " k"]]) -> Circuit:
+        """The same units, which know what each is multiplied by; one number for each of the sorted indices."""
+        own = {
+            site: {str(int(i)): float(m) for i, m in zip(index, multipliers[site], strict=True)}
+            for site, (index, _) in self.units.items()
+        }
+        return replace(self, info={**self.info, "multipliers": own})
+
     def members(self) -> set[tuple[str, int]]:
         """The units as a plain set of (hook name, index)."""
         return {(site, int(i)) for site, (indices, _) in self.units.items() for i in indices}

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from mechsurgery.errors import ActivationError, InputError, LoadError, MismatchError, ModelNotFoundError, SiteError
+from mechsurgery.intervention import as_found
 from mechsurgery.units import Circuit, UnitScores
 
 A, B, C = (f"blocks.{layer}.mlp.hook_post" for layer in (0, 1, 10))
@@ -188,3 +189,20 @@ def test_units_outside_the_hook_point_are_refused():
 
 def test_names_are_escaped_in_html(scores):
     assert "<script>" not in scores.top(k=1, name="<script>alert(1)</script>")._repr_html_()
+
+
+def test_a_circuit_keeps_what_its_units_are_multiplied_by(tmp_path):
+    site, widths = "blocks.0.mlp.hook_post", {"blocks.0.mlp.hook_post": 8}
+    circuit = Circuit.from_indices({site: [5, 2, 7]}, widths)
+    assert circuit.multipliers is None
+    known = circuit.with_multipliers({site: torch.tensor([0.5, -1.0, 2.0])})
+    loaded = Circuit.load(known.save(tmp_path / "c.safetensors"))
+    assert loaded.multipliers[site].tolist() == [0.5, -1.0, 2.0]  # of the units 2, 5 and 7
+    part = loaded & Circuit.from_indices({site: [7]}, widths)
+    assert part.multipliers is None  # a set's own numbers would be a guess
+    assert loaded.sign("positive").multipliers[site].tolist() == [0.5, -1.0, 2.0]
+    assert (loaded | circuit).multipliers is None
+    assert loaded.random_like(0).multipliers is None
+    (edit,) = as_found(loaded).edits
+    assert edit.change.m.tolist() == [0.5, -1.0, 2.0]
+    assert as_found(circuit).m == 0

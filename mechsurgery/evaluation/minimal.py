@@ -136,6 +136,8 @@ def minimal_circuit(
         gates = _settled(model, objective, units, gates, circuit, judge, recipe, max_rows)
     info = {"objective": objective.name, "prices": list(prices), "behaviour": behaviour}
     found = circuit.named("minimal circuit")
+    if gates.trains_m:
+        found = found.with_multipliers(gates.m_of(found))
     return MinimalCircuit(
         found, done_to(gates, found), bool(row["met"]), curve, pd.DataFrame(judge.tried), gates, judge.target, info
     )

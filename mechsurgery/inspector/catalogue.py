@@ -20,7 +20,7 @@ from ..attribution.contrast import RULES, score
 from ..attribution.gates import Units
 from ..attribution.objectives import Objective
 from ..errors import InputError
-from ..intervention import Intervention
+from ..intervention import Intervention, as_found
 from ..intervention.changes import Affine
 from ..models import Model, sites
 from ..models.dictionaries import Dictionary
@@ -82,6 +82,8 @@ class Catalogue:
             found = getattr(getattr(circuit, "gates", None), "scores", None)
             scores = {**({"trained gates": found} if found is not None else {}), **(scores or {})}
             circuit = circuit.circuit
+        if intervention is None and circuit is not None and circuit.multipliers is not None:
+            intervention = as_found(circuit)
         self.model, self.base, self.circuit, self.intervention = model, base, circuit, intervention
         self.contrast = None if contrast is None else contrast.take(prompts)
         self.dictionaries, self._given_objective = tuple(dictionaries), objective

@@ -16,7 +16,7 @@ from typing import Any
 
 from ..directions import Direction
 from ..errors import InputError, MechsurgeryError, PromptError
-from ..intervention import Intervention, ablate, scale_latents, steer
+from ..intervention import Intervention, as_found, scale_latents, steer
 from ..models import generate
 from ..models.dictionaries import Dictionary
 from ..models.protocol import Model
@@ -27,7 +27,7 @@ from ..units import Circuit
 
 Write = Callable[[str], Any]
 _HELP = """\
-/m X         multiply the circuit's units by X: 0 takes them out, 1 changes nothing
+/m X         multiply the circuit's units by X: 0 takes them out (or does what they were found with), 1 changes nothing
 /strength X  steer with strength X: 0 changes nothing, negative steers away
 /off, /on    without the intervention, and with it again
 /both        show what the unchanged model would say to the same conversation, too (again: no longer)
@@ -80,7 +80,7 @@ class Chat:
         self._tokenizer = tokenizer_of(model)
         self._scaling = None
         if circuit is not None:
-            self._scaling = ablate(circuit) if dictionary is None else scale_latents(circuit, dictionary)
+            self._scaling = as_found(circuit) if dictionary is None else scale_latents(circuit, dictionary)
         self._steering = None if direction is None else steer(direction)
         self.m, self.strength = _number("m", m), _number("strength", strength)
         self.on, self.single = True, single
@@ -97,7 +97,7 @@ class Chat:
         """What is done to the model while it is on."""
         parts = []
         if self._scaling is not None:
-            parts.append(self._scaling.at(m=self.m))
+            parts.append(self._scaling.at(1 - self.m))
         if self._steering is not None:
             parts.append(self._steering.at(self.strength))
         return parts[0] if len(parts) == 1 else parts[0] + parts[1]

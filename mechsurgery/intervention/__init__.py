@@ -5,7 +5,7 @@ from .changes import Affine, Custom, Project
 from .export import export
 from .intervention import BASELINE, Edit, Intervention, applied, row_hooks, with_controls
 from .latents import scale_latents, steer_latents
-from .scaling import ablate, mean_ablate, scale
+from .scaling import ablate, as_found, mean_ablate, scale
 from .shift import shift_weights
 from .steering import project_out, steer
 
@@ -18,6 +18,7 @@ __all__ = [
     "Project",
     "ablate",
     "applied",
+    "as_found",
     "bake",
     "export",
     "mean_ablate",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import SupportsFloat
 
 import torch
@@ -45,6 +46,17 @@ def scale(circuit: Circuit, m: Multiplier = 0.0, *, name: str | None = None) -> 
 def ablate(circuit: Circuit, *, name: str | None = None) -> Intervention:
     """Set every unit of a circuit to zero: `scale(circuit, 0)`."""
     return scale(circuit, 0.0, name=name)
+
+
+def as_found(circuit: Circuit, *, name: str | None = None) -> Intervention:
+    """What a circuit was found with: each unit times its own multiplier, where it has some, else all at zero.
+
+    `minimal_circuit` keeps them in `circuit.multipliers`, also in the saved file. Strength 1 − m is, for a circuit
+    without its own multipliers, the multiplier m.
+    """
+    if circuit.multipliers is None:
+        return ablate(circuit, name=name)
+    return replace(scale(circuit, circuit.multipliers, name=name), pushes=-1)
 
 
 def mean_ablate(circuit: Circuit, means: Mapping[str, Float[Tensor, " d"]], *, name: str | None = None) -> Intervention:

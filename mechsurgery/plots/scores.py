@@ -52,6 +52,9 @@ def layer_distribution(
             told = [f"layer {layer}: {count} selected" for layer, count in zip(counts["layer"], counts["n"])]
             bars = go.Bar(x=counts["layer"], y=counts["n"], hovertext=told, hoverinfo="text", **colour)
             figure.add_trace(bars, n + number, 1)
+    # One range for all, so that the bars stand under their layer's points.
+    layers = [layer_of(site) for one in models.values() for site in one.scores]
+    figure.update_xaxes(range=[min(layers) - 0.6, max(layers) + 0.6])
     figure.update_yaxes(nticks=6)
     for number in range(n * counted):
         figure.update_yaxes(nticks=3, rangemode="tozero", row=n + 1 + number, col=1)

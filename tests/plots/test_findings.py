@@ -173,3 +173,13 @@ def test_hovering_says_model_unit_score_n_and_seed():
         "model: organism/planted",
     ]
     assert any("controls of" in text for t in plots.curves(pooled(summary()), [HARMFUL]).data for text in t.text or [])
+
+
+def test_bars_of_what_is_selected_stand_under_their_layer():
+    both = {"base": scores(0), "instruct": scores(1)}
+    figure = plots.layer_distribution(both, {name: one.top(k=5) for name, one in both.items()})
+    ranges = {tuple(axis.range) for axis in figure.select_xaxes()}
+    assert len(ranges) == 1
+    low, high = ranges.pop()
+    assert low < 0
+    assert high > max(int(site.split(".")[1]) for site in both["base"].scores)
