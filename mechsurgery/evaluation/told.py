@@ -103,9 +103,10 @@ def _beside(summary: pd.DataFrame, row: pd.Series) -> str:
     p = empirical_p(float(own["value"]), list(values), up=bool(row["difference"] > 0))
     spread = f"{scale * values.min():.1f} to {scale * values.max():.1f}, mean {scale * values.mean():.1f}"
     unit = " %" if scale == 100 else ""
+    itself = f"{row['intervention']} itself {scale * own['value']:.1f}{unit} on the same {int(own['n'])} prompts"
     return (
-        f"{len(values)} random circuits with as many units in each layer: {_what(row)} {spread}{unit}, beside "
-        f"{scale * own['value']:.1f}{unit} on the same {int(own['n'])} prompts; p = {p:.2g}"
+        f"{len(values)} random circuits with as many units in each layer: {_what(row)} {spread}{unit}; {itself}; "
+        f"p = {p:.2g}"
     )
 
 

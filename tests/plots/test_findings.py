@@ -80,7 +80,7 @@ def test_only_what_moves_has_a_panel_and_the_rest_is_named():
     assert [unwrapped(note.text) for note in figure.layout.annotations] == [
         "refusal on harmful",
         "KL divergence (nats) on neutral",
-        "Nothing moves: endpoint: complies on harmful",
+        "Not drawn, since nothing moves beyond the intervals: endpoint: complies on harmful",
     ]
     assert len(plots.curves(table, [HARMFUL, COMPLIES], still="keep").layout.annotations) == 2
     assert len(plots.curves(table, [COMPLIES]).layout.annotations) == 1  # never without a panel
