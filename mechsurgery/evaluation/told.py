@@ -54,7 +54,9 @@ def _decisive(summary: pd.DataFrame) -> pd.DataFrame:
 
 
 def _without_effect(summary: pd.DataFrame) -> list[str]:
-    base = summary[(summary["kind"] == "baseline") & (summary["scale"] == "rate")]
+    base = summary[summary["kind"] == "baseline"]
+    labelled = base[base["label"] != ""]
+    base = labelled if len(labelled) else base[base["scale"] == "rate"]
     base = base[~base["metric"].isin(_DAMAGE)].head(3)
     found = "; ".join(f"{_what(row)} {cell(row)}" for _, row in base.iterrows())
     return [

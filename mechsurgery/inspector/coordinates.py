@@ -127,6 +127,8 @@ def _checked(model: Model, site: str, index: int, dictionaries: Sequence[Diction
 
 def units_in(model: Model, circuit: Circuit, dictionaries: Sequence[Dictionary] = ()) -> list[Unit]:
     """The units of a circuit that can be looked at, highest |score| first."""
+    if not len(circuit):
+        return []
     table = circuit.to_frame()
     table = table[~table["site"].map(_of_heads)]
     return [unit_of(model, (site, index), dictionaries) for site, index in zip(table["site"], table["neuron"])]
