@@ -68,7 +68,7 @@ def _without_effect(summary: pd.DataFrame, *, tried: bool) -> list[str]:
         what = "not known: no answer could be graded" if len(base) else "not known: there is no unmodified model beside"
         return [
             f"What changed: {what}",
-            f"By how much: {found or 'no grade says what its answers are'}{' in the unmodified model' if found else ''}",
+            f"By how much: {f'{found} in the unmodified model' if found else 'no grade says what its answers are'}",
             "Against random: nothing that could be graded",
             "Damage: not known",
         ]

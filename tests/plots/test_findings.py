@@ -142,7 +142,8 @@ def test_scores_of_two_models_stand_side_by_side_on_one_scale():
     assert counts == [circuit.per_layer()["n"].tolist() for circuit in circuits.values()]
     widest = [np.quantile(values.numpy(), [0.01, 0.99]) for values in models["base"].scores.values()]
     layer = int(np.argmax([high - low for low, high in widest]))
-    assert f"base layer {layer} ({widest[layer][0]:.2g} to {widest[layer][1]:.2g})" in title(figure)
+    span = f"({widest[layer][0]:.2g} to {widest[layer][1]:.2g})".replace("-", "−")
+    assert f"base layer {layer} {span}" in title(figure)
 
 
 def test_the_chosen_tail_of_a_histogram_is_the_circuit():
