@@ -116,6 +116,16 @@ def load_json(path: str | Path) -> Any:
         raise LoadError(f"cannot read {str(path)!r} as JSON: {error}") from error
 
 
+def load_table(path: str | Path) -> pd.DataFrame:
+    """Read a Parquet file. Raises `LoadError` with the path where it is missing or damaged."""
+    import pandas as pd
+
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError, KeyError) as error:
+        raise LoadError(f"cannot read {str(path)!r} as a Parquet table: {' '.join(str(error).split())}") from error
+
+
 def save_table(path: str | Path, table: pd.DataFrame) -> Path:
     """Write a table as Parquet, with its index; a column that mixes kinds of values is written as text.
 

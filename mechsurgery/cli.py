@@ -18,7 +18,7 @@ _RULES = ["difference", "effect_size", "welch_t", "auroc", "difference_write_nor
 
 
 class _Friendly(click.Group):
-    """Shows mechsurgery's own errors as one line instead of a traceback."""
+    """Shows mechsurgery's own errors, and files that cannot be used, as one line instead of a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
         from .errors import MechsurgeryError
@@ -27,6 +27,11 @@ class _Friendly(click.Group):
             return super().invoke(ctx)
         except MechsurgeryError as error:
             raise click.ClickException(str(error)) from error
+        except OSError as error:
+            # A file that cannot be read or written, and not a pipe that nobody reads any more.
+            if error.filename is None:
+                raise
+            raise click.ClickException(f"{str(error.filename)!r}: {error.strerror}; give another path") from error
 
 
 def _where(command: Any) -> Any:
@@ -117,7 +122,7 @@ def locate(model: str, out: Path, **options: Any) -> None:
 @click.option("--column", default=None, help="Text column where --prompts is a file.")
 @click.option("--choices", default=None, help="Multiple-choice set, e.g. organism/choices.")
 @click.option("--m", "multipliers", type=float, multiple=True, default=(0.0,), show_default=True)
-@click.option("--controls", default=50, show_default=True, help="Matched random circuits.")
+@click.option("--controls", type=click.IntRange(min=0), default=50, show_default=True, help="Matched random circuits.")
 @click.option("--n-control-prompts", default=32, show_default=True, help="Prompts at most that these answer.")
 @click.option("-n", type=int, default=200, show_default=True, help="Prompts (all where there are fewer).")
 @click.option("--max-new-tokens", default=48, show_default=True)
@@ -131,6 +136,7 @@ def evaluate(model: str, circuit_path: Path, out: Path, whole: bool, **options: 
     Prints five lines: what changed, by how much, beside random circuits, what was damaged, where the files are. Run
     again with the same --out, an interrupted evaluation continues.
     """
+    from .errors import InputError
     from .evaluation import Generation, pool_controls
     from .evaluation import evaluate as run
     from .evaluation.told import told
@@ -142,6 +148,8 @@ def evaluate(model: str, circuit_path: Path, out: Path, whole: bool, **options: 
     sets = {"prompts": load_prompts(options["prompts"], **text).take(options["n"], seed=options["seed"])}
     if options["choices"] is not None:
         sets["choices"] = load_prompts(options["choices"]).take(options["n"], seed=options["seed"])
+        if not all(prompt.choices for prompt in sets["choices"]):
+            raise InputError(f"--choices {options['choices']!r} is no set of multiple choice; give it with --prompts")
     wanted = [m for m in options["multipliers"] if m != 1]
     results = run(
         _load(model, options),

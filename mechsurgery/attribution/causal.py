@@ -33,6 +33,7 @@ from .. import names
 from ..errors import ActivationError, InputError
 from ..models import sites, tokens
 from ..models.protocol import Model
+from ..models.with_hooks import with_hooks
 from ..progress import with_progress
 from ..units import Circuit, UnitScores
 from .gates import Gates, HookFns, Units, frozen, recomputed
@@ -87,7 +88,7 @@ def gate_gradients(
             # RelP sees what a neuron's activation is made of as gates leave it.
             hooks.sort(key=lambda pair: getattr(pair[1], "func", None) is _seen)
             # Hooks stay on for the backward pass, in which blocks may be run again.
-            with recomputed(model, read.ids.numel()), model.hooks(fwd_hooks=hooks):
+            with recomputed(model, read.ids.numel()), with_hooks(model, hooks):
                 value = task.values(model, read).sum() / len(task)
                 leaf = list(leaves.values())
                 # Nothing depends on the gates where GradDrop skips the only layer.
@@ -116,7 +117,7 @@ def _activations(base: Model, units: Units, read: Read) -> dict[str, Tensor]:
         return activation
 
     names_ = list(units.widths)
-    with base.hooks(fwd_hooks=[(name, partial(keep, name=name)) for name in names_]):
+    with with_hooks(base, [(name, partial(keep, name=name)) for name in names_]):
         base(read.ids, attention_mask=read.mask, return_type=None, stop_at_layer=sites.stop_layer(base, names_))
     return found
 
@@ -297,7 +298,7 @@ def _effects(
 def _values_from(model: Any, task: Task, read: Read, hooks: HookFns, start: Tensor, layer: int) -> Tensor:
     """A task's values where the layers before `layer` have already run."""
     last = read.counted.shape[1]
-    with model.hooks(fwd_hooks=hooks):
+    with with_hooks(model, hooks):
         residual = model(start, start_at_layer=layer, attention_mask=read.mask, stop_at_layer=model.cfg.n_layers)
         logits = sites.unembed(model, residual[:, -last:]).float()
     return task.value(logits, read) * task.weight.to(logits.device)[read.rows]

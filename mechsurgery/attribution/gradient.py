@@ -31,6 +31,7 @@ from ..errors import ActivationError, InputError
 from ..models import capture, sites, tokens
 from ..models.dictionaries import Dictionary
 from ..models.protocol import Model
+from ..models.with_hooks import with_hooks
 from ..progress import with_progress
 from ..prompts import PromptSet, Template, encode
 from ..prompts.pairs import CompletionPairs
@@ -162,7 +163,7 @@ def gradients(
             seen[name] = activation if seen else activation.detach().requires_grad_(True)
             return seen[name]
 
-        with torch.enable_grad(), model.hooks(fwd_hooks=[(name, partial(take, name=name)) for name in order]):
+        with torch.enable_grad(), with_hooks(model, [(name, partial(take, name=name)) for name in order]):
             residual = capture.final_residual(model, batch.ids, batch.mask)
             loss = completion_loss(model, batch, residual, reduction)
             weight = torch.where(batch.sign > 0, bad, good)
@@ -288,7 +289,7 @@ def _repeated(batch: PairBatch, times: int) -> PairBatch:
 
 
 def _loss(model: Model, batch: PairBatch, reduction: str, hooks: list) -> Float[Tensor, " rows"]:
-    with model.hooks(fwd_hooks=hooks):
+    with with_hooks(model, hooks):
         return completion_loss(model, batch, capture.final_residual(model, batch.ids, batch.mask), reduction)
 
 

@@ -20,6 +20,7 @@ from ..directions import Direction
 from ..errors import InputError, PromptError
 from ..models import capture, sites, tokens
 from ..models.protocol import Model
+from ..models.with_hooks import with_hooks
 from ..prompts import ContrastSet, PromptSet, encode
 from ..prompts.chat import Template
 from ..prompts.pairs import CompletionPairs
@@ -94,7 +95,7 @@ class Task:
         last = read.counted.shape[1]
         if self.at is None:
             # The final norm is hooked like everything before it.
-            with model.hooks(fwd_hooks=list(hooks)):
+            with with_hooks(model, hooks):
                 residual = capture.final_residual(model, read.ids, read.mask)
                 seen = sites.unembed(model, residual[:, -last:]).float()
         else:
@@ -122,7 +123,7 @@ def _read_at(model: Model, read: Read, hooks: HookFns, name: str) -> Tensor:
         found.append(activation)
         return activation
 
-    with model.hooks(fwd_hooks=[*hooks, (name, keep)]):
+    with with_hooks(model, [*hooks, (name, keep)]):
         model(read.ids, attention_mask=read.mask, return_type=None, stop_at_layer=sites.stop_layer(model, [name]))
     return found[0]
 

@@ -25,6 +25,7 @@ from ..errors import InputError
 from ..models import capture, sites, tokens
 from ..models.dictionaries import Dictionary, latent_means
 from ..models.protocol import Model
+from ..models.with_hooks import with_hooks
 from ..progress import with_progress
 from ..prompts import PromptSet, encode
 from ..prompts.chat import Template
@@ -115,7 +116,7 @@ class _Splice:
         Summed over positions with a weight each.
         """
         hooks = [(name, partial(self, name=name)) for name in self.dictionaries]
-        with torch.enable_grad(), model.hooks(fwd_hooks=hooks):
+        with torch.enable_grad(), with_hooks(model, hooks):
             residual = capture.final_residual(model, batch.ids, batch.mask)
             metric = (completion_loss(model, batch, residual, reduction) * batch.sign).sum()
             leaves = [*self.latents.values(), *self.errors.values()]

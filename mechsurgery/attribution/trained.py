@@ -27,6 +27,7 @@ from torch import Tensor
 from ..errors import ActivationError, InputError
 from ..models import sites, tokens
 from ..models.protocol import Model
+from ..models.with_hooks import with_hooks
 from ..progress import with_progress
 from ..units import Circuit, UnitScores
 from .causal import Cost
@@ -160,7 +161,7 @@ def _backward(
     for read in task.batches(model, max_rows, rows):
         hooks = state.units.hooks(state.gates())
         # Hooks stay on for the backward pass, in which blocks may be run again.
-        with recomputed(model, read.ids.numel()), model.hooks(fwd_hooks=hooks):
+        with recomputed(model, read.ids.numel()), with_hooks(model, hooks):
             values = task.values(model, read)
             if weight is not None:
                 loss = weight * values.sum()

@@ -10,12 +10,15 @@ from typing import Any
 
 import pandas as pd
 
-from ..artifacts import load_json, save_json, write_atomically
-from ..errors import InputError, ModelNotFoundError, listed
+from ..artifacts import load_json, load_table, save_json, write_atomically
+from ..errors import InputError, LoadError, ModelNotFoundError, listed
 from .read import Compared, compared
 from .summary import summarise
 from .table import COLUMNS, typed
 from .verdicts import cell
+
+#: Columns that every version has written.
+_ALWAYS = ("model", "intervention", "strength", "prompt_set", "prompt_id", "metric", "value")
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,13 +101,18 @@ class Results:
 
     @classmethod
     def load(cls, folder: str | Path) -> Results:
-        """Read what `save` wrote."""
+        """Read what `save` wrote. Raises `LoadError` for files that are damaged, or another program's."""
         path = Path(folder) / "results.parquet"
         if not path.is_file():
             raise ModelNotFoundError(f"no results at {str(path)!r}; give the folder that .save(folder) was given")
         texts = path.with_name("prompts.parquet")
-        prompts = pd.read_parquet(texts) if texts.is_file() else None
-        return cls(typed(pd.read_parquet(path)), load_json(path.with_name("manifest.json")), prompts)
+        prompts = load_table(texts) if texts.is_file() else None
+        rows, info = load_table(path), load_json(path.with_name("manifest.json"))
+        missing = [name for name in _ALWAYS if name not in rows.columns]
+        if missing or not isinstance(info, dict):
+            lacks = f"lacks the columns {listed(missing, 30)}" if missing else "has a manifest of another kind"
+            raise LoadError(f"the table at {str(path)!r} is not one of an evaluation: it {lacks}")
+        return cls(typed(rows), info, prompts)
 
     @classmethod
     def concatenate(cls, parts: Iterable[Results]) -> Results:

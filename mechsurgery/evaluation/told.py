@@ -26,12 +26,17 @@ def told(results: Results) -> list[str]:
     summary = results.summary()
     own = _decisive(summary)
     if own.empty:
-        return _without_effect(summary)
+        return _without_effect(summary, tried=bool((results.table["kind"] != "baseline").any()))
     row = own.loc[own["difference"].abs().idxmax()]
+    models = summary["model"].nunique()
+    # Of several models the sentences are on the one that changes most.
+    summary, own = (part[part["model"] == row["model"]] for part in (summary, own))
+    results = replace(results, table=results.table[results.table["model"] == row["model"]])
     same = (summary["intervention"] == row["intervention"]) & (summary["strength"] == row["strength"])
     others = own[["intervention", "strength"]].drop_duplicates()
     more = f" (of {len(others)} settings the one that changes most; --all shows each)" if len(others) > 1 else ""
-    where = f"{row['intervention']} at {_setting(row)}{more}"
+    of_several = f"{row['model']} (of {models} models the one that changes most), " if models > 1 else ""
+    where = f"{of_several}{row['intervention']} at {_setting(row)}{more}"
     return [
         f"What changed: {where}: {_flips(results, row)}",
         f"By how much: {_what(row)} {changed(row)}",
@@ -53,10 +58,20 @@ def _decisive(summary: pd.DataFrame) -> pd.DataFrame:
     return tried[tried["metric"] == "choice"]
 
 
-def _without_effect(summary: pd.DataFrame) -> list[str]:
-    base = summary[(summary["kind"] == "baseline") & (summary["scale"] == "rate")]
+def _without_effect(summary: pd.DataFrame, *, tried: bool) -> list[str]:
+    base = summary[summary["kind"] == "baseline"]
+    labelled = base[base["label"] != ""]
+    base = labelled if len(labelled) else base[base["scale"] == "rate"]
     base = base[~base["metric"].isin(_DAMAGE)].head(3)
     found = "; ".join(f"{_what(row)} {cell(row)}" for _, row in base.iterrows())
+    if tried:
+        what = "not known: no answer could be graded" if len(base) else "not known: there is no unmodified model beside"
+        return [
+            f"What changed: {what}",
+            f"By how much: {f'{found} in the unmodified model' if found else 'no grade says what its answers are'}",
+            "Against random: nothing that could be graded",
+            "Damage: not known",
+        ]
     return [
         "What changed: nothing was changed; only the unmodified model was measured",
         f"By how much: {found or 'no grade says what its answers are'}",
@@ -103,9 +118,10 @@ def _beside(summary: pd.DataFrame, row: pd.Series) -> str:
     p = empirical_p(float(own["value"]), list(values), up=bool(row["difference"] > 0))
     spread = f"{scale * values.min():.1f} to {scale * values.max():.1f}, mean {scale * values.mean():.1f}"
     unit = " %" if scale == 100 else ""
+    itself = f"{row['intervention']} itself {scale * own['value']:.1f}{unit} on the same {int(own['n'])} prompts"
     return (
-        f"{len(values)} random circuits with as many units in each layer: {_what(row)} {spread}{unit}, beside "
-        f"{scale * own['value']:.1f}{unit} on the same {int(own['n'])} prompts; p = {p:.2g}"
+        f"{len(values)} random circuits with as many units in each layer: {_what(row)} {spread}{unit}; {itself}; "
+        f"p = {p:.2g}"
     )
 
 

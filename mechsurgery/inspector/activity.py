@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..errors import MismatchError
 from ..models import capture, generate, sites, tokens
 from ..models.dictionaries import Dictionary
 from ..models.protocol import Model
@@ -178,10 +179,15 @@ def measure(
     max_rows: int = 64,
     progress: bool | None = None,
 ) -> list[Measured]:
-    """What passes over texts tell of each unit. The first of `models` is read at every token, all at last tokens."""
+    """What passes over texts tell of each unit. The first of `models` is read at every token, all at last tokens.
+
+    Raises `MismatchError` where another model has not the same units or reads other tokens.
+    """
     if not texts or not units:
         return [Measured([], pd.DataFrame(), None) for _ in units]
-    first = next(iter(models.values()))
+    first, *others = models.values()
+    for other in others:
+        check_alike(first, other, texts)
     every = token_activations(first, units, texts, max_rows=max_rows, progress=progress)
     together = coactive(first, units, texts, every, dictionaries=dictionaries, max_rows=max_rows)
     prompts = [text for text in texts if not text.n_response]
@@ -196,6 +202,26 @@ def measure(
         own = [one[:, place].numpy() for one in every]
         found.append(Measured(own, pd.concat(tables, ignore_index=True), together[unit]))
     return found
+
+
+def check_alike(model: Model, other: Model, texts: Sequence[Text] = ()) -> None:
+    """Raise `MismatchError` unless another model has the same units, and the same tokens where texts have theirs."""
+    shapes = [(int(m.cfg.n_layers), int(m.cfg.d_mlp), int(m.cfg.d_model)) for m in (other, model)]
+    if shapes[0] != shapes[1]:
+        told = ["{} layers of {} neurons and {} channels".format(*shape) for shape in shapes]
+        raise MismatchError(
+            f"{other.cfg.model_name!r} has {told[0]}, {model.cfg.model_name!r} has {told[1]}, so they do not have the "
+            "same units; give as base the model that this one was trained from"
+        )
+    used = sorted({token for text in texts for token in text.ids})
+    own, theirs = (tokens.tokenizer_of(m).convert_ids_to_tokens(used) for m in (model, other))
+    if own != theirs:
+        wrong = next(i for i in range(len(used)) if own[i] != theirs[i])
+        raise MismatchError(
+            f"token {used[wrong]} is {theirs[wrong]!r} to {other.cfg.model_name!r} and {own[wrong]!r} to "
+            f"{model.cfg.model_name!r}, so the same prompts cannot be read by both; give as base the model that this "
+            "one was trained from"
+        )
 
 
 def contexts(

@@ -83,7 +83,8 @@ def unit_of(model: Model, unit: Any, dictionaries: Sequence[Dictionary] = ()) ->
     elif isinstance(unit, (tuple, list)) and len(unit) == 2 and isinstance(unit[1], Integral):
         where, index = unit
     else:
-        raise InputError(f"unit {unit!r} is none; give one such as 'L5.446', (5, 446) or (hook name, index)")
+        said = f"a table of {len(unit)} rows" if isinstance(unit, pd.DataFrame) else repr(unit)[:80]
+        raise InputError(f"unit {said} is none; give one such as 'L5.446', (5, 446) or (hook name, index)")
     if isinstance(where, Integral):
         return _checked(model, sites.neuron_sites(model, [int(where)])[0], int(index), dictionaries)
     return _checked(model, str(where), int(index), dictionaries)
@@ -119,16 +120,27 @@ def _checked(model: Model, site: str, index: int, dictionaries: Sequence[Diction
         if site in (dictionary.site, dictionary.name):
             return Unit(dictionary.site, dictionary.check_latents([index])[0], dictionary)
     sites.check_sites(model, [site])
-    if site.endswith("attn.hook_z"):
+    if _of_heads(site):
         raise SiteError(f"{site!r} are attention heads, which can be scored and scaled, but have no page of their own")
     return Unit(site, sites.check_unit(model, site, index))
 
 
 def units_in(model: Model, circuit: Circuit, dictionaries: Sequence[Dictionary] = ()) -> list[Unit]:
     """The units of a circuit that can be looked at, highest |score| first."""
+    if not len(circuit):
+        return []
     table = circuit.to_frame()
-    table = table[~table["site"].str.endswith("attn.hook_z")]
+    table = table[~table["site"].map(_of_heads)]
     return [unit_of(model, (site, index), dictionaries) for site, index in zip(table["site"], table["neuron"])]
+
+
+def heads_in(circuit: Circuit) -> int:
+    """How many units of a circuit belong to attention heads, which cannot be looked at."""
+    return sum(len(indices) for site, (indices, _) in circuit.units.items() if _of_heads(site))
+
+
+def _of_heads(site: str) -> bool:
+    return site.endswith("attn.hook_z")
 
 
 def circuit_of(units: Iterable[Unit], widths: Mapping[str, int], *, name: str) -> Circuit:

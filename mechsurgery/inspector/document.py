@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from ..names import layer_of
-from ..units import UnitScores
+from ..units import Circuit, UnitScores
+from .coordinates import heads_in
 
 if TYPE_CHECKING:
     from .catalogue import Catalogue
@@ -30,7 +31,7 @@ def document(catalogue: Catalogue, *, live: bool = True) -> dict[str, Any]:
     about = None
     if circuit is not None:
         one = values.pop() if len(values) == 1 else None
-        about = {"name": circuit.name, "size": len(circuit), "m": one}
+        about = {"name": _called(circuit), "size": len(circuit) - heads_in(circuit), "m": one}
     effect = None
     if catalogue.effects is not None:
         effect = {"name": catalogue.effects.name, "baseline": plain(catalogue.effects.baseline)}
@@ -63,10 +64,19 @@ def _units(catalogue: Catalogue) -> list[dict[str, Any]]:
     return units
 
 
+def _called(circuit: Circuit) -> str:
+    """The circuit's name, and what of it is not shown."""
+    heads = heads_in(circuit)
+    return circuit.name if not heads else f"{circuit.name} without its {heads} attention head{'s'[: heads > 1]}"
+
+
 def _distribution(rule: str, found: UnitScores) -> dict[str, Any]:
+    by_layer: dict[int, list[np.ndarray]] = {}
+    for site, values in found.scores.items():
+        by_layer.setdefault(layer_of(site), []).append(values.float().numpy())
     layers = [
-        {"layer": layer_of(site), "quantiles": [plain(q) for q in np.quantile(values.float().numpy(), _QUANTILES)]}
-        for site, values in found.scores.items()
+        {"layer": layer, "quantiles": [plain(q) for q in np.quantile(np.concatenate(values), _QUANTILES)]}
+        for layer, values in by_layer.items()
     ]
     return {
         "name": rule,

@@ -11,12 +11,25 @@ _WIDTH, _HEIGHT, _LEFT, _BASE = 300, 74, 8, 22
 
 
 def number(value: float, *, sign: bool = False) -> str:
-    """Three digits and a minus sign that is one.
+    """Three digits, all of them where there are more before the point, and a minus sign that is one.
 
     >>> number(-0.25)
     '−0.25'
+    >>> number(1000)
+    '1,000'
     """
-    return f"{value:{'+' if sign else ''}.3g}".replace("-", "−")
+    digits = ",.0f" if 999.5 <= abs(value) < 1e5 else ".3g"
+    return f"{value:{'+' if sign else ''}{digits}}".replace("-", "−")
+
+
+def percent(share: float) -> str:
+    """A share as per cent, two digits where it is small.
+
+    >>> percent(0.996), percent(0.00012)
+    ('99.6 %', '0.012 %')
+    """
+    value = 100 * share
+    return f"{value:.3g} %" if value >= 10 else f"{value:.2g} %"
 
 
 def histograms(sets: Mapping[str, Sequence[float]], *, low: float, high: float, label: str) -> str:

@@ -66,7 +66,7 @@ def _head(view: UnitView) -> str:
         facts.append(f"in the circuit, where it is multiplied by {view.facts['m in the circuit']:.3g}")
     if "density" in view.facts:
         said = "active" if view.kind == "latent" else "above half of its largest activation"
-        facts.append(f"{said} on {100 * view.facts['density']:.2g} % of {view.facts['n_tokens']:,} tokens")
+        facts.append(f"{said} on {drawings.percent(view.facts['density'])} of {view.facts['n_tokens']:,} tokens")
     link = ""
     if view.neuronpedia:
         address = html.escape(view.neuronpedia, quote=True)
@@ -116,7 +116,10 @@ def _activations(view: UnitView) -> str:
 def _ranks(view: UnitView) -> str:
     if not len(view.ranks):
         return ""
-    rows = [[r.rule, _number(r.score), f"<td class='n'>{r.rank:,} of {r.of:,}</td>"] for r in view.ranks.itertuples()]
+    rows = [
+        [f"<td>{html.escape(r.rule)}</td>", _number(r.score), f"<td class='n'>{r.rank:,} of {r.of:,}</td>"]
+        for r in view.ranks.itertuples()
+    ]
     return _table("Where it stands", ["rule", "score", "rank"], rows)
 
 
@@ -157,16 +160,12 @@ def _number(value: float) -> str:
 
 
 def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table whose cells are text (escaped here) or made cells."""
+    """A table of cells that are made and escaped already."""
     numbers = {"score", "rank", "cosine", "correlation", "logit", ""}
     head = "".join(f"<th{' class=n' if name in numbers else ''}>{html.escape(name)}</th>" for name in columns)
-    body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
+    body = "".join(f"<tr>{''.join(row)}</tr>" for row in rows)
     heading = f"<h3>{html.escape(title)}</h3>" if title else ""
     return f"<div>{heading}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-
-
-def _cell(cell: str) -> str:
-    return cell if cell.startswith("<td") else f"<td>{html.escape(cell)}</td>"
 
 
 def _contexts(contexts: Any, title: str) -> str:

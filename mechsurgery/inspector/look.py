@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from numbers import Integral
 from typing import Any
 
 import pandas as pd
@@ -31,18 +32,19 @@ def inspect(
     """Everything about one unit, neuron or latent, as tables, figures and a page (see `UnitView`).
 
     A neuron is (layer, index), (hook name, index), "L5.446", or a row of a table with its site and neuron; with a
-    `dictionary`, `unit` is the index of one of its latents. On the prompts of a `contrast` its activations, contexts,
-    neighbours, ranks and effects are measured; without one, only what the weights say is known. With a `base` model its
-    activations there are shown beside. `options` go to `Catalogue`, such as `scores`, `objective`, `contexts`. Raises
-    `InputError` for a name that is none, `SiteError` where there is no such unit.
+    `dictionary`, `unit` is one of its latents: its index, "NAME/812", or a row of a table. On the prompts of a
+    `contrast` its activations, contexts, neighbours, ranks and effects are measured; without one, only what the weights
+    say is known. With a `base` model its activations there are shown beside. `options` go to `Catalogue`, such as
+    `scores`, `objective`, `contexts`. Raises `InputError` for a name that is none, `SiteError` where there is no such
+    unit, `MismatchError` for a base with other units or tokens.
 
     >>> ms.inspect(model, "L5.446", contrast).save("neuron.html")  # doctest: +SKIP
     """
     dictionaries = list(options.pop("dictionaries", ())) + ([] if dictionary is None else [dictionary])
-    if dictionary is not None and not isinstance(unit, int):
-        raise InputError(f"unit {unit!r}; with a dictionary, give the index of a latent")
-    place = (dictionary.site, unit) if dictionary is not None else unit
+    place = (dictionary.site, int(unit)) if dictionary is not None and isinstance(unit, Integral) else unit
     asked = unit_of(model, place, dictionaries)
+    if dictionary is not None and asked.dictionary is not dictionary:
+        raise InputError(f"unit {asked.name} is no latent of {dictionary.name!r}; with a dictionary, give one of those")
     catalogue = Catalogue(
         model, contrast, base=base, units=[asked], dictionaries=dictionaries, **{"at_most": 1, **options}
     )

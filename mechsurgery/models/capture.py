@@ -16,6 +16,7 @@ from ..progress import with_progress
 from . import sites as names_of
 from . import tokens
 from .protocol import Model
+from .with_hooks import with_hooks
 
 HookFn = Callable[[Tensor, Any], Any]
 Update = Callable[[str, Float[Tensor, "n d"], list[int]], Any]
@@ -54,7 +55,7 @@ def stream(
     batches = tokens.batches_for(model, ids, max_rows=max_rows, max_tokens=max_tokens)
     for batch in with_progress(batches, "reading activations", shown=progress):
         hooks = [(site, partial(_hand_over, site=site, batch=batch, update=update, choose=choose)) for site in sites]
-        with model.hooks(fwd_hooks=hooks):
+        with with_hooks(model, hooks):
             model(batch.ids, attention_mask=batch.mask, return_type=None, stop_at_layer=stop)
 
 
@@ -179,7 +180,7 @@ def next_token_logits(
     logits = torch.empty(len(ids), model.cfg.d_vocab)
     batches = tokens.batches_for(model, ids, max_rows=max_rows, max_tokens=max_tokens)
     for batch in with_progress(batches, "reading logits", shown=progress):
-        with model.hooks(fwd_hooks=checked_hooks(model, hooks, batch.rows)):
+        with with_hooks(model, checked_hooks(model, hooks, batch.rows)):
             residual = final_residual(model, batch.ids, batch.mask)
             logits[batch.rows] = names_of.unembed(model, residual[:, -1:])[:, 0].float().cpu()
     return logits

@@ -20,6 +20,7 @@ from ..errors import UnsupportedModelError, listed
 from . import sites
 from .architectures import lens_config
 from .protocol import Model
+from .with_hooks import with_hooks
 
 # How each weight lies in memory, as a permutation of its logical axes.
 _LAYOUT = {
@@ -154,7 +155,7 @@ def check_neurons(model: Model, ids: Tensor) -> None:
         seen[hook.name] = activation[:, -1:].clone()
 
     names = [*sites.neuron_sites(model), *sites.mlp_out_sites(model)]
-    with model.hooks(fwd_hooks=[(name, keep) for name in names]):
+    with with_hooks(model, [(name, keep) for name in names]):
         model(ids, attention_mask=torch.ones_like(ids), stop_at_layer=model.cfg.n_layers)
     wrong = []
     for layer, (neurons, added) in enumerate(zip(sites.neuron_sites(model), sites.mlp_out_sites(model))):

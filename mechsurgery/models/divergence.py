@@ -16,6 +16,7 @@ from . import sites, tokens
 from .capture import RowHooks, checked_hooks, final_residual
 from .positions import prompts_end
 from .protocol import Model
+from .with_hooks import with_hooks
 
 #: Numbers of one batch's log-probabilities held at once.
 HELD = 1 << 26
@@ -75,6 +76,6 @@ def log_probs(
     model: Model, ids: Tensor, mask: Tensor, last: int, hooks: Sequence[Any] = ()
 ) -> Float[Tensor, "batch last d_vocab"]:
     """Log-probabilities of the token after each of the `last` positions, float32."""
-    with model.hooks(fwd_hooks=list(hooks)):
+    with with_hooks(model, hooks):
         residual = final_residual(model, ids, mask)
         return sites.unembed(model, residual[:, -last:]).float().log_softmax(-1)

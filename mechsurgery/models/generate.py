@@ -20,6 +20,7 @@ from . import sites, tokens
 from .capture import RowHooks, checked_hooks
 from .positions import prompts_end
 from .protocol import Model
+from .with_hooks import with_hooks
 
 
 @torch.no_grad()
@@ -58,8 +59,8 @@ def generate(
             draws = _draws([row if streams is None else streams[row] for row in batch.rows], seed, max_new_tokens)
         state = _State(batch, ends.to(batch.ids.device), max_new_tokens, temperature, draws)
         while state.unfinished():
-            with model.hooks(fwd_hooks=checked_hooks(model, hooks, state.rows)):
-                state.decode(model, on_first)
+            with with_hooks(model, checked_hooks(model, hooks, state.rows)) as interrupted:
+                state.decode(model, on_first, interrupted)
             state.drop_finished_rows()
         for row, response in zip(batch.rows, state.responses):
             responses[row] = response
@@ -91,7 +92,7 @@ def stream(
     # Batches may come in another order than the rows; each row's own place is kept.
     order = [batch.rows.index(row) for row in range(rows)]
     while state.growing():
-        with torch.no_grad(), model.hooks(fwd_hooks=checked_hooks(model, hooks, batch.rows)):
+        with torch.no_grad(), with_hooks(model, checked_hooks(model, hooks, batch.rows)):
             state.step(model, None)
         yield [state.so_far(place) for place in order]
 
@@ -141,11 +142,13 @@ class _State:
         self._current, self._mask = chosen[:, None], torch.ones_like(chosen[:, None])
         self._step += 1
 
-    def decode(self, model: Model, on_first: Callable[[list[int], Tensor], Any] | None) -> None:
-        """New tokens until the last row has ended, or half of the rows have."""
+    def decode(
+        self, model: Model, on_first: Callable[[list[int], Tensor], Any] | None, interrupted: Callable[[], bool]
+    ) -> None:
+        """New tokens until the last row has ended, or half of the rows have, or Ctrl-C ends it all."""
         while self._step < self._n_new:
             self.step(model, on_first)
-            if len(self._ends) and 2 * int(self._done.sum()) >= len(self._done):
+            if interrupted() or (len(self._ends) and 2 * int(self._done.sum()) >= len(self._done)):
                 break
         for place, new in zip(self._places.tolist(), torch.stack(self._new, dim=1).tolist()):
             self.responses[place] += [token for token in new if token >= 0]

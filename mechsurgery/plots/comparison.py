@@ -89,7 +89,8 @@ def neuron_scatter(
         figure.add_trace(_neurons(a, b, members, f"{name} ({len(members)})", look(number).marker(6, line=halo)))
     figure.update_xaxes(nticks=6)
     figure.update_yaxes(nticks=6)
-    finding += f"scores correlate with r = {_correlation(x, y):.2f} over {len(x):,}"
+    r = _correlation(x, y)
+    finding += f"scores correlate with r = {r:.2f} over {len(x):,}" if r == r else "scores of one model are all equal"
     words: dict[str, Any] = {"x_title": f"{a.rule} in {names[0]}", "y_title": f"{b.rule} in {names[1]}"}
     return themed(figure, heading(title, finding, about), height=220, **words)
 

@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from inspect import isfunction
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +48,11 @@ class Drawing:
 
         if self.function == _FINISHED:
             return go.Figure(*self.given)
-        if self.function not in plots.__all__:
+        # What was saved in a folder may be somebody else's: it may draw, and do nothing else.
+        known = self.function in plots.__all__ and getattr(plots, self.function)
+        if not isfunction(known) or known.__annotations__.get("return") != "go.Figure":
             raise InputError(f"no figure {self.function!r} in mechsurgery.plots; it may be of another version")
-        return getattr(plots, self.function)(*self.given, **self.options)
+        return known(*self.given, **self.options)
 
 
 _FINISHED = "a figure as it is"
@@ -102,7 +105,7 @@ def save_drawings(
 def load_drawings(folder: str | Path) -> tuple[dict[str, Drawing], dict[str, str]]:
     """What `save_drawings` wrote: the drawings and those captions that are not empty, by name.
 
-    Raises `LoadError` where the folder has none, or where something that is drawn is missing.
+    Raises `LoadError` where the folder has none, or where something that is drawn is missing or damaged.
     """
     folder = Path(folder)
     if not (folder / FILE).is_file():
@@ -112,10 +115,21 @@ def load_drawings(folder: str | Path) -> tuple[dict[str, Drawing], dict[str, str
     content = load_json(folder / FILE)
     known: dict[str, Any] = {}
     read = partial(_read, folder=folder / DATA, known=known)
-    drawings = {
-        name: Drawing(one["function"], tuple(read(one["given"])), read(one["options"])) for name, one in content.items()
-    }
-    return drawings, {name: one["caption"] for name, one in content.items() if one["caption"]}
+    try:
+        drawings = {
+            _file_name(name): Drawing(one["function"], tuple(read(one["given"])), read(one["options"]))
+            for name, one in content.items()
+        }
+        return drawings, {name: one["caption"] for name, one in content.items() if one["caption"]}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise LoadError(f"{str(folder / FILE)!r} is not what save_drawings writes ({error!r})") from error
+
+
+def _file_name(name: str) -> str:
+    """A name that files can have, as they are in the folder itself. Raises `LoadError` for a path."""
+    if not name or Path(name).name != name or "\\" in name:
+        raise LoadError(f"{name!r} leads out of the folder; drawings and what they are given are named by plain names")
+    return name
 
 
 def _plain(value: Any, folder: Path) -> Any:
@@ -167,7 +181,7 @@ def _read(value: Any, *, folder: Path, known: dict[str, Any]) -> Any:
     if kind == "dict":
         return {read(key): read(one) for key, one in value["items"]}
     if value["file"] not in known:
-        known[value["file"]] = _load(kind, folder / value["file"])
+        known[value["file"]] = _load(kind, folder / _file_name(value["file"]))
     return known[value["file"]]
 
 

@@ -55,9 +55,7 @@ def export(
     folder, "cdn" links it. SVG and PDF have the printed size; `scale` multiplies the pixels of PNG alone: 3 gives 288
     an inch. Raises `InputError` for an unknown format or size.
     """
-    unknown = [form for form in formats if form not in FORMATS]
-    if unknown:
-        raise InputError(f"no figure format {listed(unknown)}; choose from {listed(FORMATS)}")
+    _check_formats(formats)
     stem = Path(stem)
     stem.parent.mkdir(parents=True, exist_ok=True)
     figure = figure if size is None and title == AUTO else resized(figure, size or size_of(figure), title=title)
@@ -75,6 +73,13 @@ def export(
                 continue
         report.written.append(path)
     return report
+
+
+def _check_formats(formats: Sequence[str]) -> None:
+    unknown = [form for form in formats if form not in FORMATS]
+    if unknown or not formats:
+        said = f"no figure format {listed(unknown)}" if unknown else "no figure format was given"
+        raise InputError(f"{said}; choose from {listed(FORMATS)}")
 
 
 def _html(figure: go.Figure, folder: Path, plotlyjs: Literal[True, "cdn", "directory"]) -> str:

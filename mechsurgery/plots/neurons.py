@@ -31,7 +31,10 @@ def activation_histogram(
     if not arrays or any(not len(values) for values in arrays.values()):
         raise InputError("an activation histogram needs at least one activation in each set")
     joined = np.concatenate(list(arrays.values()))
-    edges = np.linspace(joined.min(), joined.max() + 1e-9, bins + 1)
+    low, high = float(joined.min()), float(joined.max())
+    # Where all are equal the one bar stands in the middle of an axis that can be read.
+    low, high = (low - 0.5, high + 0.5) if low == high else (low, high + 1e-9)
+    edges = np.linspace(low, high, bins + 1)
     figure = go.Figure()
     for number, (name, values) in enumerate(arrays.items()):
         counts, _ = np.histogram(values, edges)
@@ -92,10 +95,13 @@ def score_ranks(ranks: pd.DataFrame, *, title: str | None = AUTO, about: str = "
 def dose_response(table: pd.DataFrame, *, what: str, title: str | None = AUTO, about: str = "") -> go.Figure:
     """A behaviour's number, called `what`, over the multiplier m of one unit; m = 1, the unmodified model, is dotted.
 
-    `table` has columns m and value, such as `UnitView.effects`.
+    `table` has columns m and value, such as `UnitView.effects`; what is not a number is left out. Raises `InputError`
+    where nothing is left.
     """
     require(table, ("m", "value"))
-    table = table.sort_values("m")
+    table = table[table["value"].notna()].sort_values("m")
+    if table.empty:
+        raise InputError("no value of the behaviour is a number: there is nothing to draw; measure it first")
     figure = go.Figure()
     figure.add_scatter(
         x=table["m"],
@@ -108,6 +114,8 @@ def dose_response(table: pd.DataFrame, *, what: str, title: str | None = AUTO, a
     )
     at = table.set_index("m")["value"]
     finding = f"{what} from {at.iloc[0]:.3g} at m = {at.index[0]:g} to {at.iloc[-1]:.3g} at m = {at.index[-1]:g}"
+    if len(at) == 1:
+        finding = f"{what} is {at.iloc[0]:.3g} at m = {at.index[0]:g}"
     if 1.0 in at.index:
         figure.add_hline(y=float(at[1.0]), line=BASELINE)
     if {0.0, 1.0} <= set(at.index):

@@ -56,6 +56,10 @@ def layer_distribution(
     layers = [layer_of(site) for one in models.values() for site in one.scores]
     figure.update_xaxes(range=[min(layers) - 0.6, max(layers) + 0.6])
     figure.update_yaxes(nticks=6)
+    # The same for all, so that bars stand below their layers, and no layer is cut at the edge.
+    layers = {layer_of(site) for one in models.values() for site in one.scores}
+    layers |= {layer_of(site) for one in circuits.values() for site in one.units}
+    figure.update_xaxes(range=[min(layers) - 0.6, max(layers) + 0.6])
     for number in range(n * counted):
         figure.update_yaxes(nticks=3, rangemode="tozero", row=n + 1 + number, col=1)
     if counted:
@@ -92,7 +96,7 @@ def _quantiles(scores: UnitScores) -> np.ndarray:
 def _widest(name: str, scores: UnitScores) -> str:
     table, layers = _quantiles(scores), [layer_of(site) for site in scores.scores]
     top = int((table[:, 5] - table[:, 1]).argmax())
-    place = f"layer {layers[top]} ({table[top, 1]:.2g} to {table[top, 5]:.2g})"
+    place = f"layer {layers[top]} ({table[top, 1]:.2g} to {table[top, 5]:.2g})".replace("-", "−")
     return f"{name} {place}" if name else place
 
 

@@ -78,7 +78,7 @@ def curves(
     figure.update_xaxes(type="log" if log_x else "linear", nticks=5)
     words: dict[str, Any] = {"x_title": x_title or _X_TITLES.get(x, x)}
     left = [title_of(pick) for pick in picks if pick not in shown]
-    words["note"] = f"Nothing moves: {'; '.join(left)}" if left else ""
+    words["note"] = f"Not drawn, since nothing moves beyond the intervals: {'; '.join(left)}" if left else ""
     main = moving[0][1][moving[0][1]["control_of"].isna()]
     finding = span(main if len(main) else moving[0][1], shown[0])
     return themed(figure, heading(title, finding, about), **words)

@@ -71,18 +71,17 @@ def evaluation_drawings(results: Results) -> dict[str, Drawing]:
     ):
         beside = summary[control & summary["control_of"].notna() & (summary["prompt_set"] == f"{where}{BESIDE}")]
         whole = pd.concat([rows, beside[beside["metric"] == metric].assign(prompt_set=where)], ignore_index=True)
-        title = f"What the responses to {where} are ({metric})"
         found[f"{slug(str(metric))}_{slug(str(where))}"] = draw(
-            "shares", _by_setting(whole), metric, where, title=title
+            "shares", _by_setting(whole), metric, where, about=f"{metric} on {where}"
         )
     main = summary[~control & summary["control_of"].isna()]
     panels = _panels(main)
     if panels:
-        found["side_effects"] = draw("bars", _by_setting(main), panels, title="Every intervention beside the baseline")
+        found["side_effects"] = draw("bars", _by_setting(main), panels)
     if main.loc[main["kind"] != "baseline", "strength"].nunique() > 1 and panels:
         x = "m" if main.loc[main["kind"] != "baseline", "m"].notna().all() else "strength"
         few = [one for one in panels if one[2] or one[0] in ("choice", "quality")]
-        found["over_strength"] = draw("curves", main, few or panels, x=x, title="Responses over strength")
+        found["over_strength"] = draw("curves", main, few or panels, x=x)
     return found
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from ..artifacts import load_json, save_json, save_table, write_text
+from ..artifacts import load_json, load_table, save_json, save_table, write_text
 from ..deltas import WeightDelta
 from ..directions import Direction
 from ..errors import LoadError
@@ -93,13 +93,15 @@ class Study:
         if not (out / STUDY).is_file():
             raise LoadError(f"no study at {str(out)!r}; give the folder that --out was given")
         info = load_json(out / STUDY)
+        if not isinstance(info, dict):
+            raise LoadError(f"{str(out / STUDY)!r} is not what a study writes; run the study again with the same --out")
         saved = info.pop("saved", None)
         if saved is None:
             raise LoadError(
                 f"the study at {str(out)!r} was written before studies kept all they are drawn from; run it again with "
                 "the same --out: what was measured is not measured again"
             )
-        tables = {title: pd.read_parquet(out / "tables" / f"{stem}.parquet") for title, stem in saved["tables"].items()}
+        tables = {title: load_table(out / "tables" / f"{stem}.parquet") for title, stem in saved["tables"].items()}
         results = {name: _load_rows(out / "results" / slug(name)) for name in saved["results"]}
         located = out / "circuits"
         artefacts = {name: _ARTEFACTS[kind].load(located / slug(name)) for name, kind in saved["artefacts"].items()}
@@ -118,7 +120,7 @@ def _save_rows(rows: Any, path: Path) -> None:
 
 def _load_rows(path: Path) -> Any:
     table = path.with_name(f"{path.name}.parquet")
-    return pd.read_parquet(table) if table.is_file() else Results.load(path)
+    return load_table(table) if table.is_file() else Results.load(path)
 
 
 def write_tables(folder: Path, tables: Mapping[str, pd.DataFrame]) -> None:

@@ -158,6 +158,24 @@ def test_five_lines_of_a_plain_yes_or_no_grade():
     assert "not paired" in told(Results(table, {}))[0]
 
 
+def test_five_lines_say_what_is_not_known():
+    nothing = float("nan")
+    cells = {"baseline": [("no", 1.0)] * 3, "run": [("?", nothing)] * 3}
+    table = handmade(cells, metric="refusal", scale="rate")
+    assert "no answer could be graded" in told(Results(table, {}, texts(*"abc")))[0]
+    alone = table[table["kind"] != "baseline"].assign(value=1.0)
+    assert "no unmodified model beside" in told(Results(alone, {}, texts(*"abc")))[0]
+
+
+def test_five_lines_on_several_models_are_on_the_one_that_changes_most():
+    cells = {"baseline": [("no", 1.0)] * 4, "run": [("yes", 0.0)] * 4}
+    more = handmade(cells, metric="refusal", scale="rate")
+    less = more.assign(model="other", value=1.0)
+    lines = told(Results(pd.concat([less, more]), {}, texts(*"abcd")))
+    assert "m (of 2 models the one that changes most), run" in lines[0]
+    assert "4 of 4 answers flipped" in lines[0]
+
+
 def test_evaluate_prints_five_lines_and_its_folder_is_drawn_without_a_model(recorded, tmp_path, monkeypatch):
     recorded.save(tmp_path / "c.safetensors")
     out = tmp_path / "out"

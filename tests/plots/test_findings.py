@@ -80,7 +80,7 @@ def test_only_what_moves_has_a_panel_and_the_rest_is_named():
     assert [unwrapped(note.text) for note in figure.layout.annotations] == [
         "refusal on harmful",
         "KL divergence (nats) on neutral",
-        "Nothing moves: endpoint: complies on harmful",
+        "Not drawn, since nothing moves beyond the intervals: endpoint: complies on harmful",
     ]
     assert len(plots.curves(table, [HARMFUL, COMPLIES], still="keep").layout.annotations) == 2
     assert len(plots.curves(table, [COMPLIES]).layout.annotations) == 1  # never without a panel
@@ -142,7 +142,8 @@ def test_scores_of_two_models_stand_side_by_side_on_one_scale():
     assert counts == [circuit.per_layer()["n"].tolist() for circuit in circuits.values()]
     widest = [np.quantile(values.numpy(), [0.01, 0.99]) for values in models["base"].scores.values()]
     layer = int(np.argmax([high - low for low, high in widest]))
-    assert f"base layer {layer} ({widest[layer][0]:.2g} to {widest[layer][1]:.2g})" in title(figure)
+    span = f"({widest[layer][0]:.2g} to {widest[layer][1]:.2g})".replace("-", "−")
+    assert f"base layer {layer} {span}" in title(figure)
 
 
 def test_the_chosen_tail_of_a_histogram_is_the_circuit():

@@ -151,7 +151,7 @@ def test_a_comparison_is_drawn_again(tiny_llama_dir, tiny_checkpoint, contrast, 
     assert done.exit_code == 0, done.output
     assert len(UnitScores.load(tmp_path / "out" / "scores" / "base.safetensors")) > 0
     first = {path.name: path.read_text() for path in (tmp_path / "out" / "figures").glob("*.json")}
-    assert len(first) == 3
+    assert len(first) == 4
     monkeypatch.setattr("mechsurgery.models.load.load_model", None)
     redraw(tmp_path / "out", out=tmp_path / "again", formats=["json"])
     assert {path.name: path.read_text() for path in (tmp_path / "again").glob("*.json")} == first

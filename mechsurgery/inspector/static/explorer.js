@@ -626,7 +626,10 @@ function describe(state, unit, score) {
 }
 
 const isNegative = (state, unit) => unit.side !== null && unit.side !== undefined && unit.side === state.data.sides?.negative;
-const mark = (state, unit) => `ms-point ${isNegative(state, unit) ? "ms-negative" : "ms-positive"} ${unit.in_circuit ? "ms-in" : ""}`;
+// Latents and channels have no side where only neurons were scored on both.
+const isSideless = (state, unit) => Boolean(state.data.sides?.positive) && !isNegative(state, unit) && unit.side !== state.data.sides.positive;
+const colour = (state, unit) => (isSideless(state, unit) ? "ms-sideless" : isNegative(state, unit) ? "ms-negative" : "ms-positive");
+const mark = (state, unit) => `ms-point ${colour(state, unit)} ${unit.in_circuit ? "ms-in" : ""}`;
 const shape = (state, unit, x, y, r) =>
   isNegative(state, unit)
     ? svg("path", { d: `M${x} ${y - r * 1.2}L${x + r * 1.2} ${y}L${x} ${y + r * 1.2}L${x - r * 1.2} ${y}Z` })
@@ -638,6 +641,7 @@ function legend(state) {
     el("span", { class: "ms-key" }, svg("svg", { width: 12, height: 12, "aria-hidden": "true" }, svg("g", { class: mark(state, unit) }, shape(state, unit, 6, 6, unit.in_circuit ? 4 : 2.4))), isolated(label));
   const member = Boolean(circuit);
   const entries = sides?.positive ? [sides.positive, sides.negative].map((side) => entry({ side, in_circuit: member }, side)) : [];
+  if (state.members.some((unit) => isSideless(state, unit))) entries.push(entry({ side: null, in_circuit: true }, "of no side"));
   if (member && state.members.length < state.data.units.length) entries.push(entry({ side: null, in_circuit: false }, "not in the circuit"));
   return el("span", { class: "ms-legend" }, ...entries);
 }
@@ -885,6 +889,7 @@ function page(state, parts) {
 }
 
 function waiting(state) {
+  if (state.shown === null && !state.units.size) return ["Type the name of a unit above: this is where its page opens."];
   if (state.shown === null) return ["Click a point of the plot or a row of the table: this is where the unit's page opens."];
   if (state.failed === state.shown || !state.live) return ["There is no page of ", isolated(state.shown), "."];
   return ["Opening ", isolated(state.shown), "…"];
