@@ -21,7 +21,6 @@ from ..attribution.gates import Units
 from ..attribution.objectives import Objective
 from ..errors import InputError
 from ..intervention import Intervention, as_found
-from ..intervention.changes import Affine
 from ..models import Model, sites
 from ..models.dictionaries import Dictionary
 from ..models.tokens import pieces, tokenizer_of
@@ -30,7 +29,7 @@ from ..prompts.chat import Template, as_template
 from ..units import Circuit, UnitScores
 from . import activity, vectors
 from .activity import Measured, contexts, measure
-from .coordinates import Unit, unit_of, units_in
+from .coordinates import Unit, multipliers_of, unit_of, units_in
 from .effects import Effects, affordable_rows, few_rows, usual_objective
 from .fragment import fragment
 from .view import UnitView, neighbours
@@ -75,6 +74,7 @@ class Catalogue:
         max_rows: int = 64,
         progress: bool | None = None,
     ) -> None:
+        _check_given(contrast, base, effect_rows)
         if circuit is not None and not isinstance(circuit, Circuit):
             if not isinstance(getattr(circuit, "circuit", None), Circuit):
                 raise InputError(f"circuit={type(circuit).__name__}; give a Circuit, or what minimal_circuit returned")
@@ -98,6 +98,9 @@ class Catalogue:
             dictionary.check(model)
         if circuit is not None:
             circuit.require_widths(self.widths, "the model")
+            multipliers_of(circuit, intervention)
+        if base is not None:
+            activity.check_alike(model, base)
 
     @cached_property
     def widths(self) -> dict[str, int]:
@@ -127,7 +130,8 @@ class Catalogue:
     @property
     def title(self) -> str:
         """The model, and the circuit where there is one."""
-        about = "" if self.circuit is None else f": {self.circuit.name}, {len(self.circuit)} units"
+        size = 0 if self.circuit is None else len(self.circuit)
+        about = "" if self.circuit is None else f": {self.circuit.name}, {size} unit{'s' * (size != 1)}"
         return self.model_name + about
 
     @cached_property
@@ -148,7 +152,10 @@ class Catalogue:
                 self.model, self.contrast, max_rows=self.max_rows, progress=self._progress, **how
             )
             direction = mean_difference_direction(self.model, self.contrast, **how)
-            found = {str(rule): score(statistics, rule, model=self.model, direction=direction) for rule in RULES}
+            # Of one prompt a side nothing is known of its spread.
+            single = min(len(self.contrast.positive), len(self.contrast.negative)) < 2
+            rules = [rule for rule in RULES if not (single and rule in ("effect_size", "welch_t", "auroc"))]
+            found = {str(rule): score(statistics, rule, model=self.model, direction=direction) for rule in rules}
         if self._with_effects and self.objective is not None:
             few = few_rows(self.objective, _GRADIENT_ROWS)
             found["gate gradient"] = gate_gradient(self.model, few, self._all, max_rows=self.max_rows)
@@ -199,13 +206,7 @@ class Catalogue:
     @cached_property
     def multipliers(self) -> dict[tuple[str, int], float]:
         """{coordinate: m} of what is done to the circuit's units: 0 where nothing else is said."""
-        found = {} if self.circuit is None else dict.fromkeys(self.circuit.members(), 0.0)
-        strength = 1.0 if self.intervention is None else self.intervention.strength
-        for edit in () if self.intervention is None else self.intervention.edits:
-            if isinstance(edit.change, Affine) and edit.change.indices is not None:
-                factor, _ = edit.change.at(strength * edit.gain, edit.width)
-                found |= {(edit.site, i): float(factor[i]) for i in edit.change.indices.tolist()}
-        return found
+        return {} if self.circuit is None else multipliers_of(self.circuit, self.intervention)
 
     @cached_property
     def _ordered(self) -> dict[str, torch.Tensor]:
@@ -349,3 +350,13 @@ def facts_of(unit: Unit, found: Measured) -> dict[str, Any]:
     largest = float(np.abs(joined).max())
     active = joined > 0 if unit.kind == "latent" else np.abs(joined) > 0.5 * largest
     return {"n_tokens": len(joined), "largest": largest, "density": float(active.mean())}
+
+
+def _check_given(contrast: Any, base: Any, effect_rows: int | None) -> None:
+    """Raise `InputError` for what is named where the thing itself is needed."""
+    if contrast is not None and not isinstance(contrast, ContrastSet):
+        raise InputError(f"contrast={contrast!r:.80}; give a ContrastSet, such as load_contrast('organism/refusal')")
+    if base is not None and not isinstance(base, Model):
+        raise InputError(f"base={base!r:.80}; give a loaded model, such as load_model('organism/base')")
+    if effect_rows is not None and effect_rows < 1:
+        raise InputError(f"effect_rows={effect_rows} must be at least 1; effects=False leaves effects out")

@@ -9,14 +9,16 @@ from numbers import Integral
 from typing import Any, Literal
 
 import pandas as pd
+import torch
 
 from .. import names
 from ..errors import InputError, SiteError, listed
 from ..intervention import Intervention, scale
+from ..intervention.changes import Affine
 from ..intervention.latents import scale_latents
 from ..models import Model, sites
 from ..models.dictionaries import Dictionary
-from ..names import layer_of
+from ..names import LATENTS, layer_of
 from ..units import Circuit
 
 Kind = Literal["neuron", "latent", "channel"]
@@ -174,3 +176,28 @@ def multiplied(
     for part in parts[1:]:
         total = total + part
     return total.named(name)
+
+
+def multipliers_of(circuit: Circuit, intervention: Intervention | None) -> dict[tuple[str, int], float]:
+    """{coordinate: m} of what an intervention does to a circuit's units: 0, ablation, for None.
+
+    Raises `InputError` for an intervention that does something else than multiply units.
+    """
+    found = dict.fromkeys(circuit.members(), 0.0)
+    if intervention is None:
+        return found
+    for edit in intervention.edits:
+        change, strength = edit.change, intervention.strength * edit.gain
+        if isinstance(change, Affine) and change.indices is not None and not bool(change.offset.any()):
+            factor, _ = change.at(strength, edit.width)
+            found |= {(edit.site, i): float(factor[i]) for i in change.indices.tolist()}
+        elif intervention.kind == "latents" and (edit.site + LATENTS) in circuit.units:
+            index = circuit.units[edit.site + LATENTS][0]
+            m = torch.as_tensor(intervention.info["m"], dtype=torch.float32).expand(len(index))
+            found |= {(edit.site + LATENTS, int(i)): float(1 - strength * (1 - one)) for i, one in zip(index, m)}
+        else:
+            raise InputError(
+                f"intervention {intervention.name!r} ({intervention.kind}) does not only multiply units, which is what "
+                "the explorer does; leave it out to see the circuit ablated"
+            )
+    return found

@@ -52,9 +52,6 @@ def layer_distribution(
             told = [f"layer {layer}: {count} selected" for layer, count in zip(counts["layer"], counts["n"])]
             bars = go.Bar(x=counts["layer"], y=counts["n"], hovertext=told, hoverinfo="text", **colour)
             figure.add_trace(bars, n + number, 1)
-    # One range for all, so that the bars stand under their layer's points.
-    layers = [layer_of(site) for one in models.values() for site in one.scores]
-    figure.update_xaxes(range=[min(layers) - 0.6, max(layers) + 0.6])
     figure.update_yaxes(nticks=6)
     # The same for all, so that bars stand below their layers, and no layer is cut at the edge.
     layers = {layer_of(site) for one in models.values() for site in one.scores}

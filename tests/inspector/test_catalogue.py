@@ -8,10 +8,11 @@ import pytest
 import torch
 from support.dictionaries import random_dictionary
 
-from mechsurgery import PromptSet, ablate, inspect, locate, scale
+from mechsurgery import PromptSet, ablate, inspect, locate, mean_ablate, scale
 from mechsurgery.attribution import contrast_statistics, objectives, score
 from mechsurgery.errors import InputError, MismatchError, SiteError
 from mechsurgery.inspector import Catalogue
+from mechsurgery.intervention.latents import scale_latents
 from mechsurgery.models import load_model
 from mechsurgery.models.tokens import pieces
 from mechsurgery.names import neurons
@@ -276,3 +277,29 @@ def test_it_can_be_saved_and_needs_nothing(catalogue, tmp_path):
     assert "<script" not in page
     assert "http:" not in page.replace("http-equiv", "")
     assert "https:" not in page
+
+
+def test_latents_have_their_own_multipliers_and_what_only_multiplies_is_taken(tiny_llama, contrast, circuit):
+    dictionary = random_dictionary("blocks.0.hook_resid_post", tiny_llama.cfg.d_model, k=3)
+    latents = Circuit.from_indices({dictionary.site: [3, 9]}, {dictionary.site: dictionary.n_latents}, name="two")
+    for m, wanted in ((2.0, [1.5, 1.5]), ([3.0, 0.0], [2.0, 0.5])):
+        run = scale_latents(latents, dictionary, m).at(0.5)
+        made = Catalogue(tiny_llama, contrast, latents, intervention=run, dictionaries=[dictionary], effects=False)
+        assert [made.multipliers[dictionary.site, i] for i in (3, 9)] == wanted
+    means = {site: torch.ones(n) for site, n in circuit.widths.items()}
+    with pytest.raises(InputError, match="only multiply"):
+        Catalogue(tiny_llama, contrast, circuit, intervention=mean_ablate(circuit, means))
+
+
+def test_one_prompt_a_side_is_enough_for_what_needs_no_spread(tiny_llama):
+    view = inspect(tiny_llama, "L1.3", ContrastSet.from_lists(["Tell me a joke"], ["What is rain"], name="x"))
+    assert set(view.ranks["rule"]) >= {"difference", "difference_write_norm"}
+    assert "welch_t" not in set(view.ranks["rule"])
+
+
+def test_a_base_that_is_none_of_it_is_refused_at_once(tiny_llama, contrast, tiny_checkpoint):
+    narrow = load_model(tiny_checkpoint("llama", intermediate_size=96))
+    with pytest.raises(MismatchError, match="same units"):
+        Catalogue(tiny_llama, contrast, base=narrow)
+    with pytest.raises(InputError, match="at least 1"):
+        Catalogue(tiny_llama, contrast, effect_rows=0)
