@@ -1,5 +1,6 @@
 # make demo     locate, prove and plot a refusal circuit on the built-in organisms (a few minutes)
 # make test     the test suite
+# make coverage the same, with the lines that no test runs (slower)
 # make lint     formatting, lint, import layers, types
 # make bench    benchmarks: ratios against naive baselines
 # make docs     the documentation site, in site/
@@ -12,7 +13,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint docs bench figures notebooks format clean
+.PHONY: demo test coverage lint docs bench figures notebooks format clean
 
 $(READY): pyproject.toml setup.py constraints.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed; make PYTHON=python3.12 …"'
@@ -25,6 +26,9 @@ demo: $(READY)
 	$(BIN)/mechsurgery demo --out figures/demo
 
 test: $(READY)
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+coverage: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --cov=mechsurgery --cov-report=term:skip-covered
 
 lint: $(READY)

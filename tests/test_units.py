@@ -195,6 +195,7 @@ def test_a_circuit_keeps_what_its_units_are_multiplied_by(tmp_path):
     site, widths = "blocks.0.mlp.hook_post", {"blocks.0.mlp.hook_post": 8}
     circuit = Circuit.from_indices({site: [5, 2, 7]}, widths)
     assert circuit.multipliers is None
+    assert Circuit({}, widths).multipliers is None
     known = circuit.with_multipliers({site: torch.tensor([0.5, -1.0, 2.0])})
     loaded = Circuit.load(known.save(tmp_path / "c.safetensors"))
     assert loaded.multipliers[site].tolist() == [0.5, -1.0, 2.0]  # of the units 2, 5 and 7
