@@ -204,7 +204,9 @@ class Circuit:
     def multipliers(self) -> dict[str, Float[Tensor, " k"]] | None:
         """{hook name: what each unit was multiplied by when it was found}; None where it has no such numbers."""
         known = self.info.get("multipliers")
-        if not known or not all(str(int(i)) in known.get(site, {}) for site, (index, _) in self.units.items() for i in index):
+        if not known or not all(
+            str(int(i)) in known.get(site, {}) for site, (index, _) in self.units.items() for i in index
+        ):
             return None
         return {
             site: torch.tensor([known[site][str(int(i))] for i in index]) for site, (index, _) in self.units.items()
