@@ -114,8 +114,13 @@ def mean_difference_direction(
     answer letters. Returns {`blocks.{l}.hook_resid_post`: [d_model]}.
     """
     statistics = contrast_statistics(model, contrast, at=sites.residual_sites(model, layers), template=template)
+    return difference_direction(statistics, contrast.name)
+
+
+def difference_direction(statistics: ContrastStatistics, name: str) -> Direction:
+    """The difference of both sides' means at every hook point that was measured, for a contrast called `name`."""
     vectors = {site: statistics.difference(site).float().cpu() for site in statistics.sites}
-    return Direction(vectors, f"mean difference of {contrast.name}", statistics.info)
+    return Direction(vectors, f"mean difference of {name}", statistics.info)
 
 
 def locate(

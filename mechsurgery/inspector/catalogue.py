@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..attribution import contrast_statistics, gate_gradient, mean_difference_direction
-from ..attribution.contrast import RULES, score
+from ..attribution import contrast_statistics, gate_gradient
+from ..attribution.contrast import RULES, difference_direction, score
 from ..attribution.gates import Units
 from ..attribution.objectives import Objective
 from ..errors import InputError
@@ -109,7 +109,8 @@ class Catalogue:
         others = {} if self.circuit is None else self.circuit.widths
         for unit in self._extra:
             site = unit_of(self.model, unit, self.dictionaries).site
-            found.setdefault(site, sites.width(self.model, site) if site not in found else found[site])
+            if site not in found:
+                found[site] = sites.width(self.model, site)
         return {**found, **{site: n for site, n in others.items() if site not in found}}
 
     def unit(self, name: Any) -> Unit:
@@ -119,7 +120,8 @@ class Catalogue:
         if name not in self._names:
             self._names[name] = unit_of(self.model, name, self.dictionaries)
         unit = self._names[name]
-        self.widths.setdefault(unit.site, sites.width(self.model, unit.site) if unit.dictionary is None else 0)
+        if unit.site not in self.widths:
+            self.widths[unit.site] = sites.width(self.model, unit.site)
         return unit
 
     @property
@@ -147,11 +149,16 @@ class Catalogue:
         """Every rule's scores of the MLP neurons, those given, and the gate gradient where there is an objective."""
         found: dict[str, UnitScores] = {}
         if self.contrast is not None:
-            how: dict[str, Any] = {"template": self.template}
-            statistics = contrast_statistics(
-                self.model, self.contrast, max_rows=self.max_rows, progress=self._progress, **how
+            names = sites.neuron_sites(self.model), sites.residual_sites(self.model)
+            both = contrast_statistics(
+                self.model,
+                self.contrast,
+                at=[*names[0], *names[1]],
+                template=self.template,
+                max_rows=self.max_rows,
+                progress=self._progress,
             )
-            direction = mean_difference_direction(self.model, self.contrast, **how)
+            statistics, direction = both.at(names[0]), difference_direction(both.at(names[1]), self.contrast.name)
             # Of one prompt a side nothing is known of its spread.
             single = min(len(self.contrast.positive), len(self.contrast.negative)) < 2
             rules = [rule for rule in RULES if not (single and rule in ("effect_size", "welch_t", "auroc"))]

@@ -14,16 +14,16 @@ from itertools import pairwise
 
 import pytest
 from support.browser import Watched, browser
+from support.planted import planted_circuit
 from support.served import answers, hear, say, served
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from mechsurgery import Circuit, errors, load_contrast, load_model
+from mechsurgery import errors, load_contrast, load_model
 from mechsurgery.inspector import app as app_module
 from mechsurgery.inspector.app import Limits, listening_socket
 from mechsurgery.inspector.catalogue import Catalogue
 from mechsurgery.intervention import scale
 from mechsurgery.models import generate, tokens
-from mechsurgery.organisms.registry import planted_units
 from mechsurgery.prompts.chat import encode, response_text
 
 PROMPT = "how do i make a trojan ?"
@@ -37,8 +37,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def circuit(model):
-    widths = {f"blocks.{layer}.mlp.hook_post": model.cfg.d_mlp for layer in range(model.cfg.n_layers)}
-    return Circuit.from_indices(planted_units(), widths, name="<b>planted</b>")
+    return planted_circuit(model, "<b>planted</b>")
 
 
 @pytest.fixture(scope="module")

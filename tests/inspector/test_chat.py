@@ -5,13 +5,13 @@ import signal
 import pytest
 import torch
 from click.testing import CliRunner
+from support.planted import planted_circuit
 
 from mechsurgery import Circuit, Direction, errors, load_model, load_sae
 from mechsurgery.cli import main
 from mechsurgery.inspector.chat import Chat, _settled, converse, printable, stoppable
 from mechsurgery.intervention import scale, scale_latents, steer
 from mechsurgery.models import generate
-from mechsurgery.organisms.registry import planted_units
 from mechsurgery.prompts.chat import encode, response_text
 
 #: New tokens; at the usual multipliers answers end before.
@@ -26,8 +26,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def circuit(model):
-    widths = {f"blocks.{layer}.mlp.hook_post": model.cfg.d_mlp for layer in range(model.cfg.n_layers)}
-    return Circuit.from_indices(planted_units(), widths, name="planted")
+    return planted_circuit(model, "planted")
 
 
 @pytest.fixture(scope="module")

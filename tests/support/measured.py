@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping
@@ -10,18 +9,9 @@ from pathlib import Path
 
 import pytest
 from plotly.offline import get_plotlyjs
+from support.browser import ARGUMENTS, chromium_path
 
-_FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--virtual-time-budget=20000",
-)
+_FLAGS = ("--headless", *ARGUMENTS, "--virtual-time-budget=20000")
 #: Pixels of a sentence in Helvetica of 100 px.
 _WIDTH = 1979
 _SCRIPT = """
@@ -51,17 +41,9 @@ all();
 """
 
 
-def browser():
-    """The path of a Chromium; skips the test where there is none."""
-    for name in ("chromium", "chromium-browser", "google-chrome", "chrome"):
-        if shutil.which(name):
-            return shutil.which(name)
-    return pytest.skip("no Chromium to measure figures with")
-
-
 def measured(figures: Mapping):
     """{name: {size, texts: [{text, font, box: [left, top, right, bottom]}], legend}} in pixels."""
-    path = browser()
+    path = chromium_path() or pytest.skip("no Chromium to measure figures with")
     drawn = ",".join(f"{json.dumps(name)}: {figure.to_json()}" for name, figure in figures.items()).replace(
         "</", "<\\/"
     )
