@@ -47,6 +47,7 @@ bench: $(READY)
 	$(BIN)/python tests/benchmarks/finetune.py
 	$(BIN)/python tests/benchmarks/weights.py
 	$(BIN)/python tests/benchmarks/gates.py
+	$(BIN)/python tests/benchmarks/explorer.py
 
 figures: $(READY)
 	$(BIN)/python figures/readme.py
