@@ -127,7 +127,7 @@ def _check_unnormed(model: Model, name: str, *places: str) -> None:
         if module in ("mlp", "self_attn", "attn") and names.hook_point(place) != place:
             raise SiteError(
                 f"SAE {name!r} is of {place!r}, which this architecture normalises before it adds it; "
-                f"{names.hook_point(place)!r} is after that norm and another activation; give hook_name= of a hook point"
+                f"{names.hook_point(place)!r} comes after that norm; give hook_name= of a hook point that was meant"
             )
 
 
@@ -162,7 +162,7 @@ def _read(source: str | Path, sae_id: str | None, *, transcoder: bool, **how: st
         if _CROSS_LAYER.search(f"{source}/{sae_id}"):
             raise LoadError(
                 f"{source}/{sae_id} is a layer of a cross-layer transcoder, whose latents write at many layers; SAELens "
-                "adds their decoders up, which is good for reading them only; use a transcoder of one layer"
+                "adds their decoders up, which is another function; use a transcoder of one layer"
             )
         try:
             return SAE.from_pretrained(str(source), sae_id, **how)

@@ -90,7 +90,7 @@ class Dictionary:
         """The decoder's rows with length 1; a dead row of zeros stays zero."""
         return torch.nn.functional.normalize(self.decoder.float(), dim=1, eps=1e-12)
 
-    def encode(self, activation: Float[Tensor, "*b d"]) -> Float[Tensor, "*b n_latents"]:
+    def encode(self, activation: Float[Tensor, "*c d"]) -> Float[Tensor, "*b n_latents"]:
         """Latents of activations at `hook_name` (heads joined or not), in the autoencoder's own dtype."""
         latents = self.sae.encode(self._read(activation))
         for kept in _KEPT:  # what SAELens leaves for a decode that is to come
