@@ -161,8 +161,8 @@ def _read(source: str | Path, sae_id: str | None, *, transcoder: bool, **how: st
             return read_directory(_path(str(source)), transcoder=transcoder, **how)
         if _CROSS_LAYER.search(f"{source}/{sae_id}"):
             raise LoadError(
-                f"{source}/{sae_id} is a layer of a cross-layer transcoder, whose latents write at many layers; SAELens "
-                "adds their decoders up, which is another function; use a transcoder of one layer"
+                f"{source}/{sae_id} is a layer of a cross-layer transcoder, whose latents write at many layers, and "
+                "SAELens adds their decoders up, which is another function; use a transcoder of one layer"
             )
         try:
             return SAE.from_pretrained(str(source), sae_id, **how)

@@ -27,10 +27,7 @@ KINDS = {
     "TopK": ("topk", {"k": 4}),
     "TopK by decoder norm": ("topk", {"k": 4, "rescale_acts_by_decoder_norm": True}),
     "TopK, length normalised": ("topk", {"k": 4, "normalize_activations": "constant_norm_rescale"}),
-    "JumpReLU, standardised": (
-        "jumprelu",
-        {"normalize_activations": "layer_norm", "apply_b_dec_to_input": True},
-    ),
+    "JumpReLU, standardised": ("jumprelu", {"normalize_activations": "layer_norm", "apply_b_dec_to_input": True}),
     "transcoder": ("transcoder", {}),
     "skip-transcoder": ("skip_transcoder", {}),
     "JumpReLU transcoder": ("jumprelu_transcoder", {}),

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 from reference import naive_autoencoders as naive
-from safetensors.torch import save_file
 from sae_lens.loading import pretrained_sae_loaders as loaders
 from sae_lens.loading.pretrained_saes_directory import PretrainedSAELookup
 from sae_lens.saes import sae as saelens
+from safetensors.torch import save_file
 from support.dictionaries import random_weights, sae_of
 
 from mechsurgery.adapters.saelens import _no_pickles, load_sae
@@ -24,7 +24,7 @@ X = torch.randn(4, WIDTH, generator=torch.Generator().manual_seed(9)) * 2
 
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
-    """`hub(release, repo, sae_id, folder, loader, **config)`: a release whose files are those under `tmp_path / repo`."""
+    """`hub(release, repo, sae_id, folder, loader, **config)`: a release with its files under `tmp_path / repo`."""
     known = {}
 
     def download(repo_id, filename, subfolder=None, **options):
@@ -251,7 +251,8 @@ def test_names_of_other_conventions(tmp_path, tiny_llama, tiny_checkpoint):
 def test_releases_of_pickles_are_refused(hub, loader, monkeypatch):
     repos = {"qwen_scope": "Qwen/SAE-Res-Qwen3-1.7B-Base-W32K-L0_50"}
     repo = repos.get(loader, "Goodfire/Llama-3.1-8B-Instruct-SAE-l19")
-    folder = "layer0.sae.pt" if loader == "qwen_scope" else "resid_post_layer_1/trainer_0"
+    folders = {"qwen_scope": "layer0.sae.pt", "goodfire": "Llama-3.1-8B-Instruct-SAE-l19.pth"}
+    folder = folders.get(loader, "resid_post_layer_1/trainer_0")
     path = hub("pickled", repo, "1", folder, loader)
     config = {"trainer": {"activation_dim": WIDTH, "dict_size": N, "layer": 1, "lm_name": "m", "k": 3}}
     config["trainer"] |= {"dict_class": "AutoEncoderTopK", "submodule_name": "resid_post_layer_1"}

@@ -11,7 +11,7 @@ from mechsurgery.attribution.probes import Probe
 from mechsurgery.attribution.splice import mean_latents, spliced_attribution
 from mechsurgery.attribution.statistics import contrast_statistics
 from mechsurgery.errors import MismatchError, SiteError
-from mechsurgery.inspector import inspect, inspect_latents
+from mechsurgery.inspector import inspect_latents
 from mechsurgery.inspector.vectors import decoder_tokens
 from mechsurgery.intervention import applied, scale_latents, steer_latents
 from mechsurgery.intervention.intervention import row_hooks
@@ -54,7 +54,7 @@ def made(model, name):
 
 
 def by_hand(model, dictionary, w, formulas, changed):
-    """Logits with latents z → changed(z): read, computed and added with plain hooks and the formulas, token by token."""
+    """Logits with latents z → changed(z): read, computed and added with plain hooks and formulas, token by token."""
     formula, encoding, decoding = formulas
     kept = {}
 
@@ -139,7 +139,8 @@ def test_rows_of_one_batch_may_have_their_own_latents_and_places(tiny_llama):
 def probe_of(dictionary):
     generator = torch.Generator().manual_seed(4)
     weights = {dictionary.site: torch.randn(dictionary.n_latents, generator=generator)}
-    return Probe(weights, {dictionary.site: torch.rand(dictionary.n_latents, generator=generator) + 0.5})
+    scales = {dictionary.site: torch.rand(dictionary.n_latents, generator=generator) + 0.5}
+    return Probe(weights, {}, scales, 0.0, 0.5, 0.4, 0.6, 10, "l2", 1.0)
 
 
 def test_steering_and_directions_are_where_latents_write(tiny_llama):
@@ -188,12 +189,12 @@ def metric_by_hand(model, dictionary, pairs, gate):
     total = 0.0
     for prompt, bad, good in zip(pairs.prompts, pairs.bad, pairs.good):
         for completion, sign in ((bad, 1), (good, -1)):
-            kept = {}
+            kept, n = {}, len(prompt)
 
             def read(a, hook, kept=kept):
                 kept["read"] = a
 
-            def write(a, hook, kept=kept, n=len(prompt)):
+            def write(a, hook, kept=kept, n=n):
                 seen = kept["read"].flatten(2) if kept["read"].ndim == 4 else kept["read"]
                 z = dictionary.encode(seen).detach()[:, :n]
                 flat = a.flatten(2).clone()
@@ -235,12 +236,12 @@ def test_integrated_gradients_of_a_transcoder_add_up(tiny_llama, pairs, contrast
         total = 0.0
         for prompt, bad, good in zip(pairs.prompts, pairs.bad, pairs.good):
             for completion, sign in ((bad, 1), (good, -1)):
-                kept = {}
+                kept, n = {}, len(prompt)
 
                 def read(a, hook, kept=kept):
                     kept["read"] = a
 
-                def write(a, hook, kept=kept, n=len(prompt)):
+                def write(a, hook, kept=kept, n=n):
                     out = a.clone()
                     z = means[dictionary.site]
                     out[0, :n] = torch.stack([naive.rebuilt(w, z, x) for x in kept["read"][0, :n]])
@@ -318,18 +319,20 @@ def test_pages_of_latents_show_what_they_write(tiny_llama, contrast):
         lengths = (tiny_llama.ln_final.w[:, None] * tiny_llama.unembed.W_U).norm(dim=0)
         best = float((logits / lengths).max() / direction.norm())
         (view,) = inspect_latents(tiny_llama, own, [5], IDS.tolist())
-        assert view.unit.coordinate == (own.site, 5)
+        assert (view.site, view.index) == (own.site, 5)
         assert decoder_tokens(tiny_llama, own, 5)["cosine"].max() == pytest.approx(best, rel=1e-3)
     assert decoder_tokens(tiny_llama, inside, 5).empty
 
 
 def test_what_does_not_fit_is_said(tiny_llama):
     d = tiny_llama.cfg.d_model
+    w = random_weights("transcoder", d, out=d - 1)
     with pytest.raises(MismatchError, match="writes"):
-        w = random_weights("transcoder", d, out=d - 1)
         Dictionary(sae_of("transcoder", w), READ, write_name=WRITE).check(tiny_llama)
     with pytest.raises(SiteError, match="comes to before"):
         random_transcoder("blocks.1.hook_resid_post", WRITE, d).check(tiny_llama)
     with pytest.raises(SiteError, match="near"):
         random_transcoder(READ, "blocks.9.hook_mlp_out", d).check(tiny_llama)
-    assert Dictionary(sae_of("topk", random_weights("topk", d)), READ).digest != random_transcoder(READ, WRITE, d).digest
+    assert (
+        Dictionary(sae_of("topk", random_weights("topk", d)), READ).digest != random_transcoder(READ, WRITE, d).digest
+    )

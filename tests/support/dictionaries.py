@@ -31,13 +31,17 @@ def random_dictionary(hook_name, width, n=48, **options):
 
 
 def random_weights(kind, width, n=24, *, out=None, seed=0):
-    """{name: tensor} of every parameter of SAELens' class `kind`, none of them zero or one; decoder rows of all lengths."""
+    """{name: tensor} of every parameter of SAELens' class `kind`, none of them zero; decoder rows of all lengths."""
     generator = torch.Generator().manual_seed(seed)
 
     def draw(*shape, size=1.0):
         return torch.randn(*shape, generator=generator) * size
 
-    w = {"W_enc": draw(width, n, size=width**-0.5), "W_dec": draw(n, out or width, size=0.6), "b_dec": draw(out or width)}
+    w = {
+        "W_enc": draw(width, n, size=width**-0.5),
+        "W_dec": draw(n, out or width, size=0.6),
+        "b_dec": draw(out or width),
+    }
     w["W_dec"] *= 0.3 + torch.rand(n, 1, generator=generator)
     if kind == "gated":
         return w | {"b_gate": draw(n, size=0.3), "b_mag": draw(n, size=0.3), "r_mag": draw(n, size=0.3)}
