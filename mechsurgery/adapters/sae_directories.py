@@ -43,6 +43,9 @@ def read_directory(path: Path, *, transcoder: bool, device: str, dtype: str) -> 
                 return reader(path, transcoder, device, dtype)
             except (ValueError, KeyError, TypeError, RuntimeError, OSError) as error:
                 raise LoadError(f"{str(path)!r} cannot be read as a {kind} directory: {error}") from error
+    pickled = sorted(file.name for file in path.iterdir() if file.suffix in (".pt", ".pth", ".bin", ".pkl"))
+    if pickled:
+        raise UnsafeFileError(f"{str(path)!r} holds pickled weights ({pickled[0]}), which are never loaded")
     known = "; ".join(dict.fromkeys(" and ".join(dict.fromkeys(files)) for files in _READERS))
     raise ModelNotFoundError(f"no SAE at {str(path)!r}; a directory needs one of: {known}")
 

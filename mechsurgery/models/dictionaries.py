@@ -220,7 +220,12 @@ def plus(activation: Tensor, added: Tensor) -> Tensor:
 
 
 def identity(model: Model, hook_name: str) -> Dictionary:
-    """The dictionary whose latents are the channels of a hook point themselves: neurons as latents."""
+    """The dictionary whose latents are the channels of a hook point themselves: neurons as latents.
+
+    Raises `SiteError` for attention heads, whose channels are no units.
+    """
+    if names.is_heads(hook_name):
+        raise SiteError(f"{hook_name!r} are heads, whose channels are no units; give neurons or the residual stream")
     width = sites.width(model, hook_name)
     return Dictionary(_Identity(width), hook_name, "identity")
 

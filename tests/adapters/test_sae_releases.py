@@ -272,10 +272,13 @@ def test_a_layer_of_a_cross_layer_transcoder_is_refused():
             load_sae(release, sae_id)
 
 
-def test_an_unknown_release_or_directory_says_what_there_is(tmp_path):
+def test_an_unknown_release_or_directory_says_what_there_is(hub, tmp_path):
     with pytest.raises(LoadError, match="not found"):
         load_sae("no-such-release", "layer_1")
     with pytest.raises(ModelNotFoundError, match="params"):
+        load_sae(tmp_path)
+    (tmp_path / "ae.pt").write_bytes(b"")
+    with pytest.raises(UnsafeFileError, match=r"ae\.pt"):
         load_sae(tmp_path)
 
 
