@@ -50,6 +50,16 @@ def heads(layer: int) -> str:
     return f"blocks.{layer}.attn.hook_z"
 
 
+def normalized_mlp_input(layer: int) -> str:
+    """Hook point of the stream before a layer's MLP, normalised, without the norm's gain."""
+    return f"blocks.{layer}.ln2.hook_normalized"
+
+
+def is_heads(name: str) -> bool:
+    """Whether a hook point is a layer's attention heads, [batch, pos, head, d_head]."""
+    return name.endswith("attn.hook_z")
+
+
 def mlp_out(layer: int) -> str:
     """Hook point of what a layer's MLP adds to the residual stream."""
     return f"blocks.{layer}.hook_mlp_out"
@@ -58,6 +68,84 @@ def mlp_out(layer: int) -> str:
 def is_written_by_own_layer(name: str) -> bool:
     """Whether the layer of a hook point writes before it (as at its output) and not only the layers before."""
     return name in (residual(layer_of(name)), mlp_out(layer_of(name)))
+
+
+#: Hook points within a block in the order in which a forward pass comes to them.
+_WITHIN = (
+    ("hook_resid_pre", "hook_attn_in"),
+    ("ln1.", "hook_q_input", "hook_k_input", "hook_v_input"),
+    ("attn.",),
+    ("ln1_post.", "hook_attn_out"),
+    ("hook_resid_mid",),
+    ("hook_mlp_in", "ln2."),
+    ("mlp.hook_in",),
+    ("mlp.hook_pre", "mlp.hook_post"),
+    ("mlp.hook_out", "ln2_post."),
+    ("hook_mlp_out",),
+    ("hook_resid_post",),
+)
+
+
+def place(name: str) -> tuple[int, int]:
+    """Where in a forward pass a hook point comes: (layer, rank in the block), to sort by.
+
+    >>> place("blocks.3.ln2.hook_normalized") < place("blocks.3.hook_mlp_out")
+    True
+    """
+    layer = layer_of(name)
+    leaf = name.partition(f"blocks.{layer}.")[2]
+    rank = next((i for i, starts in enumerate(_WITHIN) if leaf.startswith(starts)), len(_WITHIN))
+    return layer, rank
+
+
+def is_in_stream(name: str) -> bool:
+    """Whether an activation is the residual stream or is added into it as it is."""
+    return name.endswith(
+        ("hook_embed", "hook_resid_pre", "hook_resid_mid", "hook_resid_post", "hook_attn_out", "hook_mlp_out")
+    )
+
+
+#: What other conventions call a place in block {l}: transformers' modules, and the bridge of TransformerLens.
+_MODULES = {
+    "": "hook_resid_post",
+    "output": "hook_resid_post",
+    "input": "hook_resid_pre",
+    "hook_in": "hook_resid_pre",
+    "hook_out": "hook_resid_post",
+    "hook_z": "attn.hook_z",
+    "attn.o.hook_in": "attn.hook_z",
+    "attn.hook_out": "hook_attn_out",
+    "mlp.hook_out": "hook_mlp_out",
+    "mlp.out.hook_in": "mlp.hook_post",
+    "mlp.input": "mlp.hook_in",
+    "ln2.hook_out": "mlp.hook_in",
+    "pre_feedforward_layernorm.output": "mlp.hook_in",
+    "post_feedforward_layernorm.output": "hook_mlp_out",
+}
+_MODULES |= dict.fromkeys(
+    (f"{a}{o}" for a in ("attn", "self_attn", "attention") for o in ("", ".output")), "hook_attn_out"
+)
+_MODULES |= dict.fromkeys(("mlp", "mlp.output"), "hook_mlp_out")
+_MODULES |= dict.fromkeys((f"{a}.input" for a in ("self_attn.o_proj", "attn.c_proj", "attention.dense")), "attn.hook_z")
+_MODULES |= dict.fromkeys((f"mlp.{m}.input" for m in ("down_proj", "c_proj", "dense_4h_to_h")), "mlp.hook_post")
+_BLOCK = re.compile(r"(?:(?:model|transformer|gpt_neox|language_model)\.)*(?:layers|h|blocks)[._](\d+)(?:\.(.*))?")
+_EMBED = ("embed_tokens", "model.embed_tokens", "transformer.wte", "gpt_neox.embed_in", "embed.hook_out")
+
+
+def hook_point(name: str) -> str:
+    """The hook point that a name of another convention means; other names come back as they are.
+
+    Known are modules of transformers ("model.layers.12" is the stream after layer 12, "layers.12.mlp" what the MLP
+    gives, "….o_proj.input" what goes into a projection) and names of TransformerLens' bridge.
+
+    >>> hook_point("model.layers.12"), hook_point("layers.3.mlp")
+    ('blocks.12.hook_resid_post', 'blocks.3.hook_mlp_out')
+    """
+    match = _BLOCK.fullmatch(name)
+    if match is None:
+        return "hook_embed" if name in _EMBED else name
+    leaf = _MODULES.get(match.group(2) or "")
+    return name if leaf is None else f"blocks.{match.group(1)}.{leaf}"
 
 
 def mlp_parameter(layer: int, leaf: str) -> str:

@@ -30,7 +30,8 @@ Match = Literal["cosine", "contribution", "contrast"]
 def decoded_direction(probe: Probe, dictionary: Dictionary | None = None, *, site: str | None = None) -> Direction:
     """A probe's direction in the residual stream: Σ_j (w_j/σ_j) d_j over latents, or w/σ where it reads the stream.
 
-    Give the `dictionary` whose latents the probe reads, or the `site` of the residual stream that it reads.
+    Give the `dictionary` whose latents the probe reads, or the `site` of the residual stream that it reads. The
+    direction is where the latents write: for a transcoder that is `hook_mlp_out`.
     """
     name = dictionary.site if dictionary is not None else site
     if name is None or name not in probe.weights:
@@ -39,7 +40,7 @@ def decoded_direction(probe: Probe, dictionary: Dictionary | None = None, *, sit
     if dictionary is None:
         return Direction({name: weight}, "probe", dict(probe.info))
     vector = weight @ dictionary.decoder.float().cpu()
-    return Direction({dictionary.hook_name: vector}, f"probe on {dictionary.name}, decoded", dict(probe.info))
+    return Direction({dictionary.write_name: vector}, f"probe on {dictionary.name}, decoded", dict(probe.info))
 
 
 def neurons_along(
@@ -66,6 +67,7 @@ def neurons_along(
     if len(direction.vectors) != 1:
         raise InputError(f"a direction at {len(direction.vectors)} hook points; give one with a single vector")
     (site, vector), *_ = direction.vectors.items()
+    vector = _in_stream(model, site, vector)
     last = layer_of(site) if names.is_written_by_own_layer(site) else layer_of(site) - 1
     chosen = list(layers) if layers is not None else list(range(last + 1))
     if not chosen:
@@ -82,6 +84,17 @@ def neurons_along(
         scores[name] = value.float().cpu()
     info = provenance(**{k: v for k, v in direction.info.items() if k not in ("made", "versions")}, how=how)
     return UnitScores(scores, f"{direction.name}, {how}", info)
+
+
+def _in_stream(model: Model, site: str, vector: Tensor) -> Tensor:
+    """A direction as it is in the residual stream, or `SiteError` where it is not one there."""
+    within = sites.to_stream(model, site, vector[None]) if sites.channels(model, site) == vector.numel() else None
+    if within is None:
+        raise SiteError(
+            f"a direction of {vector.numel()} numbers at {site!r} is none in the residual stream, which neurons write; "
+            "give one of the stream, of an attention or MLP output, or of a dictionary that writes there"
+        )
+    return within[0]
 
 
 def _activation(statistics: ContrastStatistics | None, site: str, how: str) -> Tensor:

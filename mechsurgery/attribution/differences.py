@@ -33,7 +33,7 @@ def model_difference(
     completions of one side. Averaged over the tokens of a row, then over rows.
     """
     dictionary.check(model)
-    if sites.width(other, dictionary.hook_name) != dictionary.width:
+    if sites.channels(other, dictionary.hook_name) != dictionary.width:
         raise MismatchError("the two models differ in width; model diffing needs a twin of the same shape")
     rows = [[*p, *c] for p, c in zip(pairs.prompts, getattr(pairs, side))]
     here, there = (latent_means(one, dictionary, rows, max_rows=max_rows) for one in (model, other))

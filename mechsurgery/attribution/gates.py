@@ -87,8 +87,7 @@ class Units:
         made: HookFns = []
         for site, gate in gates.items():
             if site in self.dictionaries:
-                own = self.dictionaries[site]
-                made.append((own.hook_name, partial(_gate_latents, gate=gate, dictionary=own)))
+                made += self.dictionaries[site].hooks(partial(_gate_latents, gate=gate))
             else:
                 made.append((site, partial(_gate, gate=gate, reference=known.get(site))))
         return made
@@ -111,10 +110,8 @@ def _spread(gate: Tensor, activation: Tensor) -> Tensor:
     return rows[..., None] if activation.ndim == 4 else rows
 
 
-def _gate_latents(activation: Tensor, hook: Any = None, *, gate: Tensor, dictionary: Dictionary) -> Tensor:
-    z = dictionary.encode(activation)
-    g = (gate[:, None] if gate.ndim == 2 else gate).to(z)
-    return activation + (dictionary.decode(z * g) - dictionary.decode(z)).to(activation.dtype)
+def _gate_latents(latents: Tensor, *, gate: Tensor) -> Tensor:
+    return latents * (gate[:, None] if gate.ndim == 2 else gate).to(latents)
 
 
 @contextmanager

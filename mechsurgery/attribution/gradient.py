@@ -29,9 +29,10 @@ from torch import Tensor
 
 from ..errors import ActivationError, InputError
 from ..models import capture, sites, tokens
-from ..models.dictionaries import Dictionary
+from ..models.dictionaries import Dictionary, plus
 from ..models.protocol import Model
 from ..models.with_hooks import with_hooks
+from ..names import place
 from ..progress import with_progress
 from ..prompts import PromptSet, Template, encode
 from ..prompts.pairs import CompletionPairs
@@ -108,25 +109,27 @@ def latent_attribution(
 ) -> UnitScores:
     """Δ-attribution of every latent (nats): mean over pairs of δ(bad) − δ(good), as published.
 
-    `mean` is the reference activation ā at the hook point (`mean_activation`). δ is averaged over the chosen
+    `mean` is the reference activation ā at `dictionary.write_name` (`mean_activation`), where its latents write: a
+    transcoder's scores are those of its directions in what comes out of the MLP. δ is averaged over the chosen
     positions of a row; `reduction` is how a completion's loss adds up. `side` gives δ of one completion alone.
     With `models.dictionaries.identity`, the units are the hook point's own channels: the gradient counterpart of CNA.
     Raises `MismatchError` or `SiteError` where the dictionary does not fit, `ActivationError` for NaN.
     """
     _check(dictionary, model, positions, reduction, mean)
-    width = dictionary.width
+    width = dictionary.write_width
     diagonal = dictionary.name == "identity"
     matrix = torch.zeros((width,) if diagonal else (width, width), dtype=torch.float64)
     for batch, activation, gradient in gradients(
-        model, [dictionary.hook_name], pairs, reduction=reduction, side=side, max_rows=max_rows, progress=progress
+        model, [dictionary.write_name], pairs, reduction=reduction, side=side, max_rows=max_rows, progress=progress
     ):
         where = batch.where(positions)
         weight = where / where.sum(1, keepdim=True) / len(pairs)
-        centred = (activation[0].float() - mean.to(activation[0].device).float()) * weight[..., None]
+        own, slope = activation[0].flatten(2).float(), gradient[0].flatten(2).float()
+        centred = (own - mean.to(own)) * weight[..., None]
         if diagonal:
-            matrix += (gradient[0].float() * centred).sum((0, 1)).double().cpu()
+            matrix += (slope * centred).sum((0, 1)).double().cpu()
         else:
-            matrix += einsum(gradient[0].float(), centred, "b p i, b p j -> i j").double().cpu()
+            matrix += einsum(slope, centred, "b p i, b p j -> i j").double().cpu()
     if diagonal:
         scores = -matrix.float()
     else:
@@ -154,7 +157,7 @@ def gradients(
     """
     sites.check_sites(model, names)
     bad, good = {"difference": (1.0, -1.0), "bad": (1.0, 0.0), "good": (0.0, 1.0)}[side]
-    order = sorted(names, key=sites.layer_of)
+    order = sorted(names, key=place)
     for batch in with_progress(list(pair_batches(model, pairs, max_rows)), "attributing", shown=progress):
         seen: dict[str, Tensor] = {}
 
@@ -219,13 +222,13 @@ def mean_activations(
 ) -> dict[str, Float[Tensor, " d"]]:
     """{hook name: mean activation over all tokens of reference prompts}, in one streamed pass."""
     ids = encode(tokens.tokenizer_of(model), prompts, template=template)
-    total = {name: torch.zeros(sites.width(model, name), dtype=torch.float64) for name in names}
+    total = {name: torch.zeros(sites.channels(model, name), dtype=torch.float64) for name in names}
 
     def update(site: str, activation: Float[Tensor, "batch d"], rows: list[int]) -> None:
         lengths = torch.tensor([len(ids[row]) for row in rows], dtype=torch.float64)
         total[site].add_((activation.double().cpu() * lengths[:, None]).sum(0))
 
-    capture.stream(model, ids, list(names), update, positions="mean", max_rows=max_rows)
+    capture.stream(model, ids, list(names), update, positions="mean", max_rows=max_rows, join_heads=True)
     n = sum(len(row) for row in ids)
     return {name: (value / n).float() for name, value in total.items()}
 
@@ -245,9 +248,9 @@ def exact_removal(
 ) -> Float[Tensor, " n"]:
     """The oracle: how much L(bad) − L(good) really rises when one latent's direction is moved to its mean.
 
-    At the chosen positions a → a − ((a − ā)·d_i) d_i, a forward pass for every latent, pair and completion.
-    Returns a number for each latent, in the order given (a circuit's: ascending index), averaged over pairs and,
-    as the attribution it is compared with, divided by the number of chosen positions of each row.
+    At the chosen positions a → a − ((a − ā)·d_i) d_i where the latents write, a forward pass for every latent, pair and
+    completion. Returns a number for each latent, in the order given (a circuit's: ascending index), averaged over pairs
+    and, as the attribution it is compared with, divided by the number of chosen positions of each row.
     """
     _check(dictionary, model, positions, reduction, mean)
     chosen = dictionary.check_latents(
@@ -268,16 +271,17 @@ def exact_removal(
             directions = part.repeat_interleave(len(batch.pairs), 0)
 
             remove = partial(_remove, directions=directions, mean=mean, where=where.repeat(len(part), 1))
-            loss = _loss(model, repeated, reduction, [(dictionary.hook_name, remove)])
+            loss = _loss(model, repeated, reduction, [(dictionary.write_name, remove)])
             rise = (loss.reshape(len(part), -1) - base).cpu().double()
             rises[start : start + len(part)] += rise @ weight
     return rises.float()
 
 
-def _remove(a: Tensor, hook: Any = None, *, directions: Tensor, mean: Tensor, where: Tensor) -> Tensor:
+def _remove(activation: Tensor, hook: Any = None, *, directions: Tensor, mean: Tensor, where: Tensor) -> Tensor:
     """Each row's component along its own direction moved to the mean, at the chosen positions."""
+    a = activation.flatten(2)
     along = einsum(a - mean.to(a), directions.to(a), "b p d, b d -> b p") * where.to(a)
-    return a - along[..., None] * directions.to(a)[:, None]
+    return plus(activation, -along[..., None] * directions.to(a)[:, None])
 
 
 def _repeated(batch: PairBatch, times: int) -> PairBatch:
@@ -295,7 +299,7 @@ def _loss(model: Model, batch: PairBatch, reduction: str, hooks: list) -> Float[
 
 def _check(dictionary: Dictionary, model: Model, positions: str, reduction: str, mean: Tensor) -> None:
     dictionary.check(model)
-    _check_choices(positions, reduction, mean, dictionary.width)
+    _check_choices(positions, reduction, mean, dictionary.write_width)
 
 
 def _check_choices(positions: str, reduction: str, mean: Tensor, width: int) -> None:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..models import capture, sites, tokens
-from ..models.dictionaries import Dictionary, latent_means
+from ..models.dictionaries import Dictionary, latent_means, plus
 from ..models.protocol import Model
 from ..models.with_hooks import with_hooks
 from ..progress import with_progress
@@ -55,7 +55,8 @@ def spliced_attribution(
     chosen positions. Effects are summed over the chosen positions, divided by their number, and averaged over
     pairs. The signs are the other way round than a removal's: positive means that the latent raises the metric,
     so for L(bad) − L(good) the scores returned are negated and positive means support of the bad completion.
-    Returns the scores and {hook name: effect of the error term} in the same units.
+    A transcoder is spliced in where it writes: what the MLP gives is its reconstruction from what the MLP reads, and an
+    error. Returns the scores and {hook name written: effect of the error term} in the same units.
     """
     if not dictionaries or (steps and len(dictionaries) > 1) or errors not in ("live", "frozen"):
         raise InputError(
@@ -65,7 +66,7 @@ def spliced_attribution(
     for dictionary in dictionaries:
         dictionary.check(model)
     totals = {d.site: torch.zeros(d.n_latents, dtype=torch.float64) for d in dictionaries}
-    rest = {d.hook_name: 0.0 for d in dictionaries}
+    rest = {d.write_name: 0.0 for d in dictionaries}
     zero = {d.site: torch.zeros(d.n_latents) for d in dictionaries}
     reference = {**zero, **(means or {})}
     for batch in with_progress(list(pair_batches(model, pairs, max_rows)), "attributing", shown=progress):
@@ -75,8 +76,8 @@ def spliced_attribution(
             splice = _Splice(dictionaries, reference, errors, alpha, batch.where(positions))
             latents, error_terms = splice.effects(model, batch, weight / max(1, steps), reduction)
             for dictionary in dictionaries:
-                totals[dictionary.site] -= latents[dictionary.hook_name]
-                rest[dictionary.hook_name] -= error_terms[dictionary.hook_name]
+                totals[dictionary.site] -= latents[dictionary.site]
+                rest[dictionary.write_name] -= error_terms[dictionary.site]
     rule = f"{'integrated gradients' if steps else 'patching'} (errors {errors})"
     info = sites.provenance_of(
         model,
@@ -101,7 +102,8 @@ class _Splice:
         alpha: float,
         where: Tensor,
     ) -> None:
-        self.dictionaries = {d.hook_name: d for d in dictionaries}
+        self.dictionaries = {d.site: d for d in dictionaries}
+        self.read: dict[str, Tensor] = {}
         self.reference, self.mode, self.alpha, self.where = reference, errors, alpha, where[..., None]
         self.latents: dict[str, Tensor] = {}
         self.errors: dict[str, Tensor] = {}
@@ -111,11 +113,15 @@ class _Splice:
     def effects(
         self, model: Model, batch: PairBatch, weight: Float[Tensor, "rows pos"], reduction: str
     ) -> tuple[dict[str, Tensor], dict[str, float]]:
-        """{hook name: effect of each latent} and {hook name: effect of the error} on L(bad) − L(good), to first order.
+        """{latent site: effect of each latent} and {latent site: effect of the error} on L(bad) − L(good).
 
-        Summed over positions with a weight each.
+        To first order, summed over positions with a weight each.
         """
-        hooks = [(name, partial(self, name=name)) for name in self.dictionaries]
+        hooks: list[tuple[str, Any]] = []
+        for site, dictionary in self.dictionaries.items():
+            if dictionary.is_transcoder:
+                hooks.append((dictionary.hook_name, partial(self._look, site=site)))
+            hooks.append((dictionary.write_name, partial(self, site=site)))
         with torch.enable_grad(), with_hooks(model, hooks):
             residual = capture.final_residual(model, batch.ids, batch.mask)
             metric = (completion_loss(model, batch, residual, reduction) * batch.sign).sum()
@@ -127,33 +133,35 @@ class _Splice:
         latents = {name: part.sum((0, 1)).double().cpu() for name, part in zip(self.latents, parts[:n])}
         return latents, {name: float(part.double().sum()) for name, part in zip(self.errors, parts[n:])}
 
-    def __call__(self, activation: Tensor, hook: Any = None, *, name: str) -> Tensor:
-        dictionary = self.dictionaries[name]
+    def _look(self, activation: Tensor, hook: Any = None, *, site: str) -> Tensor:
+        self.read[site] = activation
+        return activation
+
+    def __call__(self, activation: Tensor, hook: Any = None, *, site: str) -> Tensor:
+        dictionary = self.dictionaries[site]
+        read = self.read.pop(site) if dictionary.is_transcoder else activation
         # What comes before the first splice is left out of the graph, also where parameters require grad.
         later = bool(self.latents)
         with torch.no_grad():
-            z = dictionary.encode(activation)
-            rebuilt = dictionary.decode(z)
-            error = activation - rebuilt
-            mean = self.reference[dictionary.site].to(z)
+            z = dictionary.encode(read)
+            error = activation.flatten(2) - dictionary.reconstruct(read)
+            mean = self.reference[site].to(z)
             start = torch.where(self.where > 0, mean, z)
             blank = torch.where(self.where > 0, torch.zeros_like(error), error)
-        self.moved[name], self.error_moved[name] = z - start, error - blank
-        at_z = z if self.alpha == 1 else start + self.alpha * (z - start)
-        at_error = error if self.alpha == 1 else blank + self.alpha * (error - blank)
+        self.moved[site], self.error_moved[site] = z - start, error - blank
         if self.mode == "frozen" and later:
             # Later autoencoders: what reaches them passes through their latents; their error is held fixed.
-            latents = dictionary.encode(activation)
-            self.latents[name] = latents
-            self.errors[name] = error.detach().requires_grad_(True)
-            return (dictionary.decode(latents) + self.errors[name]).to(activation.dtype)
-        self.latents[name] = at_z.detach().clone().requires_grad_(True)
-        self.errors[name] = at_error.detach().clone().requires_grad_(True)
-        out = dictionary.decode(self.latents[name]) + self.errors[name]
-        if self.mode == "live" and later:
-            # The identity path: the real model's gradient reaches what lies before this hook point.
-            out = out + activation - activation.detach()
-        return out.to(activation.dtype)
+            self.latents[site] = latents = dictionary.encode(read)
+            self.errors[site] = error.detach().requires_grad_(True)
+            out = dictionary.decode(latents, read) + self.errors[site]
+            return out.reshape(activation.shape).to(activation.dtype)
+        at_z = z if self.alpha == 1 else start + self.alpha * (z - start)
+        at_error = error if self.alpha == 1 else blank + self.alpha * (error - blank)
+        self.latents[site] = at_z.detach().clone().requires_grad_(True)
+        self.errors[site] = at_error.detach().clone().requires_grad_(True)
+        change = dictionary.added(self.latents[site] - z, read.detach()) + (self.errors[site] - error)
+        # Live errors keep the identity path: the real model's gradient reaches what lies before this hook point.
+        return plus(activation if later else activation.detach(), change)
 
 
 @torch.no_grad()

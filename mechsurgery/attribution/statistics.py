@@ -16,8 +16,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from .. import names as spelled
 from ..artifacts import load_tensors, save_tensors
-from ..errors import InputError, PromptError
+from ..errors import InputError, PromptError, SiteError, listed
 from ..models import capture, sites, tokens
 from ..models.dictionaries import Dictionary
 from ..models.protocol import Model
@@ -126,7 +127,9 @@ def contrast_statistics(
         moments = Moments()
         ids = encode(tokens.tokenizer_of(model), side, template=template)
         hooks, update = encoding(model, wanted, moments.update)
-        capture.stream(model, ids, hooks, update, positions=positions, max_rows=max_rows, progress=progress)
+        capture.stream(
+            model, ids, hooks, update, join_heads=True, positions=positions, max_rows=max_rows, progress=progress
+        )
         sides.append(Moments(*({s: part[s] for s in names} for part in (moments.n, moments.mean, moments.m2))))
     info = sites.provenance_of(
         model,
@@ -146,6 +149,12 @@ def encoding(
     """Hook points to measure, and an `update` that hands on latents where a unit source is a dictionary."""
     dictionaries = [unit.check(model) for unit in units if not isinstance(unit, str)]
     plain = [unit for unit in units if isinstance(unit, str)]
+    heads = [site for site in plain if spelled.is_heads(site)]
+    if heads:
+        raise SiteError(
+            f"{listed(heads)} are attention heads, [batch, pos, head, d_head], which can be scored by gates, scaled "
+            "and put out, but not contrasted; give an autoencoder that reads them, or other hook points"
+        )
 
     def handed(site: str, activation: Float[Tensor, "batch d"], rows: list[int]) -> None:
         if site in plain:
@@ -178,7 +187,7 @@ def unit_activations(
     ids = encode(tokens.tokenizer_of(model), prompts, template=template)
     table = capture.Table(len(ids))
     hooks, update = encoding(model, units, table.update)
-    capture.stream(model, ids, hooks, update, positions=positions, max_rows=max_rows)
+    capture.stream(model, ids, hooks, update, join_heads=True, positions=positions, max_rows=max_rows)
     return table.activations
 
 

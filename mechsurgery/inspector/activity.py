@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -76,7 +77,8 @@ def token_activations(
             found[rows[0]][:, columns] = values[:, index].float().cpu()
 
     ids = [text.ids for text in texts]
-    capture.stream(model, ids, list(places), update, positions="all", max_rows=max_rows, progress=progress)
+    how: dict[str, Any] = {"positions": "all", "max_rows": max_rows, "join_heads": True, "progress": progress}
+    capture.stream(model, ids, list(places), update, **how)
     return found
 
 
@@ -105,7 +107,7 @@ def last_activations(
 
     prompts = [text.ids[: len(text.ids) - text.n_response] for text in texts]
     with torch.no_grad():
-        capture.stream(model, prompts, list(places), update, max_rows=max_rows)
+        capture.stream(model, prompts, list(places), update, max_rows=max_rows, join_heads=True)
     return found
 
 
@@ -145,7 +147,8 @@ def coactive(
             square += values.pow(2).sum(0)
             product.addmm_(own.T, values)
 
-    capture.stream(model, [t.ids for t in texts], list(by_hook), update, positions="all", max_rows=max_rows)
+    how: dict[str, Any] = {"positions": "all", "max_rows": max_rows, "join_heads": True}
+    capture.stream(model, [t.ids for t in texts], list(by_hook), update, **how)
     best = [Best(top + 1) for _ in units]
     n = len(joined)
     for site, found in sums.items():

@@ -13,8 +13,8 @@ import torch
 
 from .. import names
 from ..errors import InputError, SiteError, listed
-from ..intervention import Intervention, scale
-from ..intervention.changes import Affine
+from ..intervention import Edit, Intervention, scale
+from ..intervention.changes import Affine, Custom
 from ..intervention.latents import scale_latents
 from ..models import Model, sites
 from ..models.dictionaries import Dictionary
@@ -191,13 +191,18 @@ def multipliers_of(circuit: Circuit, intervention: Intervention | None) -> dict[
         if isinstance(change, Affine) and change.indices is not None and not bool(change.offset.any()):
             factor, _ = change.at(strength, edit.width)
             found |= {(edit.site, i): float(factor[i]) for i in change.indices.tolist()}
-        elif intervention.kind == "latents" and (edit.site + LATENTS) in circuit.units:
-            index = circuit.units[edit.site + LATENTS][0]
+        elif intervention.kind == "latents" and (site := _read_by(edit) + LATENTS) in circuit.units:
+            index = circuit.units[site][0]
             m = torch.as_tensor(intervention.info["m"], dtype=torch.float32).expand(len(index))
-            found |= {(edit.site + LATENTS, int(i)): float(1 - strength * (1 - one)) for i, one in zip(index, m)}
+            found |= {(site, int(i)): float(1 - strength * (1 - one)) for i, one in zip(index, m)}
         else:
             raise InputError(
                 f"intervention {intervention.name!r} ({intervention.kind}) does not only multiply units, which is what "
                 "the explorer does; leave it out to see the circuit ablated"
             )
     return found
+
+
+def _read_by(edit: Edit) -> str:
+    """Where a change of latents reads them: at a hook point of its own, or the one that it changes."""
+    return (edit.change.reads if isinstance(edit.change, Custom) else None) or edit.site

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..models import sites, tokens
 from ..models.dictionaries import Dictionary
 from ..models.protocol import Model
-from ..names import layer_of
+from ..names import is_heads, layer_of
 from .coordinates import Unit, unit_of
 
 
@@ -29,11 +29,11 @@ def token_effects(model: Model, site: str, neuron: int, *, top: int = 10) -> pd.
 def decoder_tokens(model: Model, dictionary: Dictionary, latent: int, *, top: int = 8) -> pd.DataFrame:
     """Tokens by cosine of their unembedding (with the final norm's gain) and the latent's decoder direction.
 
-    The `top` highest and lowest, columns token and cosine. For dictionaries of the residual stream; others write
-    through further weights, which the cosine leaves out.
+    The `top` highest and lowest, columns token and cosine. What is written to heads or neurons passes the projection
+    after them first; a dictionary that writes elsewhere gives an empty table.
     """
-    direction = dictionary.decoder[latent].float()
-    if direction.numel() != model.cfg.d_model:
+    direction = _decoded(model, dictionary, latent)
+    if direction is None:
         return pd.DataFrame({"token": [], "cosine": []})
     return extreme_tokens(model, _cosine_with_unembedding(model, direction), "cosine", top)
 
@@ -57,13 +57,18 @@ def extreme_tokens(model: Model, values: Float[Tensor, " d_vocab"], column: str,
 def written(model: Model, unit: Unit) -> Float[Tensor, " d_model"] | None:
     """What one unit of a unit's activation adds to the residual stream; None where that is not one direction."""
     if unit.dictionary is not None:
-        row = unit.dictionary.decoder[unit.index].float().cpu()
-    elif unit.kind == "neuron":
+        return _decoded(model, unit.dictionary, unit.index)
+    if unit.kind == "neuron":
         row = sites.write_rows(model, unit.layer)[unit.index].cpu()
     else:
         row = torch.zeros(sites.width(model, unit.site))
         row[unit.index] = 1
     return row if row.numel() == model.cfg.d_model else None
+
+
+def _decoded(model: Model, dictionary: Dictionary, latent: int) -> Float[Tensor, " d_model"] | None:
+    rows = sites.to_stream(model, dictionary.write_name, dictionary.decoder[latent][None].cpu())
+    return None if rows is None else rows[0].cpu()
 
 
 def writes(model: Model, unit: Unit, *, top: int = 10) -> pd.DataFrame:
@@ -102,7 +107,7 @@ def _read_directions(model: Model, unit: Unit) -> dict[str, Tensor]:
     if unit.kind == "neuron":
         return sites.read_directions(model, unit.layer, unit.index)
     encoder = getattr(getattr(unit.dictionary, "sae", None), "W_enc", None)
-    if encoder is None or encoder.ndim != 2 or encoder.shape[1] <= unit.index:
+    if encoder is None or encoder.ndim != 2 or encoder.shape[1] <= unit.index or is_heads(unit.hook_name):
         return {}
     return {"encoder": encoder.detach()[:, unit.index].float()}
 
@@ -117,7 +122,9 @@ def similar_writers(
         return {}
     own = torch.nn.functional.normalize(torch.stack([written(model, unit) for unit in known]), dim=1)
     pools = {site: sites.write_rows(model, layer_of(site)) for site in sites.neuron_sites(model)}
-    pools |= {d.site: d.unit_decoder() for d in among if d.width == model.cfg.d_model}
+    for dictionary in among:
+        written_rows = sites.to_stream(model, dictionary.write_name, dictionary.decoder)
+        pools |= {} if written_rows is None else {dictionary.site: written_rows}
     found = [Best(top + 1) for _ in known]
     for site, rows in pools.items():
         cosine = own @ torch.nn.functional.normalize(rows.float().cpu(), dim=1).T

@@ -8,7 +8,7 @@ projection, so that forty interventions cost about as much as one.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
@@ -48,10 +48,14 @@ class Project:
 
 @dataclass(frozen=True, eq=False)
 class Custom:
-    """Any `change(activation [rows, pos, d], strength [rows, 1, 1])`; `key` names it and all it depends on."""
+    """Any `change(activation [rows, pos, d], strength [rows, 1, 1])`; `key` names it and all it depends on.
 
-    change: Callable[[Tensor, Tensor], Tensor]
+    With `reads`, an earlier hook point, the change gets the activation there as a third argument.
+    """
+
+    change: Callable[..., Tensor]
     key: str
+    reads: str | None = None
 
 
 Change = Affine | Project | Custom
@@ -74,22 +78,33 @@ def digest(change: Change) -> str:
     return found.hexdigest()
 
 
-def merged(plans: Sequence[Sequence[tuple[Change, float]]], index: Int[Tensor, " batch"] | None, width: int) -> HookFn:
+def merged(
+    plans: Sequence[Sequence[tuple[Change, float]]],
+    index: Int[Tensor, " batch"] | None,
+    width: int,
+    *,
+    joined: bool = False,
+    read: Mapping[str, Tensor] | None = None,
+) -> HookFn:
     """One hook function for a batch at one hook point.
 
     `plans` are the distinct lists of (change, strength), done in order; `index` says which plan each row
-    follows (None: every row the only plan).
+    follows (None: every row the only plan). With `joined`, attention heads are one vector a token and not units.
+    `read` holds, when the function is called, the activations of earlier hook points that changes read.
     """
-    levels = [_Level(steps, index, width) for steps in zip_longest(*(_joined(plan, width) for plan in plans))]
+    seen = {} if read is None else read
+    levels = [_Level(steps, index, width, seen) for steps in zip_longest(*(_joined(plan, width) for plan in plans))]
 
     def hook(activation: Tensor, hook: Any = None) -> Tensor:
         # Attention heads, [batch, pos, head, d_head]: a head is one unit, so its channels are as more positions.
         shape = activation.shape
         if len(shape) == 4:
-            activation = rearrange(activation, "b p h d -> b (p d) h")
+            activation = activation.flatten(2) if joined else rearrange(activation, "b p h d -> b (p d) h")
         for level in levels:
             activation = level(activation)
-        return activation if len(shape) == 3 else rearrange(activation, "b (p d) h -> b p h d", d=shape[3])
+        if len(shape) == 3 or joined:
+            return activation.reshape(shape)
+        return rearrange(activation, "b (p d) h -> b p h d", d=shape[3])
 
     return hook
 
@@ -116,8 +131,10 @@ def _joined(plan: Sequence[tuple[Change, float]], width: int) -> list[_Step]:
 class _Level:
     """The n-th step of every plan, as tables with a row per plan; moved to the activation's device once."""
 
-    def __init__(self, steps: Sequence[_Step | None], index: Tensor | None, width: int) -> None:
-        self.index = index
+    def __init__(
+        self, steps: Sequence[_Step | None], index: Tensor | None, width: int, read: Mapping[str, Tensor]
+    ) -> None:
+        self.index, self.read = index, read
         n, ones, zeros = len(steps), torch.ones(width), torch.zeros(width)
         factors, offsets, units = [ones] * n, [zeros] * n, [zeros] * n
         shares, levels = torch.zeros(n, 1), torch.zeros(n, 1)
@@ -153,7 +170,8 @@ class _Level:
             if len(own):
                 amount = torch.full((len(own), 1, 1), strength, device=activation.device)
                 activation = activation.clone()
-                activation[rows] = change.change(own, amount)
+                read = () if change.reads is None else (self.read[change.reads][rows],)
+                activation[rows] = change.change(own, amount, *read)
         return activation
 
     def _rows(self, name: str, activation: Tensor) -> Tensor:

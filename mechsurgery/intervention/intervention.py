@@ -25,19 +25,23 @@ from ..errors import InputError, MismatchError
 from ..models import sites
 from ..models.positions import at_prompt_end
 from ..models.protocol import Model
-from .changes import Change, HookFn, digest, merged
+from .changes import Change, Custom, HookFn, digest, merged
 from .weights import check_delta, shifted_weights
 
 
 @dataclass(frozen=True, eq=False)
 class Edit:
-    """One change at one hook point of `width` units; `gain` multiplies the strength, `positions` says where it acts."""
+    """One change at one hook point of `width` units; `gain` multiplies the strength, `positions` says where it acts.
+
+    With `joined`, the heads at `attn.hook_z` are one vector a token, and `width` counts the channels of all of them.
+    """
 
     site: str
     change: Change
     width: int
     gain: float = 1.0
     positions: Literal["all", "prompt end"] = "all"
+    joined: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,9 +168,10 @@ class Intervention:
 
     def check(self, model: Model) -> None:
         """Raise `SiteError` or `MismatchError` where this intervention does not fit the model."""
-        sites.check_sites(model, [edit.site for edit in self.edits])
+        read = [edit.change.reads for edit in self.edits if isinstance(edit.change, Custom) and edit.change.reads]
+        sites.check_sites(model, [*(edit.site for edit in self.edits), *read])
         for edit in self.edits:
-            width = sites.width(model, edit.site)
+            width = (sites.channels if edit.joined else sites.width)(model, edit.site)
             if width != edit.width:
                 raise MismatchError(
                     f"intervention {self.name!r} was made for {edit.width} units at {edit.site!r}, this model has "
@@ -228,21 +233,36 @@ def row_hooks(interventions: Sequence[Intervention | None], strengths: Sequence[
 
 
 def _merged_hooks(distinct: list[tuple[Intervention | None, float]], index: Tensor | None) -> list[tuple[str, HookFn]]:
-    widths = {edit.site: edit.width for item, _ in distinct if item is not None for edit in item.edits}
-    hooks = []
-    for site, width in widths.items():
-        for positions in ("all", "prompt end"):
-            plans = [_plan(item, strength, site, positions) for item, strength in distinct]
+    edits = [edit for item, _ in distinct if item is not None for edit in item.edits]
+    widths = {(edit.site, edit.joined): edit.width for edit in edits}
+    hooks: list[tuple[str, HookFn]] = []
+    looks: list[tuple[str, HookFn]] = []
+    for positions in ("all", "prompt end"):
+        there: Callable[[HookFn], HookFn] = at_prompt_end if positions == "prompt end" else lambda hook: hook
+        read: dict[str, Tensor] = {}
+        wanted: set[str] = set()
+        for (site, joined), width in widths.items():
+            plans = [_plan(item, strength, site, joined, positions) for item, strength in distinct]
+            wanted |= {c.reads for plan in plans for c, s in plan if s and isinstance(c, Custom) and c.reads}
             if any(plans):
-                change = merged(plans, index, width)
-                hooks.append((site, change if positions == "all" else at_prompt_end(change)))
-    return hooks
+                hooks.append((site, there(merged(plans, index, width, joined=joined, read=read))))
+        looks += [(site, there(partial(_look, site=site, read=read))) for site in sorted(wanted)]
+    return [*hooks, *looks]  # what is read at a hook point is what edits there have made of it
 
 
-def _plan(item: Intervention | None, strength: float, site: str, positions: str) -> list[tuple[Change, float]]:
+def _look(activation: Tensor, hook: Any = None, *, site: str, read: dict[str, Tensor]) -> Tensor:
+    read[site] = activation
+    return activation
+
+
+def _plan(
+    item: Intervention | None, strength: float, site: str, joined: bool, positions: str
+) -> list[tuple[Change, float]]:
     """The changes of an intervention at one hook point and its positions, with their strengths."""
-    edits = [] if item is None else [e for e in item.edits if (e.site, e.positions) == (site, positions)]
-    return [(edit.change, strength * edit.gain) for edit in edits]
+    if item is None:
+        return []
+    place = (site, joined, positions)
+    return [(e.change, strength * e.gain) for e in item.edits if (e.site, e.joined, e.positions) == place]
 
 
 @contextmanager

@@ -11,7 +11,8 @@ from torch import Tensor
 from ..directions import Direction
 from ..errors import InputError, SiteError, listed
 from ..models.capture import median_norm  # noqa: F401 (the norm that steer_latents takes)
-from ..models.dictionaries import Dictionary
+from ..models.dictionaries import Dictionary, plus
+from ..names import is_heads
 from ..units import Circuit
 from .changes import Custom
 from .intervention import Edit, Intervention
@@ -23,9 +24,10 @@ def scale_latents(
 ) -> Intervention:
     """Multiply latents of a circuit by `m` wherever they are active; the autoencoder's error stays in place.
 
-    a → a + decode(z′) − decode(z), with z′ = z except z′_i = m_i·z_i for the circuit's latents (at strength 1); `m` is
-    one number, or one for each of the circuit's sorted latents. Raises `SiteError` where the circuit holds no latents
-    of this dictionary, `InputError` where `m` has another number of values or is not finite.
+    a → a + Σ_i (m_i − 1)·z_i·d_i over the circuit's latents (at strength 1); `m` is one number, or one for each of the
+    circuit's sorted latents. A transcoder's latents are read before the MLP, and a is what comes out of it. Raises
+    `SiteError` where the circuit holds no latents of this dictionary, `InputError` where `m` has another number of
+    values or is not finite.
     """
     if dictionary.site not in circuit.units:
         raise SiteError(f"circuit {circuit.name!r} has units at {listed(circuit.units)}, none at {dictionary.site!r}")
@@ -36,10 +38,12 @@ def scale_latents(
         raise InputError(f"m={m} for {len(indices)} latents; give one finite number, or one each")
     one = float(each) if each.ndim == 0 else None
     key = f"scale latents {dictionary.digest} {indices.tolist()} {m if one is None else one!r}"
-    change = Custom(partial(_scaled, dictionary=dictionary, indices=indices, m=each), key)
+    scaled = partial(_scaled, dictionary=dictionary, indices=indices, m=each)
+    change = Custom(scaled, key, dictionary.hook_name if dictionary.is_transcoder else None)
+    site = dictionary.write_name
     return Intervention(
         name or circuit.name,
-        (Edit(dictionary.hook_name, change, dictionary.width),),
+        (Edit(site, change, dictionary.write_width, joined=is_heads(site)),),
         kind="latents",
         pushes=0 if one is None or one == 1 else -1 if one < 1 else 1,
         full_m=one,
@@ -48,19 +52,28 @@ def scale_latents(
     )
 
 
-def _scaled(activation: Tensor, strength: Tensor, *, dictionary: Dictionary, indices: Tensor, m: Tensor) -> Tensor:
-    z = dictionary.encode(activation)
+def _scaled(
+    activation: Tensor,
+    strength: Tensor,
+    read: Tensor | None = None,
+    *,
+    dictionary: Dictionary,
+    indices: Tensor,
+    m: Tensor,
+) -> Tensor:
+    read = activation if read is None else read
+    z = dictionary.encode(read)
     where = indices.to(z.device)
-    changed = z.clone()
-    changed[..., where] = z[..., where] * (1 - strength.to(z) * (1 - m.to(z)))
-    return activation + (dictionary.decode(changed) - dictionary.decode(z)).to(activation)
+    change = torch.zeros_like(z)
+    change[..., where] = z[..., where] * strength.to(z) * (m.to(z) - 1)
+    return plus(activation, dictionary.added(change, read))
 
 
 def steer_latents(dictionary: Dictionary, latents: Iterable[int], norm: float) -> list[Intervention]:
     """One intervention for each latent: at strength s, s·norm·d_i is added at every token (d_i of length 1).
 
-    `norm` is the median length of the activation at the hook point (`median_norm`), so a strength is a fraction of
-    it. Raises `InputError` for a norm that is not above 0, `SiteError` for a latent that is none.
+    `norm` is the median length of the activation written (`median_norm` at `dictionary.write_name`), so a strength is
+    a fraction of it. Raises `InputError` for a norm that is not above 0, `SiteError` for a latent that is none.
     """
     if not norm > 0:
         raise InputError(f"norm={norm} must be above 0; median_norm measures it")
@@ -69,6 +82,6 @@ def steer_latents(dictionary: Dictionary, latents: Iterable[int], norm: float) -
     for i in latents:
         if not 0 <= i < dictionary.n_latents:
             raise SiteError(f"no latent {i} at {dictionary.site!r}; it has latents 0 to {dictionary.n_latents - 1}")
-        direction = Direction({dictionary.hook_name: unit[i]}, f"latent {i}", {"dictionary": dictionary.name})
+        direction = Direction({dictionary.write_name: unit[i]}, f"latent {i}", {"dictionary": dictionary.name})
         steered.append(steer(direction, norm).named(f"latent {i}", "latents"))
     return steered

@@ -12,6 +12,7 @@ from ..directions import Direction
 from ..errors import InputError, SiteError, listed
 from ..models import sites
 from ..models.protocol import Model
+from ..names import is_heads
 from .changes import Affine, Project
 from .intervention import Edit, Intervention
 
@@ -20,13 +21,14 @@ def steer(direction: Direction, length: float = 1.0, *, name: str | None = None)
     """Add strength · `length` · v to the activation at each of the direction's hook points, at every position.
 
     Contrastive activation addition (2312.06681): v is the mean of the positive side minus that of the negative side,
-    so strength 1 adds a whole one (toward the behaviour) and −1 takes one away. One hook point steers one layer.
+    so strength 1 adds a whole one (toward the behaviour) and −1 takes one away. One hook point steers one layer; at
+    `attn.hook_z` the vector has the channels of all heads.
     Raises `InputError` for a length that is not positive and finite.
     """
     if not 0 < length < float("inf"):
         raise InputError(f"length={length} must be above 0 and finite; the sign belongs to the strength")
     edits = tuple(
-        Edit(site, Affine(torch.ones(1), length * vector.float().cpu()), vector.numel())
+        Edit(site, Affine(torch.ones(1), length * vector.float().cpu()), vector.numel(), joined=is_heads(site))
         for site, vector in direction.vectors.items()
     )
     return Intervention(

@@ -11,6 +11,7 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from .. import names
 from ..errors import ActivationError, InputError, SiteError, listed
 from ..progress import with_progress
 from . import sites as names_of
@@ -35,6 +36,7 @@ def stream(
     n_completion: Sequence[int] | None = None,
     max_rows: int = 64,
     max_tokens: int = 16384,
+    join_heads: bool = False,
     progress: bool | None = None,
 ) -> None:
     """Call `update(site, activations, rows)` inside the hook for every batch and hook point.
@@ -42,6 +44,7 @@ def stream(
     `activations` is [n, d] and `rows[i]` the place in `ids` of the prompt that activation i belongs to. For "last" (the
     last token) and "mean" (over the prompt's tokens) there is one for each prompt of a batch. For "all" tokens, or the
     last `n_completion` tokens of each prompt ("completion"), every prompt is handed over by itself, a token each.
+    With `join_heads` the heads at `attn.hook_z` are one vector a token, [n, head · d_head]; without, they are refused.
     The forward stops after the deepest layer needed and computes no logits.
 
     Raises `SiteError` for unknown hook points, `InputError` for positions that are none, `ActivationError` where an
@@ -50,11 +53,11 @@ def stream(
     if not sites:
         raise SiteError("no hook points to measure; give at least one, e.g. those of neuron_sites(model)")
     names_of.check_sites(model, sites)
-    choose = _chooser(positions, ids, n_completion)
+    hand_over = partial(_hand_over, update=update, choose=_chooser(positions, ids, n_completion), join=join_heads)
     stop = names_of.stop_layer(model, sites)
     batches = tokens.batches_for(model, ids, max_rows=max_rows, max_tokens=max_tokens)
     for batch in with_progress(batches, "reading activations", shown=progress):
-        hooks = [(site, partial(_hand_over, site=site, batch=batch, update=update, choose=choose)) for site in sites]
+        hooks = [(site, partial(hand_over, site=site, batch=batch)) for site in sites]
         with with_hooks(model, hooks):
             model(batch.ids, attention_mask=batch.mask, return_type=None, stop_at_layer=stop)
 
@@ -92,8 +95,17 @@ def _each_token(activation: Float[Tensor, "batch pos d"], batch: tokens.Batch, *
 
 
 def _hand_over(
-    activation: Tensor, hook: Any = None, *, site: str, batch: tokens.Batch, update: Update, choose: Choose
+    activation: Tensor,
+    hook: Any = None,
+    *,
+    site: str,
+    batch: tokens.Batch,
+    update: Update,
+    choose: Choose,
+    join: bool = False,
 ) -> None:
+    if join and names.is_heads(site):
+        activation = activation.flatten(2)
     if activation.ndim != 3:
         raise SiteError(
             f"{site!r} has activations of shape {tuple(activation.shape)}, not [batch, pos, d]; attention heads can be "
@@ -146,13 +158,13 @@ class Table:
 
 @torch.no_grad()
 def median_norm(model: Model, ids: Sequence[Sequence[int]], hook_name: str, *, max_rows: int = 64) -> float:
-    """Median length of the activation over all tokens at a hook point."""
+    """Median length of the activation over all tokens at a hook point (of all heads joined at `attn.hook_z`)."""
     lengths: list[Tensor] = []
 
     def update(site: str, activation: Float[Tensor, "n d"], rows: list[int]) -> None:
         lengths.append(activation.float().norm(dim=-1).cpu())
 
-    stream(model, ids, [hook_name], update, positions="all", max_rows=max_rows)
+    stream(model, ids, [hook_name], update, positions="all", max_rows=max_rows, join_heads=True)
     return float(torch.cat(lengths).median())
 
 

@@ -28,8 +28,11 @@ _RESIDUAL_WIDTH = (
     "hook_embed",
     "hook_pos_embed",
     "hook_resid_pre",
+    "hook_resid_mid",
     "hook_resid_post",
     "hook_attn_out",
+    "hook_mlp_in",
+    "mlp.hook_in",
     "hook_mlp_out",
     "hook_normalized",
 )
@@ -109,9 +112,9 @@ def check_sites(model: Model, wanted: Sequence[str]) -> list[str]:
 
 
 def _check_fires(model: Model, name: str) -> None:
-    if name.endswith("hook_resid_mid"):
+    if name.endswith("hook_resid_mid") and hasattr(model, "original_model"):
         raise SiteError(
-            f"{name!r} cannot be edited in the same way on every model class; use "
+            f"a change at {name!r} would reach only the MLP in a TransformerBridge, not the stream; use "
             f"{name.replace('hook_resid_mid', 'hook_attn_out')!r} or {name.replace('_mid', '_post')!r}"
         )
     for ending, switch in _SWITCHED.items():
@@ -140,12 +143,43 @@ def width(model: Model, name: str) -> int:
         return int(model.cfg.d_mlp)
     if name.endswith(_RESIDUAL_WIDTH) and ".q_norm." not in name and ".k_norm." not in name:
         return int(model.cfg.d_model)
-    if name.endswith("attn.hook_z"):
+    if names.is_heads(name):
         return int(model.cfg.n_heads)
     raise SiteError(
         f"{name!r} has no units of the form [batch, pos, width]; use MLP neurons ({names.neurons(0)!r}) or the "
         f"residual stream ({names.residual(0)!r})"
     )
+
+
+def channels(model: Model, name: str) -> int:
+    """How many numbers a token has at a hook point: `width`, or at `attn.hook_z` the channels of all heads."""
+    return width(model, name) * (int(model.cfg.d_head) if names.is_heads(name) else 1)
+
+
+def to_stream(model: Model, name: str, rows: Float[Tensor, "n d"]) -> Float[Tensor, "n d_model"] | None:
+    """What directions at a hook point add to the residual stream, float32; None where that is not one direction each.
+
+    Directions in the stream are themselves; those of MLP neurons or of all heads joined pass the projection after
+    them, and the gain of a norm after that (its scale, common to a token's directions, is left out).
+    """
+    if names.is_in_stream(name):
+        return rows.float()
+    layer = layer_of(name)
+    if names.is_neurons(name):
+        return rows.float() @ write_rows(model, layer).to(rows.device)
+    if not names.is_heads(name):
+        return None
+    block = model.get_submodule(f"blocks.{layer}")
+    written = rows.float() @ block.attn.W_O.detach().flatten(0, 1).float().to(rows.device)
+    normed = getattr(model.cfg, "use_normalization_before_and_after", False)
+    return written * _gain(block.ln1_post).to(written) if normed else written
+
+
+def mlp_input_gain(model: Model, layer: int) -> tuple[Float[Tensor, " _"], Float[Tensor, " _"]]:
+    """(gain, bias) that turn `ln2.hook_normalized` into what the layer's MLP reads; 1 and 0 where they were folded."""
+    norm = getattr(model.get_submodule(f"blocks.{check_layers(model, [layer])[0]}"), "ln2", None)
+    bias = getattr(norm, "b", None)
+    return _gain(norm), torch.zeros(1) if bias is None else bias.detach()
 
 
 def check_unit(model: Model, name: str, index: int) -> int:

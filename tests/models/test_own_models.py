@@ -7,9 +7,10 @@ import textwrap
 
 import pytest
 import torch
-from support.dictionaries import random_dictionary
+from support.dictionaries import random_dictionary, random_transcoder
 from transformer_lens import HookedTransformer
 
+from mechsurgery.adapters.saelens import load_sae
 from mechsurgery.attribution import (
     contrast_statistics,
     fit_probe,
@@ -24,13 +25,15 @@ from mechsurgery.attribution import (
 )
 from mechsurgery.attribution.decode import neurons_along
 from mechsurgery.directions import Direction
-from mechsurgery.errors import InputError
+from mechsurgery.errors import InputError, SiteError
 from mechsurgery.inspector import decoder_tokens, inspect, inspect_latents, token_effects
+from mechsurgery.intervention import applied, scale_latents
 from mechsurgery.models import capture, load_model, sites, tokens
 from mechsurgery.models.divergence import divergence
 from mechsurgery.models.generate import generate
 from mechsurgery.models.protocol import Model
 from mechsurgery.prompts import CompletionPairs
+from mechsurgery.units import Circuit
 
 NEURONS, RESIDUAL = "blocks.1.mlp.hook_post", "blocks.1.hook_resid_post"
 PAIRS = CompletionPairs(((5, 6, 7), (8, 9)), ((11, 12), (13,)), ((14,), (15, 16, 17)))
@@ -144,7 +147,7 @@ def test_autoencoders_in_float32_splice_into_a_model_in_bfloat16(tiny_llama_dir)
         assert all(torch.isfinite(value).all() for value in scores.scores.values())
 
 
-def test_a_bridge_is_a_model_too(tiny_llama, tiny_llama_dir, contrast):
+def test_a_bridge_is_a_model_too(tiny_llama, tiny_llama_dir, contrast, tmp_path):
     from transformer_lens.model_bridge import TransformerBridge
     from transformers.utils import logging
 
@@ -158,6 +161,23 @@ def test_a_bridge_is_a_model_too(tiny_llama, tiny_llama_dir, contrast):
     ours, theirs = (token_effects(model, NEURONS, 3, top=12) for model in (tiny_llama, bridge))
     assert ours["token"].tolist() == theirs["token"].tolist()
     torch.testing.assert_close(sites.write_rows(tiny_llama, 2), sites.write_rows(bridge, 2))
+    with pytest.raises(SiteError, match="hook_attn_out"):
+        sites.check_sites(bridge, ["blocks.0.hook_resid_mid"])
+    _transcoders_are_the_same(tiny_llama, bridge, tmp_path)
+
+
+def _transcoders_are_the_same(model, bridge, path):
+    """A bridge has the hook point of what an MLP reads; elsewhere the norm's gain is folded into the transcoder."""
+    random_transcoder("blocks.1.mlp.hook_in", "blocks.1.hook_mlp_out", model.cfg.d_model).sae.save_model(path)
+    ids, places = torch.tensor([[5, 9, 11, 30]]), {"hook_name": "layers.1.mlp.input", "write_name": "layers.1.mlp"}
+    found = []
+    for one in (model, bridge):
+        dictionary = load_sae(path, **places, model=one)
+        circuit = Circuit.from_indices({dictionary.site: range(12)}, {dictionary.site: dictionary.n_latents})
+        with torch.no_grad(), applied(one, scale_latents(circuit, dictionary)):
+            found.append(one(ids))
+    assert dictionary.hook_name == "blocks.1.mlp.hook_in"
+    torch.testing.assert_close(*found, atol=2e-4, rtol=1e-3)
 
 
 def test_a_model_without_tokenizer_takes_ids_and_says_what_texts_need(tiny_llama):
@@ -176,7 +196,7 @@ def test_a_transformers_model_gets_one_clear_sentence(tiny_llama_dir):
         import sys, transformers
         from mechsurgery import ContrastSet, PromptSet, locate
         from mechsurgery.attribution import fit_probe, mean_activations, universal_neurons
-        from mechsurgery.errors import InputError
+        from mechsurgery.errors import InputError, SiteError
         from mechsurgery.inspector import inspect
         model = transformers.AutoModelForCausalLM.from_pretrained(sys.argv[1])
         contrast = ContrastSet.from_lists(["a", "b"], ["c", "d"])

@@ -141,8 +141,9 @@ def fit_probes(
 
 
 def _stream(model: Model, dictionary: Dictionary | None) -> str:
-    """Where the residual stream is probed: what the dictionary reads, or the middle of the model."""
-    return dictionary.hook_name if dictionary is not None else sites.residual_sites(model)[model.cfg.n_layers // 2]
+    """Where the residual stream is probed: after the layer of the dictionary, or in the middle of the model."""
+    layer = model.cfg.n_layers // 2 if dictionary is None else max(0, sites.layer_of(dictionary.write_name))
+    return sites.residual_sites(model)[layer]
 
 
 def _decoded(

@@ -104,7 +104,7 @@ def measure_case(loaded: Loaded, settings: Settings, *, folder: Path | None, pro
         pairs, sampled = drawn.pairs, drawn.table
     scoring, checking = methods.halves(pairs, seed=seed)
     contrast = methods.without_groups(case.contrast, checking.groups)
-    mean = mean_activation(model, case.reference, dictionary.hook_name, template=template)
+    mean = mean_activation(model, case.reference, dictionary.write_name, template=template)
     probe = fit_probe(model, contrast, [dictionary], seed=seed, template=template)
     scores = methods.rank(loaded, scoring, contrast, mean, probe, seed=seed, max_rows=rows)
     pool = methods.active_latents(model, dictionary, scoring, max_rows=rows)
@@ -118,7 +118,7 @@ def measure_case(loaded: Loaded, settings: Settings, *, folder: Path | None, pro
     every = list(dict.fromkeys(latent for latents in chosen.values() for latent in latents))
     random = methods.random_latents(pool, settings.n_random, seed=seed)
     ids = encode(tokenizer_of(model), case.reference, template=template)
-    runs = methods.steered(dictionary, every, random, median_norm(model, ids, dictionary.hook_name))
+    runs = methods.steered(dictionary, every, random, median_norm(model, ids, dictionary.write_name))
     responses, effects, gains = {}, {}, {}
     for name, one in {methods.DOWN: model, methods.UP: loaded.twin}.items():
         if one is not None:
