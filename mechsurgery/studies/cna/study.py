@@ -28,8 +28,8 @@ from typing import Any
 import pandas as pd
 
 from ...artifacts import provenance
-from ...attribution.compare import Comparison, compare
-from ...evaluation import Results, trade_off
+from ...attribution.compare import Comparison, compared
+from ...evaluation import Results, summarise, trade_off
 from ...grading.grade import Grade
 from ...grading.refusal import PANEL
 from ...intervention import ablate
@@ -39,12 +39,14 @@ from ...plots import Drawing, draw
 from ...reports import Page, Study, kept, responses, slug, verdict
 from ...units import Circuit, UnitScores
 from . import methods, tables
-from .bench import Bench, bench_of
+from .bench import Bench, behaviour_of, bench_of
+from .choice import at_best
 from .claims import against_rivals, claims
 from .data import CONTROLLED, StudyData, study_data
 from .figures import CAPTIONS, mode_figures, structure_figures
+from .localise import LAYERS, TASKS, Localised, localise
 from .page import MAIN, page_of
-from .sensitivity import sensitivity
+from .sensitivity import sensitivity, universal_effects
 from .settings import CORRECTED, Settings
 
 logger = logging.getLogger(__name__)
@@ -52,9 +54,11 @@ logger = logging.getLogger(__name__)
 #: Multipliers at which base and instruct are compared.
 EXCHANGE_M = (0.0, 0.5, 2.0, 3.0)
 CLAIMS = "Claims of the paper beside what was measured"
-TABLE_1 = "Table 1: behaviour before and after ablating the circuit"
+TABLE_1 = "Table 1: every prompt before and after ablating a circuit that was found without it"
 TABLE_2 = "Table 2: every method at full strength"
 BEST = "Best strengths: every method at the strength that validation prompts choose"
+FOLDS = "Folds: the circuits found without each part of the prompts, and what they share"
+UNIVERSAL = "Universal neurons: the circuit with them kept, removed and refilled, and they alone, ablated"
 RANDOM = "Random circuits: the circuit ablated beside matched random ones"
 
 
@@ -127,19 +131,39 @@ def of_many(studies: Sequence[Study]) -> Study:
     return Study(joined, {}, {}, {}, info, Page(verdict(joined[CLAIMS], MAIN), None, (text,)))
 
 
+@dataclass(frozen=True, eq=False)
+class Fold:
+    """What was found without one part of the prompts, and measured on it: in the corrected mode, if that was run."""
+
+    bench: Bench
+    located: methods.Located
+    mode: methods.Mode | None
+    results: Results | None
+    base: methods.Neurons | None = None
+
+
 @dataclass(eq=False)
 class Measured:
-    """What was run: `results` by mode, `exchange` by the model in which circuits were tried, `changes` by model."""
+    """What was run: `results` by mode, `exchange` by the model in which circuits were tried, `changes` by model.
 
-    located: methods.Located
-    circuits: dict[str, Circuit]
+    Results of the corrected mode hold every prompt once, each evaluated by the fold that was found without it. What is
+    said of one circuit (structure, sensitivity) is said of the first fold's.
+    """
+
+    folds: list[Fold]
+    published: methods.Published
     results: dict[str, Results]
-    layers: pd.DataFrame
-    strengths: pd.DataFrame
+    localised: Localised
+    universal: pd.DataFrame
     comparison: Comparison | None = None
     exchange: dict[str, Results] = field(default_factory=dict)
     changes: dict[str, pd.DataFrame] = field(default_factory=dict)
     sensitivity: pd.DataFrame | None = None
+
+    @property
+    def located(self) -> methods.Located:
+        """What was found in the first fold."""
+        return self.folds[0].located
 
     @cached_property
     def summaries(self) -> dict[str, pd.DataFrame]:
@@ -151,58 +175,87 @@ class Measured:
         """The scores of both models, or of the one there is."""
         return self.comparison.scores if self.comparison else {"instruct": self.located.scores}
 
-    def of_mode(self, mode: str) -> Circuit:
-        """The circuit that a mode ablates."""
-        return self.located.circuit if mode == CORRECTED else self.located.published_circuit
+    @property
+    def circuits(self) -> dict[str, Circuit]:
+        """Every circuit by name: of the folds, of the base, as published, and the universal neurons."""
+        found = {}
+        for number, fold in enumerate(self.folds, 1):
+            of = f", fold {number}" if number > 1 else ""
+            found[f"instruct{of}"] = fold.located.circuit.named(f"instruct{of}")
+            if fold.base is not None:
+                found[f"base{of}"] = fold.base.circuit.named(f"base{of}")
+        return found | {"universal neurons": self.located.universal, "instruct, as published": self.published.circuit}
+
+    def of_mode(self, mode: str) -> list[Circuit]:
+        """The circuits that a mode ablates, one for each fold."""
+        return [fold.located.circuit for fold in self.folds] if mode == CORRECTED else [self.published.circuit]
+
+    def chosen(self, name: str) -> pd.DataFrame:
+        """What every fold chose from on its validation prompts: its `layers` or `strengths`, with a column fold."""
+        parts = [getattr(fold.mode, name).assign(fold=number) for number, fold in enumerate(self.folds, 1) if fold.mode]
+        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+    def best(self, by: str) -> pd.DataFrame:
+        """Rows of every method at the strength its fold chose, over all folds."""
+        tables = [fold.results.table for fold in self.folds if fold.results is not None]
+        return at_best(tables, self.chosen("strengths"), by)
 
 
 def measure(bench: Bench) -> Measured:
-    """Locate, evaluate each mode, and set the instruct model against its base."""
-    located = methods.locate_all(bench)
-    modes = {name: methods.MODES[name](bench, located) for name in bench.settings.mode}
-    circuits = {
-        "instruct": located.circuit.named("instruct"),
-        "universal neurons": located.universal,
-        "instruct, as published": located.published_circuit,
-    }
-    layers, strengths = (pd.concat([getattr(m, name) for m in modes.values()]) for name in ("layers", "strengths"))
-    results = {name: mode.results(bench) for name, mode in modes.items()}
-    measured = Measured(located, circuits, results, layers, strengths)
+    """Locate and evaluate in every fold and mode, and set the instruct model against its base."""
+    folds = [_fold(own) for own in bench.folds]
+    published = methods.locate_published(bench)
+    results = {}
+    for mode in bench.settings.mode:
+        if mode == CORRECTED:
+            results[mode] = Results.concatenate([fold.results for fold in folds if fold.results is not None])
+        else:
+            results[mode] = methods.as_published(bench, published).results(bench)
+    first = folds[0]
+    measured = Measured(folds, published, results, localise(bench), universal_effects(first.bench, first.located))
     if bench.base is not None:
         _add_base(measured, bench, bench.base)
-    first = next(iter(measured.results.values()))
-    measured.changes["instruct"] = tables.changes(first, bench.grade, [methods.CNA], EXCHANGE_M)
+    shown = next(iter(measured.results.values()))
+    measured.changes["instruct"] = tables.changes(shown, bench.grade, [methods.CNA], EXCHANGE_M)
     if bench.settings.sensitivity:
-        measured.sensitivity = sensitivity(bench, located)
+        measured.sensitivity = sensitivity(first.bench, first.located)
     return measured
 
 
+def _fold(bench: Bench) -> Fold:
+    """One fold: what is found in both models, and the corrected mode on its prompts."""
+    located = methods.locate_all(bench)
+    mode = methods.corrected(bench, located) if CORRECTED in bench.settings.mode else None
+    base = None if bench.base is None else methods.locate_neurons(bench, bench.base)
+    return Fold(bench, located, mode, None if mode is None else mode.results(bench), base)
+
+
 def _add_base(measured: Measured, bench: Bench, base: Model) -> None:
-    """The same discovery on the base model, and each model's circuit scaled in the other and in the base."""
-    data, settings, located = bench.data, bench.settings, measured.located
-    measured.comparison = compare(
-        base,
-        bench.model,
-        data.discovery,
-        template=bench.template,
-        fraction=settings.fraction,
-        exclude=located.universal,
+    """Each model's circuit scaled in the other and in the base, on the prompts of each fold."""
+    exchanged: dict[str, list[Results]] = {"base": [], "instruct": []}
+    beside, named = [], ("base's circuit", "instruct's circuit")
+    for fold in measured.folds:
+        assert fold.base is not None
+        of_base, of_instruct = (
+            ablate(circuit, name=name) for circuit, name in zip((fold.base.circuit, fold.located.circuit), named)
+        )
+        sets, tried = fold.bench.data.evaluation(), of_base.at(m=EXCHANGE_M)
+        apart = fold.bench.data.discovery
+        both = [*tried, *of_instruct.at(m=EXCHANGE_M)]
+        exchanged["base"].append(fold.bench.measure(sets, both, on=base, discovery=apart))
+        exchanged["instruct"].append(fold.bench.measure(sets, tried, discovery=apart))
+        some = fold.bench.few(sets)
+        some.pop(CONTROLLED["benign"])
+        beside.append(methods.beside_controls(fold.bench, of_base, some, on=base))
+    first = measured.folds[0]
+    assert first.base is not None
+    measured.comparison = compared(
+        {"base": first.base.scores, "instruct": first.located.scores},
+        {"base": first.base.circuit, "instruct": first.located.circuit.named("instruct")},
     )
-    measured.circuits["base"] = measured.comparison.circuits["base"]
-    of_base = ablate(measured.circuits["base"], name="base's circuit")
-    of_instruct = ablate(located.circuit, name="instruct's circuit")
-    sets = {name: prompts for name, prompts in data.evaluation().items() if name != "over-refusal"}
-    for name, model, tried in (
-        ("base", base, [*of_base.at(m=EXCHANGE_M), *of_instruct.at(m=EXCHANGE_M)]),
-        ("instruct", bench.model, of_base.at(m=EXCHANGE_M)),
-    ):
-        measured.exchange[name] = bench.measure(sets, tried, on=model, discovery=data.discovery)
-    few = data.controlled(settings.n_control_prompts, seed=settings.seed)
-    few.pop(CONTROLLED["benign"])
-    beside = methods.beside_controls(bench, of_base, few, on=base)
-    both = [of_base.name, of_instruct.name]
-    changed = Results.concatenate([measured.exchange["base"], beside])
-    measured.changes["base"] = tables.changes(changed, bench.grade, both, EXCHANGE_M)
+    measured.exchange = {name: Results.concatenate(parts) for name, parts in exchanged.items()}
+    changed = Results.concatenate([measured.exchange["base"], *beside])
+    measured.changes["base"] = tables.changes(changed, bench.grade, list(named), EXCHANGE_M)
 
 
 def _tables(measured: Measured, grade: Grade) -> dict[str, pd.DataFrame]:
@@ -236,11 +289,12 @@ def _responses(results: Results, grade: Grade) -> pd.DataFrame:
 def _claims(measured: Measured, grade: Grade) -> pd.DataFrame:
     rivals = None
     if CORRECTED in measured.results:
-        rivals = against_rivals(measured.results[CORRECTED].table, measured.strengths, grade)
+        rivals = against_rivals(measured.best("chosen"), grade)
     return claims(
         measured.summaries,
         grade,
         circuit=measured.circuits["instruct"],
+        places=measured.localised.claims(),
         base_changes=measured.changes.get("base"),
         comparison=measured.comparison,
         rivals=rivals,
@@ -250,7 +304,11 @@ def _claims(measured: Measured, grade: Grade) -> pd.DataFrame:
 def _structure(measured: Measured, grade: Grade) -> dict[str, pd.DataFrame]:
     """Where circuits lie, and base against instruct."""
     places = {name: circuit for name, circuit in measured.circuits.items() if circuit is not measured.located.universal}
-    structure = {"Localisation: share of the circuit in each layer": tables.localisation(places)}
+    structure = {
+        TASKS: measured.localised.table,
+        "Localisation: share of the circuit in each layer": tables.localisation(places),
+        LAYERS: measured.localised.layers,
+    }
     if measured.comparison is not None:
         exchanged = {name: results.summary() for name, results in measured.exchange.items()}
         overlap = measured.comparison.table
@@ -261,33 +319,58 @@ def _structure(measured: Measured, grade: Grade) -> dict[str, pd.DataFrame]:
 
 
 def _checks(measured: Measured, grade: Grade) -> dict[str, pd.DataFrame | None]:
-    """Controls, what validation chose, what is gained against damage, agreement of judges, sensitivity."""
+    """Controls, folds, what validation chose, gain against damage, agreement of judges, what the result depends on."""
     summaries = measured.summaries
     checks: dict[str, pd.DataFrame | None] = {RANDOM: tables.random_circuits(summaries, grade)}
+    checks[FOLDS] = tables.folds(*_of_folds(measured.folds))
     if CORRECTED in summaries:
-        whole = summaries[CORRECTED]
-        checks[BEST] = tables.best_strengths(whole, measured.strengths, grade)
-        checks["Layer choice on the validation split"] = measured.layers
-        checks["Layer and strength: every method on the validation split"] = measured.strengths
+        whole, labels = summaries[CORRECTED], {grade.name: grade.labels}
+        best = {by: summarise(measured.best(by), labels=labels) for by in ("chosen", "most")}
+        checks[BEST] = tables.best_strengths(best, measured.chosen("strengths"), grade)
+        checks["Layer choice on the validation split"] = measured.chosen("layers")
+        checks["Layer and strength: every method on the validation split"] = measured.chosen("strengths")
         checks["Trade-off: what is done well against KL divergence on benign prompts"] = trade_off(
             whole, benefit=(grade.name, "behaviour", grade.outcome.well), damage=("kl", "benign")
         )
     every = {**measured.results, **{f"exchange in {name}": one for name, one in measured.exchange.items()}}
     checks["Judges: agreement on every response"] = tables.judges(every, grade)
+    checks[UNIVERSAL] = measured.universal
     checks["Sensitivity: what the result depends on"] = measured.sensitivity
     return checks
+
+
+def _of_folds(folds: Sequence[Fold]) -> tuple[dict[str, Circuit], dict[str, dict[str, int]]]:
+    """The circuit of each fold, and how many prompts it was found and evaluated on, by the fold's number."""
+    circuits, facts = {}, {}
+    for number, fold in enumerate(folds, 1):
+        data, name = fold.bench.data, f"{number}"
+        circuits[name] = fold.located.circuit
+        parts = {"discovery": data.discovery.positive, "validation": data.validation.positive}
+        parts |= {"evaluated": data.behaviour, "benign evaluated": data.benign}
+        facts[name] = {f"n {part}": len(prompts) for part, prompts in parts.items()}
+    return circuits, facts
 
 
 def _figures(measured: Measured, grade: Grade) -> dict[str, Drawing]:
     figures: dict[str, Drawing] = {}
     for mode, summary in measured.summaries.items():
-        figures |= mode_figures(mode, summary, grade, measured.strengths if mode == CORRECTED else None)
+        figures |= mode_figures(mode, summary, grade, _named_best(measured, grade) if mode == CORRECTED else None)
     scores = measured.scores
     figures |= structure_figures(measured.changes, {name: measured.circuits[name] for name in scores}, scores)
+    figures["task_layers"] = measured.localised.figure()
     if measured.sensitivity is not None:
         title = f"share of responses: {grade.outcome.well}"
         figures["sensitivity"] = draw("sensitivity", measured.sensitivity, x_title=title)
     return figures
+
+
+def _named_best(measured: Measured, grade: Grade) -> pd.DataFrame:
+    """The summary of every method at its chosen strength, named with it."""
+    strengths = measured.chosen("strengths")
+    at = strengths[strengths["chosen"]].groupby("intervention")["toward"].agg(tables.listed_strengths)
+    rows = measured.best("chosen")
+    named = rows["intervention"] + " at " + rows["intervention"].map(at)
+    return summarise(rows.assign(intervention=named.fillna(rows["intervention"])), labels={grade.name: grade.labels})
 
 
 def _info(bench: Bench, measured: Measured) -> dict[str, Any]:
@@ -304,9 +387,12 @@ def _info(bench: Bench, measured: Measured) -> dict[str, Any]:
             "prompts": bench.data.describe(),
             "chat_model": getattr(bench.model.tokenizer, "chat_template", None) is not None,
             "template": bench.template.facts(),
+            "behaviour": behaviour_of(bench.data, bench.settings).name,
+            "n_folds": len(measured.folds),
+            "n_evaluated": sum(len(fold.bench.data.behaviour) for fold in measured.folds),
             "n_neurons": len(located.scores),
             "k": len(located.circuit),
-            "k_as_published": len(located.published_circuit),
+            "k_as_published": len(measured.published.circuit),
             "n_universal": len(located.universal),
         }
     )
