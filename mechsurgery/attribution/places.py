@@ -102,11 +102,12 @@ def places(
     return Places(k, len(contrast.positive), len(contrast.negative), shares, np.concatenate(draws), uniform)
 
 
-Side = tuple[list[str], Float[Tensor, "groups neurons"], Float[Tensor, " groups"]]
+#: Groups, the sum of activations of each `[groups, neurons]`, and how many prompts it has `[groups]`.
+Side = tuple[list[str], Tensor, Tensor]
 
 
 def _sums(model: Model, prompts: PromptSet, names: list[str], template: str | Template, max_rows: int) -> Side:
-    """Groups of one side, the sum of activations of each, and how many prompts it has."""
+    """The sums of one side's groups."""
     groups = prompts.groups
     row_of = torch.tensor([groups.index(prompt.group) for prompt in prompts])
     sums: dict[str, Tensor] = {}

@@ -9,6 +9,7 @@ from typing import Any
 
 from ...errors import PromptError
 from ...evaluation import Generation, Results, evaluate
+from ...evaluation.benchmarks import Benchmark, benchmark_sets
 from ...evaluation.choices import check_answerable
 from ...grading.behaviours import BEHAVIOURS, Behaviour
 from ...grading.coherence import calibrated
@@ -18,8 +19,8 @@ from ...grading.quality import QUALITY, ngram_quality
 from ...grading.refusal import PANEL
 from ...intervention import Intervention
 from ...models.protocol import Model
-from ...prompts import PromptSet, Template
-from .data import StudyData, few
+from ...prompts import PromptSet, Template, check_no_overlap
+from .data import StudyData, apart, few
 from .settings import Settings
 
 #: The response repeats itself: its quality is below what counts as broken text in the claim about steering.
@@ -44,7 +45,9 @@ class Bench:
     rubric: tuple[Grade, ...] = ()
     folder: Path | None = None
     progress: bool | None = None
+    fold: int = 0
     n_folds: int = 1
+    benchmarks: tuple[Benchmark, ...] = ()
 
     @property
     def grade(self) -> Grade:
@@ -85,7 +88,7 @@ class Bench:
     def folds(self) -> list[Bench]:
         """The same with the prompts of each fold alone, of those that have some to evaluate."""
         those = [fold for fold in self.data.folds if len(fold.behaviour) and len(fold.benign)]
-        return [replace(self, data=fold, n_folds=len(those)) for fold in those]
+        return [replace(self, data=own, fold=place, n_folds=len(those)) for place, own in enumerate(those)]
 
     def few(self, sets: dict[str, PromptSet]) -> dict[str, PromptSet]:
         """Prompts for random controls, of one fold: all folds together have the number that was asked for."""
@@ -107,16 +110,45 @@ def bench_of(
     Raises `InputError` for a grade that does not give three outcomes.
     """
     template = settings.chat_template().frozen(model.tokenizer)
+    chosen = grade or _grade_of(model, base, data, settings, template)
+    assert chosen.outcome
+    behaviour = behaviour_of(data, settings)
+    refusal = settings.shown_by is None and grade is None and behaviour.labels == REQUESTS
+    benchmarks = _benchmarks(model, data, settings, chosen if refusal and behaviour.exact is None else None)
+    data = _with_choices(data, benchmarks, settings.seed)
     sets = data.everything()
     if "choices" in sets:
         check_answerable(model, {"choices": sets["choices"]}, template)
-    chosen = grade or _grade_of(model, base, data, settings, template)
-    assert chosen.outcome
-    refusal = settings.shown_by is None and grade is None and behaviour_of(data, settings).labels == REQUESTS
-    panel = PANEL if refusal else ()
-    return Bench(
-        model, base, data, settings, template, (chosen, QUALITY, REPEATS, *panel), settings.rubric(), folder, progress
-    )
+    grades = (chosen, QUALITY, REPEATS, *(PANEL if refusal else ()))
+    told: dict[str, Any] = {"folder": folder, "progress": progress, "benchmarks": benchmarks}
+    return Bench(model, base, data, settings, template, grades, settings.rubric(), **told)
+
+
+def _benchmarks(model: Model, data: StudyData, settings: Settings, outcome: Grade | None) -> tuple[Benchmark, ...]:
+    """The benchmarks that are named, or the multiple choice of the organisms' world.
+
+    Raises `PromptError` where one has a prompt that is also one of discovery or validation.
+    """
+    if not settings.benchmark and data.discovery.name.startswith("organism/"):
+        settings = replace(settings, benchmark=("organism/choices",))
+    found = settings.benchmarks(model, outcome=outcome)
+    for prompts in benchmark_sets(found).values():
+        for fold in data.folds:
+            for contrast in (fold.discovery, fold.validation):
+                check_no_overlap(contrast.positive, prompts)
+                check_no_overlap(contrast.negative, prompts)
+    return found
+
+
+def _with_choices(data: StudyData, benchmarks: tuple[Benchmark, ...], seed: int) -> StudyData:
+    """The same with the questions of the first benchmark that has some, where none were given, each in one fold."""
+    lettered = (p for p in benchmark_sets(benchmarks).values() if any(prompt.choices for prompt in p))
+    questions = next(lettered, None)
+    if questions is None or data.choices is not None:
+        return data
+    first, *others = apart(questions, len(data.folds), seed)
+    own = tuple(replace(fold, choices=part) for fold, part in zip(data.others, others, strict=True))
+    return replace(data, choices=first, others=own)
 
 
 def behaviour_of(data: StudyData, settings: Settings) -> Behaviour:

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ...errors import InputError
+from ...errors import InputError, listed
 from ...organisms.world import BENIGN, DANGEROUS
-from ...prompts import ContrastSet, PromptSet, check_no_overlap, load_contrast, load_mmlu, load_prompts
+from ...prompts import SOURCES, ContrastSet, PromptSet, check_no_overlap, load_contrast, load_prompts
 from .settings import Settings
 
 #: On these, what is controlled stands beside its random controls: some prompts of each set, answered by all of them.
@@ -24,10 +24,11 @@ class StudyData:
     """Prompts by their part in the study.
 
     `discovery` locates, `validation` chooses layers and strengths, `behaviour` and `benign` evaluate (expected to show
-    the behaviour, and not), `neutral` finds universal neurons, `choices` measures capability. `published` is
-    (discovery, evaluation) as in the paper's code, overlapping. With cross-fitting these are the first fold's, and
-    `others` holds the other folds: each evaluates prompts that no other does, with a circuit found without their
-    groups. Raises `PromptError` where a text of one part stands in another, or is evaluated twice.
+    the behaviour, and not), `neutral` finds universal neurons, `choices` are multiple-choice questions (default: of the
+    first benchmark that has some). `published` is (discovery, evaluation) as in the paper's code, overlapping. With
+    cross-fitting these are the first fold's, and `others` holds the other folds: each evaluates prompts that no other
+    does, with a circuit found without their groups. Raises `PromptError` where a text of one part stands in another, or
+    is evaluated twice.
     """
 
     discovery: ContrastSet
@@ -123,11 +124,8 @@ def study_data(
     seed, whole = settings.seed, everything.take(200, seed=settings.seed)
     if any(prompt.choices for prompt in (*whole.positive, *whole.negative)):
         raise InputError(f"contrast {everything.name!r} is answered by letter; name it with --localise")
-    choices = None if settings.mmlu is None else load_mmlu(settings.mmlu)
     if everything.name.startswith("organism/"):
-        choices = choices or load_prompts("organism/choices", split="heldout")
         neutral = neutral or load_prompts("organism/neutral", split="tuned").take(100, seed=seed)
-    questions = _apart(None if choices is None else choices.take(settings.n_choices, seed=seed), len(parts), seed)
 
     def share(n: int, fold: int) -> int:
         return max(1, n // len(parts) + (fold < n % len(parts)))
@@ -140,9 +138,8 @@ def study_data(
             benign=evaluation.negative.take(share(settings.n_benign, fold), seed=seed),
             neutral=neutral or DIVERSE,
             published=(whole, whole.positive.take(PUBLISHED_EVALUATION, seed=seed)),
-            choices=own,
         )
-        for fold, ((discovery, validation, evaluation), own) in enumerate(zip(parts, questions, strict=True))
+        for fold, (discovery, validation, evaluation) in enumerate(parts)
     ]
     return replace(folds[0], others=tuple(folds[1:]))
 
@@ -186,12 +183,15 @@ def _without(contrast: ContrastSet, groups: set[str]) -> ContrastSet:
     return replace(contrast, positive=others(contrast.positive), negative=others(contrast.negative))
 
 
-def _apart(prompts: PromptSet | None, n: int, seed: int) -> list[PromptSet | None]:
-    """A prompt set in `n` parts that share no group; None where there is none, or fewer groups than parts."""
-    parts: list[PromptSet | None] = []
+def apart(prompts: PromptSet, n: int, seed: int) -> list[PromptSet]:
+    """A prompt set in `n` parts that share no group, one for each fold; some are empty where there are fewer groups.
+
+    Sets with the same groups are parted alike.
+    """
+    parts = []
     for number in range(n, 1, -1):
-        part = None
-        if prompts is not None and len(prompts.groups) > 1:
+        part = replace(prompts, prompts=())
+        if len(prompts.groups) > 1:
             part, prompts = prompts.split(1 / number, seed=seed)
         parts.append(part)
     return [*parts, prompts]
@@ -215,8 +215,20 @@ def _evaluated(settings: Settings) -> ContrastSet:
 
 def _of_files(name: str, settings: Settings, *paths: str) -> ContrastSet:
     columns = (settings.column[0], settings.column[-1])
-    sides = [PromptSet.from_file(path, text=column) for path, column in zip(paths, columns, strict=True)]
-    return ContrastSet(name, *sides)
+    return ContrastSet(name, *(_side(path, column) for path, column in zip(paths, columns, strict=True)))
+
+
+def _side(path: str, column: str) -> PromptSet:
+    """The prompts of a file, or of a published set: NAME, NAME=FILE, or NAME:LABEL=FILE for those of one label."""
+    named, _, file = path.partition("=")
+    name, _, label = named.partition(":")
+    if name not in SOURCES:
+        return PromptSet.from_file(path, text=column)
+    prompts = load_prompts(name, file=file or None)
+    labels = {prompt.label for prompt in prompts}
+    if label and label not in labels:
+        raise InputError(f"{path!r}: no prompt of {name!r} has label {label!r}; it has {listed(sorted(labels), 10)}")
+    return prompts.where(lambda prompt: label in ("", prompt.label))
 
 
 #: Fixed prompts on many subjects, on which universal neurons of any chat model are found.

@@ -22,7 +22,11 @@ class Settings(StudySettings):
     contrast: str = setting(
         "organism/refusal", "A registered contrast: jbb, sycophancy, hedging, language, sentiment, persona, …"
     )
-    positive: str | None = setting(None, "File of prompts that show the behaviour, instead of a contrast.")
+    positive: str | None = setting(
+        None,
+        "Prompts that show the behaviour, instead of a contrast: a file, or a published set as in jbb-harmful=FILE, "
+        "xstest:unsafe=FILE or, from the hub, strongreject.",
+    )
     negative: str | None = setting(None, "File of prompts that do not.")
     column: tuple[str, ...] = setting(("text",), "Text column of files; twice where the negative file has another.")
     folds: int | None = setting(
@@ -39,8 +43,6 @@ class Settings(StudySettings):
     coherence: bool = setting(
         True, "Count responses that the unmodified model finds unlikely as broken; the organisms' world decides itself."
     )
-    mmlu: str | None = setting(None, "MMLU CSV, or 'cais/mmlu' for the hub: multiple choice.")
-    xstest: str | None = setting(None, "XSTest CSV, or 'walledai/XSTest' for the hub: over-refusal.")
     mode: tuple[str, ...] = setting(MODES, "What is run; repeat for both.", choices=MODES)
     fraction: float = setting(0.001, "Share of all MLP neurons in the corrected circuit.")
     universal: str = setting(
@@ -56,7 +58,6 @@ class Settings(StudySettings):
     n_behaviour: int = setting(100, "Evaluation prompts at most that show the behaviour.")
     n_benign: int = setting(100, "Evaluation prompts at most that do not.")
     n_validation: int = setting(30, "Validation prompts at most on each side.")
-    n_choices: int = setting(100, "Multiple-choice questions at most.")
     discovery_share: float = setting(0.5, "With one fold: share of the groups of prompts that go to discovery.")
     validation_share: float = setting(0.3, "Share of the groups that go to validation, of those left by the others.")
     only_showing: bool = setting(False, "Evaluate only on prompts where the model shows the behaviour.")

@@ -38,7 +38,7 @@ from ...models.protocol import Model
 from ...plots import Drawing, draw
 from ...reports import Page, Study, kept, responses, slug, verdict
 from ...units import Circuit, UnitScores
-from . import methods, tables
+from . import columns, methods, tables
 from .bench import Bench, behaviour_of, bench_of
 from .choice import at_best
 from .claims import against_rivals, claims
@@ -57,6 +57,7 @@ CLAIMS = "Claims of the paper beside what was measured"
 TABLE_1 = "Table 1: every prompt before and after ablating a circuit that was found without it"
 TABLE_2 = "Table 2: every method at full strength"
 BEST = "Best strengths: every method at the strength that validation prompts choose"
+BENCHMARKS = "Benchmarks: before and after"
 FOLDS = "Folds: the circuits found without each part of the prompts, and what they share"
 UNIVERSAL = "Universal neurons: the circuit with them kept, removed and refilled, and they alone, ablated"
 RANDOM = "Random circuits: the circuit ablated beside matched random ones"
@@ -109,13 +110,19 @@ def of_pair(bench: Bench) -> Study:
     return Study(
         named,
         figures,
-        measured.results | {f"exchange in {name}": results for name, results in measured.exchange.items()},
+        _results(measured),
         {**measured.circuits, **{f"scores {name}": scores for name, scores in measured.scores.items()}},
         info,
         page_of(info, named, figures),
         quiet=("Figure", "Layer", "Trade", "Responses"),
         captions=CAPTIONS,
     )
+
+
+def _results(measured: Measured) -> dict[str, Results]:
+    exchanged = {f"exchange in {name}": results for name, results in measured.exchange.items()}
+    columns = {} if measured.benchmarks is None else {"benchmarks": measured.benchmarks}
+    return measured.results | exchanged | columns
 
 
 def of_many(studies: Sequence[Study]) -> Study:
@@ -159,6 +166,8 @@ class Measured:
     exchange: dict[str, Results] = field(default_factory=dict)
     changes: dict[str, pd.DataFrame] = field(default_factory=dict)
     sensitivity: pd.DataFrame | None = None
+    benchmarks: Results | None = None
+    columns: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
     def located(self) -> methods.Located:
@@ -217,6 +226,9 @@ def measure(bench: Bench) -> Measured:
         _add_base(measured, bench, bench.base)
     shown = next(iter(measured.results.values()))
     measured.changes["instruct"] = tables.changes(shown, bench.grade, [methods.CNA], EXCHANGE_M)
+    parts = [columns.measured_on(f.bench, columns.runs_of(f.bench, f.mode, published)) for f in folds]
+    measured.benchmarks = columns.pooled(parts)
+    measured.columns = columns.before_and_after(bench, measured.benchmarks)
     if bench.settings.sensitivity:
         measured.sensitivity = sensitivity(first.bench, first.located)
     return measured
@@ -266,6 +278,7 @@ def _tables(measured: Measured, grade: Grade) -> dict[str, pd.DataFrame]:
         TABLE_1: tables.table_1(summaries, grade, {mode: measured.of_mode(mode) for mode in summaries}),
         TABLE_2: tables.table_2(summaries, grade),
         "Table 3: multiple choice over strength": tables.table_3(next(iter(summaries.values()))),
+        BENCHMARKS: measured.columns,
         "Table 4: what scaling the circuit changes": tables.table_4(measured.changes),
         **_structure(measured, grade),
         **_checks(measured, grade),

@@ -143,7 +143,7 @@ def cells(part: pd.DataFrame, grade: Grade) -> dict[str, object]:
     one = part.set_index(["metric", "prompt_set", "label"])
     of_sets = [
         (grade.name, prompts, label, title)
-        for prompts, name in (("behaviour", "{}"), ("benign", "{} on benign"), ("over-refusal", "{} on over-refusal"))
+        for prompts, name in (("behaviour", "{}"), ("benign", "{} on benign"))
         for label, title in ((label, name.format(label)) for label in grade.outcome)
     ]
     columns = [*of_sets, *((metric, prompts, "", title) for metric, prompts, title in _COLUMNS)]
