@@ -88,7 +88,7 @@ def test_sides_may_be_published_sets_of_one_label(tmp_path):
     data = study_data(Settings(**sides))
     assert sorted(data.everything()["benign"].texts) == rows["prompt"][:4]
     assert sorted(data.everything()["behaviour"].texts) == goals["Goal"]
-    with pytest.raises(InputError, match="it has safe, unsafe"):
+    with pytest.raises(InputError, match="it has 'safe', 'unsafe'"):
         study_data(Settings(**sides | {"negative": f"xstest:harmless={tmp_path}/x.csv"}))
 
 

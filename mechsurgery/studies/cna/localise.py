@@ -20,7 +20,7 @@ from .bench import Bench
 LEAST_NEURONS = 20
 #: The layers that count as late, and by how much base and instruct may differ in them to be alike (ours).
 LATE, ALIKE = 1 / 3, 0.1
-TASKS = "Localisation of tasks: share of each task's circuit in the last third of layers"
+TASKS = "Tasks: share of each task's circuit in the last third of layers"
 LAYERS = "Layers of tasks: share of each task's circuit in every layer"
 
 

@@ -94,8 +94,10 @@ def universal_effects(bench: Bench, located: Located) -> pd.DataFrame:
 
     On some evaluation prompts of both sides. A row for each: whether it is the study's, k, how many universal neurons
     of how many found are in it and which, every outcome and the quality of responses. Circuits that are the same are
-    measured once.
+    measured once, and nothing is where the model has no universal neurons.
     """
+    if not len(located.universal):
+        return pd.DataFrame([{"universal neurons": "the model has none", "the study's": True, "of found": 0}])
     settings, universal = bench.settings, located.universal
     circuits = {
         _HOW[how]: chosen(located.scores, universal, how, name=_HOW[how], fraction=settings.fraction) for how in _HOW
