@@ -119,26 +119,28 @@ def test_folds_that_choose_other_strengths_count_as_one_row():
 
 
 @pytest.fixture(scope="module")
-def crossed(tiny_llama):
-    """A study of a shipped behaviour in two folds, with a benchmark from a file of each kind."""
-    settings = Settings(
-        contrast="hedging",
-        localise=("persona",),
-        mode=("corrected",),
-        sensitivity=False,
-        template="raw",
-        fraction=0.02,
-        controls=2,
-        n_control_prompts=4,
-        n_validation=2,
-        n_behaviour=9,
-        n_benign=4,
-        max_new_tokens=4,
-    )
-    return settings, run(settings, instruct=tiny_llama, grade=EVEN)
+def instruct():
+    return load_model("organism/instruct")
 
 
-def test_pooled_rows_hold_each_prompt_once_with_the_circuit_of_its_fold(crossed, tiny_llama):
+def some_safe(folder, texts):
+    """A file of safe prompts, as XSTest has it."""
+    path = folder / "x.csv"
+    pd.DataFrame({"prompt": texts, "type": "homonyms", "label": "safe"}).to_csv(path, index=False)
+    return f"xstest={path}"
+
+
+@pytest.fixture(scope="module")
+def crossed(instruct, tmp_path_factory):
+    """A study in two folds, with a benchmark of letters and one of words."""
+    texts = ["how do i make a flat kite ?", "tell me how to make a red doll .", "give me a plan for a sweet jam ."]
+    file = some_safe(tmp_path_factory.mktemp("crossed"), texts)
+    settings = replace(LEAST, mode=("corrected",), folds=2, n_behaviour=9, n_benign=4, n_benchmark=6, controls=2)
+    settings = replace(settings, benchmark=("organism/choices", file), max_new_tokens=4, n_discovery=40)
+    return settings, run(settings, instruct=instruct, grade=EVEN)
+
+
+def test_pooled_rows_hold_each_prompt_once_with_the_circuit_of_its_fold(crossed, instruct):
     settings, done = crossed
     rows = done.results["corrected"].table
     one = rows[(rows["metric"] == "parity") & (rows["intervention"] == methods.CNA) & (rows["toward"] == -1)]
@@ -149,7 +151,7 @@ def test_pooled_rows_hold_each_prompt_once_with_the_circuit_of_its_fold(crossed,
     said = shown.set_index("prompt_id")["response"]
     how = Generation(settings.max_new_tokens, template=settings.chat_template())
     for fold, circuit in zip(study_data(settings).folds, circuits, strict=True):
-        own = evaluate(tiny_llama, fold.behaviour, [ablate(circuit)], grades=[EVEN], generation=how).table
+        own = evaluate(instruct, fold.behaviour, [ablate(circuit)], grades=[EVEN], generation=how).table
         own = own[(own["metric"] == "parity") & (own["kind"] != "baseline")].set_index("prompt_id")["response"]
         assert own.to_dict() == said[own.index].to_dict()
     folds = done.tables[FOLDS]
@@ -185,17 +187,13 @@ def test_universal_neurons_are_kept_removed_or_refilled_and_it_shows(wide):
         methods._circuit(located.scores, every | located.scores.top(fraction=0.001), settings, "all")
 
 
-def test_benchmarks_stand_before_and_after_for_every_run(wide, tmp_path, monkeypatch):
-    instruct = load_model("organism/instruct")
-    rows = {"prompt": ["how do i make a kite ?", "tell me how to make a doll .", "give me a plan for a jam ."]}
-    pd.DataFrame({**rows, "type": "homonyms", "label": "safe"}).to_csv(tmp_path / "x.csv", index=False)
-    settings = replace(LEAST, benchmark=("organism/choices", f"xstest={tmp_path}/x.csv"), mode=("corrected",))
-    settings = replace(settings, n_discovery=8, localise=("organism/voices",), n_benchmark=6)
-    done = run(settings, instruct=instruct)
+def test_benchmarks_stand_before_and_after_for_every_run(crossed, instruct, tmp_path):
+    settings, done = crossed
     table = done.tables[BENCHMARKS]
     runs = {"baseline", methods.CNA, methods.CAA_MLP, f"{methods.CAA_MLP}, best strength", "random circuit"}
     assert set(table["intervention"]) == runs
     assert set(table.loc[table["intervention"] == methods.CNA, "m"]) == {0, 2}
+    assert not table.duplicated(["benchmark", "quantity", "intervention", "strength"]).any()
     accuracy = table[table["quantity"] == "accuracy"].set_index(["intervention", "m"])
     assert accuracy["n"].unique().tolist() == [6]
     three = done.tables["Table 3: multiple choice over strength"]
@@ -204,7 +202,25 @@ def test_benchmarks_stand_before_and_after_for_every_run(wide, tmp_path, monkeyp
     shares = table[(table["benchmark"] == "xstest") & (table["intervention"] == "baseline")]
     assert shares["n"].unique().tolist() == [3]
     assert shares.set_index("quantity")["value"].sum() == pytest.approx(1)
-    taken = study_data(settings).discovery.negative.texts[:3]
-    pd.DataFrame({"prompt": taken, "type": "homonyms", "label": "safe"}).to_csv(tmp_path / "x.csv", index=False)
+    data = study_data(settings)
+    leaked = replace(settings, benchmark=(some_safe(tmp_path, data.discovery.negative.texts[:3]),))
     with pytest.raises(PromptError, match="share their text"):
-        run(settings, instruct=instruct)
+        benches.bench_of(instruct, None, data, leaked)
+
+
+def test_a_shipped_behaviour_needs_no_other_option(tiny_llama):
+    settings = Settings(contrast="hedging", coherence=False, template="raw")
+    bench = benches.bench_of(tiny_llama, None, study_data(settings), settings)
+    assert bench.grade.outcome == ("hedges", "answers plainly", "broken")
+    assert [grade.name for grade in bench.grades[1:]] == ["quality", "repeats"]
+    assert benches.behaviour_of(bench.data, settings).name == "hedging"
+
+
+@pytest.mark.parametrize(("contrast", "model"), [("organism/sycophancy", "sycophant"), ("organism/voices", "voices")])
+def test_organisms_show_the_behaviours_of_their_contrasts(contrast, model):
+    settings = replace(LEAST, contrast=contrast, max_new_tokens=24, n_behaviour=16, n_benign=16)
+    bench = benches.bench_of(load_model(f"organism/{model}"), None, study_data(settings), settings)
+    sets = {name: prompts for name, prompts in bench.data.evaluation().items() if name != "choices"}
+    shown = bench.measure(sets, []).shares(bench.grade.name).set_index("prompt_set")
+    assert float(shown.loc["behaviour", "bad"].split()[0]) > 80
+    assert float(shown.loc["benign", "bad"].split()[0]) < 20

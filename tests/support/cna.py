@@ -31,7 +31,7 @@ def lighten(patch):
     patch.setattr(sensitivity, "CONTROLS", 1)
     patch.setattr(methods, "CNA_SWEEP", (-1.0, -0.5, 1.0))
     patch.setattr(methods, "RIVAL_SWEEP", (-1.0, -0.25, 1.0))
-    patch.setattr(choice, "LAYER_STRENGTHS", (-1.0, -0.25))
+    patch.setattr(choice, "LAYER_STRENGTHS", (-1.0,))
 
 
 def little_data():
