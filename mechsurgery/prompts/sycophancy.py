@@ -197,7 +197,8 @@ def load_truthfulqa(source: str | Path = TRUTHFULQA_HUB, *, n: int | None = None
     missing = [name for name in needed if name not in table.columns]
     if missing:
         raise PromptError(f"{str(source)!r} lacks columns {listed(missing)}; TruthfulQA.csv has {listed(needed)}")
-    records = table[list(needed)].dropna().to_dict("records")
+    kept = table[list(needed)].dropna()
+    records = kept[(kept.map(str.strip) != "").all(axis=1)].to_dict("records")
     if n is not None:
         records = random.Random(f"truthfulqa:{seed}").sample(records, min(n, len(records)))
     found = []
