@@ -53,20 +53,25 @@ def compare(
     scores, and the share of each circuit in the last tenth of layers. Raises `MismatchError` where the models have
     different MLP shapes.
     """
-    from scipy.stats import spearmanr
-
     if "fraction" not in top and "k" not in top:
         top["fraction"] = 0.001
     if names[0] == names[1]:
         raise InputError(f"both models are called {names[0]!r}; give two names")
     scores = {name: _scores(model, contrast, rule, template, progress) for name, model in zip(names, (base, instruct))}
+    return compared(scores, {name: scores[name].top(**top, name=name) for name in names})
+
+
+def compared(scores: dict[str, UnitScores], circuits: dict[str, Circuit]) -> Comparison:
+    """What `compare` says of scores and circuits of two models that are there already, by the same two names."""
+    from scipy.stats import spearmanr
+
+    names = tuple(scores)
     first, second = scores.values()
     if first.widths != second.widths:
         raise MismatchError(
             f"{names[0]} has {len(first):,} MLP neurons in {len(first.scores)} layers, {names[1]} has "
             f"{len(second):,} in {len(second.scores)}; compare a model with a fine-tune of itself"
         )
-    circuits = {name: scores[name].top(**top, name=name) for name in names}
     overlap = circuits[names[0]].overlap(circuits[names[1]])
     overlap["p_value_within_layers"] = p_value_within_layers(*circuits.values())
     overlap["rank_correlation"] = float(spearmanr(first.to_frame()["score"], second.to_frame()["score"]).statistic)

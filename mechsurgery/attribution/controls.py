@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..errors import InputError
@@ -88,17 +88,24 @@ def pair_bootstrap(
 
 
 def _draw_weights(contrast: ContrastSet, resamples: int, seed: int) -> list[Float[Tensor, "resamples n"]]:
-    """How often each draw takes each prompt: groups are drawn, stratified by the sides they stand on."""
-    generator = np.random.default_rng(seed)
+    """How often each draw takes each prompt of each side."""
+    times = draw_groups(contrast, resamples, seed)
     sides = [[prompt.group for prompt in side] for side in (contrast.positive, contrast.negative)]
+    return [torch.tensor(np.stack([times[g] for g in side], axis=1), dtype=torch.float32) for side in sides]
+
+
+def draw_groups(contrast: ContrastSet, resamples: int, seed: int = 0) -> dict[str, Int[np.ndarray, " resamples"]]:
+    """{group: how often each draw takes it}: groups are drawn with replacement, by the sides that they stand on."""
+    generator = np.random.default_rng(seed)
+    sides = [{prompt.group for prompt in side} for side in (contrast.positive, contrast.negative)]
     stands: dict[tuple[bool, bool], list[str]] = {}
-    for group in sorted({g for side in sides for g in side}):
+    for group in sorted(sides[0] | sides[1]):
         stands.setdefault((group in sides[0], group in sides[1]), []).append(group)
     times: dict[str, np.ndarray] = {}
     for groups in stands.values():
         drawn = generator.multinomial(len(groups), np.full(len(groups), 1 / len(groups)), size=resamples)
         times.update({group: drawn[:, i] for i, group in enumerate(groups)})
-    return [torch.tensor(np.stack([times[g] for g in side], axis=1), dtype=torch.float32) for side in sides]
+    return times
 
 
 def _weighted_sums(

@@ -10,6 +10,7 @@ from .layout import AUTO, SIZES, resized
 from .localisers import outcome_by_size
 from .neurons import activation_histogram, dose_response, promoted_tokens, score_ranks
 from .pages import Section, write_page
+from .places import task_layers
 from .scores import layer_distribution, score_histogram
 from .sweeps import benefit_against_damage, curves, trade_off
 from .tables import select
@@ -53,6 +54,7 @@ __all__ = [
     "sensitivity",
     "shares",
     "static_export_problem",
+    "task_layers",
     "trade_off",
     "write_page",
 ]

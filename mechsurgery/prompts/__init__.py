@@ -1,5 +1,6 @@
 """Prompts: sets, contrasts, pairs, sources and chat formatting."""
 
+from . import behaviours as behaviours  # registers the contrasts that ship
 from .benchmarks import load_jbb, load_mmlu, load_xstest
 from .chat import Template, encode, render, rendered_example, response_text, stop_texts, turn_tokens
 from .contrasts import ContrastSet

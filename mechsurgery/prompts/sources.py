@@ -52,7 +52,10 @@ def register_contrast(name: str, make: Callable[..., ContrastSet]) -> None:
 
 
 def load_contrast(name: str, *, n: int | None = None, seed: int = 0, **options: Any) -> ContrastSet:
-    """A registered contrast: "organism/refusal" (`split="tuned" | "heldout" | "all"`) or "jbb" (`files=`).
+    """A registered contrast: "jbb" (`files=`), a behaviour that ships, or one of the organisms.
+
+    Behaviours are sycophancy, hedging, language, sentiment and persona (see `prompts.behaviours`), the organisms'
+    "organism/" and refusal, sycophancy, voices or multiple-choice (`split="tuned" | "heldout" | "all"`).
 
     `n` prompts in all, half from each side, spread over groups. Your own lists: `ContrastSet.from_lists`.
     """

@@ -86,16 +86,21 @@ def _files(values: Any) -> dict[str, str]:
     found: dict[str, str] = {}
     for value in values:
         for one in value if isinstance(value, list) else [value]:
-            path = Path(one) if isinstance(one, str) and len(one) < 4096 else None
-            if path is None or not one or not path.exists():
-                continue
-            if path.is_file():
-                content = path.read_bytes()
-            else:
-                inside = sorted(part for part in path.rglob("*") if part.is_file())
-                content = repr([(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in inside]).encode()
-            found[one] = hashlib.sha256(content).hexdigest()
+            # A published set's file is named as in "xstest=FILE".
+            for text in (one, one.partition("=")[2]) if isinstance(one, str) else ():
+                if text and len(text) < 4096 and Path(text).exists():
+                    found[text] = _digest(Path(text))
     return found
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 of a file's content, or of what files a folder has."""
+    if path.is_file():
+        content = path.read_bytes()
+    else:
+        inside = sorted(part for part in path.rglob("*") if part.is_file())
+        content = repr([(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in inside]).encode()
+    return hashlib.sha256(content).hexdigest()
 
 
 def differences(out: str | Path, name: str, settings: Any) -> dict[str, tuple[Any, Any]] | None:

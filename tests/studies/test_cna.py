@@ -113,12 +113,13 @@ def test_the_two_modes_locate_as_they_say(study):
 def test_published_caa_adds_what_the_behaviour_has_more_of(instruct):
     data = study_data(SETTINGS)
     whole = bench.bench_of(instruct, None, data, SETTINGS)
-    located = methods.locate_all(whole)
-    caa = next(one for one in methods.as_published(whole, located).tried if one.kind == "steering")
-    site, vector = next(iter(located.published_mlp_out.vectors.items()))
+    published = methods.locate_published(whole)
+    caa = next(one for one in methods.as_published(whole, published).tried if one.kind == "steering")
+    site, vector = next(iter(published.mlp_out.vectors.items()))
     assert caa.strength > 0
     assert float({edit.site: edit.change.offset for edit in caa.edits}[site] @ vector) > 0
-    steps, last = methods.increments(located.residual), list(located.residual.vectors.values())[-1]
+    residual = methods.locate_all(whole).residual
+    steps, last = methods.increments(residual), list(residual.vectors.values())[-1]
     assert (sum(steps.vectors.values()) - last).abs().max() < 1e-4
 
 
@@ -151,9 +152,9 @@ def test_layers_and_strengths_are_chosen_on_the_validation_split(study):
             assert part["n"].unique().tolist() == [2]
             assert set(part["toward"]) <= {-2, -1, -0.75, -0.5, -0.25}
     assert set(layers["method"]) == {methods.CAA_ONE, methods.CAA_END, methods.DIRECTIONAL, methods.AFFINE_END}
-    assert set(layers.loc[layers["chosen"], "intervention"]) <= set(tried)
+    assert set(layers.loc[layers["chosen"], "method"]) <= set(tried)
     for (_, best), by in zip(study.tables[BEST].groupby("chosen by"), ("chosen", "most")):
-        expected = strengths[strengths[by]].set_index("intervention")["toward"]
+        expected = strengths[strengths[by]].set_index("intervention")["toward"].map("{:g}".format)
         assert best.set_index("method")["toward"].to_dict() == expected.to_dict()
     most = strengths[strengths["most"]].set_index("intervention")["well"]
     assert most.to_dict() == strengths.groupby("intervention")["well"].max().to_dict()

@@ -40,7 +40,7 @@ def test_a_leak_is_refused(contrast):
     for behaviour in (data.discovery.positive, data.validation.positive):
         with pytest.raises(PromptError, match="share their text"):
             StudyData(**parts, behaviour=behaviour)
-    split = study_data(replace(SETTINGS, n_validation=2), contrast)
+    split = study_data(replace(SETTINGS, n_validation=2, folds=1), contrast)
     texts = [{p.text for p in part} for part in (split.discovery.positive, split.validation.positive, split.behaviour)]
     assert not texts[0] & texts[1]
     assert not (texts[0] | texts[1]) & texts[2]
@@ -48,8 +48,8 @@ def test_a_leak_is_refused(contrast):
 
 
 def test_shares_say_how_many_prompts_evaluate(contrast):
-    few = study_data(Settings(discovery_share=0.2, validation_share=0.1), contrast)
-    many = study_data(Settings(discovery_share=0.8, validation_share=0.5), contrast)
+    few = study_data(Settings(folds=1, discovery_share=0.2, validation_share=0.1), contrast)
+    many = study_data(Settings(folds=1, discovery_share=0.8, validation_share=0.5), contrast)
     assert len(few.discovery.positive) + len(few.validation.positive) + len(few.behaviour) == 12
     assert len(few.behaviour) > 7 > 2 > len(many.behaviour)
 
@@ -62,6 +62,12 @@ def test_shares_say_how_many_prompts_evaluate(contrast):
         ({"positive": "a.csv"}, "both --positive"),
         ({"shown_by": "("}, "no regular expression"),
         ({"controls": 0}, "at least 1"),
+        ({"folds": 0}, "give 1 or more"),
+        ({"folds": 2, "evaluate": "jbb"}, "give 1 or more"),
+        ({"evaluate_positive": "a.csv"}, "both --evaluate-positive"),
+        ({"evaluate": "jbb", "evaluate_positive": "a.csv", "evaluate_negative": "b.csv"}, "not both"),
+        ({"universal": "lose"}, "choose from"),
+        ({"column": ("a", "b", "c")}, "positive's and negative's"),
         ({"well_by": "b"}, "give that too"),
     ],
 )
@@ -87,6 +93,8 @@ def test_a_behaviour_of_ones_own_on_any_model(tiny_llama, contrast):
         only_showing=True,
         sensitivity=False,
         mode=("corrected",),
+        localise=("hedging",),
+        folds=1,
     )
     data = study_data(settings, ContrastSet.from_lists(*sides), neutral=contrast.negative.take(5))
     done = run(settings, data, instruct=tiny_llama, grade=even)
@@ -130,7 +138,8 @@ def test_the_command_takes_files_with_a_duplicate_and_a_pattern(tiny_checkpoint,
     words = (
         f"study cna --instruct {tiny_checkpoint('llama', template=False)} --positive {tmp_path}/positive.csv "
         f"--negative {tmp_path}/negative.csv --column request --shown-by the|a --behaviour article --mode corrected "
-        f"--no-sensitivity --n-behaviour 3 --n-validation 2 --max-new-tokens 3 --fraction 0.01 --controls 2 "
+        f"--no-sensitivity --localise hedging --folds 1 "
+        f"--n-behaviour 3 --n-validation 2 --max-new-tokens 3 --fraction 0.01 --controls 2 "
         f"--out {tmp_path}/out"
     )
     done = CliRunner().invoke(main, words.split())

@@ -8,6 +8,7 @@ from mechsurgery.attribution.compare import Comparison
 from mechsurgery.evaluation import summarise
 from mechsurgery.evaluation.verdicts import FAILED, HELD, UNDECIDED, UNMEASURED
 from mechsurgery.grading.world import REQUEST
+from mechsurgery.studies.cna.choice import at_best
 from mechsurgery.studies.cna.claims import against_rivals, claims, content_only, late, more_content, of_mode, shared
 from mechsurgery.studies.cna.data import CONTROLLED
 from mechsurgery.studies.cna.methods import CAA_MLP, CNA
@@ -220,7 +221,7 @@ def responses(name, toward, labels, *, prompt_set="behaviour", control_of=None, 
 )
 def test_rivals_are_met_at_the_strength_of_their_own(own, others, verdict):
     counts = {CNA: own, **{f"rival {i}": n for i, n in enumerate(others)}}
-    strengths = pd.DataFrame({"intervention": list(counts), "toward": -0.5, "chosen": True})
+    strengths = pd.DataFrame({"intervention": list(counts), "toward": -0.5, "chosen": True, "fold": 1})
     parts = [
         responses(name, toward, [WELL] * n + [SHOWS] * (100 - n))
         for name, n in counts.items()
@@ -228,7 +229,8 @@ def test_rivals_are_met_at_the_strength_of_their_own(own, others, verdict):
     ]
     parts += [responses(name, -0.5, [WELL] * 40, prompt_set="benign") for name in counts]
     parts += [responses("baseline", 0.0, [SHOWS] * 100), responses("baseline", 0.0, [WELL] * 40, prompt_set="benign")]
-    assert against_rivals(pd.concat(parts, ignore_index=True), strengths, REQUEST).verdict == verdict
+    rows = at_best([pd.concat(parts, ignore_index=True)], strengths)
+    assert against_rivals(rows, REQUEST).verdict == verdict
 
 
 def simulated(kind, seed):

@@ -6,11 +6,19 @@ from dataclasses import replace
 from mechsurgery.evaluation import agreement
 from mechsurgery.studies.cna import Settings, choice, methods, sensitivity, study_data
 
-SMALL = {"n_discovery": 24, "n_behaviour": 6, "n_benign": 3, "n_validation": 2, "n_choices": 4, "max_new_tokens": 8}
-SETTINGS = Settings(base=("organism/base",), controls=3, n_control_prompts=4, fraction=0.003, published_k=20, **SMALL)
+SMALL = {"n_discovery": 24, "n_behaviour": 6, "n_benign": 3, "n_validation": 2, "n_benchmark": 4, "max_new_tokens": 8}
+SETTINGS = Settings(
+    base=("organism/base",),
+    controls=3,
+    n_control_prompts=4,
+    fraction=0.003,
+    published_k=20,
+    localise=("organism/voices",),
+    **SMALL,
+)
 #: As little as a study can be.
 LEAST = replace(
-    SETTINGS, base=(), mode=("as published",), controls=1, n_behaviour=3, n_benign=2, n_choices=2, sensitivity=False
+    SETTINGS, base=(), mode=("as published",), controls=1, n_behaviour=3, n_benign=2, n_benchmark=2, sensitivity=False
 )
 
 
@@ -21,8 +29,9 @@ def lighten(patch):
     patch.setattr(sensitivity, "FRACTIONS", (0.003, 0.01))
     patch.setattr(agreement, "DRAWS", 20)
     patch.setattr(sensitivity, "CONTROLS", 1)
+    patch.setattr(methods, "CNA_SWEEP", (-1.0, -0.5, 1.0))
     patch.setattr(methods, "RIVAL_SWEEP", (-1.0, -0.25, 1.0))
-    patch.setattr(choice, "LAYER_STRENGTHS", (-1.0, -0.25))
+    patch.setattr(choice, "LAYER_STRENGTHS", (-1.0,))
 
 
 def little_data():

@@ -34,7 +34,7 @@ _DRAWERS = (
     *("activation_histogram", "bars", "circuit_profile", "cosine_trajectories", "curves", "delta_heatmap"),
     *("effect_by_rank", "layer_distribution", "loss_curves", "neuron_scatter", "outcome_by_size", "overlap"),
     *("precision_recall", "promoted_tokens", "score_histogram", "score_ranks", "score_scatter", "sensitivity"),
-    *("shares", "trade_off"),
+    *("shares", "task_layers", "trade_off"),
 )
 
 
@@ -96,7 +96,13 @@ def _of_tables():
     }
     curve = [{"step": i, "loss": 2 * 0.9**i, "validation": 2.1 * 0.9**i} for i in range(30)]
     asked = "rise of the share of responses that do what the dangerous request asks for"
+    tasks = [("sycophancy, claims against questions", 8), ("refusal", 8), ("organism/multiple-choice", 8)]
+    layers = [(task, model, i, i / 28) for task, n in tasks for model in ("instruct", "base") for i in range(n)]
+    places = pd.DataFrame(layers, columns=["task", "model", "layer", "share"])
     return {
+        "task_layers": plots.task_layers(
+            places.assign(low=places["share"] * 0.8, high=places["share"] + 0.05, uniform=1 / 8)
+        ),
         "outcome_by_size": plots.outcome_by_size(pd.DataFrame(sizes), about="organism/planted"),
         "effect_by_rank": plots.effect_by_rank(
             pd.DataFrame(effects).assign(strength=0.1),

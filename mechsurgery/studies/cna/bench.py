@@ -9,17 +9,18 @@ from typing import Any
 
 from ...errors import PromptError
 from ...evaluation import Generation, Results, evaluate
+from ...evaluation.benchmarks import Benchmark, benchmark_sets
 from ...evaluation.choices import check_answerable
-from ...grading.coherence import Coherence, calibrated
-from ...grading.grade import BROKEN, Grade, matches
-from ...grading.outcome import outcome, refusal_outcome
+from ...grading.behaviours import BEHAVIOURS, Behaviour
+from ...grading.coherence import calibrated
+from ...grading.grade import BROKEN, REQUESTS, Grade, matches
+from ...grading.outcome import outcome
 from ...grading.quality import QUALITY, ngram_quality
 from ...grading.refusal import PANEL
-from ...grading.world import REQUEST
 from ...intervention import Intervention
 from ...models.protocol import Model
-from ...prompts import PromptSet, Template
-from .data import StudyData
+from ...prompts import PromptSet, Template, check_no_overlap
+from .data import StudyData, apart, few
 from .settings import Settings
 
 #: The response repeats itself: its quality is below what counts as broken text in the claim about steering.
@@ -44,6 +45,9 @@ class Bench:
     rubric: tuple[Grade, ...] = ()
     folder: Path | None = None
     progress: bool | None = None
+    fold: int = 0
+    n_folds: int = 1
+    benchmarks: tuple[Benchmark, ...] = ()
 
     @property
     def grade(self) -> Grade:
@@ -69,7 +73,7 @@ class Bench:
 
         Raises `PromptError` where it shows it on none.
         """
-        prompts = self.data.behaviour
+        prompts = self.data.everything()["behaviour"]
         table = self.measure({"behaviour": prompts}, [], grades=[self.grade]).table
         is_shown = (table["metric"] == self.grade.name) & (table["label"] == self.grade.outcome.shows)
         shown = set(table[is_shown]["prompt_id"])
@@ -78,7 +82,17 @@ class Bench:
                 f"the model shows the behaviour on none of {len(prompts)} prompts of {prompts.name!r}; give other "
                 "prompts or another judge"
             )
-        return replace(self, data=replace(self.data, behaviour=prompts.where(lambda prompt: prompt.id in shown)))
+        return replace(self, data=self.data.mapped(lambda own: own.where(lambda prompt: prompt.id in shown)))
+
+    @property
+    def folds(self) -> list[Bench]:
+        """The same with the prompts of each fold alone, of those that have some to evaluate."""
+        those = [fold for fold in self.data.folds if len(fold.behaviour) and len(fold.benign)]
+        return [replace(self, data=own, fold=place, n_folds=len(those)) for place, own in enumerate(those)]
+
+    def few(self, sets: dict[str, PromptSet]) -> dict[str, PromptSet]:
+        """Prompts for random controls, of one fold: all folds together have the number that was asked for."""
+        return few(sets, -(-self.settings.n_control_prompts // self.n_folds), self.settings.seed)
 
 
 def bench_of(
@@ -96,34 +110,70 @@ def bench_of(
     Raises `InputError` for a grade that does not give three outcomes.
     """
     template = settings.chat_template().frozen(model.tokenizer)
-    if data.choices is not None:
-        check_answerable(model, {"choices": data.choices}, template)
     chosen = grade or _grade_of(model, base, data, settings, template)
     assert chosen.outcome
-    panel = PANEL if settings.shown_by is None and grade is None else ()
-    return Bench(
-        model, base, data, settings, template, (chosen, QUALITY, REPEATS, *panel), settings.rubric(), folder, progress
-    )
+    behaviour = behaviour_of(data, settings)
+    refusal = settings.shown_by is None and grade is None and behaviour.labels == REQUESTS
+    benchmarks = _benchmarks(model, data, settings, chosen if refusal and behaviour.exact is None else None)
+    data = _with_choices(data, benchmarks, settings.seed)
+    sets = data.everything()
+    if "choices" in sets:
+        check_answerable(model, {"choices": sets["choices"]}, template)
+    grades = (chosen, QUALITY, REPEATS, *(PANEL if refusal else ()))
+    told: dict[str, Any] = {"folder": folder, "progress": progress, "benchmarks": benchmarks}
+    return Bench(model, base, data, settings, template, grades, settings.rubric(), **told)
+
+
+def _benchmarks(model: Model, data: StudyData, settings: Settings, outcome: Grade | None) -> tuple[Benchmark, ...]:
+    """The benchmarks that are named, or the multiple choice of the organisms' world.
+
+    Raises `PromptError` where one has a prompt that is also one of discovery or validation.
+    """
+    if not settings.benchmark and data.discovery.name.startswith("organism/"):
+        settings = replace(settings, benchmark=("organism/choices",))
+    found = settings.benchmarks(model, outcome=outcome)
+    for prompts in benchmark_sets(found).values():
+        for fold in data.folds:
+            for contrast in (fold.discovery, fold.validation):
+                check_no_overlap(contrast.positive, prompts)
+                check_no_overlap(contrast.negative, prompts)
+    return found
+
+
+def _with_choices(data: StudyData, benchmarks: tuple[Benchmark, ...], seed: int) -> StudyData:
+    """The same with the questions of the first benchmark that has some, where none were given, each in one fold."""
+    lettered = (p for p in benchmark_sets(benchmarks).values() if any(prompt.choices for prompt in p))
+    questions = next(lettered, None)
+    if questions is None or data.choices is not None:
+        return data
+    first, *others = apart(questions, len(data.folds), seed)
+    own = tuple(replace(fold, choices=part) for fold, part in zip(data.others, others, strict=True))
+    return replace(data, choices=first, others=own)
+
+
+def behaviour_of(data: StudyData, settings: Settings) -> Behaviour:
+    """The behaviour that the contrast is about, called as the settings say: its own, or refusal."""
+    found = BEHAVIOURS.get(data.discovery.name, BEHAVIOURS["organism/refusal" if data.of_world else "jbb"])
+    return found if settings.behaviour is None else replace(found, name=settings.behaviour)
 
 
 def _grade_of(model: Model, base: Model | None, data: StudyData, settings: Settings, template: Template) -> Grade:
-    """What decides on responses: the organisms' grammar, the pattern that was given, or the grader of refusals.
+    """What decides on responses: the pattern that was given, the contrast's own grade, or the grader of refusals.
 
-    The last two ask for coherence too, as the unmodified model and the base see it; its threshold is read off their own
-    answers to validation prompts of both sides.
+    Where the organisms' grammar does not decide, coherence is asked for too, as the unmodified model and the base see
+    it; its threshold is read off their own answers to the first fold's validation prompts of both sides.
     """
-    if data.of_world and settings.shown_by is None:
-        return REQUEST
-    coherence: Coherence | None = None
-    if settings.coherence:
+    behaviour, coherence = behaviour_of(data, settings), None
+    if settings.coherence and (behaviour.exact is None or settings.shown_by is not None):
         prompts = [*data.validation.positive, *data.validation.negative]
         facts: dict[str, Any] = {"seed": settings.seed, "max_new_tokens": settings.max_new_tokens}
         coherence = calibrated(model, prompts, base=base, template=template, **facts)
     if settings.shown_by is None:
-        return refusal_outcome(coherence=coherence)
+        return behaviour.grade(coherence)
+    name = settings.behaviour or "behaviour"
     return outcome(
-        matches(settings.shown_by, name=settings.behaviour),
+        matches(settings.shown_by, name=name),
         well=None if settings.well_by is None else matches(settings.well_by, name="well"),
         coherence=coherence,
-        labels=(settings.behaviour, f"no {settings.behaviour}", BROKEN),
+        labels=(name, f"no {name}", BROKEN),
     )

@@ -61,6 +61,24 @@ def choose_layers(bench: Bench, candidates: Sequence[Intervention], facts: pd.Da
     return table.assign(chosen=best(table, "method"))
 
 
+def at_best(tables: Sequence[pd.DataFrame], strengths: pd.DataFrame, by: str = "chosen") -> pd.DataFrame:
+    """Rows of every method at the strength that was chosen for it, and of the unmodified model, over all folds.
+
+    `tables` are results tables, one for each fold from 1 on; `strengths` has columns fold, intervention, toward and
+    `by`. Where folds chose different strengths, a method's rows have the mean of them, so that they count as one.
+    """
+    parts = []
+    for fold, table in enumerate(tables, 1):
+        own = strengths[strengths[by] & (strengths["fold"] == fold)]
+        at = pd.MultiIndex.from_frame(own[["intervention", "toward"]])
+        rows = pd.MultiIndex.from_frame(table[["intervention", "toward"]])
+        parts.append(table[rows.isin(at) | (table["kind"] == "baseline")])
+    found = pd.concat(parts, ignore_index=True)
+    facts = ["strength", "m", "toward"]
+    found[facts] = found.groupby("intervention")[facts].transform("mean")
+    return found
+
+
 def best_strengths(bench: Bench, tried: Sequence[Intervention]) -> pd.DataFrame:
     """Every setting against the behaviour on validation prompts, and which is chosen for each method.
 

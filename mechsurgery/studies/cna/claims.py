@@ -19,12 +19,11 @@ from ...grading.grade import Grade
 from ...units import Circuit
 from .bench import REPEATS
 from .data import CONTROLLED
+from .localise import LEAST_NEURONS
 from .methods import CAA_MLP, CNA
 from .settings import CORRECTED
-from .tables import HALVES, at_best, at_full_strength
+from .tables import HALVES, at_full_strength
 
-#: Fewer neurons than this say nothing about where a circuit lies, or what two share.
-LEAST_NEURONS = 20
 #: Multiple choice below this is close to guessing among four: nothing to lose.
 ABOVE_CHANCE = 0.3
 #: What two circuits share at least where they share structure.
@@ -41,15 +40,17 @@ def claims(
     grade: Grade,
     *,
     circuit: Circuit,
+    places: Mapping[str, v.Verdict] | None = None,
     base_changes: pd.DataFrame | None = None,
     comparison: Comparison | None = None,
     rivals: v.Verdict | None = None,
 ) -> pd.DataFrame:
-    """One row for each claim and mode: claim, mode, rule, measured, verdict."""
+    """One row for each claim and mode: claim, mode, rule, measured, verdict; `places` are those about several tasks."""
     structure = {
         "(ours) at its best strength it leaves more prompts of both sides done well than every rival at its own": rivals
         or v.not_measurable("no strengths were chosen on validation prompts"),
         "the circuit sits in late layers: most of it in the last tenth": late(circuit),
+        **(places or {}),
         CHANGED: content_only(base_changes),
         MORE_CONTENT: more_content(base_changes),
         "base and instruct share structure: over a tenth of the circuit (ours), and over chance within layers": (
@@ -121,15 +122,14 @@ def _choice(rows: pd.DataFrame, margin: float) -> v.Verdict:
     return v.stays(rows.iloc[0], margin, least=ABOVE_CHANCE)
 
 
-def against_rivals(table: pd.DataFrame, strengths: pd.DataFrame, grade: Grade) -> v.Verdict:
+def against_rivals(best: pd.DataFrame, grade: Grade) -> v.Verdict:
     """The circuit against every rival, each at the strength validation chose, by what is done well on both sides.
 
-    Prompts of both sides count: `well` on the behaviour's is what is gained, on benign ones what is not lost. The rows
-    are those of one results table.
+    Prompts of both sides count: `well` on the behaviour's is what is gained, on benign ones what is not lost. `best`
+    are the rows that `at_best` gives.
     """
-    kept = table[(table["metric"] == grade.name) & table["prompt_set"].isin(CONTROLLED)]
-    chosen = at_best(kept, strengths)
-    both = pd.concat([kept[kept["kind"] == "baseline"], chosen], ignore_index=True)
+    both = best[(best["metric"] == grade.name) & best["prompt_set"].isin(CONTROLLED)]
+    chosen = both[both["kind"] != "baseline"]
     both = both.assign(prompt_id=both["prompt_set"] + ": " + both["prompt_id"].astype(str), prompt_set="both sides")
     names = [name for name in chosen["intervention"].unique() if name != CNA]
     rows = []

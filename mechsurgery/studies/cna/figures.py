@@ -11,7 +11,7 @@ from ...plots import Drawing, draw
 from ...plots.tables import Pick
 from ...units import Circuit, UnitScores
 from .data import CONTROLLED
-from .tables import at_best, at_full_strength
+from .tables import at_full_strength
 
 CAPTIONS = {
     "corrected_outcomes": "Every method at full strength (corrected): what responses to the behaviour's prompts are",
@@ -28,6 +28,8 @@ CAPTIONS = {
     "as_published_strength": "Figures 1 and 2 (as published): here CAA adds harmful − benign, that is toward refusal",
     "as_published_trade_off": "Trade-off (as published)",
     "layer_profile": "Appendix C: where the circuits sit",
+    "task_layers": "Where the circuits of several tasks lie; whiskers are 95 % intervals over groups of prompts, "
+    "dotted is what the sizes of the layers alone would give",
     "score_layers": "Scores of every layer in base and instruct, and the circuits' neurons",
     "neuron_scatter": "Score of every neuron in base and instruct",
     "instruct_changes": "Instruct: what scaling the circuit changes",
@@ -37,11 +39,11 @@ CAPTIONS = {
 
 
 def mode_figures(
-    mode: str, summary: pd.DataFrame, grade: Grade, strengths: pd.DataFrame | None = None
+    mode: str, summary: pd.DataFrame, grade: Grade, best: pd.DataFrame | None = None
 ) -> dict[str, Drawing]:
     """What responses are at full strength, beside random circuits, over strength, and against damage.
 
-    With `strengths` that were chosen on validation prompts, also what they are at those.
+    With the summary `best` of every method at the strength chosen on validation prompts, also what they are at those.
     """
     slug, name, (shows, well, broken) = mode.replace(" ", "_"), grade.name, grade.outcome
     before = summary[summary["kind"] == "baseline"]
@@ -60,10 +62,7 @@ def mode_figures(
             "trade_off", main, benefit=(name, "behaviour", well), damage=("kl", "benign"), log_damage=True, about=mode
         ),
     }
-    if strengths is not None and len(strengths):
-        chosen = at_best(summary, strengths)
-        named = chosen["intervention"] + " at " + chosen["toward"].map("{:g}".format)
-        best = pd.concat([before, chosen.assign(intervention=named)], ignore_index=True)
+    if best is not None:
         figures["best_outcomes"] = _shares(best, grade, "behaviour", "every method at its best strength")
         figures["best_benign"] = _shares(best, grade, "benign", "benign prompts, every method at its best strength")
     return figures

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from typing import Any
 
 import pandas as pd
 from jaxtyping import Float
@@ -13,6 +14,7 @@ from torch import Tensor
 from ...attribution import contrast_statistics, score, universal_neurons
 from ...attribution.statistics import ContrastStatistics
 from ...directions import Direction
+from ...errors import InputError
 from ...evaluation import Results
 from ...intervention import Intervention, ablate, mean_ablate, project_out, steer, with_controls
 from ...models import sites
@@ -21,7 +23,8 @@ from ...prompts import ContrastSet, PromptSet
 from ...units import Circuit, UnitScores
 from .bench import Bench
 from .choice import best_strengths, choose_layers, toward
-from .settings import CORRECTED, PUBLISHED
+from .data import few
+from .settings import Settings
 
 #: Where sweeps stand on the behaviour's axis; scaled neurons are multiplied by m = 1 + that.
 CNA_SWEEP = (-2.0, -1.0, -0.75, -0.5, -0.25, 0.5, 1.0, 2.0)
@@ -35,17 +38,29 @@ CAA_END, AFFINE_END = "CAA, prompt's end", "affine directional ablation, prompt'
 
 
 @dataclass(frozen=True, eq=False)
-class Located:
-    """What discovery finds in one model."""
+class Neurons:
+    """The neurons of one model that a contrast finds: all scores, the circuit, and the model's universal neurons."""
 
     scores: UnitScores
     circuit: Circuit
     universal: Circuit
+
+
+@dataclass(frozen=True, eq=False)
+class Located(Neurons):
+    """What discovery finds in the instruct model, with what rivals are made of."""
+
     statistics: ContrastStatistics
     residual: Direction
     mlp_out: Direction
-    published_circuit: Circuit
-    published_mlp_out: Direction
+
+
+@dataclass(frozen=True, eq=False)
+class Published:
+    """What the discovery of the paper's public code finds."""
+
+    circuit: Circuit
+    mlp_out: Direction
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,66 +97,93 @@ def beside_controls(
 
 
 def locate_all(bench: Bench) -> Located:
-    """Scores, circuits and directions of both modes from one pass over each discovery set.
+    """Scores, circuit and directions of the corrected mode from one pass over the discovery prompts.
 
-    corrected: the top share of all MLP neurons by |mean difference|, universal neurons (top 0.1 % on at least 80 % of
-    neutral prompts) left out. as published: the top `published_k` without layers 0 and 1, universal neurons found but
-    kept.
+    The circuit is the top share of all MLP neurons by |mean difference|; see `chosen` for universal neurons (top 0.1 %
+    on at least 80 % of neutral prompts).
     """
     model, data, template = bench.model, bench.data, bench.template
     neurons, residual, mlp = sites.neuron_sites(model), sites.residual_sites(model), sites.mlp_out_sites(model)
     at = list(dict.fromkeys([*neurons, *residual, *mlp, *sites.residual_writes(model)]))
     statistics = contrast_statistics(model, data.discovery, at=at, template=template)
-    published = contrast_statistics(model, data.published[0], at=[*neurons, *mlp], template=template)
     scores = score(statistics.at(neurons), "difference")
     universal = universal_neurons(model, data.neutral, template=template)
-    skipped = [0, 1] if len(neurons) > 2 else []
-    k = min(bench.settings.published_k, len(scores) // 2)
     return Located(
         scores=scores,
-        circuit=scores.top(fraction=bench.settings.fraction, exclude=universal, name=CNA),
+        circuit=_circuit(scores, universal, bench.settings, CNA),
         universal=universal,
         statistics=statistics,
         residual=_direction(statistics, residual, "mean difference"),
         mlp_out=_direction(statistics, mlp, CAA_MLP),
-        published_circuit=score(published.at(neurons), "difference").top(k=k, skip_layers=skipped, name=CNA),
-        published_mlp_out=_direction(published, mlp, CAA_MLP),
     )
+
+
+def locate_neurons(bench: Bench, model: Model) -> Neurons:
+    """The same neurons in another model, such as the base, by its own scores and universal neurons."""
+    scores = score(contrast_statistics(model, bench.data.discovery, template=bench.template), "difference")
+    universal = universal_neurons(model, bench.data.neutral, template=bench.template)
+    return Neurons(scores, _circuit(scores, universal, bench.settings, "base"), universal)
+
+
+def locate_published(bench: Bench) -> Published:
+    """The top `published_k` neurons without layers 0 and 1, universal ones kept, as the paper's code has it."""
+    model, (contrast, _) = bench.model, bench.data.published
+    neurons, mlp = sites.neuron_sites(model), sites.mlp_out_sites(model)
+    statistics = contrast_statistics(model, contrast, at=[*neurons, *mlp], template=bench.template)
+    scores = score(statistics.at(neurons), "difference")
+    k, skipped = min(bench.settings.published_k, len(scores) // 2), [0, 1] if len(neurons) > 2 else []
+    return Published(scores.top(k=k, skip_layers=skipped, name=CNA), _direction(statistics, mlp, CAA_MLP))
+
+
+def chosen(scores: UnitScores, universal: Circuit, how: str, *, name: str, **top: Any) -> Circuit:
+    """The top neurons, with the universal ones among them removed, kept, or refilled by the next best.
+
+    Removed, the circuit is smaller by as many, as in the paper's text; refilled, it has its full size.
+    """
+    if how == "refill":
+        return scores.top(**top, exclude=universal, name=name)
+    circuit = scores.top(**top, name=name)
+    if how == "keep":
+        return circuit
+    never = {site: indices for site, (indices, _) in universal.units.items()}
+    return replace(circuit - universal, name=name, info=circuit.info, excluded=never)
+
+
+def _circuit(scores: UnitScores, universal: Circuit, settings: Settings, name: str) -> Circuit:
+    """The study's circuit. Raises `InputError` where all of it are universal neurons that are removed."""
+    circuit = chosen(scores, universal, settings.universal, name=name, fraction=settings.fraction)
+    if not len(circuit):
+        raise InputError(
+            f"all neurons of {name!r} are universal; give --universal refill or keep, or a larger --fraction"
+        )
+    return circuit
 
 
 def corrected(bench: Bench, located: Located) -> Mode:
     """Every method in both directions; layers, and each method's best strength, chosen on the validation split."""
     by_layer, facts = layer_candidates(bench.model, located.residual, located.statistics.negative.mean)
     layers = choose_layers(bench, by_layer, facts)
-    chosen = set(layers.loc[layers["chosen"], "intervention"])
+    best = layers[layers["chosen"]].set_index("intervention")["method"]
     means = _token_means(bench, list(located.circuit.widths))
     cna = ablate(located.circuit, name=CNA)
     rivals = [
         mean_ablate(located.circuit, means, name="CNA, mean ablation"),
-        *(candidate for candidate in by_layer if candidate.name in chosen),
+        # By the method alone: where several circuits are evaluated in turn, each may have another layer.
+        *(candidate.named(best[candidate.name]) for candidate in by_layer if candidate.name in best.index),
         steer(increments(located.residual), name=CAA_ALL),
         steer(located.mlp_out, name=CAA_MLP),
     ]
     tried = [*toward(cna, CNA_SWEEP), *(one for rival in rivals for one in toward(rival, RIVAL_SWEEP))]
-    sets, settings = bench.data.evaluation(), bench.settings
-    few = bench.data.controlled(settings.n_control_prompts, seed=settings.seed)
-    return Mode(tried, sets, cna, few, bench.data.discovery, layers, best_strengths(bench, tried))
+    sets = bench.data.evaluation()
+    return Mode(tried, sets, cna, bench.few(sets), bench.data.discovery, layers, best_strengths(bench, tried))
 
 
-def as_published(bench: Bench, located: Located) -> Mode:
+def as_published(bench: Bench, located: Published) -> Mode:
     """CNA and CAA as the paper's public code has them; CAA there *adds* harmful − benign at every layer."""
-    cna = ablate(located.published_circuit, name=CNA)
-    tried = [
-        *cna.at([0.25, 0.5, 0.75, 1.0]),
-        *steer(located.published_mlp_out, name=CAA_MLP).at([0.25, 0.5, 0.75, 1.0]),
-    ]
-    data, settings = bench.data, bench.settings
-    few = data.controlled(settings.n_control_prompts, published=True, seed=settings.seed)
-    return Mode(tried, data.evaluation(published=True), cna, few)
-
-
-#: How each mode is made from what was located.
-MODES = {CORRECTED: corrected, PUBLISHED: as_published}
+    cna = ablate(located.circuit, name=CNA)
+    tried = [*cna.at([0.25, 0.5, 0.75, 1.0]), *steer(located.mlp_out, name=CAA_MLP).at([0.25, 0.5, 0.75, 1.0])]
+    sets = bench.data.everything(published=True)
+    return Mode(tried, sets, cna, few(sets, bench.settings.n_control_prompts, bench.settings.seed))
 
 
 def layer_candidates(

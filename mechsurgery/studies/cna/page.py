@@ -24,30 +24,45 @@ _ASKED = (
 )
 
 
+_COLUMNS = (
+    "Each prompt is answered with the circuit of one fold; `change` is from the unmodified model on the same prompts.",
+)
+
+
 def page_of(info: Mapping[str, Any], tables: Mapping[str, pd.DataFrame], figures: Iterable[str]) -> Page:
     """The report: the main claim in the corrected mode where it was run, else in the mode that was."""
     claims = claims_of(tables)
     modes = claims["mode"].unique()
     first = CORRECTED if CORRECTED in modes else modes[0]
-    slug, names = first.replace(" ", "_"), list(figures)
+    slug, names = first.replace(" ", "_"), [name for name in figures if name != "task_layers"]
     own = claims[(claims["mode"] == first) & claims["claim"].str.startswith(MAIN)]
     parts = (
         Part("Tables of the paper", _BRACKETS, ("Table",), [n for n in names if not n.endswith("_controls")]),
         Part("Random circuits", (), ("Random circuits",), [name for name in names if name.endswith("_controls")]),
-        Part("Base against instruct", (), ("Localisation", "Base against", "Exchange")),
-        Part("Checks", (), ("Best", "Layer", "Trade", "Judges", "Sensitivity")),
+        Part("Benchmarks", _COLUMNS, ("Benchmarks",)),
+        Part("Base against instruct", (), ("Tasks", "Localisation", "Base against", "Exchange"), ("task_layers",)),
+        Part("Checks", (), ("Folds", "Universal", "Best", "Layer", "Trade", "Judges", "Sensitivity")),
         Part(READ, ("The circuit ablated (first mode). Texts are the model's.",), ("Responses",)),
     )
     return Page(verdict(own, ()), f"{slug}_outcomes", (*_intro(info), *_ASKED), parts)
 
 
+_HANDLED = {"remove": "removed", "keep": "kept", "refill": "refilled by the next best"}
+
+
 def _intro(info: Mapping[str, Any]) -> tuple[str, ...]:
     base = f"base model {info['base']}" if info["base"] else "no base model"
     share = 100 * info["k_as_published"] / info["n_neurons"]
+    folds = (
+        f"{info['n_evaluated']} of its prompts are evaluated, each once, by one of {info['n_folds']} circuits that "
+        "were found without its group; what is said of one circuit is said of the first. "
+        if info["n_folds"] > 1
+        else ""
+    )
     lines = [
-        f"Behaviour: {info['behaviour']}. instruct model {info['instruct']}, {base}. {info['k']} of "
+        f"Behaviour: {info['behaviour']}. {folds}instruct model {info['instruct']}, {base}. {info['k']} of "
         f"{info['n_neurons']:,} MLP neurons in the corrected circuit ({100 * info['fraction']:g} %, "
-        f"{info['n_universal']} universal neurons left out), {info['k_as_published']} in the circuit as published "
+        f"universal neurons: {_HANDLED[info['universal']]}), {info['k_as_published']} in the circuit as published "
         f"({share:.2g} % of this model; the code has one number for every model, 0.15 % of the paper's smallest).",
         f"Every response is one of three: {', '.join(info['outcomes'])}.",
     ]

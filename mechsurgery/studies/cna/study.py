@@ -19,8 +19,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from dataclasses import replace
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -28,33 +28,33 @@ from typing import Any
 import pandas as pd
 
 from ...artifacts import provenance
-from ...attribution.compare import Comparison, compare
-from ...evaluation import Results, trade_off
+from ...evaluation import Results, summarise, trade_off
 from ...grading.grade import Grade
 from ...grading.refusal import PANEL
-from ...intervention import ablate
 from ...models import load_model, sites
 from ...models.protocol import Model
 from ...plots import Drawing, draw
 from ...reports import Page, Study, kept, responses, slug, verdict
-from ...units import Circuit, UnitScores
+from ...units import Circuit
 from . import methods, tables
-from .bench import Bench, bench_of
+from .bench import Bench, behaviour_of, bench_of
 from .claims import against_rivals, claims
-from .data import CONTROLLED, StudyData, study_data
+from .data import StudyData, study_data
 from .figures import CAPTIONS, mode_figures, structure_figures
+from .localise import LAYERS, TASKS
+from .measured import Fold, Measured, measure
 from .page import MAIN, page_of
-from .sensitivity import sensitivity
 from .settings import CORRECTED, Settings
 
 logger = logging.getLogger(__name__)
 
-#: Multipliers at which base and instruct are compared.
-EXCHANGE_M = (0.0, 0.5, 2.0, 3.0)
 CLAIMS = "Claims of the paper beside what was measured"
-TABLE_1 = "Table 1: behaviour before and after ablating the circuit"
+TABLE_1 = "Table 1: every prompt before and after ablating a circuit that was found without it"
 TABLE_2 = "Table 2: every method at full strength"
 BEST = "Best strengths: every method at the strength that validation prompts choose"
+BENCHMARKS = "Benchmarks: before and after"
+FOLDS = "Folds: the circuits found without each part of the prompts, and what they share"
+UNIVERSAL = "Universal neurons: the circuit with them kept, removed and refilled, and they alone, ablated"
 RANDOM = "Random circuits: the circuit ablated beside matched random ones"
 
 
@@ -105,13 +105,19 @@ def of_pair(bench: Bench) -> Study:
     return Study(
         named,
         figures,
-        measured.results | {f"exchange in {name}": results for name, results in measured.exchange.items()},
+        _results(measured),
         {**measured.circuits, **{f"scores {name}": scores for name, scores in measured.scores.items()}},
         info,
         page_of(info, named, figures),
         quiet=("Figure", "Layer", "Trade", "Responses"),
         captions=CAPTIONS,
     )
+
+
+def _results(measured: Measured) -> dict[str, Results]:
+    exchanged = {f"exchange in {name}": results for name, results in measured.exchange.items()}
+    columns = {} if measured.benchmarks is None else {"benchmarks": measured.benchmarks}
+    return measured.results | exchanged | columns
 
 
 def of_many(studies: Sequence[Study]) -> Study:
@@ -127,84 +133,6 @@ def of_many(studies: Sequence[Study]) -> Study:
     return Study(joined, {}, {}, {}, info, Page(verdict(joined[CLAIMS], MAIN), None, (text,)))
 
 
-@dataclass(eq=False)
-class Measured:
-    """What was run: `results` by mode, `exchange` by the model in which circuits were tried, `changes` by model."""
-
-    located: methods.Located
-    circuits: dict[str, Circuit]
-    results: dict[str, Results]
-    layers: pd.DataFrame
-    strengths: pd.DataFrame
-    comparison: Comparison | None = None
-    exchange: dict[str, Results] = field(default_factory=dict)
-    changes: dict[str, pd.DataFrame] = field(default_factory=dict)
-    sensitivity: pd.DataFrame | None = None
-
-    @cached_property
-    def summaries(self) -> dict[str, pd.DataFrame]:
-        """The summary of each mode."""
-        return {mode: results.summary() for mode, results in self.results.items()}
-
-    @property
-    def scores(self) -> dict[str, UnitScores]:
-        """The scores of both models, or of the one there is."""
-        return self.comparison.scores if self.comparison else {"instruct": self.located.scores}
-
-    def of_mode(self, mode: str) -> Circuit:
-        """The circuit that a mode ablates."""
-        return self.located.circuit if mode == CORRECTED else self.located.published_circuit
-
-
-def measure(bench: Bench) -> Measured:
-    """Locate, evaluate each mode, and set the instruct model against its base."""
-    located = methods.locate_all(bench)
-    modes = {name: methods.MODES[name](bench, located) for name in bench.settings.mode}
-    circuits = {
-        "instruct": located.circuit.named("instruct"),
-        "universal neurons": located.universal,
-        "instruct, as published": located.published_circuit,
-    }
-    layers, strengths = (pd.concat([getattr(m, name) for m in modes.values()]) for name in ("layers", "strengths"))
-    results = {name: mode.results(bench) for name, mode in modes.items()}
-    measured = Measured(located, circuits, results, layers, strengths)
-    if bench.base is not None:
-        _add_base(measured, bench, bench.base)
-    first = next(iter(measured.results.values()))
-    measured.changes["instruct"] = tables.changes(first, bench.grade, [methods.CNA], EXCHANGE_M)
-    if bench.settings.sensitivity:
-        measured.sensitivity = sensitivity(bench, located)
-    return measured
-
-
-def _add_base(measured: Measured, bench: Bench, base: Model) -> None:
-    """The same discovery on the base model, and each model's circuit scaled in the other and in the base."""
-    data, settings, located = bench.data, bench.settings, measured.located
-    measured.comparison = compare(
-        base,
-        bench.model,
-        data.discovery,
-        template=bench.template,
-        fraction=settings.fraction,
-        exclude=located.universal,
-    )
-    measured.circuits["base"] = measured.comparison.circuits["base"]
-    of_base = ablate(measured.circuits["base"], name="base's circuit")
-    of_instruct = ablate(located.circuit, name="instruct's circuit")
-    sets = {name: prompts for name, prompts in data.evaluation().items() if name != "over-refusal"}
-    for name, model, tried in (
-        ("base", base, [*of_base.at(m=EXCHANGE_M), *of_instruct.at(m=EXCHANGE_M)]),
-        ("instruct", bench.model, of_base.at(m=EXCHANGE_M)),
-    ):
-        measured.exchange[name] = bench.measure(sets, tried, on=model, discovery=data.discovery)
-    few = data.controlled(settings.n_control_prompts, seed=settings.seed)
-    few.pop(CONTROLLED["benign"])
-    beside = methods.beside_controls(bench, of_base, few, on=base)
-    both = [of_base.name, of_instruct.name]
-    changed = Results.concatenate([measured.exchange["base"], beside])
-    measured.changes["base"] = tables.changes(changed, bench.grade, both, EXCHANGE_M)
-
-
 def _tables(measured: Measured, grade: Grade) -> dict[str, pd.DataFrame]:
     """Every table that has rows, by title."""
     summaries, first = measured.summaries, next(iter(measured.results.values()))
@@ -213,6 +141,7 @@ def _tables(measured: Measured, grade: Grade) -> dict[str, pd.DataFrame]:
         TABLE_1: tables.table_1(summaries, grade, {mode: measured.of_mode(mode) for mode in summaries}),
         TABLE_2: tables.table_2(summaries, grade),
         "Table 3: multiple choice over strength": tables.table_3(next(iter(summaries.values()))),
+        BENCHMARKS: measured.columns,
         "Table 4: what scaling the circuit changes": tables.table_4(measured.changes),
         **_structure(measured, grade),
         **_checks(measured, grade),
@@ -236,11 +165,12 @@ def _responses(results: Results, grade: Grade) -> pd.DataFrame:
 def _claims(measured: Measured, grade: Grade) -> pd.DataFrame:
     rivals = None
     if CORRECTED in measured.results:
-        rivals = against_rivals(measured.results[CORRECTED].table, measured.strengths, grade)
+        rivals = against_rivals(measured.best("chosen"), grade)
     return claims(
         measured.summaries,
         grade,
         circuit=measured.circuits["instruct"],
+        places=measured.localised.claims(),
         base_changes=measured.changes.get("base"),
         comparison=measured.comparison,
         rivals=rivals,
@@ -250,7 +180,11 @@ def _claims(measured: Measured, grade: Grade) -> pd.DataFrame:
 def _structure(measured: Measured, grade: Grade) -> dict[str, pd.DataFrame]:
     """Where circuits lie, and base against instruct."""
     places = {name: circuit for name, circuit in measured.circuits.items() if circuit is not measured.located.universal}
-    structure = {"Localisation: share of the circuit in each layer": tables.localisation(places)}
+    structure = {
+        TASKS: measured.localised.table,
+        "Localisation: share of the circuit in each layer": tables.localisation(places),
+        LAYERS: measured.localised.layers,
+    }
     if measured.comparison is not None:
         exchanged = {name: results.summary() for name, results in measured.exchange.items()}
         overlap = measured.comparison.table
@@ -261,33 +195,58 @@ def _structure(measured: Measured, grade: Grade) -> dict[str, pd.DataFrame]:
 
 
 def _checks(measured: Measured, grade: Grade) -> dict[str, pd.DataFrame | None]:
-    """Controls, what validation chose, what is gained against damage, agreement of judges, sensitivity."""
+    """Controls, folds, what validation chose, gain against damage, agreement of judges, what the result depends on."""
     summaries = measured.summaries
     checks: dict[str, pd.DataFrame | None] = {RANDOM: tables.random_circuits(summaries, grade)}
+    checks[FOLDS] = tables.folds(*_of_folds(measured.folds))
     if CORRECTED in summaries:
-        whole = summaries[CORRECTED]
-        checks[BEST] = tables.best_strengths(whole, measured.strengths, grade)
-        checks["Layer choice on the validation split"] = measured.layers
-        checks["Layer and strength: every method on the validation split"] = measured.strengths
+        whole, labels = summaries[CORRECTED], {grade.name: grade.labels}
+        best = {by: summarise(measured.best(by), labels=labels) for by in ("chosen", "most")}
+        checks[BEST] = tables.best_strengths(best, measured.chosen("strengths"), grade)
+        checks["Layer choice on the validation split"] = measured.chosen("layers")
+        checks["Layer and strength: every method on the validation split"] = measured.chosen("strengths")
         checks["Trade-off: what is done well against KL divergence on benign prompts"] = trade_off(
             whole, benefit=(grade.name, "behaviour", grade.outcome.well), damage=("kl", "benign")
         )
     every = {**measured.results, **{f"exchange in {name}": one for name, one in measured.exchange.items()}}
     checks["Judges: agreement on every response"] = tables.judges(every, grade)
+    checks[UNIVERSAL] = measured.universal
     checks["Sensitivity: what the result depends on"] = measured.sensitivity
     return checks
+
+
+def _of_folds(folds: Sequence[Fold]) -> tuple[dict[str, Circuit], dict[str, dict[str, int]]]:
+    """The circuit of each fold, and how many prompts it was found and evaluated on, by the fold's number."""
+    circuits, facts = {}, {}
+    for number, fold in enumerate(folds, 1):
+        data, name = fold.bench.data, f"{number}"
+        circuits[name] = fold.located.circuit
+        parts = {"discovery": data.discovery.positive, "validation": data.validation.positive}
+        parts |= {"evaluated": data.behaviour, "benign evaluated": data.benign}
+        facts[name] = {f"n {part}": len(prompts) for part, prompts in parts.items()}
+    return circuits, facts
 
 
 def _figures(measured: Measured, grade: Grade) -> dict[str, Drawing]:
     figures: dict[str, Drawing] = {}
     for mode, summary in measured.summaries.items():
-        figures |= mode_figures(mode, summary, grade, measured.strengths if mode == CORRECTED else None)
+        figures |= mode_figures(mode, summary, grade, _named_best(measured, grade) if mode == CORRECTED else None)
     scores = measured.scores
     figures |= structure_figures(measured.changes, {name: measured.circuits[name] for name in scores}, scores)
+    figures["task_layers"] = measured.localised.figure()
     if measured.sensitivity is not None:
         title = f"share of responses: {grade.outcome.well}"
         figures["sensitivity"] = draw("sensitivity", measured.sensitivity, x_title=title)
     return figures
+
+
+def _named_best(measured: Measured, grade: Grade) -> pd.DataFrame:
+    """The summary of every method at its chosen strength, named with it."""
+    strengths = measured.chosen("strengths")
+    at = strengths[strengths["chosen"]].groupby("intervention")["toward"].agg(tables.listed_strengths)
+    rows = measured.best("chosen")
+    named = rows["intervention"] + " at " + rows["intervention"].map(at)
+    return summarise(rows.assign(intervention=named.fillna(rows["intervention"])), labels={grade.name: grade.labels})
 
 
 def _info(bench: Bench, measured: Measured) -> dict[str, Any]:
@@ -304,9 +263,12 @@ def _info(bench: Bench, measured: Measured) -> dict[str, Any]:
             "prompts": bench.data.describe(),
             "chat_model": getattr(bench.model.tokenizer, "chat_template", None) is not None,
             "template": bench.template.facts(),
+            "behaviour": behaviour_of(bench.data, bench.settings).name,
+            "n_folds": len(measured.folds),
+            "n_evaluated": sum(len(fold.bench.data.behaviour) for fold in measured.folds),
             "n_neurons": len(located.scores),
             "k": len(located.circuit),
-            "k_as_published": len(located.published_circuit),
+            "k_as_published": len(measured.published.circuit),
             "n_universal": len(located.universal),
         }
     )

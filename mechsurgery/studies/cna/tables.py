@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
 
-from ...attribution.compare import in_last_tenth
+from ...attribution.compare import in_last_tenth, p_value_within_layers
 from ...evaluation import Results, pool_controls, summarise
 from ...evaluation.agreement import agreement
 from ...evaluation.change import CHANGES, response_changes
@@ -34,16 +35,18 @@ _SHOWN = ["intervention", "toward", "m", "n", "value", "low", "high", "differenc
 HALVES = "ablating the circuit at least halves the behaviour"
 
 
-def table_1(summaries: Mapping[str, pd.DataFrame], grade: Grade, circuits: Mapping[str, Circuit]) -> pd.DataFrame:
+def table_1(
+    summaries: Mapping[str, pd.DataFrame], grade: Grade, circuits: Mapping[str, Sequence[Circuit]]
+) -> pd.DataFrame:
     """Before → after for every mode, prompt set and outcome: rates in percent with 95 % intervals, and random circuits.
 
-    `circuits` is the one of each mode. Random circuits stand beside the circuit on fewer prompts, the same for all:
-    see `random_circuits`.
+    `circuits` are those of each mode, one for each fold; `k` is the mean of their sizes. Random circuits stand beside
+    the circuit on fewer prompts, the same for all: see `random_circuits`.
     """
     random = random_circuits(summaries, grade).set_index(["mode", "prompts", "response"])
     rows = []
     for mode, summary in summaries.items():
-        circuit = circuits[mode]
+        k = float(np.mean([len(circuit) for circuit in circuits[mode]]))
         known = anchor(str(summary["model"].iloc[0]))
         for prompts in CONTROLLED:
             for label in grade.outcome:
@@ -55,8 +58,8 @@ def table_1(summaries: Mapping[str, pd.DataFrame], grade: Grade, circuits: Mappi
                     {
                         "mode": mode,
                         "model": after["model"],
-                        "k": len(circuit),
-                        "of all neurons %": 100 * len(circuit) / sum(circuit.widths.values()),
+                        "k": k,
+                        "of all neurons %": 100 * k / sum(circuits[mode][0].widths.values()),
                         "prompts": prompts,
                         "response": label,
                         "n": int(after["n"]),
@@ -140,7 +143,7 @@ def cells(part: pd.DataFrame, grade: Grade) -> dict[str, object]:
     one = part.set_index(["metric", "prompt_set", "label"])
     of_sets = [
         (grade.name, prompts, label, title)
-        for prompts, name in (("behaviour", "{}"), ("benign", "{} on benign"), ("over-refusal", "{} on over-refusal"))
+        for prompts, name in (("behaviour", "{}"), ("benign", "{} on benign"))
         for label, title in ((label, name.format(label)) for label in grade.outcome)
     ]
     columns = [*of_sets, *((metric, prompts, "", title) for metric, prompts, title in _COLUMNS)]
@@ -148,27 +151,37 @@ def cells(part: pd.DataFrame, grade: Grade) -> dict[str, object]:
     return row | {title: cell(one.loc[(m, s, l)], n=False) for m, s, l, title in columns if (m, s, l) in one.index}
 
 
-def at_best(summary: pd.DataFrame, strengths: pd.DataFrame, by: str = "chosen") -> pd.DataFrame:
-    """The rows of every method at the strength that was chosen for it on validation prompts."""
-    chosen = strengths.loc[strengths[by], ["intervention", "toward"]]
-    return summary.merge(chosen, on=["intervention", "toward"], how="inner")
-
-
-def best_strengths(summary: pd.DataFrame, strengths: pd.DataFrame, grade: Grade) -> pd.DataFrame:
+def best_strengths(best: Mapping[str, pd.DataFrame], strengths: pd.DataFrame, grade: Grade) -> pd.DataFrame:
     """Every method at the strength that validation prompts choose: what they said, and the evaluation prompts.
 
-    Twice: by what is gained, which is what is done well less what benign prompts lose, and by what is done well alone.
+    `best` has a summary by what chooses: `chosen`, by what is gained, which is what is done well less what benign
+    prompts lose, and `most`, by what is done well alone. Each fold chooses by itself: strengths that differ are listed,
+    and what validation said is the mean.
     """
     well = grade.outcome.well
+    titles = {"chosen": f"{well} less lost on benign", "most": f"{well}, whatever it costs"}
     rows = []
-    for by, title in (("chosen", f"{well} less lost on benign"), ("most", f"{well}, whatever it costs")):
-        chosen = strengths[strengths[by]].set_index("intervention")
-        whole = at_best(summary[~summary["prompt_set"].isin(CONTROLLED.values())], strengths, by)
+    for by, summary in best.items():
+        said = strengths[strengths[by]].groupby("intervention", sort=False)
+        whole = summary[(summary["kind"] != "baseline") & ~summary["prompt_set"].isin(CONTROLLED.values())]
         for name, part in whole.groupby("intervention", sort=False):
-            one = chosen.loc[name]
-            said = {f"{well} (validation) %": 100 * one["well"], "lost on benign (validation) %": 100 * one["lost"]}
-            rows.append({"chosen by": title, "method": name, "toward": one["toward"], **said, **cells(part, grade)})
+            own = said.get_group(name)
+            rows.append(
+                {
+                    "chosen by": titles[by],
+                    "method": name,
+                    "toward": listed_strengths(own["toward"]),
+                    f"{well} (validation) %": 100 * own["well"].mean(),
+                    "lost on benign (validation) %": 100 * own["lost"].mean(),
+                    **cells(part, grade),
+                }
+            )
     return pd.DataFrame(rows).fillna("")
+
+
+def listed_strengths(toward: pd.Series) -> str:
+    """The strengths that folds chose, once where all chose the same."""
+    return " / ".join(dict.fromkeys(f"{value:g}" for value in toward))
 
 
 def table_3(summary: pd.DataFrame) -> pd.DataFrame:
@@ -239,6 +252,30 @@ def localisation(circuits: Mapping[str, Circuit]) -> pd.DataFrame:
         parts.append(shares.assign(circuit=name, share_in_last_tenth=late / len(circuit), expected=expected))
     table = pd.concat(parts, ignore_index=True)
     return table[["circuit", *(column for column in table.columns if column != "circuit")]]
+
+
+def folds(circuits: Mapping[str, Circuit], facts: Mapping[str, Mapping[str, int]]) -> pd.DataFrame:
+    """How alike the circuits of the folds are: a row for every two, with `facts` on each (numbers of prompts).
+
+    Shared neurons beside how many independent circuits of these sizes within layers would share, and Jaccard's index.
+    """
+    rows = []
+    for (name, one), (other, two) in combinations(circuits.items(), 2):
+        alike = one.overlap(two)
+        rows.append(
+            {
+                "fold": name,
+                **facts[name],
+                "k": len(one),
+                "other fold": other,
+                "other k": len(two),
+                "shared": alike["shared"],
+                "expected by chance": alike["expected_shared"],
+                "jaccard": alike["jaccard"],
+                "p (within layers)": p_value_within_layers(one, two),
+            }
+        )
+    return pd.DataFrame(rows)
 
 
 def over_models(table: pd.DataFrame, claims: pd.DataFrame) -> pd.DataFrame:
