@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -88,13 +88,22 @@ class Bench:
         return self.learnt[name].delta
 
     def measure(
-        self, start: str, measured: Measured, tried: Callable[[Trainer], Iterable[Trial]]
+        self,
+        start: str,
+        measured: Measured,
+        tried: Callable[[Trainer], Iterable[Trial]],
+        seeds: Sequence[int] | None = None,
     ) -> tuple[Results, pd.DataFrame]:
         """Everything tried with each seed, measured on the same prompts; and the facts of each intervention."""
         parts, facts = [], []
-        for seed in self.settings.runs:
+        for seed in self.settings.runs if seeds is None else seeds:
             trainer = self.trainer(start, seed)
             trials = list(tried(trainer))
             facts += [trial.facts() for trial in trials]
             parts.append(trainer.measured(measured, trials, self.generation(start), progress=self.progress))
         return Results.concatenate(parts), pd.DataFrame(facts)
+
+    @property
+    def first(self) -> tuple[int, ...]:
+        """The first seed, with which null directions and rivals of a remedy are made."""
+        return self.settings.runs[:1]

@@ -21,7 +21,7 @@ def ranked(checked: pd.DataFrame, behaviour: Behaviour) -> pd.DataFrame:
     Columns intervention, strength, well.
     """
     start = checked.loc[(BASELINE, 0.0)]
-    lost = (start - checked)[list(behaviour.capability)].max(axis=1)
+    lost = (start - checked)[list(behaviour.capability)].max(axis=1).fillna(0.0)
     broken = (checked - start)[list(behaviour.broken)].max(axis=1)
     table = pd.DataFrame({"well": checked[behaviour.well], "lost": lost, "more": broken}).reset_index()
     able = table[(table[["lost", "more"]] <= TOLERANCE + 1e-9).all(axis=1) & (table["intervention"] != BASELINE)]

@@ -89,5 +89,15 @@ def as_outcomes(summary: pd.DataFrame, metrics: Mapping[str, Quantity], where: s
 
 def validated(table: pd.DataFrame, facts: pd.DataFrame, metrics: Mapping[str, Quantity]) -> pd.DataFrame:
     """Means on validation prompts: a row for each method and strength, a column for each metric."""
-    rows = pooled(table, facts, metrics)
+    return means(pooled(table, facts, metrics))
+
+
+def means(rows: pd.DataFrame) -> pd.DataFrame:
+    """Means of pooled rows: a row for each method and strength, a column for each metric."""
     return rows.pivot_table("value", ["intervention", "strength"], "metric", sort=False)
+
+
+def for_every_seed(rows: pd.DataFrame, methods: Sequence[str], seeds: Sequence[int]) -> pd.DataFrame:
+    """Pooled rows in which what no seed changes stands beside the fine-tunes of every seed."""
+    once = rows["intervention"].isin(methods)
+    return pd.concat([rows[~once], *(rows[once].assign(train_seed=seed) for seed in seeds)], ignore_index=True)
