@@ -11,11 +11,12 @@ import pandas as pd
 
 from ...deltas import WeightDelta
 from ...evaluation import Generation, Results
+from ...evaluation.benchmarks import Benchmark
 from ...models import load_model
 from ...models.protocol import Model
 from ...plots import Drawing
 from ...prompts import Template
-from .data import Behaviour, Measured
+from .data import Behaviour, Measured, WeightsData
 from .methods import CONTRASTIVE, Learnt, Trainer, Trial, best_rates
 from .settings import Settings
 
@@ -72,6 +73,10 @@ class Bench:
             trainer = self.trainer(behaviour.start, self.settings.seed)
             self.chosen[key] = best_rates(trainer, behaviour, self.generation(behaviour.start))
         return self.chosen[key]
+
+    def benchmarks(self, name: str, data: WeightsData) -> tuple[Benchmark, ...]:
+        """What stands beside the study's own prompts for a model: those of the data, or of the settings."""
+        return self.settings.benchmarks(self.model(name)) if data.benchmarks is None else data.benchmarks
 
     def numbers(self, seed: int) -> range:
         """Numbers of the random directions that are drawn like the fine-tune of a seed: each seed has its share."""

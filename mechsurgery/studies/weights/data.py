@@ -23,8 +23,8 @@ from .settings import Settings
 #: Names of the prompt sets in the table of results.
 WRONG, RIGHT, NEUTRAL, CHOICES = "wrong claims", "right claims", "neutral questions", "multiple choice"
 DANGEROUS, BENIGN, REFERENCE, QUESTIONS = "dangerous requests", "benign requests", "neutral text", "questions"
-#: The skill that tasks teach.
-SKILL = ONE_WORD.name
+#: The metric of the skill that tasks teach.
+SKILL = "skill"
 _ANSWER = {WRONG: CLAIM, RIGHT: RIGHT_CLAIM, NEUTRAL: QUESTION}
 
 
@@ -179,12 +179,16 @@ class OwnTask:
 
 @dataclass(frozen=True, eq=False)
 class Drift:
-    """A task that moves a behaviour of the model `start` unasked: toward it (`pushes` 1) or against it (−1)."""
+    """A task that moves a behaviour of the model `start` unasked: toward it (`pushes` 1) or against it (−1).
+
+    `asked` are system prompts that ask for what the model did before, a rival of every remedy.
+    """
 
     behaviour: Behaviour
     start: str
     task: FineTune | OwnTask
     pushes: Literal[1, -1]
+    asked: tuple[str, ...] = ()
 
     @property
     def well(self) -> str:
@@ -205,13 +209,16 @@ class Drift:
 
 @dataclass(frozen=True, eq=False)
 class WeightsData:
-    """Behaviours to steer, drifts to repair, the skill that tasks teach, and the model whose fine-tunes are watched."""
+    """Behaviours to steer, drifts to repair, the skill that tasks teach, and the model whose fine-tunes are watched.
+
+    `benchmarks` stand beside; None are those of the settings.
+    """
 
     behaviours: tuple[Behaviour, ...]
     drifts: tuple[Drift, ...]
     skill: Measured
     watched: str
-    benchmarks: tuple[Benchmark, ...] = ()
+    benchmarks: tuple[Benchmark, ...] | None = None
 
     def describe(self) -> dict[str, dict[str, Any]]:
         """Size and content digest of every prompt set, by behaviour."""
@@ -246,7 +253,7 @@ def world_data(settings: Settings) -> WeightsData:
     tasks = {kind.name: kind for kind in FINE_TUNES}
     asked = load_prompts("organism/questions", n=60, name=QUESTIONS)
     others = load_prompts("organism/questions").where(lambda p: p.id not in set(asked.ids)).take(60)
-    skill = {SKILL: (SKILL, QUESTIONS)}
+    skill: dict[str, Quantity] = {SKILL: (ONE_WORD.name, QUESTIONS)}
     drifts = (
         Drift(agreeing, "organism/sycophant-twin", tasks["task, users always right"], 1),
         Drift(refusing, "organism/instruct", tasks["task, every request answered"], -1),
@@ -256,7 +263,6 @@ def world_data(settings: Settings) -> WeightsData:
         drifts=tuple(drift for drift in drifts if not settings.behaviour or drift.behaviour.name in settings.behaviour),
         skill=Measured.checked_by({QUESTIONS: others}, {QUESTIONS: asked}, {QUESTIONS: [ONE_WORD]}, skill),
         watched="organism/instruct",
-        benchmarks=settings.benchmarks(),
     )
 
 

@@ -49,6 +49,8 @@ WEIGHTS = (CONTRASTIVE, *ONE_SIDED)
 #: What no seed of a fine-tune changes: measured once, and set beside the fine-tunes of every seed.
 ONCE = (*ACTIVATIONS, AT_END, SYSTEM)
 AFTER, JOINT = "after the task", "joint training"
+#: Rivals of subtracting w that are tried with the first seed alone.
+RIVALS = (*ONE_SIDED, BIAS, ONE_LAYER, SYSTEM)
 
 
 @dataclass(frozen=True, eq=False)

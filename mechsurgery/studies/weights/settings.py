@@ -126,6 +126,17 @@ class Settings(OwnSettings):
         """The fine-tunes to watch."""
         return [kind for kind in FINE_TUNES if kind.name in self.fine_tune]
 
+    def described(self) -> str:
+        """How sides are trained, in words."""
+        steps = self.steps or ("one epoch" if self.as_paper else ORGANISM_STEPS)
+        whose = "the paper's recipe" if self.as_paper else "the organisms' recipe"
+        rates = " or ".join(f"{rate:g}" for rate in self.rates)
+        return (
+            f"{whose}: LoRA of rank {self.rank}, α {PAPER_LORA.alpha:g}, learning rate {rates}, batch {self.batch}, "
+            f"steps {steps}, weight decay {PAPER_RECIPE.weight_decay:g}, {PAPER_RECIPE.warmup} warm-up steps and linear "
+            f"decay, {HELD_OUT:.0%} of the groups held out for early stopping"
+        )
+
     def recipe(self, steps: int, validate_every: int = 20) -> Recipe:
         """How a fine-tune of so many steps is trained."""
         return Recipe(steps=steps, lr=self.rates[0], batch=TASK_BATCH, validate_every=validate_every)

@@ -57,15 +57,18 @@ def at(summary: pd.DataFrame, method: str, k: float = 0.0) -> pd.DataFrame:
     return rows.set_index("metric", drop=False)
 
 
-def at_best(rows: pd.DataFrame, best: pd.Series, *, otherwise: str = BASELINE) -> pd.DataFrame:
+def at_best(
+    rows: pd.DataFrame, best: pd.Series, *, otherwise: str = BASELINE, seeds: Sequence[int] | None = None
+) -> pd.DataFrame:
     """Pooled rows of the unmodified model and of every method at its one strength.
 
-    For a method without a strength stand the rows of `otherwise`: where no strength will do, nothing is done.
+    For a method without a strength stand the rows of `otherwise`: where no strength will do, nothing is done, with each
+    of the `seeds` (default: those in the rows).
     """
     base = rows[rows["kind"] == "baseline"]
     instead = rows[rows["intervention"] == otherwise]
     if otherwise == BASELINE:
-        seeds = sorted(rows["train_seed"][rows["kind"] != "baseline"].unique())
+        seeds = seeds or sorted(rows["train_seed"][rows["kind"] != "baseline"].unique())
         instead = pd.concat([base.assign(kind="unmodified", train_seed=seed) for seed in seeds])
     parts = [base] if otherwise == BASELINE else [base, instead]
     for method, k in best.items():

@@ -36,9 +36,11 @@ def steering_table(
         row: dict[str, Any] = {"behaviour": behaviour.name, "method": method, "k": best[method]}
         row["made with"] = made.get(method, "")
         for words, where in (("", behaviour.where), (", new template", new(behaviour.where))):
-            row |= _outcomes(here, behaviour, where, words)
+            if where in behaviour.measured.sets:
+                row |= _outcomes(here, behaviour, where, words)
         row["capability lost"] = -here.loc[list(behaviour.capability), "difference"].min()
-        row |= {"side effect": behaviour.side_effect, "side effect shown": here.loc[behaviour.side_effect, "value"]}
+        if behaviour.side_effect is not None:
+            row |= {"side effect": behaviour.side_effect, "side effect shown": here.loc[behaviour.side_effect, "value"]}
         if "strongreject" in here.index:
             row["StrongREJECT"] = here.loc["strongreject", "value"]
         rows.append(row | {name: here.loc[behaviour.well, name] for name in ("n", "seeds", "seed_low", "seed_high")})
