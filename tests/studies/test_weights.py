@@ -31,10 +31,11 @@ FEW = Settings(
     controls=2,
     n_control_prompts=3,
     lr=(2e-3,),
+    bias_lr=(3e-2,),
+    n_validation=4,
     repair_grid=(0.5,),
     nulls=1,
     steps=15,
-    steps_up=12,
     task_steps=30,
     watch_steps=6,
     watch_every=3,
@@ -48,8 +49,7 @@ FEW = Settings(
 @pytest.fixture(scope="module")
 def few():
     """Refusal alone: steered down, drifting, and watched."""
-    whole = world_data(FEW)
-    return replace(whole, behaviours=whole.behaviours[1:2], drifts=whole.drifts[1:])
+    return world_data(replace(FEW, behaviour=("refusal",)))
 
 
 @pytest.fixture(scope="module")

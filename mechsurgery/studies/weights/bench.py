@@ -46,6 +46,7 @@ class Bench:
     progress: bool | None
     learnt: dict[str, Learnt] = field(default_factory=dict)
     known: dict[str, WeightDelta] = field(default_factory=dict)
+    made: dict[tuple[Any, ...], Any] = field(default_factory=dict)
     chosen: dict[tuple[str, str], dict[str, float]] = field(default_factory=dict)
 
     def model(self, name: str) -> Model:
@@ -64,7 +65,7 @@ class Bench:
 
     def trainer(self, name: str, seed: int) -> Trainer:
         """Fine-tunes of a model with a seed."""
-        return Trainer(self.model(name), self.settings, self.template(name), self.out, seed, self.known)
+        return Trainer(self.model(name), self.settings, self.template(name), self.out, seed, self.known, self.made)
 
     def rates(self, behaviour: Behaviour) -> dict[str, float]:
         """{method: learning rate} that validation prompts choose with the first seed, in the model it is steered in."""

@@ -83,7 +83,10 @@ class Learnt:
 
 @dataclass(frozen=True, eq=False)
 class Trainer:
-    """Fine-tunes of one model with one seed, each kept by all that it depends on."""
+    """Fine-tunes of one model with one seed, each kept by all that it depends on.
+
+    `known` are fine-tunes and `made` what else is computed once, for all trainers of a study.
+    """
 
     model: Model
     settings: Settings
@@ -91,6 +94,14 @@ class Trainer:
     out: Path | None
     seed: int
     known: dict[str, WeightDelta] = field(default_factory=dict)
+    made: dict[tuple[Any, ...], Any] = field(default_factory=dict)
+
+    def once(self, what: str, behaviour: Behaviour, make: Callable[[], Any]) -> Any:
+        """What `make` gives of a behaviour in this model with this seed, made once."""
+        key = (what, behaviour.learn.digest, behaviour.positive, behaviour.negative, self.seed, id(self.model))
+        if key not in self.made:
+            self.made[key] = make()
+        return self.made[key]
 
     def contrast(
         self, behaviour: Behaviour, rate: float, *, shuffle: bool = False, same_start: bool = True, bias: bool = False
@@ -142,7 +153,10 @@ class Trainer:
 
     def sides(self, behaviour: Behaviour) -> list[Examples]:
         """Examples with the behaviour and without."""
-        return behaviour.sides(self.model.tokenizer, self.settings.n_examples, seed=self.seed, template=self.template)
+        options: dict[str, Any] = {"seed": self.seed, "template": self.template}
+        return self.once(
+            "sides", behaviour, lambda: behaviour.sides(self.model.tokenizer, self.settings.n_examples, **options)
+        )
 
     def task(self, kind: FineTune | OwnTask) -> Examples:
         """Examples of a fine-tune: of the world's about nouns of tuning, of your own the prompts to learn from."""
@@ -270,9 +284,13 @@ def activations(trainer: Trainer, behaviour: Behaviour, layers: Mapping[str, str
 
 def response_difference(trainer: Trainer, behaviour: Behaviour) -> Direction:
     """Mean activations over responses with the behaviour less those without, at every layer."""
-    names = sites.residual_sites(trainer.model)
-    with_it, without = (completion_means(trainer.model, side, names) for side in trainer.sides(behaviour))
-    return Direction.between(with_it, without, name="response difference")
+
+    def made() -> Direction:
+        names = sites.residual_sites(trainer.model)
+        with_it, without = (completion_means(trainer.model, side, names) for side in trainer.sides(behaviour))
+        return Direction.between(with_it, without, name="response difference")
+
+    return trainer.once("response difference", behaviour, made)
 
 
 def completion_means(model: Model, examples: Examples, names: list[str]) -> dict[str, Float[Tensor, " d"]]:

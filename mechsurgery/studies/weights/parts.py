@@ -254,4 +254,5 @@ def where(bench: Bench) -> Report:
     learnt = [one for one in bench.learnt.values() if not one.shuffled]
     title = "Neurons: overlap of the largest ‖w‖ with contrastive circuits"
     first = [one for one in learnt if one.seed == bench.settings.seed]
-    return Report([], {title: tables.overlaps(learnt, bench.models)}, figures.direction_figures(first))
+    found = tables.overlaps(learnt, bench.models)
+    return Report([], {title: found} if len(found) else {}, figures.direction_figures(first))

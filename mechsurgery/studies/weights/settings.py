@@ -78,9 +78,9 @@ class Settings(OwnSettings):
         wrong = {name: values for name, values in given.items() if min(values, default=1) <= 0}
         if wrong or not self.activation_grid or not self.bias_lr or min(self.n_validation, self.batch) < 1:
             raise InputError(
-                f"{wrong or given}, n_validation={self.n_validation}, batch={self.batch}; strengths and rates are above "
-                "0 (they push the way that is wanted), there is at least one of activation_grid and bias_lr, and at "
-                "least one prompt and example"
+                f"{wrong or given}, n_validation={self.n_validation}, batch={self.batch}; strengths and rates are "
+                "above 0 (they push the way that is wanted), there is at least one of activation_grid and bias_lr, "
+                "and at least one prompt and example"
             )
         self.check_own()
 
@@ -133,8 +133,8 @@ class Settings(OwnSettings):
         rates = " or ".join(f"{rate:g}" for rate in self.rates)
         return (
             f"{whose}: LoRA of rank {self.rank}, α {PAPER_LORA.alpha:g}, learning rate {rates}, batch {self.batch}, "
-            f"steps {steps}, weight decay {PAPER_RECIPE.weight_decay:g}, {PAPER_RECIPE.warmup} warm-up steps and linear "
-            f"decay, {HELD_OUT:.0%} of the groups held out for early stopping"
+            f"steps {steps}, weight decay {PAPER_RECIPE.weight_decay:g}, {PAPER_RECIPE.warmup} warm-up steps and "
+            f"linear decay, {HELD_OUT:.0%} of the groups held out for early stopping"
         )
 
     def recipe(self, steps: int, validate_every: int = 20) -> Recipe:
