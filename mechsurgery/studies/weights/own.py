@@ -41,8 +41,11 @@ class Answered:
     def where(self, keep: set[str]) -> Answered:
         """Those of some prompts, by their ids."""
         rows = [i for i, prompt in enumerate(self.prompts) if prompt.id in keep]
-        parts = (tuple(side[i] for i in rows) for side in (self.positive, self.negative, self.template))
-        return Answered(replace(self.prompts, prompts=tuple(self.prompts.prompts[i] for i in rows)), *parts)
+        positive, negative, template = (
+            tuple(side[i] for i in rows) for side in (self.positive, self.negative, self.template)
+        )
+        prompts = replace(self.prompts, prompts=tuple(self.prompts.prompts[i] for i in rows))
+        return Answered(prompts, positive, negative, template)
 
 
 def read_answers(settings: Settings) -> Answered:
@@ -68,8 +71,9 @@ def read_answers(settings: Settings) -> Answered:
     prompts = [
         Prompt(f"own-{i}", row["text"], row.get("group") or normalised(row["text"])) for i, row in enumerate(records)
     ]
-    parts = (tuple(row[name] for row in records) for name in ("positive", "negative"))
-    return Answered(PromptSet(OWN, tuple(prompts)), *parts, tuple(row.get("template", "") for row in records))
+    positive, negative = (tuple(str(row[name]) for row in records) for name in ("positive", "negative"))
+    template = tuple(str(row.get("template", "")) for row in records)
+    return Answered(PromptSet(OWN, tuple(prompts)), positive, negative, template)
 
 
 def _table(path: str, needed: tuple[str, ...]) -> pd.DataFrame:
