@@ -50,7 +50,7 @@ WEIGHTS = (CONTRASTIVE, *ONE_SIDED)
 ONCE = (*ACTIVATIONS, AT_END, SYSTEM)
 AFTER, JOINT = "after the task", "joint training"
 #: Rivals of subtracting w that are tried with the first seed alone.
-RIVALS = (*ONE_SIDED, BIAS, ONE_LAYER, SYSTEM)
+RIVALS = (*ONE_SIDED, BIAS, ONE_LAYER, SYSTEM, JOINT)
 
 
 @dataclass(frozen=True, eq=False)

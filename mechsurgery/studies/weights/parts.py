@@ -176,7 +176,8 @@ def _repair(bench: Bench, data: WeightsData, drift: Drift, report: Report) -> No
 
     def at_its_best(trainer: Trainer) -> list[Trial]:
         wanted = {**best.dropna(), CONTRASTIVE: k, AFTER: 0.0, JOINT: 0.0}
-        return [one for one in tried(trainer, joint=True) if wanted.get(one.method) == one.k]
+        trials = tried(trainer, joint=trainer.seed == settings.seed)
+        return [one for one in trials if wanted.get(one.method) == one.k]
 
     results, facts = bench.measure(start, tests, at_its_best)
     best[JOINT] = 0.0

@@ -18,7 +18,7 @@ Part = Literal["steer", "repair", "watch"]
 PARTS: tuple[Part, ...] = get_args(Part)
 _NAMES = tuple(kind.name for kind in FINE_TUNES)
 #: The organisms are 10,000 times smaller than the paper's models and learn with larger rates in fewer steps.
-ORGANISM_RATES, ORGANISM_STEPS, ORGANISM_RANK = (2e-3, 1e-3), 40, 8
+ORGANISM_RATES, ORGANISM_STEPS, ORGANISM_RANK = (2e-3,), 40, 8
 #: The paper tries two or three rates; its evil vectors came out better with the second.
 PAPER_RATES = (1e-5, 5e-5)
 #: Examples of a step of a task's fine-tune, and of one that is watched.
@@ -36,6 +36,7 @@ class Settings(OwnSettings):
     n_examples: int = setting(600, "Examples to learn a behaviour from, on each side.")
     n_evaluation: int = setting(60, "Evaluation prompts of each kind.")
     n_validation: int = setting(24, "Validation prompts of each kind, which choose rates, layers and strengths.")
+    n_control_prompts: int = setting(20, "Prompts at most on which an intervention is set beside its controls.")
     n_task: int = setting(600, "Examples of a task; with fewer, the skill is learnt as a format without the facts.")
     grid: tuple[float, ...] = setting(
         (), f"Strengths, the way that is wanted; default {ORGANISM_GRID}, or {PAPER_GRID} by the paper's recipe."
@@ -46,7 +47,7 @@ class Settings(OwnSettings):
     recipe_of: str = setting(
         "auto",
         "The paper's fine-tunes (LoRA r 32, α 16, rates 1e-5 and 5e-5, one epoch of batches of 8, weight decay 0.01, "
-        "5 % held out) or the organisms' (rates 2e-3 and 1e-3, 40 steps); auto: the paper's for a model of your own.",
+        "5 % held out) or the organisms' (rate 2e-3, 40 steps); auto: the paper's for a model of your own.",
         choices=("auto", "paper", "organism"),
         flag="recipe",
     )
