@@ -90,7 +90,7 @@ def test_every_quantity_of_ones_own_stands_in_a_table(done):
     beside = {methods.CONTRASTIVE, methods.PLUS, methods.MINUS, methods.ONE_LAYER, methods.SYSTEM, "random, same norms"}
     assert beside - set(shown["intervention"]) <= {methods.ONE_LAYER, methods.SYSTEM, methods.MINUS}  # without strength
     assert set(shown["benchmark"]) == {"mmlu"}
-    assert "of organisms" not in done.info["title"] and done.info["recipe"].startswith("the organisms' recipe")
+    assert done.info["recipe"].startswith("the paper's recipe")
 
 
 def test_the_sides_lie_closer_together_from_one_start(done):
