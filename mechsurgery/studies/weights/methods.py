@@ -5,7 +5,7 @@ Everything is an intervention that knows which way it pushes, so that no sign is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import pairwise
@@ -31,7 +31,7 @@ from ...training.opposite import Contrast, other_start, shuffled, side_finetune
 from ...training.trainable import LoRA, Where
 from ...training.tuning import Recipe, finetune
 from .choosing import ranked
-from .data import Behaviour, Drift, Measured, OwnTask
+from .data import Behaviour, Measured, OwnTask
 from .settings import HELD_OUT, Settings
 from .summary import BASELINE, validated
 
@@ -49,8 +49,6 @@ WEIGHTS = (CONTRASTIVE, *ONE_SIDED)
 #: What no seed of a fine-tune changes: measured once, and set beside the fine-tunes of every seed.
 ONCE = (*ACTIVATIONS, AT_END, SYSTEM)
 AFTER, JOINT = "after the task", "joint training"
-#: Rivals of subtracting w that are tried with the first seed alone.
-RIVALS = (*ONE_SIDED, BIAS, ONE_LAYER, SYSTEM, JOINT)
 
 
 @dataclass(frozen=True, eq=False)
@@ -325,73 +323,3 @@ def best_site(trainer: Trainer, behaviour: Behaviour, generation: Generation, *,
     table = checked(trainer, behaviour, trials, generation)
     able = ranked(table, behaviour)["intervention"]
     return str(able.iloc[0]) if len(able) else str(table[behaviour.well].drop(BASELINE).idxmax()[0])
-
-
-def repairs(
-    trainer: Trainer, drift: Drift, rates: Mapping[str, float], site: str, *, joint: bool = False
-) -> Iterator[Trial]:
-    """A drifting fine-tune, and the same with each remedy against it at every strength.
-
-    The remedies are the behaviour's difference and, with the first seed, each side alone, the difference of biases and
-    activation steering at a hook point; with `joint` training on the task and good examples too.
-    """
-    settings, seed, behaviour = trainer.settings, trainer.seed, drift.behaviour
-    spoilt = drifted(trainer, drift)
-    yield Trial(spoilt, AFTER, 0.0, seed)
-    first = seed == settings.seed
-    remedies = shifts(trainer, behaviour, rates if first else {CONTRASTIVE: rates[CONTRASTIVE]})
-    grids = [(run, settings.remedies) for run in remedies]
-    if first:
-        vector = response_difference(trainer, behaviour).at(site)
-        grids.append((steer(Direction({site: vector}, ONE_LAYER), name=ONE_LAYER), settings.activation_grid))
-    for run, grid in grids:
-        for k in grid:
-            yield _remedied(spoilt, run, drift, k, seed)
-    if joint:
-        with_it, without = trainer.sides(behaviour)
-        good = (without if drift.pushes > 0 else with_it).take(max(2, settings.n_task // 6), seed=seed)
-        both = _task(trainer, trainer.task(drift.task) + good)
-        yield Trial(shift_weights(both, name=f"{JOINT}, seed {seed}", pushes=0), JOINT, 0.0, seed)
-
-
-def repair_site(trainer: Trainer, drift: Drift, asked: Measured, generation: Generation) -> str:
-    """The hook point at which activation steering of strength 1 repairs most, on validation prompts."""
-    spoilt, whole = drifted(trainer, drift), response_difference(trainer, drift.behaviour)
-    runs = [steer(Direction({site: vector}, site), name=site) for site, vector in whole.vectors.items()]
-    trials = [_remedied(spoilt, run, drift, 1.0, trainer.seed) for run in runs]
-    results = trainer.measured(asked, trials, generation)
-    means = validated(results.table, pd.DataFrame([one.facts() for one in trials]), asked.metrics)
-    return str(means[drift.well].drop(BASELINE).idxmax()[0])
-
-
-def repair_nulls(trainer: Trainer, drift: Drift, mixed: WeightDelta, k: float) -> list[Trial]:
-    """The drifting fine-tune less the difference of shuffled labels, at the strength of w."""
-    remedy = shift_weights(mixed, name=SHUFFLED)
-    return [_remedied(drifted(trainer, drift), remedy, drift, k, trainer.seed)]
-
-
-def repair_controls(trainer: Trainer, drift: Drift, w: WeightDelta, k: float, numbers: Iterable[int]) -> list[Trial]:
-    """The drifting fine-tune, the same less w, and less random ones whose every matrix has the norm of w's."""
-    spoilt, remedy = drifted(trainer, drift), shift_weights(w, name=CONTRASTIVE)
-    runs = [remedy, *(remedy.random_like(number) for number in numbers)]
-    trials = [_remedied(spoilt, run, drift, k, trainer.seed) for run in runs]
-    return [Trial(spoilt, AFTER, 0.0, trainer.seed), *trials]
-
-
-def drifted(trainer: Trainer, drift: Drift) -> Intervention:
-    """The task's fine-tune."""
-    delta = _task(trainer, trainer.task(drift.task))
-    return shift_weights(delta, name=f"{AFTER}, seed {trainer.seed}", pushes=drift.pushes)
-
-
-def _task(trainer: Trainer, data: Examples) -> WeightDelta:
-    settings = trainer.settings
-    return trainer.finetune(data, settings.lora(settings.task_rank), settings.task_recipe(len(data)), seed=trainer.seed)
-
-
-def _remedied(spoilt: Intervention, remedy: Intervention, drift: Drift, k: float, seed: int) -> Trial:
-    """A fine-tune less a remedy; a control's is the control of the same less what it controls."""
-    both = spoilt + remedy.at(-drift.pushes * remedy.pushes * k)
-    names = {name: f"{spoilt.name}, less {k:g} × {name}" for name in (remedy.name, remedy.control_of) if name}
-    control_of = names.get(str(remedy.control_of))
-    return Trial(replace(both, name=names[remedy.name], control_of=control_of), remedy.name, k, seed)

@@ -25,22 +25,17 @@ from .methods import (
     JOINT,
     ONCE,
     RANDOM,
-    RIVALS,
     SYSTEM,
     TWO_STARTS,
     Trainer,
     Trial,
     beside_random,
     best_layers,
-    drifted,
     nulls,
-    repair_controls,
-    repair_nulls,
-    repair_site,
-    repairs,
     steering,
 )
 from .prompted import prompted
+from .remedies import RIVALS, drifted, repair_controls, repair_nulls, repair_site, repairs
 from .summary import BASELINE, at_best, compared, for_every_seed, means, pooled, summarise_methods
 from .watching import watch
 
