@@ -147,6 +147,8 @@ def test_the_best_strength_does_well_what_is_wanted_within_tolerance(world):
     assert choosing.best_strengths(rows, down)[["w", "silent"]].tolist() == [-0.5, 1.0]
     assert choosing.best_strengths(rows, up)["w"] == 0.5
     assert np.isnan(choosing.best_strengths(rows, down)["breaks"])
+    assert choosing.strength_of(choosing.best_strengths(rows, down), "w", [-1.0]) == -0.5
+    assert choosing.strength_of(choosing.best_strengths(rows, down), "breaks", [-0.25, -0.5, -4.0]) == -0.5
     assert list(choosing.ranked(rows, down)["intervention"])[:2] == ["w", "w"]
 
 

@@ -17,7 +17,7 @@ from ...reports import responses
 from . import claims, figures, tables
 from .bench import Bench, Report
 from .beside import before_and_after, geometry
-from .choosing import best_repair, best_strengths
+from .choosing import best_repair, best_strengths, strength_of
 from .data import Behaviour, Drift, WeightsData
 from .methods import (
     AFTER,
@@ -65,7 +65,7 @@ def _steer(bench: Bench, data: WeightsData, behaviour: Behaviour, report: Report
     layers = best_layers(trainer, behaviour, bench.generation(start))
     tried = partial(steering, behaviour=behaviour, rates=rates, layers=layers)
     best, summary = _validated(bench, behaviour, tried)
-    k = float(best[CONTRASTIVE]) if pd.notna(best[CONTRASTIVE]) else float(behaviour.sign)
+    k = strength_of(best, CONTRASTIVE, [behaviour.sign * size for size in settings.strengths])
 
     def at_its_best(trainer: Trainer) -> list[Trial]:
         wanted = {**best.dropna(), CONTRASTIVE: k}
@@ -167,7 +167,7 @@ def _repair(bench: Bench, data: WeightsData, drift: Drift, report: Report) -> No
     said = prompted(trainer, asked, drift.asked, bench.generation(start), on=task)
     grid = for_every_seed(pd.concat([rows, said], ignore_index=True), RIVALS, settings.runs)
     best = best_repair(means(grid), drift, before=AFTER)
-    k = float(best[CONTRASTIVE]) if pd.notna(best[CONTRASTIVE]) else 1.0
+    k = strength_of(best, CONTRASTIVE, settings.remedies)
 
     def at_its_best(trainer: Trainer) -> list[Trial]:
         wanted = {**best.dropna(), CONTRASTIVE: k, AFTER: 0.0, JOINT: 0.0}
