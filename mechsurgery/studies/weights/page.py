@@ -18,7 +18,7 @@ _INTRO = (
 _WORLD = f"{ORGANISMS} They take no system prompt, so that rival is left out."
 _TABLES = {
     "steer": ("Steering", "Geometry", "Nulls", "Random directions", "Benchmarks", "Grid"),
-    "repair": ("Repair", "Repair grid"),
+    "repair": ("Repair", "Remedies"),
     "watch": ("Watching", "Cosines"),
     "where": ("Neurons",),
 }

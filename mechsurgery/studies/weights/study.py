@@ -67,4 +67,4 @@ def assemble(reports: Mapping[str, Report], artefacts: Mapping[str, Any], info: 
             known = [named[name]] if name in named else []
             named[name] = pd.concat([*known, table], ignore_index=True)
     page = page_of(named, {name: report.figures for name, report in reports.items()}, info)
-    return Study(named, drawn, results, dict(artefacts), dict(info), page, quiet=("Grid", "Repair grid", "Responses"))
+    return Study(named, drawn, results, dict(artefacts), dict(info), page, quiet=("Grid", "Remedies", "Responses"))

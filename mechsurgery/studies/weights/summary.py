@@ -69,7 +69,7 @@ def at_best(
     instead = rows[rows["intervention"] == otherwise]
     if otherwise == BASELINE:
         seeds = seeds or sorted(rows["train_seed"][rows["kind"] != "baseline"].unique())
-        instead = pd.concat([base.assign(kind="unmodified", train_seed=seed) for seed in seeds])
+        instead = pd.concat([base.assign(kind="unmodified", m=float("nan"), train_seed=seed) for seed in seeds])
     parts = [base] if otherwise == BASELINE else [base, instead]
     for method, k in best.items():
         own = rows[(rows["intervention"] == method) & (rows["strength"] == k)]
