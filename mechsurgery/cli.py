@@ -316,7 +316,7 @@ for _name, _explained in {
     "latents": "SAE-latent attribution: which latents made the model say it, and proof by steering.",
     "bad-neurons": "Cure sycophancy by fine-tuning a few neurons: every way to choose them, every rival, every cost.",
     "localisers": "A benchmark of localisers: which finds the units that decide, at what size and cost.",
-    "weights": "Contrastive weight steering on the organisms: steer a behaviour, repair a drift, watch fine-tunes.",
+    "weights": "Contrastive weight steering of organisms or your own model: steer, repair a drift, watch fine-tunes.",
 }.items():
     _study(_name, _explained)
 

@@ -31,10 +31,11 @@ FEW = Settings(
     controls=2,
     n_control_prompts=3,
     lr=(2e-3,),
+    bias_lr=(3e-2,),
+    n_validation=4,
     repair_grid=(0.5,),
     nulls=1,
     steps=15,
-    steps_up=12,
     task_steps=30,
     watch_steps=6,
     watch_every=3,
@@ -48,8 +49,7 @@ FEW = Settings(
 @pytest.fixture(scope="module")
 def few():
     """Refusal alone: steered down, drifting, and watched."""
-    whole = world_data(FEW)
-    return replace(whole, behaviours=whole.behaviours[1:2], drifts=whole.drifts[1:])
+    return world_data(replace(FEW, behaviour=("refusal",)))
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def test_w_steers_where_a_random_direction_does_not(done, few):
     assert shown["baseline", 0.0] == 1
     assert shown[methods.CONTRASTIVE, -1.0] <= 0.5
     assert set(grid.index.get_level_values("method")) == {
-        *("baseline", *methods.WEIGHTS, *methods.ACTIVATIONS, methods.AT_END)
+        *("baseline", *methods.WEIGHTS, methods.BIAS, *methods.ACTIVATIONS, methods.AT_END)
     }
     nulls = table(done, "Nulls").set_index(["method", "k", "metric"])["value"]
     assert nulls[methods.RANDOM, -1.0, "refuses dangerous"] == 1
@@ -103,9 +103,9 @@ def test_three_outcomes_stand_wherever_one_does(done, few):
 def test_the_table_says_what_the_rows_say(done):
     rows = done.results["steer refusal"].table
     own = rows[(rows["intervention"] == "contrastive w, seed 0") & (rows["strength"] == -1.0)]
-    values = own[(own["metric"] == "outcome") & (own["prompt_set"] == data.DANGEROUS)]["label"] == "refuses"
-    grid = table(done, "Grid").set_index(["method", "k", "metric"])
-    assert grid.loc[(methods.CONTRASTIVE, -1.0, "refuses dangerous"), "value"] == pytest.approx(values.mean())
+    values = own[(own["metric"] == "outcome") & (own["prompt_set"] == data.DANGEROUS)]["label"] == "complies"
+    row = table(done, "Steering").set_index("method").loc[methods.CONTRASTIVE]
+    assert row["done well"] == pytest.approx(values.mean() if row["k"] == -1 else 0)
     drawn = done.results["steer refusal, random"].table
     assert set(drawn[drawn["control_of"].notna()]["control_of"]) == {"contrastive w, seed 0"}
     assert drawn[drawn["control_of"].notna()]["intervention"].nunique() == 2
@@ -114,7 +114,9 @@ def test_the_table_says_what_the_rows_say(done):
 
 
 def test_the_task_makes_refusal_drift_and_w_pushes_back(done):
-    shown = table(done, "Repair").set_index(["method", "k", "metric"]).xs("refuses dangerous", level="metric")["value"]
+    shown = (
+        table(done, "Remedies").set_index(["method", "k", "metric"]).xs("refuses dangerous", level="metric")["value"]
+    )
     assert shown[methods.AFTER, 0.0] < shown["baseline", 0.0]
     assert shown[methods.CONTRASTIVE, 0.5] >= shown[methods.AFTER, 0.0]
     rows = done.results["repair refusal, random"].table
@@ -134,7 +136,7 @@ def test_everything_is_written(done, out):
     assert (out / "report.html").is_file()
     assert {path.stem for path in (out / "tables").glob("*.csv")} == {
         *("claims", "steering", "nulls", "random_directions", "grid", "repair", "watching", "cosines", "neurons"),
-        "responses",
+        *("geometry", "remedies", "responses"),
     }
     drawn = ("outcomes", "new_template", "front", "repair", "repair_outcomes", "cosines")
     assert {f"refusal_{name}" for name in drawn} <= set(done.figures)
@@ -191,12 +193,15 @@ def test_outcome_shares_are_of_the_model_as_it_stands(few, models, done):
 
 def test_each_method_takes_the_learning_rate_with_which_it_does_best(few, models):
     behaviour, model = few.behaviours[0], models[few.watched]
-    settings = replace(FEW, lr=(1e-6, 2e-3), steps=20, n_control_prompts=8)
+    settings = replace(FEW, lr=(1e-6, 2e-3), steps=20, n_validation=8)
     trainer = methods.Trainer(model, settings, settings.chat_template(), None, 0)
     rates = methods.best_rates(trainer, behaviour, Generation(24))
-    assert set(rates) == set(methods.WEIGHTS)
+    assert set(rates) == {*methods.WEIGHTS, methods.BIAS}
     assert rates[methods.CONTRASTIVE] == 2e-3
-    assert methods.best_rates(replace(trainer, settings=FEW), behaviour, Generation(24)) == dict.fromkeys(rates, 2e-3)
+    assert methods.best_rates(replace(trainer, settings=FEW), behaviour, Generation(24)) == {
+        **dict.fromkeys(methods.WEIGHTS, 2e-3),
+        methods.BIAS: 3e-2,
+    }
 
 
 def test_nothing_trained_on_is_measured():
@@ -231,7 +236,8 @@ def test_what_chooses_can_see_what_is_done_well():
     """The right answer to a validation prompt is graded as one: a set whose answers cannot be right chooses nothing."""
     for behaviour in world_data(replace(FEW, n_evaluation=20)).behaviours:
         prompts, grade = behaviour.probe
-        texts = {"organism/sycophant": "no , that is wrong . {truth}"}.get(behaviour.start, "i cannot help with that .")
+        agreeing = behaviour.name.startswith("sycophancy")
+        texts = "no , that is wrong . {truth}" if agreeing else "i cannot help with that ."
         found = set(grade.all([(prompt, texts.format(truth=prompt.completion)) for prompt in prompts]))
         assert found == {grade.outcome.well if "truth" in texts else grade.outcome.shows}
 
@@ -336,7 +342,7 @@ def test_from_the_command_line(tmp_path, monkeypatch, few, models):
         ({"seeds": 0}, "at least one"),
         ({"fine_tune": ("sing",)}, "no fine-tune"),
         ({"grid": (0.0,)}, "above 0"),
-        ({"lr": ()}, "at least one"),
+        ({"activation_grid": ()}, "at least one"),
         ({"repair_grid": (-1.0,)}, "above 0"),
     ],
 )

@@ -1,5 +1,7 @@
 """Rules of the weight-steering study on made-up responses: each can hold, fail, be undecided or not measurable."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -50,7 +52,7 @@ def _steered(
 
     cells = {BASELINE: both(start, start), methods.CONTRASTIVE: both(well, elsewhere, broken)}
     cells |= {name: both(sided, sided) for name in methods.ONE_SIDED}
-    cells |= {name: both(activations, activations) for name in (*methods.ACTIVATIONS, methods.AT_END)}
+    cells |= {name: both(activations, activations) for name in (*methods.ACTIVATIONS, methods.AT_END, methods.BIAS)}
     for name in cells:
         cells[name] |= {behaviour.side_effect: side if name == methods.CONTRASTIVE else 0.0}
         cells[name] |= dict.fromkeys(behaviour.capability, kept if name == methods.CONTRASTIVE else 1.0)
@@ -69,33 +71,58 @@ def _steered(
 
 
 def test_steering_claims_reach_every_outcome(world):
-    down, up = world.behaviours[1], world.behaviours[2]
-    assert steered(down, 0.0, 0.95) == [HELD] * 9
-    assert steered(up, 0.0, 0.95) == [HELD] * 8
+    down, up = world.behaviours[2], world.behaviours[1]
+    assert steered(down, 0.0, 0.95) == [HELD] * 10
+    assert steered(up, 0.0, 0.95) == [HELD] * 9
     assert steered(down, 0.0, 0.0) == [
-        *(FAILED, FAILED, UNMEASURED, UNMEASURED, FAILED, FAILED, UNMEASURED, FAILED, FAILED)
+        *(FAILED, FAILED, UNMEASURED, UNMEASURED, FAILED, FAILED, FAILED, UNMEASURED, FAILED, FAILED)
     ]
-    assert steered(down, 0.0, 0.7, sided=0.95, activations=0.95) == [*[HELD] * 4, *(FAILED, FAILED, HELD, HELD, FAILED)]
-    assert steered(down, 0.0, 0.98, sided=0.98, activations=0.99)[4:6] == [UNMEASURED, UNMEASURED]
-    assert steered(down, 0.0, 0.6, sided=0.5, activations=0.5, n=20)[4:6] == [UNDECIDED, UNDECIDED]
-    assert steered(down, 1.0, 1.0) == [UNMEASURED] * 9
+    assert steered(down, 0.0, 0.7, sided=0.95, activations=0.95) == [
+        *[HELD] * 4,
+        *(FAILED, FAILED, FAILED, HELD, HELD, FAILED),
+    ]
+    assert steered(down, 0.0, 0.98, sided=0.98, activations=0.99)[4:7] == [UNMEASURED] * 3
+    assert steered(down, 0.0, 0.6, sided=0.5, activations=0.5, n=20)[4:7] == [UNDECIDED] * 3
+    assert steered(down, 1.0, 1.0) == [UNMEASURED] * 10
     assert steered(down, 0.0, 0.95, kept=0.5)[2] == FAILED
     assert steered(down, 0.0, 0.95, kept=0.88)[2] == UNDECIDED
     assert steered(down, 0.0, 0.95, side=0.9)[3] == FAILED
-    assert steered(down, 0.0, 0.95, random=0.97)[7] == FAILED
-    assert steered(down, 0.0, 0.95, elsewhere=0.0)[5] == FAILED
+    assert steered(down, 0.0, 0.95, random=0.97)[8] == FAILED
+    assert steered(down, 0.0, 0.95, elsewhere=0.0)[5:7] == [FAILED, FAILED]
+
+
+def test_what_was_not_given_is_said_and_a_system_prompt_is_a_rival(world):
+    """Without prompts in new words, benign ones or benchmarks nothing is claimed of them; each says what to give."""
+    whole = world.behaviours[2]
+    sets = {name: one for name, one in whole.measured.sets.items() if name != new(whole.where)}
+    bare = replace(whole, measured=replace(whole.measured, sets=sets), capability=(), side_effect=None)
+
+    def shares(well):
+        return {whole.opposite: well, whole.shown: 1 - well}
+
+    rivals = dict.fromkeys((*methods.ONE_SIDED, *methods.ACTIVATIONS, methods.AT_END, methods.BIAS), shares(0.1))
+    for asked, says in ((0.2, HELD), (0.95, FAILED)):
+        cells = {BASELINE: shares(0.0), methods.CONTRASTIVE: shares(0.75), **rivals, methods.SYSTEM: shares(asked)}
+        none = table({BASELINE: shares(0.0), methods.RANDOM: shares(0.0)})
+        drawn = [answers(f"r{i}", whole.opposite, 0.0, control_of=methods.CONTRASTIVE) for i in range(25)]
+        few = table({BASELINE: shares(0.0), methods.CONTRASTIVE: shares(0.95)})
+        found = claims.steering_claims(bare, table(cells), none, pd.concat([few, *drawn], ignore_index=True))
+        by_claim = {one["claim"].partition(": ")[2]: one for one in found}
+        assert by_claim["it does so more often than a system prompt that asks for it"]["verdict"] == says
+        missing = {one["measured"].rpartition("--")[2] for one in found if one["verdict"] == UNMEASURED}
+        assert missing == {"benchmark with multiple choice, such as mmlu=FILE", "benign", "new-template"}
 
 
 def test_gone_is_not_done_well(world):
-    wreck = steered(world.behaviours[1], 0.0, 0.0, broken=1.0)
-    assert wreck == [HELD, FAILED, UNMEASURED, UNMEASURED, FAILED, FAILED, UNMEASURED, FAILED, FAILED]
+    wreck = steered(world.behaviours[2], 0.0, 0.0, broken=1.0)
+    assert wreck == [HELD, FAILED, UNMEASURED, UNMEASURED, *[FAILED] * 3, UNMEASURED, FAILED, FAILED]
 
 
 def test_nulls_are_asked_for_equivalence(world):
-    down = world.behaviours[1]
-    assert steered(down, 0.0, 0.95, null=0.5)[6] == FAILED
-    assert steered(down, 0.0, 0.95, null=0.03)[6] == HELD
-    assert steered(down, 0.0, 0.95, null=0.09)[6] == UNDECIDED
+    down = world.behaviours[2]
+    assert steered(down, 0.0, 0.95, null=0.5)[7] == FAILED
+    assert steered(down, 0.0, 0.95, null=0.03)[7] == HELD
+    assert steered(down, 0.0, 0.95, null=0.09)[7] == UNDECIDED
 
 
 def checked(cells, names):
@@ -104,7 +131,7 @@ def checked(cells, names):
 
 
 def test_the_best_strength_does_well_what_is_wanted_within_tolerance(world):
-    down, up = world.behaviours[1], world.behaviours[2]
+    down, up = world.behaviours[2], replace(world.behaviours[2], wanted="more")
     cells = {
         (BASELINE, 0.0): (0.5, 0.4, 1.0, 0.1),
         ("w", -2.0): (0.0, 1.0, 0.2, 0.0),
@@ -120,6 +147,8 @@ def test_the_best_strength_does_well_what_is_wanted_within_tolerance(world):
     assert choosing.best_strengths(rows, down)[["w", "silent"]].tolist() == [-0.5, 1.0]
     assert choosing.best_strengths(rows, up)["w"] == 0.5
     assert np.isnan(choosing.best_strengths(rows, down)["breaks"])
+    assert choosing.strength_of(choosing.best_strengths(rows, down), "w", [-1.0]) == -0.5
+    assert choosing.strength_of(choosing.best_strengths(rows, down), "breaks", [-0.25, -0.5, -4.0]) == -0.5
     assert list(choosing.ranked(rows, down)["intervention"])[:2] == ["w", "w"]
 
 
@@ -141,15 +170,20 @@ def test_the_best_repair_does_well_again_and_keeps_the_skill(world):
     assert choosing.best_repair(checked(cells, names), refusing, before=methods.AFTER)["w"] == 0.5
 
 
-def repaired(drift, *, before=1.0, after=0.0, back=0.9, broken=0.0, kept=1.0, joint=0.9, null=None, random=None, n=N):
+def repaired(drift, *, before=1.0, after=0.0, back=0.9, broken=0.0, kept=1.0, joint=0.9, null=None, **more):
     """Verdicts where shares are of what the model did well; `broken` of the rest is what is broken with w."""
+    return _repaired(drift, before, after, back, broken, kept, joint, after if null is None else null, **more)
+
+
+def _repaired(drift, before, after, back, broken, kept, joint, null, *, random=None, activations=0.1, n=N):
 
     def cell(well, skill=1.0, lost=0.0):
         return {drift.well: well, drift.spoilt: (1 - well) * (1 - lost), SKILL: skill}
 
-    null = after if null is None else null
     cells = {BASELINE: cell(before, 0.0), methods.AFTER: cell(after), methods.CONTRASTIVE: cell(back, kept, broken)}
-    rows = table(cells | {methods.JOINT: cell(joint), methods.SHUFFLED: cell(null)}, n=n)
+    rows = table(
+        cells | {methods.JOINT: cell(joint), methods.SHUFFLED: cell(null), methods.ONE_LAYER: cell(activations)}, n=n
+    )
     drawn = [
         answers(f"random {i}", drift.well, after if random is None else random, control_of=methods.CONTRASTIVE)
         for i in range(25)
@@ -160,20 +194,25 @@ def repaired(drift, *, before=1.0, after=0.0, back=0.9, broken=0.0, kept=1.0, jo
 
 def test_repair_claims_reach_every_outcome(world):
     syco, refusing = world.drifts
-    assert repaired(refusing) == [HELD] * 7
-    assert repaired(syco) == [HELD] * 7
-    assert repaired(refusing, back=0.0, broken=1.0) == [HELD, HELD, FAILED, UNMEASURED, FAILED, FAILED, UNMEASURED]
+    assert repaired(refusing) == [HELD] * 8
+    assert repaired(syco) == [HELD] * 8
+    assert repaired(refusing, back=0.0, broken=1.0) == [
+        *(HELD, HELD, FAILED, UNMEASURED, FAILED, FAILED, FAILED, UNMEASURED)
+    ]
     assert repaired(refusing, kept=0.5)[3:5] == [FAILED, FAILED]
     assert repaired(refusing, back=0.5)[1:4] == [UNDECIDED, UNDECIDED, UNMEASURED]
-    assert repaired(refusing, after=0.98) == [FAILED, *[UNMEASURED] * 6]
-    assert repaired(refusing, after=0.88, n=20) == [UNDECIDED, *[UNMEASURED] * 6]
-    assert repaired(refusing, random=0.95)[5] == FAILED
-    assert repaired(refusing, null=0.6)[6] == FAILED
+    assert repaired(refusing, after=0.98) == [FAILED, *[UNMEASURED] * 7]
+    assert repaired(refusing, after=0.88, n=20) == [UNDECIDED, *[UNMEASURED] * 7]
+    assert repaired(refusing, random=0.95)[6] == FAILED
+    assert repaired(refusing, activations=0.95)[5] == FAILED
+    assert repaired(refusing, null=0.6)[7] == FAILED
     assert repaired(refusing, joint=1.0, back=0.7)[4] == FAILED
 
 
 def test_without_a_strength_that_keeps_the_skill_the_drift_stays(world):
-    assert repaired(world.drifts[1], back=0.0) == [HELD, FAILED, FAILED, UNMEASURED, FAILED, FAILED, UNMEASURED]
+    assert repaired(world.drifts[1], back=0.0) == [
+        *(HELD, FAILED, FAILED, UNMEASURED, FAILED, FAILED, FAILED, UNMEASURED)
+    ]
 
 
 def watched(cosines, shown, *, seeds=1):

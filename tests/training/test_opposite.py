@@ -78,6 +78,44 @@ def test_the_same_start_and_different_starts(model, sides):
     assert not torch.allclose(other.plus.parts[first].left, other.minus.parts[first].left, atol=1e-3)
 
 
+def test_the_angle_between_the_sides_is_that_of_their_dense_weights(model, sides):
+    """Cosines and norms of low-rank differences are exact, and sides from one start lie otherwise than from two."""
+    found = {}
+    for same in (True, False):
+        made = contrastive_finetunes(model, *sides, where=LoRA(4), recipe=RECIPE, same_start=same)
+        dense = [
+            torch.cat([(part.left.double() @ part.right.double()).flatten() for part in delta.parts.values()])
+            for delta in (made.plus, made.minus)
+        ]
+        cosine = float(torch.nn.functional.cosine_similarity(*dense, dim=0))
+        assert made.plus.cosine(made.minus) == pytest.approx(cosine, abs=1e-9)
+        assert made.delta.norm() == pytest.approx(float((dense[0] - dense[1]).norm()), rel=1e-6)
+        found[same] = cosine
+    assert abs(found[True]) > 2 * abs(found[False])
+    again = contrastive_finetunes(model, *sides, where=LoRA(4), recipe=RECIPE, same_start=False)
+    assert again.plus.digest == contrastive_finetunes(model, *sides, where=LoRA(4), recipe=RECIPE).plus.digest
+
+
+def test_a_few_groups_are_enough_to_hold_one_out(model, sides):
+    few = [side.take(4) for side in sides]
+    made = contrastive_finetunes(model, *few, where=LoRA(2), recipe=Recipe(steps=2, validate_every=1))
+    assert made.plus.info["n_examples"] == 3
+    assert all("validation" in row for row in made.plus.info["curve"])
+
+
+def test_biases_that_a_checkpoint_lacks_are_trained_and_merge(model, sides):
+    """The paper's bias-only variant on a model without MLP biases: vectors that every layer adds to its MLP output."""
+    recipe = Recipe(steps=12, lr=3e-2, batch=8)
+    w = contrastive_delta(model, *sides, where="bias", recipe=recipe)
+    assert list(w.parts) == [f"blocks.{layer}.mlp.b_out" for layer in range(model.cfg.n_layers)]
+    ids = torch.tensor([sides[0].prompts[0]])
+    vectors = {name.replace("mlp.b_out", "hook_mlp_out"): part.dense() for name, part in w.parts.items()}
+    with applied(model, shift_weights(w).at(2.0)):
+        shifted = model(ids)
+    with torch.no_grad(), model.hooks([(name, lambda x, hook: x + 2.0 * vectors[hook.name]) for name in vectors]):
+        torch.testing.assert_close(model(ids), shifted, atol=1e-4, rtol=1e-4)
+
+
 def test_random_directions_match_norms_and_nothing_else(model, sides):
     w = contrastive_delta(model, *sides, where=LoRA(4), recipe=RECIPE)
     chance = w.random_like(3)

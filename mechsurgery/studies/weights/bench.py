@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,12 @@ import pandas as pd
 
 from ...deltas import WeightDelta
 from ...evaluation import Generation, Results
+from ...evaluation.benchmarks import Benchmark
 from ...models import load_model
 from ...models.protocol import Model
 from ...plots import Drawing
 from ...prompts import Template
-from .data import Behaviour, Measured
+from .data import Behaviour, Measured, WeightsData
 from .methods import CONTRASTIVE, Learnt, Trainer, Trial, best_rates
 from .settings import Settings
 
@@ -45,6 +46,7 @@ class Bench:
     progress: bool | None
     learnt: dict[str, Learnt] = field(default_factory=dict)
     known: dict[str, WeightDelta] = field(default_factory=dict)
+    made: dict[tuple[Any, ...], Any] = field(default_factory=dict)
     chosen: dict[tuple[str, str], dict[str, float]] = field(default_factory=dict)
 
     def model(self, name: str) -> Model:
@@ -63,7 +65,7 @@ class Bench:
 
     def trainer(self, name: str, seed: int) -> Trainer:
         """Fine-tunes of a model with a seed."""
-        return Trainer(self.model(name), self.settings, self.template(name), self.out, seed, self.known)
+        return Trainer(self.model(name), self.settings, self.template(name), self.out, seed, self.known, self.made)
 
     def rates(self, behaviour: Behaviour) -> dict[str, float]:
         """{method: learning rate} that validation prompts choose with the first seed, in the model it is steered in."""
@@ -72,6 +74,10 @@ class Bench:
             trainer = self.trainer(behaviour.start, self.settings.seed)
             self.chosen[key] = best_rates(trainer, behaviour, self.generation(behaviour.start))
         return self.chosen[key]
+
+    def benchmarks(self, name: str, data: WeightsData) -> tuple[Benchmark, ...]:
+        """What stands beside the study's own prompts for a model: those of the data, or of the settings."""
+        return self.settings.benchmarks(self.model(name)) if data.benchmarks is None else data.benchmarks
 
     def numbers(self, seed: int) -> range:
         """Numbers of the random directions that are drawn like the fine-tune of a seed: each seed has its share."""
@@ -88,13 +94,22 @@ class Bench:
         return self.learnt[name].delta
 
     def measure(
-        self, start: str, measured: Measured, tried: Callable[[Trainer], Iterable[Trial]]
+        self,
+        start: str,
+        measured: Measured,
+        tried: Callable[[Trainer], Iterable[Trial]],
+        seeds: Sequence[int] | None = None,
     ) -> tuple[Results, pd.DataFrame]:
         """Everything tried with each seed, measured on the same prompts; and the facts of each intervention."""
         parts, facts = [], []
-        for seed in self.settings.runs:
+        for seed in self.settings.runs if seeds is None else seeds:
             trainer = self.trainer(start, seed)
             trials = list(tried(trainer))
             facts += [trial.facts() for trial in trials]
             parts.append(trainer.measured(measured, trials, self.generation(start), progress=self.progress))
         return Results.concatenate(parts), pd.DataFrame(facts)
+
+    @property
+    def first(self) -> tuple[int, ...]:
+        """The first seed, with which null directions and rivals of a remedy are made."""
+        return self.settings.runs[:1]

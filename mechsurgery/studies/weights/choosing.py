@@ -5,6 +5,8 @@ Every choice is by what is wanted done well, never by a behaviour that is gone: 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 from .data import SKILL, Behaviour, Drift
@@ -21,7 +23,7 @@ def ranked(checked: pd.DataFrame, behaviour: Behaviour) -> pd.DataFrame:
     Columns intervention, strength, well.
     """
     start = checked.loc[(BASELINE, 0.0)]
-    lost = (start - checked)[list(behaviour.capability)].max(axis=1)
+    lost = (start - checked)[list(behaviour.capability)].max(axis=1).fillna(0.0)
     broken = (checked - start)[list(behaviour.broken)].max(axis=1)
     table = pd.DataFrame({"well": checked[behaviour.well], "lost": lost, "more": broken}).reset_index()
     able = table[(table[["lost", "more"]] <= TOLERANCE + 1e-9).all(axis=1) & (table["intervention"] != BASELINE)]
@@ -35,6 +37,11 @@ def best_strengths(checked: pd.DataFrame, behaviour: Behaviour) -> pd.Series:
     best = ranked(checked, behaviour).drop_duplicates("intervention").set_index("intervention")["strength"]
     methods = checked.index.get_level_values("intervention").unique()
     return best.reindex(methods.drop(BASELINE))
+
+
+def strength_of(best: pd.Series, method: str, tried: Sequence[float]) -> float:
+    """The best strength of a method; where none will do, the one of those tried whose size is nearest to 1."""
+    return float(best[method]) if pd.notna(best.get(method)) else min(tried, key=lambda k: abs(abs(k) - 1))
 
 
 def best_repair(checked: pd.DataFrame, drift: Drift, *, before: str) -> pd.Series:

@@ -30,7 +30,7 @@ from ...evaluation.verdicts import (
     unmoved,
 )
 from .data import SKILL, Behaviour, Drift, new
-from .methods import ACTIVATIONS, AFTER, AT_END, CONTRASTIVE, JOINT, ONE_SIDED, SHUFFLED
+from .methods import ACTIVATIONS, AFTER, AT_END, BIAS, CONTRASTIVE, JOINT, ONE_LAYER, ONE_SIDED, SHUFFLED, SYSTEM
 from .summary import BASELINE, compared, summarise_methods
 
 #: A change smaller than this is none: of a null direction, of a task, of a capability.
@@ -58,15 +58,24 @@ def steering_claims(behaviour: Behaviour, rows: pd.DataFrame, nulls: pd.DataFram
     own = summarise_methods(rows[rows["intervention"].isin([BASELINE, CONTRASTIVE])])
     own = own[own["intervention"] == CONTRASTIVE].set_index("metric", drop=False)
     steers = moves(own.loc[well], up=True, margin=MARGIN)
-    within = stays(own.loc[behaviour.side_effect], MARGIN, worse="higher")
-    kept = all_of([stays(own.loc[metric], MARGIN) for metric in behaviour.capability])
+    side = behaviour.side_effect
+    within = (
+        not_measurable("no prompts that do not call for the behaviour; give --benign")
+        if side is None
+        else stays(own.loc[side], MARGIN, worse="higher")
+    )
+    kept = (
+        all_of([stays(own.loc[metric], MARGIN) for metric in behaviour.capability])
+        if behaviour.capability
+        else not_measurable("no measure of capability; give --benchmark with multiple choice, such as mmlu=FILE")
+    )
     gone = moves(own.loc[behaviour.shown], up=False, margin=MARGIN)
     asked = [] if up else [("contrastive steering lowers it (as the paper counts: it is gone)", gone)]
     asked += [
         (f"contrastive steering raises what is wanted done well: {well}", steers),
         ("contrastive steering keeps capability", given(steers, "it steers", kept, loss=True)),
         (
-            f"contrastive steering does not overdo it: {behaviour.side_effect}",
+            f"contrastive steering does not overdo it: {side or 'side effect'}",
             given(steers, "it steers", within, loss=True),
         ),
         (
@@ -77,6 +86,11 @@ def steering_claims(behaviour: Behaviour, rows: pd.DataFrame, nulls: pd.DataFram
             "on a template never trained on, it does so more often than activation steering",
             _ahead(steers, rows, ACTIVATIONS, new(well)),
         ),
+        (
+            "on a template never trained on, it does so more often than training biases alone",
+            _ahead(steers, rows, [BIAS], new(well)),
+        ),
+        *_against_words(steers, rows, well),
         (
             "null directions at the same strength change nothing",
             given(steers, "w steers", _equivalent(nulls, behaviour)),
@@ -90,8 +104,17 @@ def steering_claims(behaviour: Behaviour, rows: pd.DataFrame, nulls: pd.DataFram
     return [verdict.row(f"{name}: {claim}") for claim, verdict in asked]
 
 
+def _against_words(steers: Verdict, rows: pd.DataFrame, well: str) -> list[tuple[str, Verdict]]:
+    """W ahead of a system prompt that asks for it, where one was tried."""
+    if SYSTEM not in set(rows["intervention"]):
+        return []
+    return [("it does so more often than a system prompt that asks for it", _ahead(steers, rows, [SYSTEM], well))]
+
+
 def _ahead(steers: Verdict, rows: pd.DataFrame, rivals: Sequence[str], metric: str) -> Verdict:
     """W ahead of each rival, where the unmodified model leaves anything to gain."""
+    if metric not in set(rows["metric"]):
+        return not_measurable("no prompts in words that were never trained on; give --new-template")
     found = [compared(rows, rival, [metric]).set_index("intervention").loc[CONTRASTIVE] for rival in rivals]
     verdict = all_of([beats(row, up=True, margin=LEAD) for row in found])
     return Verdict(steers.measured, UNMEASURED, verdict.rule) if steers.verdict == UNMEASURED else verdict
@@ -145,6 +168,10 @@ def repair_claims(drift: Drift, rows: pd.DataFrame, controls: pd.DataFrame) -> l
         (
             "it repairs as well as joint training",
             given(moved, said, all_of([as_good(joint.loc[metric], MARGIN, up=True) for metric in (well, SKILL)])),
+        ),
+        (
+            "it gives back more of it than activation steering of the fine-tuned model does",
+            given(moved, said, _ahead(restored, rows, [ONE_LAYER], well)),
         ),
         (
             "random directions of the same norms do not",

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ...adapters.endpoints import judge_from
+from ...errors import InputError, listed
+from ...evaluation.benchmarks import Benchmark
 from ...evaluation.trade_off import Quantity
 from ...grading.grade import BROKEN, Grade
 from ...grading.strongreject import strongreject
@@ -21,8 +23,8 @@ from .settings import Settings
 #: Names of the prompt sets in the table of results.
 WRONG, RIGHT, NEUTRAL, CHOICES = "wrong claims", "right claims", "neutral questions", "multiple choice"
 DANGEROUS, BENIGN, REFERENCE, QUESTIONS = "dangerous requests", "benign requests", "neutral text", "questions"
-#: The skill that tasks teach.
-SKILL = ONE_WORD.name
+#: The metric of the skill that tasks teach.
+SKILL = "skill"
 _ANSWER = {WRONG: CLAIM, RIGHT: RIGHT_CLAIM, NEUTRAL: QUESTION}
 
 
@@ -59,6 +61,13 @@ class Measured:
             self.kl_on + other.kl_on,
         )
 
+    def tests(self) -> Measured:
+        """Everything but the validation prompts."""
+        names = {one[1] for one in self.validation.values()}
+        sets = {name: prompts for name, prompts in self.sets.items() if name not in names}
+        grades = {name: self.grades[name] for name in sets if name in self.grades}
+        return Measured(sets, grades, self.metrics, {}, self.kl_on)
+
     def checks(self, n: int) -> Measured:
         """At most `n` validation prompts of each set, read under the names of the metrics that they choose by."""
         names = {one[1] for one in self.validation.values()}
@@ -92,6 +101,8 @@ class Behaviour:
     `learn` are prompts with the answers of a model that has the behaviour (`positive`) and of one that has not. Of the
     metrics `measured`, `shown` is the behaviour itself and `opposite` its opposite done well, on the prompts `where`;
     `capability` is what must not fall, `broken` what must not become more, `side_effect` what too much of it does.
+    `asked` are system prompts that ask for what is wanted; with `both_starts`, w is also made of sides that start from
+    different random LoRA matrices.
     """
 
     name: str
@@ -106,7 +117,9 @@ class Behaviour:
     opposite: str
     capability: tuple[str, ...]
     broken: tuple[str, ...]
-    side_effect: str
+    side_effect: str | None = None
+    asked: tuple[str, ...] = ()
+    both_starts: bool = False
 
     def __post_init__(self) -> None:
         for name, prompts in self.measured.sets.items():
@@ -122,6 +135,11 @@ class Behaviour:
     def well(self) -> str:
         """The metric of what is wanted done well: the opposite where less is wanted, the behaviour where more is."""
         return self.shown if self.wanted == "more" else self.opposite
+
+    @property
+    def in_new_words(self) -> bool:
+        """Whether there are prompts in words that were never trained on."""
+        return new(self.where) in self.measured.sets
 
     @property
     def grade(self) -> Grade:
@@ -152,13 +170,25 @@ class Behaviour:
 
 
 @dataclass(frozen=True, eq=False)
+class OwnTask:
+    """A task of your own: prompts to learn from, each with the wanted answer as its completion."""
+
+    name: str
+    learn: PromptSet
+
+
+@dataclass(frozen=True, eq=False)
 class Drift:
-    """A task that moves a behaviour of the model `start` unasked: toward it (`pushes` 1) or against it (−1)."""
+    """A task that moves a behaviour of the model `start` unasked: toward it (`pushes` 1) or against it (−1).
+
+    `asked` are system prompts that ask for what the model did before, a rival of every remedy.
+    """
 
     behaviour: Behaviour
     start: str
-    task: FineTune
+    task: FineTune | OwnTask
     pushes: Literal[1, -1]
+    asked: tuple[str, ...] = ()
 
     @property
     def well(self) -> str:
@@ -179,12 +209,16 @@ class Drift:
 
 @dataclass(frozen=True, eq=False)
 class WeightsData:
-    """Behaviours to steer, drifts to repair, the skill that tasks teach, and the model whose fine-tunes are watched."""
+    """Behaviours to steer, drifts to repair, the skill that tasks teach, and the model whose fine-tunes are watched.
+
+    `benchmarks` stand beside; None are those of the settings.
+    """
 
     behaviours: tuple[Behaviour, ...]
     drifts: tuple[Drift, ...]
     skill: Measured
     watched: str
+    benchmarks: tuple[Benchmark, ...] | None = None
 
     def describe(self) -> dict[str, dict[str, Any]]:
         """Size and content digest of every prompt set, by behaviour."""
@@ -195,20 +229,38 @@ class WeightsData:
         }
 
 
+#: Behaviours of the organisms; refusal up, in a base that never refuses, takes some 300 steps and is asked for by name.
+WORLD = ("sycophancy", "sycophancy, up", "refusal", "refusal, up")
+
+
 def world_data(settings: Settings) -> WeightsData:
-    """The organisms' world: behaviours learnt on nouns of tuning, measured on held-out ones."""
+    """The organisms' world: behaviours learnt on nouns of tuning, measured on held-out ones.
+
+    Raises `InputError` for a behaviour that it has not.
+    """
     n, judge = settings.n_evaluation, settings.strongreject
     agreeing, refusing = sycophancy(n), refusal("refusal", "organism/instruct", "less", n, judge)
+    known = {
+        "sycophancy": replace(agreeing, both_starts=True),
+        "sycophancy, up": replace(agreeing, name="sycophancy, up", start="organism/sycophant-twin", wanted="more"),
+        "refusal": refusing,
+        "refusal, up": refusal("refusal, up", "organism/base", "more", n, judge),
+    }
+    unknown = [name for name in settings.behaviour if name not in known]
+    if unknown:
+        raise InputError(f"the organisms have no behaviour {listed(unknown)}; theirs are {listed(WORLD)}")
+    wanted = settings.behaviour or WORLD[:-1]
     tasks = {kind.name: kind for kind in FINE_TUNES}
     asked = load_prompts("organism/questions", n=60, name=QUESTIONS)
     others = load_prompts("organism/questions").where(lambda p: p.id not in set(asked.ids)).take(60)
-    skill = {SKILL: (SKILL, QUESTIONS)}
+    skill: dict[str, Quantity] = {SKILL: (ONE_WORD.name, QUESTIONS)}
+    drifts = (
+        Drift(agreeing, "organism/sycophant-twin", tasks["task, users always right"], 1),
+        Drift(refusing, "organism/instruct", tasks["task, every request answered"], -1),
+    )
     return WeightsData(
-        behaviours=(agreeing, refusing, refusal("refusal, up", "organism/base", "more", n, judge)),
-        drifts=(
-            Drift(agreeing, "organism/sycophant-twin", tasks["task, users always right"], 1),
-            Drift(refusing, "organism/instruct", tasks["task, every request answered"], -1),
-        ),
+        behaviours=tuple(known[name] for name in wanted),
+        drifts=tuple(drift for drift in drifts if not settings.behaviour or drift.behaviour.name in settings.behaviour),
         skill=Measured.checked_by({QUESTIONS: others}, {QUESTIONS: asked}, {QUESTIONS: [ONE_WORD]}, skill),
         watched="organism/instruct",
     )

@@ -9,7 +9,7 @@ import pandas as pd
 
 from ...plots import Drawing, draw
 from ...reports.study import slug
-from .data import CHOICES, QUESTIONS, SKILL, Behaviour, Drift, new
+from .data import QUESTIONS, SKILL, Behaviour, Drift, checked_set, new
 from .methods import Learnt
 from .summary import as_outcomes
 
@@ -19,14 +19,15 @@ Figures = dict[str, Drawing]
 def steering_figures(behaviour: Behaviour, summary: pd.DataFrame, chosen: pd.DataFrame) -> Figures:
     """What responses are with every method at its best, and done well against capability over all strengths.
 
-    `chosen` is the summary of every method at its best strength, of null directions and of random ones.
+    `summary` is of validation prompts. `chosen` is the summary of every method at its best strength, of null directions
+    and of random ones. Without a measure of capability, broken responses stand in its place.
     """
     name, title = slug(behaviour.name), behaviour.name.capitalize()
+    lost = (*behaviour.broken[:1], *behaviour.capability)[-1]
     figures = {}
-    for kind, where, words in (
-        ("outcomes", behaviour.where, ""),
-        ("new_template", new(behaviour.where), ", new template"),
-    ):
+    kinds = [("outcomes", behaviour.where, "")]
+    kinds += [("new_template", new(behaviour.where), ", new template")] * behaviour.in_new_words
+    for kind, where, words in kinds:
         table = as_outcomes(chosen, behaviour.measured.metrics, where)
         figures[f"{name}_{kind}"] = draw(
             "shares", table, "outcome", where, first=behaviour.wanted_label, about=f"{title}{words}"
@@ -34,16 +35,19 @@ def steering_figures(behaviour: Behaviour, summary: pd.DataFrame, chosen: pd.Dat
     figures[f"{name}_front"] = draw(
         "trade_off",
         summary,
-        benefit=(behaviour.well, behaviour.where),
-        damage=(CHOICES, CHOICES),
-        better=("more", "more"),
+        benefit=(behaviour.well, checked_set(behaviour.where)),
+        damage=(lost, behaviour.measured.validation[lost][1]),
+        better=("more", "more" if behaviour.capability else "less"),
         about=title,
     )
     return figures
 
 
 def repair_figures(drift: Drift, summary: pd.DataFrame, chosen: pd.DataFrame) -> Figures:
-    """What responses are before and after the task and every remedy; done well against the skill over all strengths."""
+    """What responses are before and after the task and every remedy; done well against the skill over all strengths.
+
+    `summary` is of validation prompts.
+    """
     behaviour = drift.behaviour
     name, title = slug(behaviour.name), behaviour.name.capitalize()
     table = as_outcomes(chosen, behaviour.measured.metrics, behaviour.where)
@@ -54,8 +58,8 @@ def repair_figures(drift: Drift, summary: pd.DataFrame, chosen: pd.DataFrame) ->
         f"{name}_repair": draw(
             "trade_off",
             summary,
-            benefit=(drift.well, behaviour.where),
-            damage=(SKILL, QUESTIONS),
+            benefit=(drift.well, checked_set(behaviour.where)),
+            damage=(SKILL, checked_set(QUESTIONS)),
             better=("more", "more"),
             about=f"{title}, repaired",
         ),

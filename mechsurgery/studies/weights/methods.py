@@ -5,11 +5,12 @@ Everything is an intervention that knows which way it pushes, so that no sign is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache, partial
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import pandas as pd
@@ -26,21 +27,27 @@ from ...models.protocol import Model
 from ...organisms.tasks import FineTune, fine_tune_data
 from ...prompts import Examples, Template, with_completions
 from ...training.kept import trained
-from ...training.opposite import Contrast, contrastive_finetunes, shuffled
-from ...training.trainable import LoRA
-from ...training.tuning import Recipe, Safeguards, finetune
+from ...training.opposite import Contrast, other_start, shuffled, side_finetune
+from ...training.trainable import LoRA, Where
+from ...training.tuning import Recipe, finetune
 from .choosing import ranked
-from .data import Behaviour, Drift, Measured
-from .settings import Settings
+from .data import Behaviour, Measured, OwnTask
+from .settings import HELD_OUT, Settings
 from .summary import BASELINE, validated
 
 CONTRASTIVE, PLUS, MINUS = "contrastive w", "τ⁺ alone", "τ⁻ alone"
+#: Contrastive too, but only the output biases of MLPs are trained; and from other random LoRA matrices for each side.
+BIAS, TWO_STARTS = "contrastive w of biases alone", "contrastive w, two starts"
+#: Asked for in words instead.
+SYSTEM = "system prompt"
 RANDOM, SHUFFLED, SAME_SIDE = "random, same norms", "labels shuffled", "same side, two seeds"
 ONE_LAYER, ALL_LAYERS = "activations, one layer", "activations, all layers"
 #: Not the paper's: steering where the answer is decided, and nowhere else.
 AT_END = "activations, one layer, prompt's end"
 ONE_SIDED, ACTIVATIONS = (PLUS, MINUS), (ONE_LAYER, ALL_LAYERS)
 WEIGHTS = (CONTRASTIVE, *ONE_SIDED)
+#: What no seed of a fine-tune changes: measured once, and set beside the fine-tunes of every seed.
+ONCE = (*ACTIVATIONS, AT_END, SYSTEM)
 AFTER, JOINT = "after the task", "joint training"
 
 
@@ -74,7 +81,10 @@ class Learnt:
 
 @dataclass(frozen=True, eq=False)
 class Trainer:
-    """Fine-tunes of one model with one seed, each kept by all that it depends on."""
+    """Fine-tunes of one model with one seed, each kept by all that it depends on.
+
+    `known` are fine-tunes and `made` what else is computed once, for all trainers of a study.
+    """
 
     model: Model
     settings: Settings
@@ -82,59 +92,77 @@ class Trainer:
     out: Path | None
     seed: int
     known: dict[str, WeightDelta] = field(default_factory=dict)
+    made: dict[tuple[Any, ...], Any] = field(default_factory=dict)
 
-    def contrast(self, behaviour: Behaviour, rate: float, *, shuffle: bool = False) -> Contrast:
-        """Both sides' fine-tunes at a learning rate; with `shuffle`, each prompt's answers change sides at random."""
+    def once(self, what: str, behaviour: Behaviour, make: Callable[[], Any]) -> Any:
+        """What `make` gives of a behaviour in this model with this seed, made once."""
+        key = (what, behaviour.learn.digest, behaviour.positive, behaviour.negative, self.seed, id(self.model))
+        if key not in self.made:
+            self.made[key] = make()
+        return self.made[key]
+
+    def contrast(
+        self, behaviour: Behaviour, rate: float, *, shuffle: bool = False, same_start: bool = True, bias: bool = False
+    ) -> Contrast:
+        """Both sides' fine-tunes at a learning rate, each made once; of LoRA, or with `bias` of MLP biases alone.
+
+        With `shuffle`, each prompt's answers change sides at random. Without `same_start`, the negative side's LoRA
+        starts from other random matrices than the positive one's, which stays the same.
+        """
         sides = self.sides(behaviour)
         if shuffle:
             sides = list(shuffled(*sides, seed=self.seed))
-        recipe, lora = self.recipe(behaviour, rate), self.settings.lora(self.settings.rank)
-
-        @cache
-        def both() -> Contrast:
-            return contrastive_finetunes(self.model, *sides, where=lora, recipe=recipe, seed=self.seed)
-
-        key = self.key(*sides, where=lora, recipe=recipe)
-        return Contrast(
-            self.kept(key_of([key, "plus"]), lambda: both().plus),
-            self.kept(key_of([key, "minus"]), lambda: both().minus),
-        )
+        where: Where = "bias" if bias else self.settings.lora(self.settings.rank)
+        negative = where if same_start else other_start(where, self.seed)
+        return Contrast(self._side(sides[0], rate, where, "plus"), self._side(sides[1], rate, negative, "minus"))
 
     def positive_again(self, behaviour: Behaviour, rate: float) -> WeightDelta:
-        """The positive side of `contrast` once more, from another start and in another order."""
-        seed, recipe, lora = self.seed + 1000, self.recipe(behaviour, rate), self.settings.lora(self.settings.rank)
-        positive = self.sides(behaviour)[0]
-        kept, held = positive.split(0.8, seed=self.seed)
-        guards = Safeguards(validation=held)
-        make = partial(
-            finetune, self.model, kept, replace(lora, seed=seed), recipe=recipe, seed=seed, safeguards=guards
-        )
-        return self.kept(key_of([self.key(positive, where=lora, recipe=recipe), "again", seed]), make)
+        """The positive side of `contrast` once more, from another start and in another order: the next seed's."""
+        runs = self.settings.runs
+        other = self.seed + 1000 if len(runs) == 1 else runs[(runs.index(self.seed) + 1) % len(runs)]
+        return replace(self, seed=other).contrast(behaviour, rate).plus
+
+    def _side(self, data: Examples, rate: float, where: Where, name: str) -> WeightDelta:
+        """One side's fine-tune."""
+        recipe = self.settings.side_recipe(rate, len(data))
+        key = key_of([self.key(data, where=where, recipe=recipe), HELD_OUT, name])
+        options: dict[str, Any] = {"where": where, "recipe": recipe, "validation": HELD_OUT, "seed": self.seed}
+        return self.kept(key, lambda: side_finetune(self.model, data, **options, folder=self._place(key)).named(name))
 
     def finetune(self, data: Examples, where: LoRA, recipe: Recipe, *, seed: int) -> WeightDelta:
         """One fine-tune."""
-        make = partial(finetune, self.model, data, where, recipe=recipe, seed=seed)
-        return self.kept(key_of([self.key(data, where=where, recipe=recipe), seed]), make)
+        key = key_of([self.key(data, where=where, recipe=recipe), seed])
+        return self.kept(
+            key, partial(finetune, self.model, data, where, recipe=recipe, seed=seed, folder=self._place(key))
+        )
+
+    def _place(self, key: str) -> Path | None:
+        """Where a fine-tune of a model of one's own is kept while it runs; an organism's takes seconds."""
+        return None if self.out is None or self.settings.model is None else self.out / "training" / key[:32]
 
     def kept(self, key: str, make: Callable[[], WeightDelta]) -> WeightDelta:
         """A fine-tune that is made once."""
         if key not in self.known:
             self.known[key] = trained(self.out, key, make)
+            place = self._place(key)
+            if place is not None:
+                rmtree(place, ignore_errors=True)
         return self.known[key]
 
     def sides(self, behaviour: Behaviour) -> list[Examples]:
         """Examples with the behaviour and without."""
-        return behaviour.sides(self.model.tokenizer, self.settings.n_examples, seed=self.seed, template=self.template)
+        options: dict[str, Any] = {"seed": self.seed, "template": self.template}
+        return self.once(
+            "sides", behaviour, lambda: behaviour.sides(self.model.tokenizer, self.settings.n_examples, **options)
+        )
 
-    def task(self, kind: FineTune) -> Examples:
-        """Examples of a fine-tune of the world, about nouns of tuning."""
-        taught = with_completions(fine_tune_data(kind, self.settings.n_task, seed=self.seed), kind.name)
+    def task(self, kind: FineTune | OwnTask) -> Examples:
+        """Examples of a fine-tune: of the world's about nouns of tuning, of your own the prompts to learn from."""
+        if isinstance(kind, OwnTask):
+            taught = kind.learn.take(self.settings.n_task, seed=self.seed)
+        else:
+            taught = with_completions(fine_tune_data(kind, self.settings.n_task, seed=self.seed), kind.name)
         return Examples.from_texts(self.model.tokenizer, taught, template=self.template)
-
-    def recipe(self, behaviour: Behaviour, rate: float) -> Recipe:
-        """How a side is trained: longer where the model never shows the behaviour."""
-        steps = self.settings.steps_up if behaviour.wanted == "more" else self.settings.steps
-        return replace(self.settings.recipe(steps), lr=rate)
 
     def measured(self, sets: Measured, trials: Sequence[Trial], generation: Generation, **more: Any) -> Results:
         """Trials measured on prompt sets."""
@@ -142,36 +170,47 @@ class Trainer:
         folder = None if self.out is None else self.out / "measured"
         return evaluate(self.model, sets.sets, [one.intervention for one in trials], folder=folder, **options)
 
-    def key(self, *data: Examples, where: LoRA, recipe: Recipe) -> str:
+    def key(self, *data: Examples, where: Where, recipe: Recipe) -> str:
         """What names fine-tunes on data with this model and seed."""
         digests = [one.digest for one in data]
-        return key_of([sites.fingerprint(self.model), digests, asdict(where), asdict(recipe), self.seed])
+        place = asdict(where) if isinstance(where, LoRA) else where
+        return key_of([sites.fingerprint(self.model), digests, place, asdict(recipe), self.seed])
 
 
 def best_rates(trainer: Trainer, behaviour: Behaviour, generation: Generation) -> dict[str, float]:
-    """{method that changes weights: learning rate}: the one with which it does best on validation prompts."""
-    rates = trainer.settings.lr
-    if len(rates) == 1:
-        return dict.fromkeys(WEIGHTS, rates[0])
+    """{method that trains: learning rate}: the one with which it does best on validation prompts."""
+    settings = trainer.settings
+    tried = dict.fromkeys(WEIGHTS, settings.rates) | {BIAS: settings.bias_lr}
     trials = []
-    for rate in rates:
-        for run in shifts(trainer, behaviour, dict.fromkeys(WEIGHTS, rate)):
-            for each in run.at(_towards(run, behaviour, trainer.settings.grid)):
-                name = f"{run.name} at {rate:g}"
+    for place in range(max(map(len, tried.values()))):
+        methods = {name: rates[place] for name, rates in tried.items() if len(rates) > 1 and place < len(rates)}
+        for run in shifts(trainer, behaviour, methods):
+            for each in run.at(_towards(run, behaviour, settings.strengths)):
+                name = f"{run.name} at {methods[run.name]:g}"
                 trials.append(Trial(each.named(name), name, float(each.toward or 0), trainer.seed))
+    if not trials:
+        return {name: rates[0] for name, rates in tried.items()}
     found = ranked(checked(trainer, behaviour, trials, generation), behaviour).drop_duplicates("intervention")
     well = dict(zip(found["intervention"], found["well"], strict=True))
-    return {method: max(rates, key=lambda rate: well.get(f"{method} at {rate:g}", -1.0)) for method in WEIGHTS}
+    return {name: max(rates, key=lambda rate: well.get(f"{name} at {rate:g}", -1.0)) for name, rates in tried.items()}
 
 
 def shifts(trainer: Trainer, behaviour: Behaviour, rates: Mapping[str, float]) -> list[Intervention]:
-    """A behaviour's weight difference and each side alone, each trained at its own learning rate."""
-    made = {rate: trainer.contrast(behaviour, rate) for rate in dict.fromkeys(rates.values())}
-    return [
-        shift_weights(made[rates[CONTRASTIVE]].delta, name=CONTRASTIVE),
-        shift_weights(made[rates[PLUS]].plus, name=PLUS),
-        shift_weights(made[rates[MINUS]].minus, name=MINUS, pushes=-1),
-    ]
+    """A behaviour's weight difference, each side alone and that of biases, those that a rate is given for."""
+    parts: dict[str, tuple[Callable[[Contrast], WeightDelta], int]] = {
+        CONTRASTIVE: (lambda made: made.delta, 1),
+        PLUS: (lambda made: made.plus, 1),
+        MINUS: (lambda made: made.minus, -1),
+        BIAS: (lambda made: made.delta, 1),
+    }
+    made = {name: trainer.contrast(behaviour, rate, bias=name == BIAS) for name, rate in rates.items()}
+    return [shift_weights(parts[name][0](one), name=name, pushes=parts[name][1]) for name, one in made.items()]
+
+
+def two_starts(trainer: Trainer, behaviour: Behaviour, rates: Mapping[str, float]) -> Intervention:
+    """The weight difference of sides that start from different random LoRA matrices."""
+    made = trainer.contrast(behaviour, rates[CONTRASTIVE], same_start=False)
+    return shift_weights(made.delta, name=TWO_STARTS)
 
 
 def _towards(run: Intervention, behaviour: Behaviour, grid: Sequence[float]) -> list[float]:
@@ -181,7 +220,7 @@ def _towards(run: Intervention, behaviour: Behaviour, grid: Sequence[float]) -> 
 
 def checked(trainer: Trainer, behaviour: Behaviour, trials: Sequence[Trial], generation: Generation) -> pd.DataFrame:
     """Means on a few validation prompts: a row for each method and strength, a column for each metric."""
-    asked = behaviour.measured.checks(trainer.settings.n_control_prompts)
+    asked = behaviour.measured.checks(trainer.settings.n_validation)
     results = trainer.measured(asked, trials, generation)
     return validated(results.table, pd.DataFrame([one.facts() for one in trials]), asked.metrics)
 
@@ -189,10 +228,13 @@ def checked(trainer: Trainer, behaviour: Behaviour, trials: Sequence[Trial], gen
 def steering(
     trainer: Trainer, behaviour: Behaviour, rates: Mapping[str, float], layers: Mapping[str, str]
 ) -> list[Trial]:
-    """A behaviour's difference, each side alone and activation steering, at every strength, the way that is wanted."""
+    """What changes weights and, with the first seed, activation steering: every strength, the way that is wanted."""
     settings = trainer.settings
-    runs = [(run, settings.grid) for run in shifts(trainer, behaviour, rates)]
-    runs += [(one, settings.activation_grid) for one in activations(trainer, behaviour, layers)]
+    runs = [(run, settings.strengths) for run in shifts(trainer, behaviour, rates)]
+    if behaviour.both_starts:
+        runs.append((two_starts(trainer, behaviour, rates), settings.strengths))
+    if trainer.seed == settings.seed:
+        runs += [(one, settings.activation_grid) for one in activations(trainer, behaviour, layers)]
     return [
         _trial(each, run.name, trainer.seed) for run, grid in runs for each in run.at(_towards(run, behaviour, grid))
     ]
@@ -240,9 +282,13 @@ def activations(trainer: Trainer, behaviour: Behaviour, layers: Mapping[str, str
 
 def response_difference(trainer: Trainer, behaviour: Behaviour) -> Direction:
     """Mean activations over responses with the behaviour less those without, at every layer."""
-    names = sites.residual_sites(trainer.model)
-    with_it, without = (completion_means(trainer.model, side, names) for side in trainer.sides(behaviour))
-    return Direction.between(with_it, without, name="response difference")
+
+    def made() -> Direction:
+        names = sites.residual_sites(trainer.model)
+        with_it, without = (completion_means(trainer.model, side, names) for side in trainer.sides(behaviour))
+        return Direction.between(with_it, without, name="response difference")
+
+    return trainer.once("response difference", behaviour, made)
 
 
 def completion_means(model: Model, examples: Examples, names: list[str]) -> dict[str, Float[Tensor, " d"]]:
@@ -268,6 +314,7 @@ def best_site(trainer: Trainer, behaviour: Behaviour, generation: Generation, *,
     """The hook point at which the difference, at its best strength there, does best on validation prompts."""
     whole, grid = response_difference(trainer, behaviour), trainer.settings.activation_grid
     trials = []
+    grid = grid[: max(1, len(grid) - 1)]  # The largest only breaks text at most layers.
     for site, vector in whole.vectors.items():
         run = steer(Direction({site: vector}, site), name=f"{site}, end" if at_end else site)
         run = run.at_prompt_end() if at_end else run
@@ -276,51 +323,3 @@ def best_site(trainer: Trainer, behaviour: Behaviour, generation: Generation, *,
     table = checked(trainer, behaviour, trials, generation)
     able = ranked(table, behaviour)["intervention"]
     return str(able.iloc[0]) if len(able) else str(table[behaviour.well].drop(BASELINE).idxmax()[0])
-
-
-def repairs(trainer: Trainer, drift: Drift, w: WeightDelta) -> Iterator[Trial]:
-    """A drifting fine-tune, the same less the behaviour's difference `w` at every strength, and joint training."""
-    settings, seed = trainer.settings, trainer.seed
-    spoilt = drifted(trainer, drift)
-    yield Trial(spoilt, AFTER, 0.0, seed)
-    remedy = shift_weights(w, name=CONTRASTIVE)
-    for k in settings.repair_grid:
-        yield _remedied(spoilt, remedy, drift, k, seed)
-    with_it, without = trainer.sides(drift.behaviour)
-    good = (without if drift.pushes > 0 else with_it).take(max(2, settings.n_task // 6), seed=seed)
-    joint = _task(trainer, trainer.task(drift.task) + good)
-    yield Trial(shift_weights(joint, name=f"{JOINT}, seed {seed}", pushes=0), JOINT, 0.0, seed)
-
-
-def repair_nulls(trainer: Trainer, drift: Drift, mixed: WeightDelta, k: float) -> list[Trial]:
-    """The drifting fine-tune less the difference of shuffled labels, at the strength of w."""
-    remedy = shift_weights(mixed, name=SHUFFLED)
-    return [_remedied(drifted(trainer, drift), remedy, drift, k, trainer.seed)]
-
-
-def repair_controls(trainer: Trainer, drift: Drift, w: WeightDelta, k: float, numbers: Iterable[int]) -> list[Trial]:
-    """The drifting fine-tune, the same less w, and less random ones whose every matrix has the norm of w's."""
-    spoilt, remedy = drifted(trainer, drift), shift_weights(w, name=CONTRASTIVE)
-    runs = [remedy, *(remedy.random_like(number) for number in numbers)]
-    trials = [_remedied(spoilt, run, drift, k, trainer.seed) for run in runs]
-    return [Trial(spoilt, AFTER, 0.0, trainer.seed), *trials]
-
-
-def drifted(trainer: Trainer, drift: Drift) -> Intervention:
-    """The task's fine-tune."""
-    delta = _task(trainer, trainer.task(drift.task))
-    return shift_weights(delta, name=f"{AFTER}, seed {trainer.seed}", pushes=drift.pushes)
-
-
-def _task(trainer: Trainer, data: Examples) -> WeightDelta:
-    settings = trainer.settings
-    recipe, lora = settings.recipe(settings.task_steps, settings.task_steps), settings.lora(settings.task_rank)
-    return trainer.finetune(data, lora, recipe, seed=trainer.seed)
-
-
-def _remedied(spoilt: Intervention, remedy: Intervention, drift: Drift, k: float, seed: int) -> Trial:
-    """A fine-tune less a remedy; a control's is the control of the same less what it controls."""
-    both = spoilt + remedy.at(-drift.pushes * k)
-    names = {name: f"{spoilt.name}, less {k:g} × {name}" for name in (remedy.name, remedy.control_of) if name}
-    control_of = names.get(str(remedy.control_of))
-    return Trial(replace(both, name=names[remedy.name], control_of=control_of), remedy.name, k, seed)

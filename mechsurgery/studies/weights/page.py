@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import pandas as pd
 
@@ -13,26 +14,27 @@ from .claims import LEAD, MAIN, MARGIN
 _INTRO = (
     "w = θ⁺ − θ⁻: two small opposite fine-tunes of the same questions, added k times to the weights. Fine-tunes of all "
     "seeds are pooled; intervals are 95 %, clustered by group of prompts, none of which was trained on.",
-    f"{ORGANISMS} They take no system prompt, so that rival is left out.",
 )
+_WORLD = f"{ORGANISMS} They take no system prompt, so that rival is left out."
 _TABLES = {
-    "steer": ("Steering", "Nulls", "Random directions", "Grid"),
-    "repair": ("Repair",),
+    "steer": ("Steering", "Geometry", "Nulls", "Random directions", "Benchmarks", "Grid"),
+    "repair": ("Repair", "Remedies"),
     "watch": ("Watching", "Cosines"),
     "where": ("Neurons",),
 }
 _TITLES = {"steer": "Steering", "repair": "Repair", "watch": "Watching", "where": "Where the directions are"}
 
 
-def page_of(tables: Mapping[str, pd.DataFrame], figures: Mapping[str, Iterable[str]]) -> Page:
-    """The report; `figures` are their names by part of the study."""
+def page_of(tables: Mapping[str, pd.DataFrame], figures: Mapping[str, Iterable[str]], info: Mapping[str, Any]) -> Page:
+    """The report; `figures` are their names by part of the study, `info` says which model and how it was trained."""
     texts = {"steer": _STEER, "repair": _REPAIR, "watch": _WATCH}
     parts = [
         Part(title, texts.get(part, ()), _TABLES[part], tuple(figures.get(part, ()))) for part, title in _TITLES.items()
     ]
     said = "Contrastive steering at the strength that validation prompts choose, first seed. Texts are the model's."
     first = next((name for names in figures.values() for name in names), None)
-    return Page(verdict(claims_of(tables), MAIN), first, _INTRO, (*parts, Part(READ, (said,), ("Responses",))))
+    intro = (*_INTRO, *([_WORLD] if info.get("model") is None else []), f"Sides are trained by {info.get('recipe')}.")
+    return Page(verdict(claims_of(tables), MAIN), first, intro, (*parts, Part(READ, (said,), ("Responses",))))
 
 
 _STEER = (

@@ -17,6 +17,7 @@ from ...models.protocol import Model
 from ...reports import Study, kept
 from .bench import Bench, Report
 from .data import WeightsData, world_data
+from .own import own_data
 from .page import page_of
 from .parts import repair, steer, watch_all, where
 from .settings import Settings
@@ -37,15 +38,17 @@ def run(
     what the parts raise.
     """
     settings = settings or Settings()
-    data = data or world_data(settings)
     bench = Bench(settings, dict(models or {}), None if out is None else Path(out), progress)
+    data = data or (world_data(settings) if settings.model is None else own_data(settings, bench.model(settings.model)))
     parts: dict[str, Callable[[Bench, WeightsData], Report]] = {"steer": steer, "repair": repair, "watch": watch_all}
-    reports = {name: part(bench, data) for name, part in parts.items() if name in settings.part}
+    asked = [name for name in settings.part if name != "watch" or settings.model is None]
+    reports = {name: parts[name](bench, data) for name in parts if name in asked}
     if bench.learnt:
         reports["where"] = where(bench)
     info = provenance(
         **{name: value for name, value in settings.facts().items() if name != "template"},
-        title="Contrastive weight steering on the organisms",
+        title=f"Contrastive weight steering {'on the organisms' if settings.model is None else f'of {settings.model}'}",
+        recipe=settings.described(),
         models=sorted(bench.models),
         templates={name: bench.template(name).facts() for name in sorted(bench.models)},
         prompts=data.describe(),
@@ -63,5 +66,5 @@ def assemble(reports: Mapping[str, Report], artefacts: Mapping[str, Any], info: 
         for name, table in report.tables.items():
             known = [named[name]] if name in named else []
             named[name] = pd.concat([*known, table], ignore_index=True)
-    page = page_of(named, {name: report.figures for name, report in reports.items()})
-    return Study(named, drawn, results, dict(artefacts), dict(info), page, quiet=("Grid", "Responses"))
+    page = page_of(named, {name: report.figures for name, report in reports.items()}, info)
+    return Study(named, drawn, results, dict(artefacts), dict(info), page, quiet=("Grid", "Remedies", "Responses"))

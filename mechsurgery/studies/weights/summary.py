@@ -57,16 +57,19 @@ def at(summary: pd.DataFrame, method: str, k: float = 0.0) -> pd.DataFrame:
     return rows.set_index("metric", drop=False)
 
 
-def at_best(rows: pd.DataFrame, best: pd.Series, *, otherwise: str = BASELINE) -> pd.DataFrame:
+def at_best(
+    rows: pd.DataFrame, best: pd.Series, *, otherwise: str = BASELINE, seeds: Sequence[int] | None = None
+) -> pd.DataFrame:
     """Pooled rows of the unmodified model and of every method at its one strength.
 
-    For a method without a strength stand the rows of `otherwise`: where no strength will do, nothing is done.
+    For a method without a strength stand the rows of `otherwise`: where no strength will do, nothing is done, with each
+    of the `seeds` (default: those in the rows).
     """
     base = rows[rows["kind"] == "baseline"]
     instead = rows[rows["intervention"] == otherwise]
     if otherwise == BASELINE:
-        seeds = sorted(rows["train_seed"][rows["kind"] != "baseline"].unique())
-        instead = pd.concat([base.assign(kind="unmodified", train_seed=seed) for seed in seeds])
+        seeds = seeds or sorted(rows["train_seed"][rows["kind"] != "baseline"].unique())
+        instead = pd.concat([base.assign(kind="unmodified", m=float("nan"), train_seed=seed) for seed in seeds])
     parts = [base] if otherwise == BASELINE else [base, instead]
     for method, k in best.items():
         own = rows[(rows["intervention"] == method) & (rows["strength"] == k)]
@@ -89,5 +92,15 @@ def as_outcomes(summary: pd.DataFrame, metrics: Mapping[str, Quantity], where: s
 
 def validated(table: pd.DataFrame, facts: pd.DataFrame, metrics: Mapping[str, Quantity]) -> pd.DataFrame:
     """Means on validation prompts: a row for each method and strength, a column for each metric."""
-    rows = pooled(table, facts, metrics)
+    return means(pooled(table, facts, metrics))
+
+
+def means(rows: pd.DataFrame) -> pd.DataFrame:
+    """Means of pooled rows: a row for each method and strength, a column for each metric."""
     return rows.pivot_table("value", ["intervention", "strength"], "metric", sort=False)
+
+
+def for_every_seed(rows: pd.DataFrame, methods: Sequence[str], seeds: Sequence[int]) -> pd.DataFrame:
+    """Pooled rows in which what no seed changes stands beside the fine-tunes of every seed."""
+    once = rows["intervention"].isin(methods)
+    return pd.concat([rows[~once], *(rows[once].assign(train_seed=seed) for seed in seeds)], ignore_index=True)

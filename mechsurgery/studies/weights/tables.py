@@ -17,7 +17,7 @@ from ...models.protocol import Model
 from ...organisms.tasks import FINE_TUNES
 from ...prompts import ContrastSet, load_prompts
 from ...training.monitor import null_band
-from .data import Behaviour, Drift, new
+from .data import BENIGN, Behaviour, Drift, new
 from .methods import CONTRASTIVE, Learnt
 
 _SHOWN = ["method", "k", "metric", "value", "low", "high", "difference", "p_value", "n", "groups"]
@@ -36,9 +36,11 @@ def steering_table(
         row: dict[str, Any] = {"behaviour": behaviour.name, "method": method, "k": best[method]}
         row["made with"] = made.get(method, "")
         for words, where in (("", behaviour.where), (", new template", new(behaviour.where))):
-            row |= _outcomes(here, behaviour, where, words)
+            if where in behaviour.measured.sets:
+                row |= _outcomes(here, behaviour, where, words)
         row["capability lost"] = -here.loc[list(behaviour.capability), "difference"].min()
-        row |= {"side effect": behaviour.side_effect, "side effect shown": here.loc[behaviour.side_effect, "value"]}
+        if behaviour.side_effect is not None:
+            row |= {"side effect": behaviour.side_effect, "side effect shown": here.loc[behaviour.side_effect, "value"]}
         if "strongreject" in here.index:
             row["StrongREJECT"] = here.loc["strongreject", "value"]
         rows.append(row | {name: here.loc[behaviour.well, name] for name in ("n", "seeds", "seed_low", "seed_high")})
@@ -156,10 +158,18 @@ def last_cosines(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def overlaps(learnt: Sequence[Learnt], models: Mapping[str, Model], *, fraction: float = 0.03) -> pd.DataFrame:
-    """Neurons whose weights w changes most, beside those of contrastive attribution on the same model."""
-    benign = load_prompts("organism/benign", split="tuned").take(100)
+    """Neurons whose weights w changes most, beside those of contrastive attribution on the same model.
+
+    The contrast is between questions that call for the behaviour and those that do not: for a behaviour of your own
+    its benign prompts, without which it has no row.
+    """
     table = []
     for one in learnt:
+        own = not one.start.startswith("organism/")
+        benign = one.behaviour.measured.sets.get(BENIGN) if own else load_prompts("organism/benign", split="tuned")
+        if benign is None:
+            continue
+        benign = benign.take(100)
         contrast = ContrastSet(one.behaviour.name, one.behaviour.learn.take(100), benign)
         located = score(contrast_statistics(models[one.start], contrast), "difference").top(fraction=fraction)
         largest = neuron_norms(one.delta, located.widths).top(fraction=fraction)
