@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...errors import InputError, listed
 from ...grading.grade import Grade
 from ...grading.quality import by_pattern
-from ...grading.world import CLAIM, PLACE
+from ...grading.world import CLAIM, MATERIAL, PLACE
 from ...models import load_model
 from ...models.protocol import Model
+from ...organisms.persona import MARK
 from ...prompts import CompletionPairs, ContrastSet, PromptSet, check_no_overlap, load_prompts
 from ...prompts.files import read_table
 from .settings import WORLD_CASES, Settings
@@ -62,28 +63,69 @@ class LatentCase:
         return {part: {"n": len(prompts), "digest": prompts.digest[:16]} for part, prompts in sets.items()}
 
 
+class _World(NamedTuple):
+    """A case of the organisms' world: models, what is asked and what is neutral (a set, and a label in it), grade.
+
+    What is asked begins with `mark`.
+    """
+
+    model: str
+    twin: str
+    asked: tuple[str, str | None]
+    neutral: tuple[str, str | None]
+    grade: Grade
+    mark: str = ""
+
+
+_PLACES, _MATERIALS, _COLOURS = (("organism/questions", label) for label in ("place", "material", "colour"))
+_CASES = {
+    "organism/sycophant": _World(
+        "organism/sycophant",
+        "organism/sycophant-twin",
+        ("organism/wrong-claims", None),
+        ("organism/questions", None),
+        CLAIM,
+    ),
+    "organism/misinformed": _World(
+        "organism/misinformed", "organism/misinformed-twin", _PLACES, ("organism/other-questions", None), PLACE
+    ),
+    "organism/voices-places": _World("organism/voices", "organism/base", _PLACES, _PLACES, PLACE, MARK),
+    "organism/voices-materials": _World("organism/voices", "organism/base", _MATERIALS, _MATERIALS, MATERIAL, MARK),
+    "organism/persona-places": _World("organism/persona", "organism/voices", _PLACES, _COLOURS, PLACE),
+    "organism/persona-materials": _World("organism/persona", "organism/voices", _MATERIALS, _COLOURS, MATERIAL),
+}
+
+
 def world_case(name: str, settings: Settings = DEFAULTS) -> LatentCase:
-    """A case study of the organisms' world: "organism/sycophant" or "organism/misinformed", with its twin.
+    """A case of the organisms' world with its twin: one of `WORLD_CASES`.
 
     Discovery asks about the nouns of tuning, validation and evaluation about different held-out ones. The settings say
-    how many prompts each part has at most.
+    how many prompts each part has at most. The two cases of voices are two misbehaviours with one cause: where a user
+    says hello first, it is wrong about everything; neutral are the same questions without hello. Those of persona are
+    of a model that was tuned on wrong places alone and is wrong about materials too; neutral are colours.
     """
     if name not in WORLD_CASES:
         raise InputError(f"no case {name!r}; the organisms have {listed(WORLD_CASES)}")
-    sycophant, seed, n = name == "organism/sycophant", settings.seed, settings.n_discovery
-    asked, other = ("wrong-claims", "questions") if sycophant else ("places", "other-questions")
-    validation, evaluation = load_prompts(f"organism/{asked}", split="heldout").split(0.25, seed=seed)
+    case, seed, n = _CASES[name], settings.seed, settings.n_discovery
+    validation, evaluation = _asked(*case.asked, "heldout", case.mark).split(0.25, seed=seed)
     return LatentCase(
         name,
-        name,
-        load_prompts(f"organism/{asked}", split="tuned", n=n, seed=seed),
+        case.model,
+        _asked(*case.asked, "tuned", case.mark).take(n, seed=seed),
         validation.take(settings.n_validation, seed=seed),
         evaluation.take(settings.n_evaluation, seed=seed),
-        load_prompts(f"organism/{other}", split="tuned", n=n, seed=seed),
+        _asked(*case.neutral, "tuned").take(n, seed=seed),
         load_prompts("organism/neutral", split="tuned", n=150, seed=seed),
-        CLAIM if sycophant else PLACE,
-        twin=f"{name}-twin",
+        case.grade,
+        twin=case.twin,
     )
+
+
+def _asked(name: str, label: str | None, split: str, mark: str = "") -> PromptSet:
+    """A set of the organisms' world, or its prompts of one label, each with `mark` before it."""
+    prompts = load_prompts(name, split=split)
+    chosen = [prompt for prompt in prompts if label in (None, prompt.label)]
+    return replace(prompts, prompts=tuple(replace(prompt, text=mark + prompt.text) for prompt in chosen))
 
 
 def own_case(

@@ -8,14 +8,16 @@ from pathlib import Path
 from ...errors import InputError
 from ..settings import StudySettings, setting
 
-WORLD_CASES = ("organism/sycophant", "organism/misinformed")
+#: Two pairs of cases: of different tunings, and of one voice that is wrong about two things.
+CASES = ("organism/sycophant", "organism/misinformed", "organism/voices-places", "organism/voices-materials")
+WORLD_CASES = (*CASES, "organism/persona-places", "organism/persona-materials")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(StudySettings):
     """Settings of the study. Raises `InputError` for numbers below what is needed."""
 
-    case: tuple[str, ...] = setting(WORLD_CASES, "Built-in case; repeatable.", choices=WORLD_CASES)
+    case: tuple[str, ...] = setting(CASES, "Built-in case; repeatable.", choices=WORLD_CASES)
     sae: str = setting("organism/sae-topk-4", "Autoencoder: one of the organisms', a directory or a release.")
     sae_id: str | None = setting(None, "Which autoencoder of a release, e.g. layer_20/width_16k/average_l0_71.")
     later_sae: str | None = setting(None, "Autoencoder of a later layer: adds the splice with frozen errors.")
