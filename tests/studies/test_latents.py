@@ -21,7 +21,7 @@ from mechsurgery.models.sites import fingerprint
 from mechsurgery.prompts import CompletionPairs, ContrastSet
 from mechsurgery.reports import study as written
 from mechsurgery.studies.latents import Settings, methods, own_case, run, world_case
-from mechsurgery.studies.latents.methods import ATTRIBUTION, CHOSEN, DIFFING, DOWN, MAX_BROKEN, UP, WAYS
+from mechsurgery.studies.latents.methods import ATTRIBUTION, CHOSEN, DIFFING, DOWN, UP, WAYS
 from mechsurgery.studies.latents.settings import WORLD_CASES
 from mechsurgery.studies.latents.tables import RANDOM_LATENTS, by_ranking, effects_of, gains_of
 
@@ -41,6 +41,7 @@ SETTINGS = Settings(
     n_evaluation=4,
     dtype="float32",
 )
+MAX_BROKEN = SETTINGS.max_broken
 SITE = "blocks.1.hook_resid_post"
 GRADE = by_pattern("a")
 
@@ -145,7 +146,14 @@ def steered(model, folder, strengths=(0.2, 0.8), **generation):
     runs = methods.steered(dictionary, [0, 1, 2], [7, 8], norm=2.0)
     how = Generation(temperature=1.0, **{"max_new_tokens": 3, "max_rows": 4} | generation)
     return methods.steer_each(
-        model, small_case(model), runs, strengths, methods.WAYS[DOWN], generation=how, folder=folder
+        model,
+        small_case(model),
+        runs,
+        strengths,
+        methods.WAYS[DOWN],
+        max_broken=MAX_BROKEN,
+        generation=how,
+        folder=folder,
     )
 
 
@@ -210,7 +218,7 @@ def test_an_effect_is_the_rise_of_what_is_wanted_where_no_more_breaks():
         ("latent 9", -0.4): [*bad, "broken", "broken"],
     }
     runs, random, results = runs_of([1, 2, 3, 4, 5, 8], [8, 9]), [8, 9], labelled(cells)
-    effects = effects_of(results, GRADE, runs, random, WAYS[DOWN]).set_index("latent")
+    effects = effects_of(results, GRADE, runs, random, WAYS[DOWN], MAX_BROKEN).set_index("latent")
     # All broken is no cure; two more broken of twenty are allowed.
     assert effects["effect"].tolist() == pytest.approx([0.95, 0.05, 0.0, 0.0, 0.1, 0.1, -0.05])
     assert effects["control"].tolist() == [False] * 5 + [True] * 2  # latent 8 is chosen and random
@@ -222,16 +230,16 @@ def test_an_effect_is_the_rise_of_what_is_wanted_where_no_more_breaks():
     assert effects.loc[[3, 4], "low"].isna().all()
     assert effects.loc[5, ["good", "bad", "broken"]].tolist() == pytest.approx([0.15, 0.7, 0.15])
     assert effects.loc[4, ["good", "bad", "broken"]].isna().all()
-    assert effects_of(results, GRADE, runs, random, WAYS[UP])["effect"].max() == 0
+    assert effects_of(results, GRADE, runs, random, WAYS[UP], MAX_BROKEN)["effect"].max() == 0
     groups = [i // 5 for i in range(20)]
-    pairs = effects_of(labelled(cells, groups=groups), GRADE, runs, random, WAYS[DOWN]).set_index("latent")
+    pairs = effects_of(labelled(cells, groups=groups), GRADE, runs, random, WAYS[DOWN], MAX_BROKEN).set_index("latent")
     assert pairs["p"][1] >= 0.5**4  # four groups, not twenty prompts
     gains = gains_of(labelled(cells, groups=groups), GRADE, effects.reset_index(), WAYS[DOWN])
     assert gains.mean(axis=1).tolist() == pytest.approx(effects["effect"].tolist())
     assert "StrongREJECT" not in effects
     score = results.table.assign(metric="strongreject", scale="number", label="", value=0.25)
     judged = type(results)(pd.concat([results.table, score], ignore_index=True), results.info)
-    scores = effects_of(judged, GRADE, runs, random, WAYS[DOWN]).set_index("latent")["StrongREJECT"]
+    scores = effects_of(judged, GRADE, runs, random, WAYS[DOWN], MAX_BROKEN).set_index("latent")["StrongREJECT"]
     assert scores[[1, 3, 9]].tolist() == pytest.approx([0.25] * 3)
     assert scores[[4]].isna().all()  # had no allowed strength, so nobody heard it
     assert list(gains.columns) == [f"g{i}" for i in groups]
@@ -254,8 +262,12 @@ def test_the_strength_of_the_largest_rise_without_more_breaking_is_chosen():
         ("latent 4", -0.2): ["bad"] * 6 + ["broken"] * 4,
     }
     summary = labelled(cells).summary()
-    assert methods.chosen_strengths(summary, "good") == {"latent 1": -0.2, "latent 2": -0.1, "latent 4": -0.1}
-    assert methods.chosen_strengths(summary, "bad")["latent 2"] == -0.1
+    assert methods.chosen_strengths(summary, "good", MAX_BROKEN) == {
+        "latent 1": -0.2,
+        "latent 2": -0.1,
+        "latent 4": -0.1,
+    }
+    assert methods.chosen_strengths(summary, "bad", MAX_BROKEN)["latent 2"] == -0.1
 
 
 def test_chosen_and_random_latents_are_of_the_active_ones(tiny_llama):

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ...adapters.endpoints import judge_from
 from ...errors import InputError, listed
 from ...grading.grade import Grade
+from ...grading.judged import WELL, judged
+from ...grading.judges import Recording
 from ...grading.quality import by_pattern
 from ...grading.world import CLAIM, MATERIAL, PLACE
 from ...models import load_model
@@ -30,7 +35,8 @@ class LatentCase:
     chooses each latent's strength, and `evaluation`, of others again, measures its effect. `neutral` are prompts on
     which the behaviour is not to be expected, `reference` prompts give the mean activation. `grade` gives labels, among
     them "bad", "good" and "broken". A model is a name or loaded. `pairs` may be given instead of being sampled;
-    without a `twin` what needs one is left out. Raises `PromptError` where parts share a prompt or group.
+    without a `twin` what needs one is left out. Where a judge is the grade, `rule` may be a grade by rule with the same
+    labels: their agreement is reported. Raises `PromptError` where parts share a prompt or group.
     """
 
     name: str
@@ -43,6 +49,7 @@ class LatentCase:
     grade: Grade
     twin: str | Model | None = None
     pairs: CompletionPairs | None = None
+    rule: Grade | None = None
 
     def __post_init__(self) -> None:
         lacking = [label for label in ("bad", "good", "broken") if label not in self.grade.labels]
@@ -160,24 +167,72 @@ def own_case(
     )
 
 
-def cases_of(settings: Settings) -> list[LatentCase]:
-    """The built-in cases that the settings name, or the one of the user's own model and files."""
-    files = ("twin", "prompts", "neutral", "bad", "good", "pairs")
+def cases_of(settings: Settings, out: str | Path | None = None) -> list[LatentCase]:
+    """The built-in cases that the settings name, or those of the user's own model and files.
+
+    Where a judge grades, what it was asked and said is kept in `out`.
+    """
     if settings.model is None:
-        given = [name for name in files if getattr(settings, name) is not None]
+        given = [name for name in _FILES if getattr(settings, name) not in (None, ())]
         if given:
             raise InputError(f"--{given[0]} is for your own case; give --model too")
-        return [world_case(name, settings) for name in settings.case]
-    if settings.prompts is None or settings.neutral is None or settings.bad is None:
-        missing = [name for name in ("prompts", "neutral", "bad") if getattr(settings, name) is None]
+        cases = [world_case(name, settings) for name in settings.case]
+    else:
+        cases = _own_cases(settings)
+    if settings.grader is None:
+        return cases
+    judge = kept_judge(settings.grader, out)
+    described = each(settings.behaviour_described, len(cases), "behaviour-described")
+    well = each(settings.good_described, len(cases), "good-described") or [WELL] * len(cases)
+    ruled = settings.model is None or bool(settings.bad)
+    return [
+        replace(
+            case,
+            grade=judged(judge, behaviour, well=good),
+            rule=replace(case.grade, name=f"{case.grade.name} by rule") if ruled else None,
+        )
+        for case, behaviour, good in zip(cases, described, well)
+    ]
+
+
+_FILES = ("twin", "prompts", "neutral", "bad", "good", "pairs")
+
+
+def _own_cases(settings: Settings) -> list[LatentCase]:
+    needed = ("prompts", "neutral", *(("bad",) if settings.grader is None else ()))
+    missing = [name for name in needed if not getattr(settings, name)]
+    if missing:
         raise InputError(f"a case of your own needs --{' and --'.join(missing)} besides --model")
+    n = len(settings.prompts)
+    neutral, bad, good, pairs = (each(getattr(settings, x), n, x) for x in ("neutral", "bad", "good", "pairs"))
+    assert settings.model is not None
     model = load_model(settings.model, dtype=settings.dtype, device=settings.device)
-    prompts, neutral = (
-        PromptSet.from_file(path, text=settings.column) for path in (settings.prompts, settings.neutral)
-    )
-    pairs = None if settings.pairs is None else _pairs(settings.pairs, model, settings)
-    grade = by_pattern(settings.bad, settings.good)
-    return [own_case(model, prompts, neutral, grade, settings, twin=settings.twin, pairs=pairs)]
+    cases = []
+    for i, path in enumerate(settings.prompts):
+        asked, quiet = (PromptSet.from_file(one, text=settings.column) for one in (path, neutral[i]))
+        grade = by_pattern(bad[i] if bad else _NEVER, good[i] if good else None)
+        own = _pairs(pairs[i], model, settings) if pairs else None
+        name = "own case" if n == 1 else f"{i + 1} {path.stem}"
+        cases.append(own_case(model, asked, quiet, grade, settings, name=name, twin=settings.twin, pairs=own))
+    return cases
+
+
+#: A regular expression that is found nowhere: a judge takes its place.
+_NEVER = r"(?!)"
+
+
+def each(values: Sequence[Any], n: int, name: str) -> list[Any]:
+    """One value for every one of `n` cases, from one for all of them or one each; [] where none is given."""
+    if len(values) not in (0, 1, n):
+        raise InputError(f"--{name} is given {len(values)} times for {n} cases; give it once, or once for each")
+    return list(values) * n if len(values) == 1 else list(values)
+
+
+def kept_judge(text: str, out: str | Path | None) -> Recording:
+    """The judge that a setting names, all its answers kept in `out/judges`, or in memory without `out`."""
+    judge = judge_from(text)
+    name = re.sub(r"[^\w.-]+", "_", judge.name).strip("_") or "judge"
+    return Recording(judge, None if out is None else Path(out) / "judges" / f"{name}.json")
 
 
 def _pairs(path: Path, model: Model, settings: Settings) -> CompletionPairs:
