@@ -25,7 +25,9 @@ from mechsurgery.studies.latents.methods import ATTRIBUTION, CHOSEN, DIFFING, DO
 from mechsurgery.studies.latents.settings import WORLD_CASES
 from mechsurgery.studies.latents.tables import RANDOM_LATENTS, by_ranking, effects_of, gains_of
 
+CASES = WORLD_CASES[:2]
 SETTINGS = Settings(
+    case=CASES,
     sae="organism/sae-topk-2",
     k=4,
     k_others=2,
@@ -83,12 +85,12 @@ def test_the_tables_are_what_the_rows_say(study):
         own = rankings[(rankings["case"] == case) & (rankings["steered"] == way)].set_index("ranking")
         assert own["latents"][[ATTRIBUTION, DIFFING, "probe weight", RANDOM_LATENTS]].tolist() == [4, 4, 2, 3]
         assert "random" not in own.index
-    assert set(steering["case"]) == set(WORLD_CASES)
+    assert set(steering["case"]) == set(CASES)
     assert all(len(found) for found in study.tables.values())
     oracle = table(study, "Oracle")
     assert set(oracle["ranking"]) >= {ATTRIBUTION, "patching, frozen errors", "integrated gradients", "random"}
     assert set(table(study, "Claims")["verdict"]) <= {"held", "did not hold", "undecided", "not measurable"}
-    assert len(table(study, "Claims")) == 2 * (2 * 2 + 2) + 2
+    assert len(table(study, "Claims")) == 2 * (2 * 4 + 2 + 1) + 2 * 2
     assert "misinformed_behaving_model_steered_down_outcomes" in study.figures
 
 
@@ -117,8 +119,8 @@ def test_everything_is_saved_and_a_second_run_measures_nothing_again(study, out,
 
     monkeypatch.setattr(jobs, "perform", never)
     monkeypatch.setattr(written, "export_all", lambda *_: "figures were written before")
-    again = table(run(replace(SETTINGS, case=WORLD_CASES[:1]), out=out), "Steering")
-    pd.testing.assert_frame_equal(again, table(study, "Steering").iloc[: len(again)])
+    again = table(run(replace(SETTINGS, read=1), out=out), "Steering")
+    pd.testing.assert_frame_equal(again, table(study, "Steering"))
 
 
 def small_case(model, **more):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -13,16 +13,19 @@ import pandas as pd
 from ...attribution.gradient import exact_removal, mean_activation
 from ...attribution.probes import Probe, fit_probe
 from ...errors import PromptError
-from ...evaluation import Generation
+from ...evaluation import Generation, evaluate
+from ...evaluation.benchmarks import benchmark_grades, benchmark_sets, benchmark_table
 from ...evaluation.sampling import sample_pairs
 from ...evaluation.shards import Shards, key_of
 from ...grading.judges import Judge
 from ...inspector import inspect_latents
 from ...inspector.interpretation import Reader, TokenReader, gather, interpret
 from ...inspector.judge_reader import JudgeReader
+from ...intervention import Intervention
 from ...models import sites
 from ...models.capture import median_norm
 from ...models.dictionaries import fit_quality
+from ...models.protocol import Model
 from ...models.tokens import tokenizer_of
 from ...prompts import CompletionPairs, encode
 from ...units import UnitScores
@@ -30,6 +33,9 @@ from . import methods
 from .methods import ALL_TOKENS, ATTRIBUTION, RANDOM, CaseResult, Loaded
 from .settings import Settings
 from .tables import effects_of, gains_of
+
+#: Best latents that are also steered on the benchmarks.
+ON_BENCHMARKS = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +154,27 @@ def steer_case(
         inspect_latents(model, dictionary, chosen[ATTRIBUTION][: settings.read], shown, max_rows=rows),
         fit_quality(model, dictionary, shown, max_rows=rows),
         _explained(ranked, settings, judge, rows),
+        _benchmarks(model, settings, effects[methods.DOWN], chosen, runs, how),
     )
+
+
+def _benchmarks(
+    model: Model,
+    settings: Settings,
+    effects: pd.DataFrame,
+    chosen: Mapping[str, Sequence[int]],
+    runs: Mapping[int, Intervention],
+    how: Mapping[str, Any],
+) -> pd.DataFrame:
+    """The benchmarks named by the settings before and after steering the best latents of Δ-attribution down."""
+    if not settings.benchmark:
+        return pd.DataFrame()
+    found = settings.benchmarks(model)
+    own = effects[effects["latent"].isin({*chosen[ATTRIBUTION], *chosen[ALL_TOKENS]}) & effects["strength"].notna()]
+    best = own.nlargest(ON_BENCHMARKS, "effect")
+    tried = [runs[latent].at(strength) for latent, strength in zip(best["latent"], best["strength"])]
+    measured = evaluate(model, benchmark_sets(found), tried, grades=benchmark_grades(found), **how)
+    return benchmark_table(measured, found)
 
 
 def _explained(ranked: Ranked, settings: Settings, judge: Judge | None, rows: int) -> pd.DataFrame:

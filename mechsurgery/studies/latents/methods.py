@@ -93,7 +93,7 @@ class CaseResult:
     each choice of positions), `chosen` the latents that each ranking had steered, `random` those drawn from the pool.
     By way of steering: `responses` to validation and to evaluation prompts, `effects` a row a latent, `gains` a row a
     latent and a column an evaluation prompt (named by its group), whose mean the effect is. `explained` are the best
-    latents' explanations with their scores.
+    latents' explanations with their scores, `benchmarks` what steering the best of them down does to other things.
     """
 
     case: LatentCase
@@ -111,6 +111,7 @@ class CaseResult:
     views: list[UnitView]
     fit: dict[str, float]
     explained: pd.DataFrame
+    benchmarks: pd.DataFrame
 
 
 def halves(pairs: CompletionPairs, *, seed: int) -> tuple[CompletionPairs, CompletionPairs]:

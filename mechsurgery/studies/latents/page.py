@@ -26,6 +26,7 @@ def page_of(
     parts = (
         Part("Pairs and autoencoder", (), ("Pairs", "Fit", "Grader")),
         Part("Proof by steering", _steering(cap), ("Rankings", "Power", "Pool", "Best latents", "Steering"), steered),
+        Part("What else changes", (), ("Benchmarks",)),
         Part("Against the exact effect", _ORACLE, ("Oracle",), [name for name in names if name.endswith("_scatter")]),
         Part("Two cases", _TWO if len(results) > 1 else _ONE, ("Convergence", "Shared"), pairs),
         Part("Reading the best latents", _READ, ("Reading", "Explanation scores", "Explanations"), (), views),

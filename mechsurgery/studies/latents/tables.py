@@ -45,6 +45,8 @@ def tables(results: Sequence[CaseResult]) -> dict[str, pd.DataFrame]:
         by_title["Grader: what the judge said, and its agreement with the rule"] = _of_cases(results, grader_table)
     by_title["Explanations: what a judge says of the best latents"] = _of_cases(results, lambda r: r.explained)
     by_title["Explanation scores: by what explanations predict on held-out text"] = _of_cases(results, scores_table)
+    if any(len(r.benchmarks) for r in results):
+        by_title["Benchmarks: before and after steering the best latents"] = _of_cases(results, lambda r: r.benchmarks)
     if len(results) > 1:
         by_title["Convergence: latents that steer both of two cases, beside chance"] = convergence_table(results)
         both = pd.concat([shared_latents(*pair) for pair in pairs_of(results)], ignore_index=True)
