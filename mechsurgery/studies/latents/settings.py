@@ -41,7 +41,7 @@ class Settings(StudySettings):
     k_others: int = setting(4, "Latents of every other ranking that are steered.")
     k_shared: int = setting(5, "Best latents of the other case of a pair that are steered too.")
     n_random: int = setting(40, "Random latents that are steered, of those that are active.")
-    n_pairs: int = setting(200, "Pairs of completions at most: half give scores, half check them.")
+    n_pairs: int = setting(100, "Pairs of completions at most: half give scores, half check them.")
     n_samples: int = setting(8, "Samples of every discovery prompt.")
     n_oracle: int = setting(60, "Random active latents that are really removed, one at a time.")
     n_discovery: int = setting(160, "Prompts that give pairs, at most.")
