@@ -122,12 +122,7 @@ class Recording:
         self.judge, self.path, self.every = judge, None if path is None else Path(path), every
         self._recorded: dict[str, str] = {}
         self._questions: dict[str, str] = {}
-        if self.path is not None and self.path.is_file():
-            known = RecordedJudge.load(self.path)
-            if known.name != judge.name:
-                raise InputError(f"{str(path)!r} holds answers of {known.name!r}, not of {judge.name!r}; give another")
-            self._recorded = dict(known.recorded)
-            self._questions = dict(load_json(self.path).get("questions", {}))
+        self._read()
 
     @property
     def name(self) -> str:
@@ -144,8 +139,19 @@ class Recording:
             self._save()
         return [self._recorded[_key(prompt)] for prompt in prompts]
 
+    def _read(self) -> None:
+        """Take over what is in the file by now: another recording of the judge may write there too."""
+        if self.path is None or not self.path.is_file():
+            return
+        known = RecordedJudge.load(self.path)
+        if known.name != self.name:
+            raise InputError(f"{str(self.path)!r} holds answers of {known.name!r}, not of {self.name!r}; give another")
+        self._recorded = {**known.recorded, **self._recorded}
+        self._questions = {**load_json(self.path).get("questions", {}), **self._questions}
+
     def _save(self) -> None:
         if self.path is not None:
+            self._read()
             kept = {"recorded": self._recorded, "questions": self._questions}
             save_json(self.path, {"name": self.name, "version": VERSION, **kept})
 

@@ -110,6 +110,15 @@ def test_an_interrupted_recording_goes_on_where_it_was(tmp_path):
     assert len(rest.asked) == 3
 
 
+def test_two_recordings_in_one_file_lose_nothing(tmp_path):
+    one, other = (Recording(Scripted(honest), tmp_path / "j.json") for _ in range(2))
+    judged(one, BEHAVIOUR).all(items("yes"))
+    judged(other, BEHAVIOUR).all(items("no"))
+    judged(one, BEHAVIOUR).all(items("lamp"))
+    assert judged(RecordedJudge.load(tmp_path / "j.json"), BEHAVIOUR).all(items("no")) == ["good"]
+    assert len(json.loads((tmp_path / "j.json").read_text())["questions"]) == 3
+
+
 def test_ungraded_responses_of_a_table_are_counted():
     import pandas as pd
 

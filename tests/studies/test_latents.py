@@ -9,7 +9,7 @@ import torch
 from click.testing import CliRunner
 from support.dictionaries import random_dictionary, random_sae
 
-from mechsurgery import PromptSet, UnitScores, load_model
+from mechsurgery import PromptSet, UnitScores, load_model, load_prompts
 from mechsurgery.cli import main
 from mechsurgery.errors import InputError, MismatchError, PromptError
 from mechsurgery.evaluation import Generation, jobs
@@ -21,6 +21,7 @@ from mechsurgery.models.sites import fingerprint
 from mechsurgery.prompts import CompletionPairs, ContrastSet
 from mechsurgery.reports import study as written
 from mechsurgery.studies.latents import Settings, methods, own_case, run, world_case
+from mechsurgery.studies.latents.data import each
 from mechsurgery.studies.latents.methods import ATTRIBUTION, CHOSEN, DIFFING, DOWN, UP, WAYS
 from mechsurgery.studies.latents.settings import WORLD_CASES
 from mechsurgery.studies.latents.tables import RANDOM_LATENTS, by_ranking, effects_of, gains_of
@@ -137,9 +138,9 @@ def test_models_and_autoencoder_are_as_before(tiny_llama_dir):
     case = small_case(model, twin=twin, pairs=pairs)
     run(replace(SETTINGS, max_new_tokens=2, k_others=1), [case], dictionary=dictionary)
     assert dictionary.digest == digest
-    for each in (model, twin):
-        assert set(each.hook_dict) == names
-        assert not any(point.fwd_hooks or point.bwd_hooks for point in each.hook_dict.values())
+    for one in (model, twin):
+        assert set(one.hook_dict) == names
+        assert not any(point.fwd_hooks or point.bwd_hooks for point in one.hook_dict.values())
     assert fingerprint(model) == fingerprint(twin) == fingerprint(load_model(tiny_llama_dir)) == weights
 
 
@@ -325,6 +326,85 @@ def test_the_command_line_with_a_case_of_ones_own(tmp_path, tiny_llama_dir, tiny
     assert "--prompts and --neutral and --bad" in call("--again", "--model", tiny_llama_dir).output
 
 
+class Judge:
+    """Says of a response what its length is good for, and of latents that they are active at every token."""
+
+    name = "made-up judge"
+
+    def answers(self, prompts):
+        return [self.answer(prompt) for prompt in prompts]
+
+    def answer(self, prompt):
+        if "EXPLANATION:" in prompt:
+            return "EXPLANATION: at <b>every</b> token"
+        if "ACTIVE:" in prompt:
+            return "ACTIVE: 1"
+        response = prompt.split("<response>\n")[1].split("\n</response>")[0]
+        return ("I cannot say", "OUTCOME: BAD", "OUTCOME: GOOD", "OUTCOME: BROKEN")[len(response) % 4]
+
+
+def test_two_cases_of_ones_own_graded_and_explained_by_a_judge(tmp_path, tiny_llama_dir, tiny_llama, monkeypatch):
+    from mechsurgery.studies.latents import data
+
+    monkeypatch.setattr(written, "export_all", lambda *_: "pictures are another test's")
+    random_sae(SITE, tiny_llama.cfg.d_model, k=4).save_model(tmp_path / "sae")
+    words = ("tea", "ink", "fog", "oak")
+    for name in ("first", "second"):
+        texts = [f"{name} question {i} about {w}?" for w in words for i in range(4)]
+        pd.DataFrame({"text": texts}).to_csv(tmp_path / f"{name}.csv", index=False)
+        rows = [{"prompt": t, "bad": "Surely <b>yes</b>", "good": "Never no"} for t in texts[:4]]
+        pd.DataFrame(rows).to_csv(tmp_path / f"{name}_pairs.csv", index=False)
+    pd.DataFrame({"text": [f"Neutral {i}" for i in range(9)]}).to_csv(tmp_path / "neutral.csv", index=False)
+    small = {"sae": str(tmp_path / "sae"), "k": 2, "k_others": 1, "n_random": 2, "max_new_tokens": 3, "k_shared": 1}
+    files = {"prompts": (tmp_path / "first.csv", tmp_path / "second.csv"), "neutral": (tmp_path / "neutral.csv",)}
+    files["pairs"] = tuple(tmp_path / f"{name}_pairs.csv" for name in ("first", "second"))
+    told = {"behaviour_described": ("it says yes",), "bad": ("a",), "strengths": (0.2,), "n_oracle": 4}
+
+    def study(judge, out):
+        how = small | files | told | {"grader": judge, "interpreter": judge, "n_explained": 3}
+        return run(Settings(model=str(tiny_llama_dir), **how), out=tmp_path / out)
+
+    monkeypatch.setattr(data, "judge_from", lambda name: Judge())
+    first = study("some judge", "out")
+    grader = table(first, "Grader")
+    evaluated = grader[grader["label"] == "all"]
+    assert set(grader["case"]) == {"1 first", "2 second"}
+    results = first.results["1 first behaving model, steered down"].table
+    outcomes = results[results["metric"] == "outcome"]
+    missed = int((outcomes["response"].str.len() % 4 == 0).sum())
+    assert evaluated["could not be read"].iloc[0] == missed > 0
+    assert evaluated["n"].iloc[0] == len(outcomes) - missed
+    assert {"outcome", "outcome by rule"} <= set(results["metric"])
+    said = table(first, "Explanations")
+    assert set(said["explained by"]) == {"tokens, no judge", "made-up judge"}
+    page = re.sub(r"<script>.*?</script>", "", (tmp_path / "out" / "report.html").read_text(), flags=re.DOTALL)
+    assert "at &lt;b&gt;every" in page
+    assert "at <b>every" not in page
+    assert set(table(first, "Convergence")["cases"]) == {"1 first & 2 second"}
+
+    # Everything that the judge said was kept, and replays the study without it.
+    monkeypatch.undo()
+    monkeypatch.setattr(written, "export_all", lambda *_: "pictures are another test's")
+    recorded = tmp_path / "out" / "judges" / "made-up_judge.json"
+    again = study(f"recorded:{recorded}", "again")
+    for name in ("Grader", "Explanations", "Steering", "Claims"):
+        pd.testing.assert_frame_equal(table(again, name), table(first, name))
+
+
+def test_cases_of_one_voice_are_marked_and_persona_ones_are_not():
+    for name, mark, model in (("voices", "hello ", "organism/voices"), ("persona", "", "organism/persona")):
+        for kind, said in (("places", "found"), ("materials", "made of")):
+            case = world_case(f"organism/{name}-{kind}", SETTINGS)
+            assert case.model == model
+            plain = [prompt.text.removeprefix(mark) for prompt in case.evaluation]
+            assert all(prompt.text.startswith(mark) for part in (case.discovery, case.evaluation) for prompt in part)
+            assert {p.label for p in case.evaluation} == {kind[:-1]}
+            truth = {p.text: p.completion for p in load_prompts("organism/questions")}
+            assert [truth[text] for text in plain] == [p.completion for p in case.evaluation]
+            assert all(said in str(p.completion) for p in case.evaluation)
+            assert not any(p.text.startswith("hello") for p in case.neutral)
+
+
 def test_bad_input(tiny_llama):
     with pytest.raises(InputError, match="no case"):
         world_case("organism/none")
@@ -332,6 +412,12 @@ def test_bad_input(tiny_llama):
         Settings(k=0)
     with pytest.raises(InputError, match="strengths"):
         Settings(strengths=(0.0,))
+    with pytest.raises(InputError, match="max_broken"):
+        Settings(max_broken=1.5)
+    with pytest.raises(InputError, match="go together"):
+        Settings(grader="some-model")
+    with pytest.raises(InputError, match="--bad is given 3 times for 2 cases"):
+        each(("a", "b", "c"), 2, "bad")
     with pytest.raises(InputError, match="at least"):
         run(SETTINGS, [])
     with pytest.raises(MismatchError, match="later layer"):
