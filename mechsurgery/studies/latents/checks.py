@@ -75,9 +75,8 @@ def scores_table(result: CaseResult) -> pd.DataFrame:
     rows = []
     for name, own in result.explained.groupby("explained by", sort=False):
         found = summary_of(own)
-        columns = {"n": "latents", "unread": "without a score", "value": "score", "baseline": "shuffled"}
-        row = {new: found[old] for old, new in columns.items()} | {
-            end: found[end] for end in ("low", "high", "difference", "difference_low", "difference_high", "p_value")
-        }
-        rows.append({"explained by": name, **row})
+        columns = {"n": "latents", "unread": "without a score", "value": "score", "low": "low", "high": "high"}
+        columns |= {"baseline": "shuffled", "difference": "difference", "difference_low": "difference_low"}
+        columns |= {"difference_high": "difference_high", "p_value": "p_value"}
+        rows.append({"explained by": name} | {new: found[old] for old, new in columns.items()})
     return pd.DataFrame(rows)

@@ -76,7 +76,7 @@ def _intro(info: Mapping[str, Any]) -> tuple[str, ...]:
     lines = (
         f"Cases: {', '.join(info['cases'])}. Autoencoder {info['sae']} at {info['hook_name']} with "
         f"{info['n_latents']:,} latents. Pairs are completions of the same model to the same prompts, "
-        f"graded by {info['graded']}; "
+        f"graded by {' and '.join(dict.fromkeys(info['graded']))}; "
         "prompts that give pairs, that choose strengths and that measure effects share no group.",
         "Every response is one of three: bad (shows the behaviour), good (the right answer), or broken (neither).",
     )

@@ -117,7 +117,7 @@ def _study(results: Sequence[CaseResult], dictionary: Dictionary, **facts: Any) 
         sae_digest=dictionary.digest,
         hook_name=dictionary.hook_name,
         n_latents=dictionary.n_latents,
-        graded=" and ".join(dict.fromkeys(r.case.grade.version.split(",")[0] for r in results)),
+        graded=["rule" if r.case.grade.decide is not None else "a judge" for r in results],
         prompts={r.case.name: r.case.describe() for r in results},
         **facts,
     )
