@@ -157,6 +157,16 @@ def test_contexts_are_where_the_latent_is_active_and_held_out_ones_of_other_grou
         for value in active:
             assert any(value == pytest.approx(other, abs=1e-3) for other in every.values() if other > 0)
         held = [context.activation > 0 for context in one.held]
+        sides = [
+            {
+                groups[i]
+                for context in side
+                for (i, _), v in every.items()
+                if v > 0 and abs(v - context.activation) < 1e-4
+            }
+            for side in (one.shown, [context for context in one.held if context.activation > 0])
+        ]
+        assert not sides[0] & sides[1]
         assert held.count(True) == held.count(False) <= 4
         assert sum(times for _, times in one.counts.values()) == len(every) / 2
         # The strongest shown is the strongest of one half of the groups.
