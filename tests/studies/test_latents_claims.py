@@ -189,6 +189,7 @@ def test_the_values_of_many_latents_can_reject_and_keep_their_rate():
 def case(works, *, tried=60, chosen=range(10), pool=200, bad=0.8, way=DOWN):
     """What the convergence looks at in a case: which of the latents that were tried steer, and the best ones."""
     table = pd.DataFrame({"latent": range(tried), "works": [i in works for i in range(tried)], "strength": 0.1})
+    table["effect"] = [0.3 - 0.001 * i if i in works else 0.001 * i for i in range(tried)]
     shares = {"baseline_good": 0.9 - bad, "baseline_bad": bad, "baseline_broken": 0.1}
     scores = SimpleNamespace(scores={"s": -torch.arange(float(pool))})
     return made(
@@ -231,6 +232,9 @@ def test_only_latents_tried_in_both_count():
     row = common(case({1, 2, 59}), case({1, 59}, tried=30), DOWN)
     assert (row["steered in both"], row["steer the first"], row["steer the second"]) == (30, 2, 1)
     assert row["latents"] == "1"
+    same, opposite = case({1, 2, 59}), case(set(range(60)))
+    assert common(same, same, DOWN)["ρ of effects"] == pytest.approx(1)
+    assert common(same, opposite, DOWN)["ρ of effects"] < -0.5
 
 
 def test_no_latent_among_the_best_of_both_is_no_convergence():

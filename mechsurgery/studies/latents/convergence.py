@@ -15,6 +15,7 @@ import pandas as pd
 from ...evaluation.select import select
 from ...evaluation.verdicts import ALPHA, FAILED, HELD, UNDECIDED, Verdict, all_of, moves, named, not_measurable
 from ...intervention import BASELINE
+from .against import rank_correlation
 from .checks import steered_words
 from .methods import ATTRIBUTION, WAYS, CaseResult
 from .reasons import SMALLEST, nothing_to_measure, shares_of
@@ -39,7 +40,8 @@ def common(first: CaseResult, second: CaseResult, way: str) -> dict[str, Any]:
     """How many of the latents that are steered in both cases steer the first, the second, both, and by chance both.
 
     `expected` is the mean, and `p` the chance of as many or more, where which latents steer the one case has nothing
-    to do with which steer the other (hypergeometric); `steer in both` names them.
+    to do with which steer the other (hypergeometric); `latents` are those that steer both. Where nearly all steer, the
+    rank correlation of a latent's effects in the two cases (`ρ of effects`, its interval over latents) says more.
     """
     from scipy.stats import hypergeom
 
@@ -49,6 +51,8 @@ def common(first: CaseResult, second: CaseResult, way: str) -> dict[str, Any]:
     both = [latent for latent in tried if a[latent] and b[latent]]
     n, n_first, n_second = len(tried), int(a.sum()), int(b.sum())
     p = float(hypergeom.sf(len(both) - 1, n, n_first, n_second)) if n else float("nan")
+    sizes = [r.effects[way].set_index("latent").loc[tried, "effect"].tolist() for r in (first, second)]
+    rho = rank_correlation(*sizes)
     return {
         "steered in both": n,
         "steer the first": n_first,
@@ -56,6 +60,9 @@ def common(first: CaseResult, second: CaseResult, way: str) -> dict[str, Any]:
         "steer both": len(both),
         "expected": n_first * n_second / n if n else float("nan"),
         "p": p,
+        "ρ of effects": rho[0],
+        "ρ low": rho[1],
+        "ρ high": rho[2],
         "latents": ", ".join(map(str, both)),
     }
 
