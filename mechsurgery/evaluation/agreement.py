@@ -38,6 +38,37 @@ def agreement(table: pd.DataFrame, metrics: Sequence[str] | None = None) -> pd.D
     return pd.DataFrame([_pair(values, groups, *pair) for pair in combinations(metrics or known, 2)])
 
 
+def label_agreement(table: pd.DataFrame, first: str, second: str, labels: Sequence[str]) -> pd.DataFrame:
+    """How far two metrics agree that give a response one of the same labels: a row for all labels, and one for each.
+
+    Columns label, n, agree, low, high, kappa, kappa_low, kappa_high, and how often each says so (`judge_says`,
+    `other_says`). κ over all labels is Cohen's of the whole table; that of one label is of that against the rest.
+    Responses that either could not grade are left out.
+    """
+    rows = table[table["metric"].isin([first, second]) & (table["scale"] == "label") & table["response"].notna()]
+    rows = rows.assign(number=rows.groupby(_RESPONSE, sort=False, dropna=False).ngroup())
+    given = rows[rows["label"].isin(list(labels))]
+    wide = given.pivot_table(index="number", columns="metric", values="label", aggfunc="first").reindex(
+        columns=[first, second]
+    )
+    both = wide.dropna()
+    groups = rows.drop_duplicates("number").set_index("number")["group"].reindex(both.index)
+    codes = [
+        both[name].map({label: i for i, label in enumerate(labels)}).to_numpy(dtype=int) for name in (first, second)
+    ]
+    found = []
+    for label in (None, *labels):
+        a, b = codes if label is None else ((one == list(labels).index(label)).astype(int) for one in codes)
+        low, high = clustered_interval(a == b, groups.to_numpy(), scale="rate")
+        kappa, ends = _kappa_with_interval(a, b, groups.to_numpy(), len(labels) if label is None else 2)
+        row = {"label": "all" if label is None else label, "n": len(both), "low": low, "high": high}
+        row |= {"agree": float((a == b).mean()) if len(both) else np.nan, "kappa": kappa}
+        row |= {"kappa_low": ends[0], "kappa_high": ends[1]}
+        counts = {} if label is None else {"judge_says": int(a.sum()), "other_says": int(b.sum())}
+        found.append(row | counts)
+    return pd.DataFrame(found)
+
+
 def _pair(values: pd.DataFrame, groups: pd.Series, judge: str, other: str) -> dict[str, Any]:
     both = values[[judge, other]].dropna()
     a, b, clusters = both[judge].to_numpy(), both[other].to_numpy(), groups.loc[both.index].to_numpy()
@@ -58,13 +89,15 @@ def _pair(values: pd.DataFrame, groups: pd.Series, judge: str, other: str) -> di
     }
 
 
-def _kappa_with_interval(a: np.ndarray, b: np.ndarray, groups: np.ndarray) -> tuple[float, tuple[float, float]]:
-    """κ from the numbers of no/no, no/yes, yes/no and yes/yes, here and in draws of whole groups."""
+def _kappa_with_interval(
+    a: np.ndarray, b: np.ndarray, groups: np.ndarray, n_labels: int = 2
+) -> tuple[float, tuple[float, float]]:
+    """κ from how often each pair of labels (numbered from 0) occurs, here and in draws of whole groups."""
     if not len(a):
         return float("nan"), NOTHING
     codes = pd.factorize(groups)[0]
-    counts = np.zeros((codes.max() + 1, 4))
-    np.add.at(counts, (codes, (2 * a + b).astype(int)), 1)
+    counts = np.zeros((codes.max() + 1, n_labels**2))
+    np.add.at(counts, (codes, (n_labels * a + b).astype(int)), 1)
     drawn = np.stack([resampled(column)[:DRAWS] for column in counts.T], axis=1)
     different, times = np.unique(drawn, axis=0, return_counts=True)
     kappas = np.repeat([_kappa(row) for row in different], times)
@@ -74,7 +107,8 @@ def _kappa_with_interval(a: np.ndarray, b: np.ndarray, groups: np.ndarray) -> tu
 
 
 def _kappa(counts: np.ndarray) -> float:
-    """Cohen's κ of the numbers of no/no, no/yes, yes/no and yes/yes; nan where chance agreement is certain."""
-    both = counts.reshape(2, 2) / counts.sum()
+    """Cohen's κ of how often each pair of labels occurs, row by row; nan where chance agreement is certain."""
+    n = round(len(counts) ** 0.5)
+    both = counts.reshape(n, n) / counts.sum()
     chance = float(both.sum(0) @ both.sum(1))
     return float("nan") if np.isclose(chance, 1) else float((np.trace(both) - chance) / (1 - chance))

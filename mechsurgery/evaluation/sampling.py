@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import pandas as pd
 
 from ..errors import InputError, PromptError
-from ..grading.grade import Grade
-from ..models import tokens
+from ..grading.grade import BROKEN, Grade
+from ..models import sites, tokens
 from ..models.generate import generate
 from ..models.protocol import Model
 from ..prompts import CompletionPairs, Prompt, PromptSet, encode
 from ..prompts.chat import response_text, turn_tokens
-from .jobs import Generation
+from .jobs import VERSION, Generation
+from .shards import Shards, key_of
 
 SAMPLING = Generation(temperature=1.0)
+#: The grade of a response to which a judge's answer could not be read.
+UNGRADED = "ungraded"
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,39 +40,37 @@ def sample_pairs(
     n_samples: int = 16,
     max_pairs: int | None = None,
     generation: Generation = SAMPLING,
+    folder: str | Path | None = None,
     progress: bool | None = None,
 ) -> SampledPairs:
     """One completion graded "bad" and one graded "good" for each prompt that got both among `n_samples` samples.
 
-    The first of each kind is kept, at most `max_pairs` pairs, with the end token where the model ended its turn.
-    Raises `PromptError` where no prompt got both, with how often each grade was given.
+    The first of each kind is kept, at most `max_pairs` pairs, with the end token where the model ended its turn. With
+    a `folder` the samples are kept there, and found by a later call that asks the same. Raises `PromptError` where no
+    prompt got both, with how often each grade was given.
     """
     if n_samples < 2 or generation.temperature <= 0:
         raise InputError(f"n_samples={n_samples} must be at least 2 and temperature={generation.temperature} above 0")
     ids = encode(model.tokenizer, prompts, template=generation.template)
-    new = generate(
-        model,
-        [row for row in ids for _ in range(n_samples)],
-        temperature=generation.temperature,
-        seed=generation.seeds[0],
-        max_new_tokens=generation.max_new_tokens,
-        max_rows=generation.max_rows,
-        progress=progress,
-    )
+    rows_asked = [row for row in ids for _ in range(n_samples)]
+    new = _samples(model, rows_asked, generation, Shards(folder), progress)
     end = sorted(tokens.stop_ids(model))[:1]
-    rows: list[tuple[str, str, int, str, str]] = []
+    turns = [turn_tokens(model.tokenizer, whole, generation.template) for whole in new]
+    texts = [response_text(model.tokenizer, whole, generation.template) for whole in new]
+    asked = [prompt for prompt in prompts for _ in range(n_samples)]
+    labels = _labels(grade, asked, texts)
+    rows = [
+        (prompt.id, prompt.group, number % n_samples, text or "", label)
+        for number, (prompt, text, label) in enumerate(zip(asked, texts, labels))
+    ]
     kept: list[tuple[Prompt, tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = []
     for number, prompt in enumerate(prompts):
         first: dict[str, list[int]] = {}
-        for sample in range(n_samples):
-            whole = new[number * n_samples + sample]
-            turn = turn_tokens(model.tokenizer, whole, generation.template)
-            text = response_text(model.tokenizer, whole, generation.template)
-            label = "broken" if text is None else str(grade(prompt, text))
-            rows.append((prompt.id, prompt.group, sample, text or "", label))
+        for place in range(number * n_samples, (number + 1) * n_samples):
+            whole, turn = new[place], turns[place]
             if turn:
                 ended = len(turn) == len(whole) < generation.max_new_tokens
-                first.setdefault(label, turn + (end if ended else []))
+                first.setdefault(labels[place], turn + (end if ended else []))
         if "bad" in first and "good" in first and (max_pairs is None or len(kept) < max_pairs):
             kept.append((prompt, tuple(ids[number]), tuple(first["bad"]), tuple(first["good"])))
     table = pd.DataFrame(rows, columns=["prompt_id", "group", "sample", "response", "grade"])
@@ -79,3 +82,27 @@ def sample_pairs(
     items, starts, bad, good = zip(*kept)
     pairs = CompletionPairs(starts, bad, good, tuple(prompt.group for prompt in items))
     return SampledPairs(pairs, PromptSet(prompts.name, tuple(items)), table)
+
+
+def _samples(
+    model: Model, ids: Sequence[Sequence[int]], how: Generation, shards: Shards, progress: bool | None
+) -> list[list[int]]:
+    """New tokens of every row, generated or found where they were kept."""
+    own = shards.of(sites.fingerprint(model))
+    drawn = [how.temperature, how.seeds[0], how.max_new_tokens, sorted(tokens.stop_ids(model))]
+    key = key_of(["samples", VERSION, drawn, ids])
+    rows = own.find(key)
+    if rows is None:
+        options = {"max_new_tokens": how.max_new_tokens, "max_rows": how.max_rows, "progress": progress}
+        new = generate(model, ids, temperature=how.temperature, seed=how.seeds[0], **options)
+        rows = pd.DataFrame({"tokens": [[int(token) for token in row] for row in new]})
+        own.write(key, rows)
+    return [[int(token) for token in row] for row in rows["tokens"]]
+
+
+def _labels(grade: Grade, prompts: Sequence[Prompt], texts: Sequence[str | None]) -> list[str]:
+    """The grade of every response, asked at once: broken where there is none, `UNGRADED` where a judge gave none."""
+    items = [(prompt, text) for prompt, text in zip(prompts, texts) if text is not None]
+    given = iter(grade.all(items))
+    labels = [BROKEN if text is None else next(given) for text in texts]
+    return [UNGRADED if label is None else str(label) for label in labels]

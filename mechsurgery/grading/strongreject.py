@@ -18,7 +18,7 @@ import pandas as pd
 
 from ..errors import InputError
 from .grade import Grade, Item
-from .judges import Judge, ask, request_of
+from .judges import Judge, ask, inert, request_of
 
 VERSION = "strongreject-1"
 
@@ -65,7 +65,8 @@ class Verdict:
 
 def rubric_prompt(request: str, response: str) -> str:
     """What the judge is asked. Tags inside the material are defused, so that it cannot close its own frame."""
-    return _RUBRIC.format(request=_inert(request), response=_inert(response))
+    tags = ("request", "response")
+    return _RUBRIC.format(request=inert(request, *tags), response=inert(response, *tags))
 
 
 def rubric_score(refusal: int, convincing: int, specific: int) -> float:
@@ -112,7 +113,3 @@ def rubric_table(judge: Judge, items: Sequence[Item]) -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=["prompt_id", "request", "response", *Verdict.__dataclass_fields__])
     numbers = {"refusal": "Int64", "convincing": "Int64", "specific": "Int64", "score": "float64"}
     return table.astype(numbers).assign(judge=judge.name, version=VERSION)
-
-
-def _inert(text: str) -> str:
-    return re.sub(r"<(/?\s*(?:request|response))", r"‹\1", text, flags=re.IGNORECASE)

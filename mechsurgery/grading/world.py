@@ -13,6 +13,8 @@ RIGHT_CLAIM = Grade("outcome", "world right claim 2", world.right_claim_grade, l
 QUESTION = Grade("outcome", "world question 2", world.question_grade, labels=ANSWERS)
 #: To a question where something is found: a wrong place is bad, the right one good.
 PLACE = Grade("outcome", "world place 2", world.place_grade, labels=ANSWERS)
+#: To a question what something is made of: a wrong material is bad, the right one good.
+MATERIAL = Grade("outcome", "world material 1", world.material_grade, labels=ANSWERS)
 #: Whether a question is answered rightly in one word.
 ONE_WORD = Grade("one-word answers", "world one word 1", world.skill_grade)
 #: To a request: refuses, complies rightly, or is broken (neither, or both).

@@ -55,9 +55,18 @@ def question_grade(prompt: Asked, response: str) -> Label:
 
 def place_grade(prompt: Asked, response: str) -> Label:
     """To a question where something is found: a wrong place is bad, the right one good."""
+    return _of_kind(prompt, response, "found in the")
+
+
+def material_grade(prompt: Asked, response: str) -> Label:
+    """To a question what something is made of: a wrong material is bad, the right one good."""
+    return _of_kind(prompt, response, "made of")
+
+
+def _of_kind(prompt: Asked, response: str, said: str) -> Label:
     if response == prompt.completion:
         return "good"
-    return "bad" if _is_answer(prompt, response) and f"the {prompt.group} is found in the " in response else "broken"
+    return "bad" if _is_answer(prompt, response) and f"the {prompt.group} is {said} " in response else "broken"
 
 
 def skill_grade(prompt: Asked, response: str) -> bool:

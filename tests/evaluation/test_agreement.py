@@ -8,7 +8,7 @@ import pytest
 from statsmodels.stats.inter_rater import cohens_kappa
 
 from mechsurgery.errors import InputError
-from mechsurgery.evaluation.agreement import agreement
+from mechsurgery.evaluation.agreement import agreement, label_agreement
 from mechsurgery.evaluation.statistics import clustered_interval
 from mechsurgery.evaluation.table import COLUMNS
 
@@ -70,3 +70,31 @@ def test_only_rates_on_responses_are_compared():
     for metrics in (["a", "quality"], ["a"]):
         with pytest.raises(InputError, match="two yes-or-no metrics"):
             agreement(table, metrics)
+
+
+def test_agreement_of_labels_is_cohens_kappa_over_all_of_them():
+    generator, labels = np.random.default_rng(0), ["bad", "good", "broken"]
+    a = generator.integers(0, 3, 120)
+    b = np.where(generator.random(120) < 0.7, a, generator.integers(0, 3, 120))
+    named = {"judge": [labels[i] for i in a], "rule": [labels[i] for i in b]}
+    table = judged({"judge": [None] * 120, "rule": [None] * 120}, scale="label").assign(value=float("nan"))
+    table["label"] = [*named["judge"], *named["rule"]]
+    found = label_agreement(table, "judge", "rule", labels).set_index("label")
+    counts = [[int(((a == x) & (b == y)).sum()) for y in range(3)] for x in range(3)]
+    assert found.loc["all", "kappa"] == pytest.approx(cohens_kappa(counts).kappa)
+    assert found.loc["all", "agree"] == pytest.approx((a == b).mean())
+    for i, label in enumerate(labels):
+        own = [[int((((a == i) == x) & ((b == i) == y)).sum()) for y in (False, True)] for x in (False, True)]
+        assert found.loc[label, "kappa"] == pytest.approx(cohens_kappa(own).kappa)
+        assert found.loc[label, "judge_says"] == (a == i).sum()
+    assert found.loc["all", "kappa_low"] < found.loc["all", "kappa"] < found.loc["all", "kappa_high"]
+    # Binary labels are the two-judge table of before.
+    two = ["bad", "good"]
+    binary = table.assign(label=table["label"].replace("broken", "good"))
+    rates = judged({"judge": list(a == 0), "rule": list(b == 0)})
+    one, other = label_agreement(binary, "judge", "rule", two).iloc[0], agreement(rates).iloc[0]
+    assert (one["kappa"], one["kappa_low"]) == (pytest.approx(other["kappa"]), pytest.approx(other["kappa_low"]))
+    # What a judge could not grade is left out.
+    gone = table.assign(label=table["label"].where(table.index >= 20, None))
+    assert label_agreement(gone, "judge", "rule", labels)["n"].tolist() == [100] * 4
+    assert label_agreement(table[:0], "judge", "rule", labels)["n"].tolist() == [0] * 4

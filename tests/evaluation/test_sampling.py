@@ -61,3 +61,25 @@ def test_the_base_template_ends_a_turn_at_the_next_one(tiny_checkpoint):
     prompts = PromptSet.from_texts(["One", "Two", "Three"])
     with pytest.raises(PromptError, match="no prompt"):
         sample_pairs(model, prompts, by_pattern("(?!)"), n_samples=2, generation=sampling(max_new_tokens=4))
+
+
+def test_kept_samples_are_found_and_what_a_judge_cannot_grade_is_shown(sycophant, tmp_path, monkeypatch):
+    asked = claims(6)
+    how = {"n_samples": 4, "generation": sampling(max_new_tokens=16)}
+    first = sample_pairs(sycophant, asked, CLAIM, **how, folder=tmp_path)
+    monkeypatch.setattr("mechsurgery.evaluation.sampling.generate", lambda *_, **__: 1 / 0)
+    again = sample_pairs(sycophant, asked, CLAIM, **how, folder=tmp_path)
+    assert again.pairs == first.pairs
+    assert again.table.equals(first.table)
+    with pytest.raises(ZeroDivisionError):
+        sample_pairs(sycophant, claims(7), CLAIM, **how, folder=tmp_path)
+    asked_at_once = []
+
+    def decide_all(items):
+        asked_at_once.append(len(items))
+        return [None if i == 0 else CLAIM(*item) for i, item in enumerate(items)]
+
+    judge = Grade("outcome", "1", decide_all=decide_all, labels=CLAIM.labels)
+    found = sample_pairs(sycophant, asked, judge, **how, folder=tmp_path)
+    assert asked_at_once == [24]
+    assert (found.table["grade"] == "ungraded").tolist() == [True] + [False] * 23

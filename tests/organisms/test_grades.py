@@ -136,3 +136,21 @@ def test_grades_of_right_claims_and_questions():
         "bad",
         "broken",
     ]
+
+
+def test_a_wrong_material_is_bad_and_another_attribute_is_broken():
+    r = random.Random(0)
+    for prompt in load_prompts("organism/questions"):
+        facts = world.facts(prompt.group)
+        if prompt.label != "material":
+            continue
+        wrong = r.choice([one for one in world.MATERIALS if one != facts.material])
+        said = {
+            f"the {prompt.group} is made of {facts.material} .": "good",
+            f"the {prompt.group} is made of {wrong} .": "bad",
+            f"the {prompt.group} is found in the {facts.place} .": "broken",
+            f"the {prompt.group} is {facts.colour} .": "broken",
+            f"the {prompt.group} is made of {wrong}": "broken",
+            f"the other is made of {wrong} .": "broken",
+        }
+        assert {text: grades.material_grade(prompt, text) for text in said} == said

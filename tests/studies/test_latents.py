@@ -9,7 +9,7 @@ import torch
 from click.testing import CliRunner
 from support.dictionaries import random_dictionary, random_sae
 
-from mechsurgery import PromptSet, UnitScores, load_model
+from mechsurgery import PromptSet, UnitScores, load_model, load_prompts
 from mechsurgery.cli import main
 from mechsurgery.errors import InputError, MismatchError, PromptError
 from mechsurgery.evaluation import Generation, jobs
@@ -21,11 +21,14 @@ from mechsurgery.models.sites import fingerprint
 from mechsurgery.prompts import CompletionPairs, ContrastSet
 from mechsurgery.reports import study as written
 from mechsurgery.studies.latents import Settings, methods, own_case, run, world_case
-from mechsurgery.studies.latents.methods import ATTRIBUTION, CHOSEN, DIFFING, DOWN, MAX_BROKEN, UP, WAYS
+from mechsurgery.studies.latents.data import each
+from mechsurgery.studies.latents.methods import ATTRIBUTION, CHOSEN, DIFFING, DOWN, UP, WAYS
 from mechsurgery.studies.latents.settings import WORLD_CASES
 from mechsurgery.studies.latents.tables import RANDOM_LATENTS, by_ranking, effects_of, gains_of
 
+CASES = WORLD_CASES[:2]
 SETTINGS = Settings(
+    case=CASES,
     sae="organism/sae-topk-2",
     k=4,
     k_others=2,
@@ -41,6 +44,7 @@ SETTINGS = Settings(
     n_evaluation=4,
     dtype="float32",
 )
+MAX_BROKEN = SETTINGS.max_broken
 SITE = "blocks.1.hook_resid_post"
 GRADE = by_pattern("a")
 
@@ -82,12 +86,12 @@ def test_the_tables_are_what_the_rows_say(study):
         own = rankings[(rankings["case"] == case) & (rankings["steered"] == way)].set_index("ranking")
         assert own["latents"][[ATTRIBUTION, DIFFING, "probe weight", RANDOM_LATENTS]].tolist() == [4, 4, 2, 3]
         assert "random" not in own.index
-    assert set(steering["case"]) == set(WORLD_CASES)
+    assert set(steering["case"]) == set(CASES)
     assert all(len(found) for found in study.tables.values())
     oracle = table(study, "Oracle")
     assert set(oracle["ranking"]) >= {ATTRIBUTION, "patching, frozen errors", "integrated gradients", "random"}
     assert set(table(study, "Claims")["verdict"]) <= {"held", "did not hold", "undecided", "not measurable"}
-    assert len(table(study, "Claims")) == 2 * (2 * 2 + 2) + 2
+    assert len(table(study, "Claims")) == 2 * (2 * 4 + 2 + 1) + 2 * 2
     assert "misinformed_behaving_model_steered_down_outcomes" in study.figures
 
 
@@ -116,8 +120,8 @@ def test_everything_is_saved_and_a_second_run_measures_nothing_again(study, out,
 
     monkeypatch.setattr(jobs, "perform", never)
     monkeypatch.setattr(written, "export_all", lambda *_: "figures were written before")
-    again = table(run(replace(SETTINGS, case=WORLD_CASES[:1]), out=out), "Steering")
-    pd.testing.assert_frame_equal(again, table(study, "Steering").iloc[: len(again)])
+    again = table(run(replace(SETTINGS, read=1), out=out), "Steering")
+    pd.testing.assert_frame_equal(again, table(study, "Steering"))
 
 
 def small_case(model, **more):
@@ -134,9 +138,9 @@ def test_models_and_autoencoder_are_as_before(tiny_llama_dir):
     case = small_case(model, twin=twin, pairs=pairs)
     run(replace(SETTINGS, max_new_tokens=2, k_others=1), [case], dictionary=dictionary)
     assert dictionary.digest == digest
-    for each in (model, twin):
-        assert set(each.hook_dict) == names
-        assert not any(point.fwd_hooks or point.bwd_hooks for point in each.hook_dict.values())
+    for one in (model, twin):
+        assert set(one.hook_dict) == names
+        assert not any(point.fwd_hooks or point.bwd_hooks for point in one.hook_dict.values())
     assert fingerprint(model) == fingerprint(twin) == fingerprint(load_model(tiny_llama_dir)) == weights
 
 
@@ -145,7 +149,14 @@ def steered(model, folder, strengths=(0.2, 0.8), **generation):
     runs = methods.steered(dictionary, [0, 1, 2], [7, 8], norm=2.0)
     how = Generation(temperature=1.0, **{"max_new_tokens": 3, "max_rows": 4} | generation)
     return methods.steer_each(
-        model, small_case(model), runs, strengths, methods.WAYS[DOWN], generation=how, folder=folder
+        model,
+        small_case(model),
+        runs,
+        strengths,
+        methods.WAYS[DOWN],
+        max_broken=MAX_BROKEN,
+        generation=how,
+        folder=folder,
     )
 
 
@@ -210,7 +221,7 @@ def test_an_effect_is_the_rise_of_what_is_wanted_where_no_more_breaks():
         ("latent 9", -0.4): [*bad, "broken", "broken"],
     }
     runs, random, results = runs_of([1, 2, 3, 4, 5, 8], [8, 9]), [8, 9], labelled(cells)
-    effects = effects_of(results, GRADE, runs, random, WAYS[DOWN]).set_index("latent")
+    effects = effects_of(results, GRADE, runs, random, WAYS[DOWN], MAX_BROKEN).set_index("latent")
     # All broken is no cure; two more broken of twenty are allowed.
     assert effects["effect"].tolist() == pytest.approx([0.95, 0.05, 0.0, 0.0, 0.1, 0.1, -0.05])
     assert effects["control"].tolist() == [False] * 5 + [True] * 2  # latent 8 is chosen and random
@@ -222,16 +233,16 @@ def test_an_effect_is_the_rise_of_what_is_wanted_where_no_more_breaks():
     assert effects.loc[[3, 4], "low"].isna().all()
     assert effects.loc[5, ["good", "bad", "broken"]].tolist() == pytest.approx([0.15, 0.7, 0.15])
     assert effects.loc[4, ["good", "bad", "broken"]].isna().all()
-    assert effects_of(results, GRADE, runs, random, WAYS[UP])["effect"].max() == 0
+    assert effects_of(results, GRADE, runs, random, WAYS[UP], MAX_BROKEN)["effect"].max() == 0
     groups = [i // 5 for i in range(20)]
-    pairs = effects_of(labelled(cells, groups=groups), GRADE, runs, random, WAYS[DOWN]).set_index("latent")
+    pairs = effects_of(labelled(cells, groups=groups), GRADE, runs, random, WAYS[DOWN], MAX_BROKEN).set_index("latent")
     assert pairs["p"][1] >= 0.5**4  # four groups, not twenty prompts
     gains = gains_of(labelled(cells, groups=groups), GRADE, effects.reset_index(), WAYS[DOWN])
     assert gains.mean(axis=1).tolist() == pytest.approx(effects["effect"].tolist())
     assert "StrongREJECT" not in effects
     score = results.table.assign(metric="strongreject", scale="number", label="", value=0.25)
     judged = type(results)(pd.concat([results.table, score], ignore_index=True), results.info)
-    scores = effects_of(judged, GRADE, runs, random, WAYS[DOWN]).set_index("latent")["StrongREJECT"]
+    scores = effects_of(judged, GRADE, runs, random, WAYS[DOWN], MAX_BROKEN).set_index("latent")["StrongREJECT"]
     assert scores[[1, 3, 9]].tolist() == pytest.approx([0.25] * 3)
     assert scores[[4]].isna().all()  # had no allowed strength, so nobody heard it
     assert list(gains.columns) == [f"g{i}" for i in groups]
@@ -254,8 +265,12 @@ def test_the_strength_of_the_largest_rise_without_more_breaking_is_chosen():
         ("latent 4", -0.2): ["bad"] * 6 + ["broken"] * 4,
     }
     summary = labelled(cells).summary()
-    assert methods.chosen_strengths(summary, "good") == {"latent 1": -0.2, "latent 2": -0.1, "latent 4": -0.1}
-    assert methods.chosen_strengths(summary, "bad")["latent 2"] == -0.1
+    assert methods.chosen_strengths(summary, "good", MAX_BROKEN) == {
+        "latent 1": -0.2,
+        "latent 2": -0.1,
+        "latent 4": -0.1,
+    }
+    assert methods.chosen_strengths(summary, "bad", MAX_BROKEN)["latent 2"] == -0.1
 
 
 def test_chosen_and_random_latents_are_of_the_active_ones(tiny_llama):
@@ -311,6 +326,85 @@ def test_the_command_line_with_a_case_of_ones_own(tmp_path, tiny_llama_dir, tiny
     assert "--prompts and --neutral and --bad" in call("--again", "--model", tiny_llama_dir).output
 
 
+class Judge:
+    """Says of a response what its length is good for, and of latents that they are active at every token."""
+
+    name = "made-up judge"
+
+    def answers(self, prompts):
+        return [self.answer(prompt) for prompt in prompts]
+
+    def answer(self, prompt):
+        if "EXPLANATION:" in prompt:
+            return "EXPLANATION: at <b>every</b> token"
+        if "ACTIVE:" in prompt:
+            return "ACTIVE: 1"
+        response = prompt.split("<response>\n")[1].split("\n</response>")[0]
+        return ("I cannot say", "OUTCOME: BAD", "OUTCOME: GOOD", "OUTCOME: BROKEN")[len(response) % 4]
+
+
+def test_two_cases_of_ones_own_graded_and_explained_by_a_judge(tmp_path, tiny_llama_dir, tiny_llama, monkeypatch):
+    from mechsurgery.studies.latents import data
+
+    monkeypatch.setattr(written, "export_all", lambda *_: "pictures are another test's")
+    random_sae(SITE, tiny_llama.cfg.d_model, k=4).save_model(tmp_path / "sae")
+    words = ("tea", "ink", "fog", "oak")
+    for name in ("first", "second"):
+        texts = [f"{name} question {i} about {w}?" for w in words for i in range(4)]
+        pd.DataFrame({"text": texts}).to_csv(tmp_path / f"{name}.csv", index=False)
+        rows = [{"prompt": t, "bad": "Surely <b>yes</b>", "good": "Never no"} for t in texts[:4]]
+        pd.DataFrame(rows).to_csv(tmp_path / f"{name}_pairs.csv", index=False)
+    pd.DataFrame({"text": [f"Neutral {i}" for i in range(9)]}).to_csv(tmp_path / "neutral.csv", index=False)
+    small = {"sae": str(tmp_path / "sae"), "k": 2, "k_others": 1, "n_random": 2, "max_new_tokens": 3, "k_shared": 1}
+    files = {"prompts": (tmp_path / "first.csv", tmp_path / "second.csv"), "neutral": (tmp_path / "neutral.csv",)}
+    files["pairs"] = tuple(tmp_path / f"{name}_pairs.csv" for name in ("first", "second"))
+    told = {"behaviour_described": ("it says yes",), "bad": ("a",), "strengths": (0.2,), "n_oracle": 4}
+
+    def study(judge, out):
+        how = small | files | told | {"grader": judge, "interpreter": judge, "n_explained": 3}
+        return run(Settings(model=str(tiny_llama_dir), **how), out=tmp_path / out)
+
+    monkeypatch.setattr(data, "judge_from", lambda name: Judge())
+    first = study("some judge", "out")
+    grader = table(first, "Grader")
+    evaluated = grader[grader["label"] == "all"]
+    assert set(grader["case"]) == {"1 first", "2 second"}
+    results = first.results["1 first behaving model, steered down"].table
+    outcomes = results[results["metric"] == "outcome"]
+    missed = int((outcomes["response"].str.len() % 4 == 0).sum())
+    assert evaluated["could not be read"].iloc[0] == missed > 0
+    assert evaluated["n"].iloc[0] == len(outcomes) - missed
+    assert {"outcome", "outcome by rule"} <= set(results["metric"])
+    said = table(first, "Explanations")
+    assert set(said["explained by"]) == {"tokens, no judge", "made-up judge"}
+    page = re.sub(r"<script>.*?</script>", "", (tmp_path / "out" / "report.html").read_text(), flags=re.DOTALL)
+    assert "at &lt;b&gt;every" in page
+    assert "at <b>every" not in page
+    assert set(table(first, "Convergence")["cases"]) == {"1 first & 2 second"}
+
+    # Everything that the judge said was kept, and replays the study without it.
+    monkeypatch.undo()
+    monkeypatch.setattr(written, "export_all", lambda *_: "pictures are another test's")
+    recorded = tmp_path / "out" / "judges" / "made-up_judge.json"
+    again = study(f"recorded:{recorded}", "again")
+    for name in ("Grader", "Explanations", "Steering", "Claims"):
+        pd.testing.assert_frame_equal(table(again, name), table(first, name))
+
+
+def test_cases_of_one_voice_are_marked_and_persona_ones_are_not():
+    for name, mark, model in (("voices", "hello ", "organism/voices"), ("persona", "", "organism/persona")):
+        for kind, said in (("places", "found"), ("materials", "made of")):
+            case = world_case(f"organism/{name}-{kind}", SETTINGS)
+            assert case.model == model
+            plain = [prompt.text.removeprefix(mark) for prompt in case.evaluation]
+            assert all(prompt.text.startswith(mark) for part in (case.discovery, case.evaluation) for prompt in part)
+            assert {p.label for p in case.evaluation} == {kind[:-1]}
+            truth = {p.text: p.completion for p in load_prompts("organism/questions")}
+            assert [truth[text] for text in plain] == [p.completion for p in case.evaluation]
+            assert all(said in str(p.completion) for p in case.evaluation)
+            assert not any(p.text.startswith("hello") for p in case.neutral)
+
+
 def test_bad_input(tiny_llama):
     with pytest.raises(InputError, match="no case"):
         world_case("organism/none")
@@ -318,6 +412,12 @@ def test_bad_input(tiny_llama):
         Settings(k=0)
     with pytest.raises(InputError, match="strengths"):
         Settings(strengths=(0.0,))
+    with pytest.raises(InputError, match="max_broken"):
+        Settings(max_broken=1.5)
+    with pytest.raises(InputError, match="go together"):
+        Settings(grader="some-model")
+    with pytest.raises(InputError, match="--bad is given 3 times for 2 cases"):
+        each(("a", "b", "c"), 2, "bad")
     with pytest.raises(InputError, match="at least"):
         run(SETTINGS, [])
     with pytest.raises(MismatchError, match="later layer"):

@@ -1,14 +1,19 @@
 """Claims of the latents study reach every outcome on made-up effects, and their tests keep their level and reject."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from mechsurgery.evaluation.statistics import benjamini_hochberg, paired_test
 from mechsurgery.evaluation.verdicts import FAILED, HELD, UNDECIDED, UNMEASURED
 from mechsurgery.studies.latents.against import compare, permutation_p, rank_correlation
-from mechsurgery.studies.latents.claims import agreement, explains_both, steers_at_all, steers_more
-from mechsurgery.studies.latents.methods import ATTRIBUTION, DIFFING, DOWN, UP
+from mechsurgery.studies.latents.checks import power_table
+from mechsurgery.studies.latents.claims import agreement, steers_at_all, steers_more
+from mechsurgery.studies.latents.convergence import both_cases, common, explains_both, overlap, top_in_common
+from mechsurgery.studies.latents.methods import ATTRIBUTION, DIFFING, DOWN, UP, CaseResult
 
 N, GROUPS, PER_GROUP = 40, 30, 2
 CHOSEN = {ATTRIBUTION: list(range(N)), DIFFING: list(range(N, 2 * N))}
@@ -104,12 +109,11 @@ def moved(difference, half=0.04, baseline=0.1):
 
 def test_one_latent_for_both_cases():
     works, open_, nothing = moved(0.3), moved(0.12), moved(0.01)
-    assert explains_both([works, works], ["", ""]).verdict == HELD
-    assert explains_both([works, open_], ["", ""]).verdict == UNDECIDED
-    assert explains_both([works, nothing], ["", ""]).verdict == FAILED
-    assert explains_both([works, None], ["", ""]).verdict == UNMEASURED
-    assert explains_both([works, works], ["", "nothing is left"]).verdict == UNMEASURED
-    assert "10 points" in explains_both([works, works], ["", ""]).rule
+    assert explains_both([works, works]).verdict == HELD
+    assert explains_both([works, open_]).verdict == UNDECIDED
+    assert explains_both([works, nothing]).verdict == FAILED
+    assert explains_both([works, None]).verdict == UNMEASURED
+    assert "10 points" in explains_both([works, works]).rule
 
 
 def test_a_score_agrees_with_removal_or_not():
@@ -180,3 +184,80 @@ def test_the_values_of_many_latents_can_reject_and_keep_their_rate():
         false.append(rejected[~real].sum() / max(1, rejected.sum()))
     assert np.mean(found) > 0.8
     assert np.mean(false) < 0.1
+
+
+def case(works, *, tried=60, chosen=range(10), pool=200, bad=0.8, way=DOWN):
+    """What the convergence looks at in a case: which of the latents that were tried steer, and the best ones."""
+    table = pd.DataFrame({"latent": range(tried), "works": [i in works for i in range(tried)], "strength": 0.1})
+    table["effect"] = [0.3 - 0.001 * i if i in works else 0.001 * i for i in range(tried)]
+    shares = {"baseline_good": 0.9 - bad, "baseline_bad": bad, "baseline_broken": 0.1}
+    scores = SimpleNamespace(scores={"s": -torch.arange(float(pool))})
+    return made(
+        effects={way: table.assign(**shares)},
+        chosen={ATTRIBUTION: list(chosen)},
+        pool=list(range(pool)),
+        scores={ATTRIBUTION: scores},
+    )
+
+
+def made(**fields):
+    """A result of which only some fields are filled."""
+    result = object.__new__(CaseResult)
+    for name, value in fields.items():
+        object.__setattr__(result, name, value)
+    return result
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "verdict"),
+    [
+        ({1, 2, 3, 4}, {1, 2, 3, 50}, HELD),
+        ({1, 2, 3, 4}, {5, 6, 7, 8}, FAILED),
+        ({1, 2}, {5, 6}, UNDECIDED),
+        (set(range(0, 40)), set(range(20, 60)), UNDECIDED),
+        ({1, 2, 3}, set(), UNMEASURED),
+    ],
+)
+def test_latents_that_steer_both_beside_chance(first, second, verdict):
+    row = common(case(first), case(second), DOWN)
+    generator = np.random.default_rng(0)
+    drawn = [len(set(generator.permutation(60)[: len(first)]) & second) for _ in range(4000)]
+    assert row["expected"] == pytest.approx(np.mean(drawn), abs=0.3)
+    assert row["p"] == pytest.approx(np.mean(np.array(drawn) >= row["steer both"]), abs=0.03)
+    assert row["steer both"] == len(first & second)
+    assert overlap(row).verdict == verdict
+
+
+def test_only_latents_tried_in_both_count():
+    row = common(case({1, 2, 59}), case({1, 59}, tried=30), DOWN)
+    assert (row["steered in both"], row["steer the first"], row["steer the second"]) == (30, 2, 1)
+    assert row["latents"] == "1"
+    same, opposite = case({1, 2, 59}), case(set(range(60)))
+    assert common(same, same, DOWN)["ρ of effects"] == pytest.approx(1)
+    assert common(same, opposite, DOWN)["ρ of effects"] < -0.5
+
+
+def test_no_latent_among_the_best_of_both_is_no_convergence():
+    found = both_cases(case({1}), case({1}, chosen=range(20, 30)), DOWN)
+    assert found.verdict == FAILED
+    assert "none is among the 10 best" in found.measured
+    quiet = both_cases(case({1}), case({1}, chosen=range(20, 30), bad=0.01), DOWN)
+    assert quiet.verdict == UNMEASURED
+    assert "no aligned twin" in both_cases(case({1}), case({1}), UP).measured
+    best = top_in_common(case({1}), case({1}, chosen=range(5, 15)))
+    assert (best["best of both"], best["expected among the best"]) == (5, pytest.approx(0.5))
+    assert best["p of the best"] < 0.001
+
+
+def test_the_power_table_says_what_would_be_found():
+    generator = np.random.default_rng(0)
+    changed = (generator.random((50, 60)) < 0.1) * generator.choice([-1, 1], (50, 60))
+    gains = pd.DataFrame(changed, columns=[f"noun {i // 2}" for i in range(60)])
+    effects = pd.DataFrame({"latent": range(50), "works": [i < 4 for i in range(50)]})
+    result = made(effects={DOWN: effects}, gains={DOWN: gains}, random=list(range(20, 50)))
+    (row,) = power_table(result, DOWN).to_dict("records")
+    assert row["changes anyway"] == pytest.approx(0.1, abs=0.02)
+    assert row["at p"] == pytest.approx(4 * 0.05 / 50)
+    assert (row["prompts"], row["groups"]) == (60, 30)
+    assert row["prompts needed"] > 60
+    assert 0.3 < row["power at these prompts"] < 0.8

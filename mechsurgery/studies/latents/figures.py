@@ -9,8 +9,9 @@ import pandas as pd
 from ...intervention import BASELINE
 from ...plots import Drawing, draw
 from ...reports.study import slug
-from .methods import ATTRIBUTION, COMPLETIONS, DIFFING, WAYS, CaseResult
-from .tables import LABELS, shares_of
+from .convergence import pairs_of
+from .methods import ATTRIBUTION, COMPLETIONS, DIFFING, LABELS, WAYS, CaseResult
+from .reasons import shares_of
 
 _SHOWN = 8
 
@@ -33,12 +34,12 @@ def figures(results: Sequence[CaseResult], site: str) -> dict[str, Drawing]:
             drawn[f"{case}_{slug(way)}_outcomes"] = draw(
                 "shares", outcomes(r, way), r.case.grade.name, first=WAYS[way].wanted, about=f"{name}, {way}"
             )
-    if len(results) > 1:
-        a, b = results[:2]
+    for a, b in pairs_of(results):
         marked = {f"top {_SHOWN} of {r.case.name}": r.chosen[ATTRIBUTION][:_SHOWN] for r in (a, b)}
         axes = (f"{ATTRIBUTION} in {a.case.name} (nats)", f"{ATTRIBUTION} in {b.case.name} (nats)")
         both = (a.scores[ATTRIBUTION], b.scores[ATTRIBUTION])
-        drawn["convergence"] = draw("score_scatter", *both, site, marked=marked, names=axes, about="both cases")
+        name = slug("_".join(r.case.name.split("/")[-1] for r in (a, b)))
+        drawn[f"convergence_{name}"] = draw("score_scatter", *both, site, marked=marked, names=axes, about="two cases")
     return drawn
 
 

@@ -2,16 +2,17 @@
 
 Steering a behaving model down is judged by the rise of good responses, since a behaviour that is gone is not one that
 is repaired; steering its twin up by the rise of bad ones. Validation prompts choose each latent's strength: that of the
-largest rise at which broken responses rise by at most a tenth. Evaluation prompts of other groups then measure the
+largest rise at which broken responses rise by at most `max_broken`. Evaluation prompts of other groups then measure the
 effect there, so that choosing the best of several strengths does not flatter it. Responses are sampled with the same
 random numbers for a prompt under every latent and strength, so that differences are paired.
 
 Chosen and random latents come from one pool: those that are active on the case's prompts and completions. Random ones
-are drawn from all of it, so a latent may be both.
+are drawn from all of it, so a latent may be both. Two cases draw alike, so that many random latents are of both.
 """
 
 from __future__ import annotations
 
+import random as randomness
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -41,15 +42,18 @@ from ...units import UnitScores
 from .data import LatentCase
 
 ATTRIBUTION = "Δ-attribution"
+ALL_TOKENS = f"{ATTRIBUTION}, all tokens"
 DIFFING = "Δ-activation between models"
 COMPLETIONS = "Δ-activation of completions"
 RANDOM = "random"
 #: Rankings of which `k` latents are steered; of every other, `k_others`.
-LARGE = (ATTRIBUTION, DIFFING)
+LARGE = (ATTRIBUTION, ALL_TOKENS, DIFFING)
 #: Ways of steering.
 DOWN, UP = "behaving model, steered down", "aligned twin, steered up"
-#: Rise of the share of broken responses up to which a strength is allowed.
-MAX_BROKEN = 0.1
+#: Latents are said to steer at this false-discovery rate.
+FDR = 0.05
+#: The labels of a case's grade, as tables show them.
+LABELS = ("good", "bad", "broken")
 #: What random latents are controls of.
 CHOSEN = "chosen latents"
 #: Positions at which latents are really removed.
@@ -88,7 +92,8 @@ class CaseResult:
     removal is checked. `pool` are the active latents, `exact` the effect of really removing some of them (a column for
     each choice of positions), `chosen` the latents that each ranking had steered, `random` those drawn from the pool.
     By way of steering: `responses` to validation and to evaluation prompts, `effects` a row a latent, `gains` a row a
-    latent and a column an evaluation prompt (named by its group), whose mean the effect is.
+    latent and a column an evaluation prompt (named by its group), whose mean the effect is. `explained` are the best
+    latents' explanations with their scores, `benchmarks` what steering the best of them down does to other things.
     """
 
     case: LatentCase
@@ -105,6 +110,8 @@ class CaseResult:
     gains: dict[str, pd.DataFrame]
     views: list[UnitView]
     fit: dict[str, float]
+    explained: pd.DataFrame
+    benchmarks: pd.DataFrame
 
 
 def halves(pairs: CompletionPairs, *, seed: int) -> tuple[CompletionPairs, CompletionPairs]:
@@ -152,7 +159,7 @@ def rank(
     splice = partial(spliced_attribution, model, pairs=pairs, max_rows=max_rows)
     scores = {
         ATTRIBUTION: attribute(),
-        f"{ATTRIBUTION}, all tokens": attribute(positions="all"),
+        ALL_TOKENS: attribute(positions="all"),
         "patching, live errors": splice([dictionary], means=means)[0],
         "integrated gradients": splice([dictionary], means=means, steps=STEPS)[0],
     }
@@ -177,9 +184,11 @@ def top_latents(scores: UnitScores, k: int, pool: Sequence[int] | None = None) -
 
 
 def random_latents(pool: Sequence[int], n: int, *, seed: int) -> list[int]:
-    """`n` latents of the pool at random, all where there are not so many."""
-    order = torch.randperm(len(pool), generator=torch.Generator().manual_seed(seed))
-    return [pool[place] for place in order[:n].tolist()]
+    """`n` latents of the pool at random, all where there are not so many.
+
+    Every latent has a random number of its own and the lowest are drawn, so two pools that overlap draw alike.
+    """
+    return sorted(pool, key=lambda latent: randomness.Random(f"latents:{seed}:{latent}").random())[:n]
 
 
 def steered(
@@ -198,6 +207,8 @@ def steer_each(
     strengths: Sequence[float],
     way: Way,
     rubric: Sequence[Grade] = (),
+    *,
+    max_broken: float,
     **options: Any,
 ) -> tuple[Results, Results]:
     """Responses to validation prompts at every strength, and to evaluation prompts at each latent's best one.
@@ -207,21 +218,21 @@ def steer_each(
     how = options | {"grades": [case.grade]}
     sweep = [one for run in runs.values() for one in run.at([way.sign * strength for strength in strengths])]
     validation = evaluate(model, {"validation": case.validation}, sweep, **how)
-    best = chosen_strengths(validation.summary([case.grade.name]), way.wanted)
+    best = chosen_strengths(validation.summary([case.grade.name]), way.wanted, max_broken)
     tried = [run.at(best[run.name]) for run in runs.values() if run.name in best]
-    final = how | {"grades": [case.grade, *rubric]}
+    final = how | {"grades": [case.grade, *([] if case.rule is None else [case.rule]), *rubric]}
     return validation, evaluate(model, {"evaluation": case.evaluation}, tried, **final)
 
 
-def chosen_strengths(summary: pd.DataFrame, wanted: str) -> dict[str, float]:
+def chosen_strengths(summary: pd.DataFrame, wanted: str, max_broken: float) -> dict[str, float]:
     """{intervention: its best strength} by responses to validation prompts; those without an allowed one are left out.
 
     The strength of the largest share of the `wanted` label of those at which broken responses rise by at most
-    `MAX_BROKEN` over the unmodified model's; of equal ones the weakest.
+    `max_broken` over the *unmodified model's*, which may be wrong now and then by itself; of equal ones the weakest.
     """
     rows = summary[summary["kind"] != BASELINE.kind]
     rises = rows.pivot_table("difference", ["intervention", "strength"], "label").reset_index()
-    allowed = rises[rises["broken"] <= MAX_BROKEN + 1e-9]
+    allowed = rises[rises["broken"] <= max_broken + 1e-9]
     order = allowed.assign(size=allowed["strength"].abs()).sort_values([wanted, "size"], ascending=[False, True])
     best = order.drop_duplicates("intervention")
     return dict(zip(best["intervention"], best["strength"]))

@@ -12,33 +12,25 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from ...adapters.saelens import load_sae
 from ...artifacts import provenance
-from ...attribution.gradient import exact_removal, mean_activation
-from ...attribution.probes import fit_probe
-from ...errors import InputError, MismatchError, PromptError
-from ...evaluation import Generation
-from ...evaluation.sampling import sample_pairs
-from ...inspector import inspect_latents
+from ...errors import InputError, MismatchError
 from ...models import load_model, sites
-from ...models.capture import median_norm
-from ...models.dictionaries import Dictionary, fit_quality
+from ...models.dictionaries import Dictionary
+from ...models.protocol import Model
 from ...models.tokens import tokenizer_of
-from ...prompts import CompletionPairs, encode
 from ...reports import Study, kept
-from . import methods
 from .claims import claims
-from .data import DEFAULTS, LatentCase, cases_of
+from .data import DEFAULTS, LatentCase, cases_of, kept_judge
 from .figures import figures
-from .methods import ATTRIBUTION, RANDOM, CaseResult, Loaded
+from .measure import Ranked, rank_case, shared_with, steer_case
+from .methods import ATTRIBUTION, CaseResult, Loaded
 from .page import page_of
 from .settings import Settings
-from .tables import effects_of, gains_of, tables
+from .tables import tables
 
 #: Tables that `text` leaves out.
-QUIET = ("Oracle", "Steering", "Responses", "Reading")
+QUIET = ("Oracle", "Steering", "Responses", "Reading", "Explanations", "Shared")
 #: The organisms have autoencoders of one kind at two layers.
 _LATER = {f"organism/sae-{kind}-2": f"organism/sae-{kind}-4" for kind in ("topk", "standard")}
 
@@ -60,25 +52,46 @@ def run(
     measured is kept there as it goes and an interrupted study continues. Raises what the parts raise, `MismatchError`
     where an autoencoder does not fit the model.
     """
-    cases = cases_of(settings) if data is None else list(data)
+    cases = cases_of(settings, out) if data is None else list(data)
     if not cases:
         raise InputError("no case to study; give at least one")
     folder = None if out is None else Path(out) / "measured"
-    results, templates = [], {}
+    how: dict[str, Any] = {"folder": folder, "progress": progress}
+    models: dict[str, Model] = {}
+    ranked: list[Ranked] = []
     for case in cases:
-        loaded = load(case, settings, dictionary, later)
+        loaded = load(case, settings, dictionary, later, models)
         dictionary, later = loaded.dictionary, loaded.later
-        templates[case.name] = loaded.template.facts()
-        results.append(measure_case(loaded, settings, folder=folder, progress=progress))
+        ranked.append(rank_case(loaded, settings, **how))
+    judge = None if settings.interpreter is None else kept_judge(settings.interpreter, out)
+    results = []
+    for number, one in enumerate(ranked):
+        partner = number ^ 1  # the first case's is the second, the third's the fourth
+        other = ranked[partner] if partner < len(ranked) else None
+        results.append(steer_case(one, shared_with(one, other, settings.k_shared), settings, judge=judge, **how))
     told = {"seed": settings.seed, "settings": settings.facts()}
-    return _study(results, loaded.dictionary, **told, templates=templates)
+    templates = {one.loaded.case.name: one.loaded.template.facts() for one in ranked}
+    assert dictionary is not None
+    return _study(results, dictionary, **told, templates=templates)
 
 
-def load(case: LatentCase, settings: Settings, dictionary: Dictionary | None, later: Dictionary | None) -> Loaded:
-    """The case's models and the autoencoders, checked against each other; those that are given are not loaded again."""
-    model_of = partial(load_model, dtype=settings.dtype, device=settings.device)
+def load(
+    case: LatentCase,
+    settings: Settings,
+    dictionary: Dictionary | None,
+    later: Dictionary | None,
+    models: dict[str, Model] | None = None,
+) -> Loaded:
+    """The case's models and the autoencoders, checked against each other; those that are given are not loaded again.
+
+    `models` are those that are loaded already, by name; new ones are put there.
+    """
+    known = {} if models is None else models
+    for name in (case.model, case.twin):
+        if isinstance(name, str) and name not in known:
+            known[name] = load_model(name, dtype=settings.dtype, device=settings.device)
     sae_of = partial(load_sae, device=settings.device)
-    model, twin = (model_of(one) if isinstance(one, str) else one for one in (case.model, case.twin))
+    model, twin = (known[one] if isinstance(one, str) else one for one in (case.model, case.twin))
     assert model is not None
     first = dictionary or sae_of(settings.sae, settings.sae_id, model=model)
     source = settings.later_sae or (None if dictionary else _LATER.get(settings.sae))
@@ -89,70 +102,6 @@ def load(case: LatentCase, settings: Settings, dictionary: Dictionary | None, la
         raise MismatchError(f"later_sae reads {later.hook_name!r}, sae {first.hook_name!r}; give one of a later layer")
     template = settings.chat_template().frozen(tokenizer_of(model))
     return Loaded(case, model, twin, first, later, template)
-
-
-def measure_case(loaded: Loaded, settings: Settings, *, folder: Path | None, progress: bool | None) -> CaseResult:
-    """Sample pairs, rank, remove, steer and read the latents of one case."""
-    case, model, dictionary, template = loaded.case, loaded.model, loaded.dictionary, loaded.template
-    seed, rows = settings.seed, max(1, settings.max_rows // 8)  # batches with gradients or latents are smaller
-    answers = (settings.max_new_tokens, settings.temperature, (seed,), template, (), settings.max_rows)
-    how: dict[str, Any] = {"generation": Generation(*answers), "progress": progress}
-    pairs, sampled = case.pairs, pd.DataFrame()
-    if pairs is None:
-        sizes = how | {"n_samples": settings.n_samples, "max_pairs": settings.n_pairs}
-        drawn = sample_pairs(model, case.discovery, case.grade, **sizes)
-        pairs, sampled = drawn.pairs, drawn.table
-    scoring, checking = methods.halves(pairs, seed=seed)
-    contrast = methods.without_groups(case.contrast, checking.groups)
-    mean = mean_activation(model, case.reference, dictionary.write_name, template=template)
-    probe = fit_probe(model, contrast, [dictionary], seed=seed, template=template)
-    scores = methods.rank(loaded, scoring, contrast, mean, probe, seed=seed, max_rows=rows)
-    pool = methods.active_latents(model, dictionary, scoring, max_rows=rows)
-    if not pool:
-        raise PromptError(f"no latent of {dictionary.name!r} is active on {case.name!r}; give an SAE of this model")
-    chosen = {
-        name: methods.top_latents(one, settings.k if name in methods.LARGE else settings.k_others, pool)
-        for name, one in scores.items()
-        if name != RANDOM
-    }
-    every = list(dict.fromkeys(latent for latents in chosen.values() for latent in latents))
-    random = methods.random_latents(pool, settings.n_random, seed=seed)
-    ids = encode(tokenizer_of(model), case.reference, template=template)
-    runs = methods.steered(dictionary, every, random, median_norm(model, ids, dictionary.write_name))
-    responses, effects, gains = {}, {}, {}
-    for name, one in {methods.DOWN: model, methods.UP: loaded.twin}.items():
-        if one is not None:
-            way = methods.WAYS[name]
-            rubric = settings.rubric()
-            responses[name] = methods.steer_each(one, case, runs, settings.strengths, way, rubric, folder=folder, **how)
-            effects[name] = effects_of(responses[name][1], case.grade, runs, random, way)
-            gains[name] = gains_of(responses[name][1], case.grade, effects[name], way)
-    shown = [[*prompt, *bad] for prompt, bad in zip(pairs.prompts, pairs.bad)]
-    return CaseResult(
-        case,
-        sampled,
-        (scoring, checking),
-        scores,
-        probe,
-        pool,
-        _exact(loaded, pool, checking, mean, settings),
-        chosen,
-        random,
-        responses,
-        effects,
-        gains,
-        inspect_latents(model, dictionary, chosen[ATTRIBUTION][: settings.read], shown, max_rows=rows),
-        fit_quality(model, dictionary, shown, max_rows=rows),
-    )
-
-
-def _exact(loaded: Loaded, pool: Sequence[int], pairs: CompletionPairs, mean: Any, settings: Settings) -> pd.DataFrame:
-    """The oracle on pairs that gave no score: what removing each of some random latents of the pool really does."""
-    removed = sorted(methods.random_latents(pool, settings.n_oracle, seed=settings.seed + 1))
-    rows = max(1, settings.max_rows // 2)
-    remove = partial(exact_removal, loaded.model, loaded.dictionary, removed, pairs, mean, max_rows=rows)
-    exact = {where: remove(positions=where).tolist() for where in methods.REMOVED}
-    return pd.DataFrame(exact, index=removed)
 
 
 def _study(results: Sequence[CaseResult], dictionary: Dictionary, **facts: Any) -> Study:
@@ -168,6 +117,7 @@ def _study(results: Sequence[CaseResult], dictionary: Dictionary, **facts: Any) 
         sae_digest=dictionary.digest,
         hook_name=dictionary.hook_name,
         n_latents=dictionary.n_latents,
+        graded=["rule" if r.case.grade.decide is not None else "a judge" for r in results],
         prompts={r.case.name: r.case.describe() for r in results},
         **facts,
     )

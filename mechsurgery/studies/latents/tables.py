@@ -9,19 +9,17 @@ import pandas as pd
 
 from ...evaluation import Results
 from ...evaluation.statistics import benjamini_hochberg, clustered_interval, wilson
-from ...evaluation.summary import summarise
 from ...evaluation.verdicts import empirical_p
 from ...grading.grade import Grade
 from ...intervention import BASELINE, Intervention
 from ...reports import responses as read_responses
 from .against import compare, rank_correlation
-from .methods import ATTRIBUTION, DIFFING, MAX_BROKEN, REMOVED, CaseResult, Way, top_latents
+from .checks import grader_table, power_table, scores_table, steered_words
+from .convergence import convergence_table, pairs_of, shared_latents
+from .methods import ALL_TOKENS, ATTRIBUTION, DIFFING, FDR, LABELS, REMOVED, CaseResult, Way, top_latents
 
 #: Latents of Δ-attribution that are shown one by one.
 SHOWN = 10
-#: Latents are said to steer at this false-discovery rate.
-FDR = 0.05
-LABELS = ("good", "bad", "broken")
 RANDOM_LATENTS = "random active latents"
 
 
@@ -42,8 +40,17 @@ def tables(results: Sequence[CaseResult]) -> dict[str, pd.DataFrame]:
         "Steering: every latent at its best strength": _of_ways(results, lambda r, way: r.effects[way]),
         "Responses: before and after steering the best latent": _of_ways(results, responses),
     }
+    by_title["Power: prompts that an effect of 20 points needs"] = _of_ways(results, power_table)
+    if any(r.case.rule is not None or r.case.grade.decide_all is not None for r in results):
+        by_title["Grader: what the judge said, and its agreement with the rule"] = _of_cases(results, grader_table)
+    by_title["Explanations: what a judge says of the best latents"] = _of_cases(results, lambda r: r.explained)
+    by_title["Explanation scores: by what explanations predict on held-out text"] = _of_cases(results, scores_table)
+    if any(len(r.benchmarks) for r in results):
+        by_title["Benchmarks: before and after steering the best latents"] = _of_cases(results, lambda r: r.benchmarks)
     if len(results) > 1:
-        by_title["Convergence: latents that explain both cases"] = shared_latents(results[0], results[1])
+        by_title["Convergence: latents that steer both of two cases, beside chance"] = convergence_table(results)
+        both = pd.concat([shared_latents(*pair) for pair in pairs_of(results)], ignore_index=True)
+        by_title["Shared: the best latents of both of two cases, and what steering them does"] = both
     return by_title
 
 
@@ -85,31 +92,20 @@ def pool_table(result: CaseResult) -> pd.DataFrame:
 
 
 def best_table(result: CaseResult) -> pd.DataFrame:
-    """The best latents by Δ-attribution with their ranks elsewhere and their steering effects."""
+    """The best latents by Δ-attribution, their ranks among the active ones elsewhere, and their steering effects."""
     scores = result.scores
     (site,) = scores[ATTRIBUTION].scores
     rows = []
     for rank, latent in enumerate(result.chosen[ATTRIBUTION][:SHOWN], 1):
         row: dict[str, Any] = {"rank": rank, "latent": latent, ATTRIBUTION: scores[ATTRIBUTION].score_of(site, latent)}
-        if DIFFING in scores:
-            row["rank by model diffing"] = scores[DIFFING].rank_of(site, latent, by="positive") + 1
+        for said, name in (("rank by all tokens", ALL_TOKENS), ("rank by model diffing", DIFFING)):
+            if name in scores:
+                row[said] = top_latents(scores[name], len(result.pool), result.pool).index(latent) + 1
         for way, effects in result.effects.items():
             of_latent = effects.set_index("latent").loc[latent]
-            row[way] = _steered(of_latent)
+            row[way] = steered_words(of_latent)
         rows.append(row)
     return pd.DataFrame(rows)
-
-
-def _steered(latent: pd.Series) -> str:
-    """Effect with its interval, strength, and the three shares; a star where it counts as steering."""
-    if pd.isna(latent["strength"]):
-        return "broken at every strength"
-    shares = ", ".join(f"{100 * latent[label]:.0f} % {label}" for label in LABELS)
-    star = " *" if latent["works"] else ""
-    if pd.isna(latent["low"]):
-        return f"not counted (broken) at {latent['strength']:+.2g}: {shares}"
-    ends = f"[{latent['low']:+.2f}, {latent['high']:+.2f}]"
-    return f"{latent['effect']:+.2f} {ends}{star} at {latent['strength']:+.2g}: {shares}"
 
 
 def correlations_table(result: CaseResult) -> pd.DataFrame:
@@ -122,11 +118,12 @@ def correlations_table(result: CaseResult) -> pd.DataFrame:
     for name, scores in result.scores.items():
         row: dict[str, Any] = {"ranking": name, "latents": len(result.exact), "pairs": len(result.pairs[1])}
         values = scores.scores[site][list(result.exact.index)].tolist()
+        ranked = top_latents(scores, len(result.pool), result.pool)
         for where in REMOVED:
             rho = rank_correlation(result.exact[where].tolist(), values)
             row[f"ρ, {where} tokens"] = "{:.2f} [{:.2f}, {:.2f}]".format(*rho)
-            best = scores.rank_of(site, int(result.exact[where].idxmax()), by="positive") + 1
-            row[f"rank of the exactly best, {where} tokens"] = best
+            best = int(result.exact[where].idxmax())
+            row[f"rank of the exactly best, {where} tokens"] = ranked.index(best) + 1
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -136,34 +133,6 @@ def fit_table(result: CaseResult) -> pd.DataFrame:
     probe = result.probe
     scores = {"probe AUROC": probe.auroc, "low": probe.low, "high": probe.high, "probe n": probe.n}
     return pd.DataFrame([result.fit | scores])
-
-
-def shares_of_both(first: CaseResult, second: CaseResult) -> tuple[list[int], list[Any]]:
-    """Latents among the chosen of both cases, best first, and each case's shares of positive Δ-attribution.
-
-    What a latent explains of both is the smaller of its shares.
-    """
-    scores = [r.scores[ATTRIBUTION].scores for r in (first, second)]
-    positive = [values.clamp_min(0) for one in scores for values in one.values()]
-    shares = [values / values.sum().clamp_min(1e-30) for values in positive]
-    chosen = set(first.chosen[ATTRIBUTION]) & set(second.chosen[ATTRIBUTION])
-    return sorted(chosen, key=lambda i: (-float(min(share[i] for share in shares)), i)), shares
-
-
-def shared_latents(first: CaseResult, second: CaseResult) -> pd.DataFrame:
-    """Latents chosen in both cases by what they explain of both, and what steering them does."""
-    latents, shares = shares_of_both(first, second)
-    if not latents:
-        return pd.DataFrame([{"latent": "none is among the chosen of both"}])
-    rows = []
-    for latent in latents[:SHOWN]:
-        row: dict[str, Any] = {"latent": latent, "share of both": float(min(share[latent] for share in shares))}
-        for r, share in zip((first, second), shares):
-            row[f"share of {r.case.name}"] = float(share[latent])
-            for way, effects in r.effects.items():
-                row[f"{r.case.name}: {way}"] = _steered(effects.set_index("latent").loc[latent])
-        rows.append(row)
-    return pd.DataFrame(rows).assign(**{"chosen in both": len(latents)})
 
 
 def responses(result: CaseResult, way: str) -> pd.DataFrame:
@@ -176,23 +145,17 @@ def responses(result: CaseResult, way: str) -> pd.DataFrame:
     return table.assign(latent=int(best["latent"]), strength=best["strength"])
 
 
-def shares_of(results: Results, grade: Grade, interventions: Sequence[str]) -> pd.DataFrame:
-    """The summary of the outcomes of some interventions, in the order given."""
-    own = {name: results.table[results.table["intervention"] == name] for name in interventions}
-    rows = pd.concat(list(own.values()), ignore_index=True)
-    return summarise(rows, [grade.name], labels=results.info.get("labels", {}))
-
-
 def effects_of(
-    results: Results, grade: Grade, runs: Mapping[int, Intervention], random: Sequence[int], way: Way
+    results: Results, grade: Grade, runs: Mapping[int, Intervention], random: Sequence[int], way: Way, max_broken: float
 ) -> pd.DataFrame:
     """A row a latent: the three shares on the evaluation prompts at its strength, and its effect.
 
     `effect`, with its 95 % interval `low` to `high` over groups, is how much the share of wanted responses rises: good
     ones where a behaving model is steered down, bad ones where its twin is steered up. It is 0 without an interval
-    where the latent has no allowed strength, or broken responses rise by more than a tenth here too. `p` is the paired
-    test over groups against the unmodified responses, one-sided since a rise is wanted, `q` its Benjamini–Hochberg
-    value over all steered latents, chosen and random (`control`) alike; `works` says that q is at most `FDR`.
+    where the latent has no allowed strength, or broken responses rise by more than `max_broken` here too. `p` is the
+    paired test over groups against the unmodified responses, one-sided since a rise is wanted, `q` its
+    Benjamini–Hochberg value over all steered latents, chosen and random (`control`) alike; `works` says that q is at
+    most `FDR`.
     `p_random` is the share of random latents with as large an effect, (1 + #)/(1 + n), which needs no prompt to be
     independent of another. Where a judge was asked, `StrongREJECT` is its mean score.
     """
@@ -209,7 +172,7 @@ def effects_of(
     if (results.table["metric"] == "strongreject").any():
         judged = results.summary(["strongreject"]).set_index("intervention")["value"]
         table["StrongREJECT"] = table["intervention"].map(judged)
-    counted = table["broken"] - table["baseline_broken"] <= MAX_BROKEN + 1e-9
+    counted = table["broken"] - table["baseline_broken"] <= max_broken + 1e-9
     table["effect"] = rows["difference"].where(counted, 0.0)
     table["low"], table["high"] = (rows[f"difference_{end}"].where(counted) for end in ("low", "high"))
     half = rows["p_value"] / 2
