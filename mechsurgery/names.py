@@ -50,6 +50,11 @@ def heads(layer: int) -> str:
     return f"blocks.{layer}.attn.hook_z"
 
 
+def is_heads(name: str) -> bool:
+    """Whether a hook point is a layer's attention heads."""
+    return name == heads(layer_of(name))
+
+
 def mlp_out(layer: int) -> str:
     """Hook point of what a layer's MLP adds to the residual stream."""
     return f"blocks.{layer}.hook_mlp_out"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,12 @@ from ...progress import with_progress
 from ...prompts import PromptSet
 from ...reports import Study, kept
 from ...training.trainable import Neurons
-from .data import CHOICES, CONTROL, REFERENCE, RIGHT, WRONG, SycophancyTask, load_task
+from .data import CHOICES, CONTROL, REFERENCE, SycophancyTask
 from .figures import CAPTIONS, figures
 from .methods import PAPER, Located, Trial, locate, trials
+from .own import load_task
 from .page import page_of
+from .published import Lessons
 from .settings import Settings
 from .summary import beside_controls, compared, main_rows, summarise_ways
 from .tables import Measured, tables
@@ -68,7 +70,9 @@ def run(
     located = locate(model, data, dictionary, settings, generation, folder=folder)
     rates, tuned = choose_rates(model, data, located, settings, generation, out=out, progress=progress)
     tried = trials(located, settings, rates)
-    results, facts, deltas = measure(model, data, tried, settings, generation, out=out, progress=progress)
+    results, facts, deltas = measure(
+        model, data, tried, settings, generation, lessons=located.lessons, out=out, progress=progress
+    )
     more = {
         "title": f"A few bad neurons of {model.cfg.model_name}",
         "template": template.facts(),
@@ -76,6 +80,7 @@ def run(
         "sae": None if dictionary is None else dictionary.name,
         "n_neurons": len(located.random[settings.seed]),
         "n_chosen": located.budget(settings.fraction),
+        "contrast": located.probing.contrast,
         "rates_chosen": rates,
         "n_runs": len(tried),
     }
@@ -90,13 +95,16 @@ def measure(
     settings: Settings,
     generation: Generation,
     *,
+    lessons: Lessons | None = None,
     out: str | Path | None = None,
     progress: bool | None = None,
 ) -> tuple[Results, pd.DataFrame, dict[str, WeightDelta]]:
     """The model with everything that is tried, one weight difference in memory at a time.
 
-    All rows, a table of facts with a row for each intervention, and {way: the fine-tune of its neurons}, first seed.
+    All rows, a table of facts with a row for each intervention (its loss curve too), and {way: the fine-tune of its
+    neurons}, first seed.
     """
+    lessons = lessons or Lessons(data, model.tokenizer, generation.template)
     every, beside = data.measured(settings.n_kl), data.controlled(settings.n_control_prompts)
     main = [trial for trial in tried if trial.is_main(settings) and trial.seed == settings.seed]
     paper = next((trial.name for trial in main if trial.way == PAPER), None)
@@ -119,9 +127,9 @@ def measure(
             return beside
         if trial.is_main(settings):
             return {**every, **beside} if trial.name == paper else every
-        return {name: every[name] for name in (WRONG, RIGHT, REFERENCE)}
+        return {name: one for name, one in every.items() if name != CHOICES}
 
-    examples = cache(partial(data.examples, model.tokenizer, template=generation.template))
+    lesson = cache(lessons.of)
     removed = [trial for trial in tried if trial.run == "ablation"]
     facts = [trial.facts | {"n_weights": 0} for trial in removed]
     ablated = {t.way: ablate(t.where.circuit, name=t.name) for t in removed if isinstance(t.where, Neurons)}
@@ -130,10 +138,11 @@ def measure(
         parts.append(asked(beside, [ablated[PAPER]], controls=settings.controls))
     tunes = [trial for trial in tried if trial.run != "ablation"]
     for trial in with_progress(tunes, "fine-tunes", shown=progress, unit="fine-tune"):
-        delta = train(model, trial, examples(trial.n_examples, seed=trial.seed), settings, out=out)
+        delta = train(model, trial, lesson(trial.learns, trial.n_examples, trial.seed), settings, out=out)
         shifted = shift_weights(delta, name=trial.name, pushes=-1)
         parts.append(asked(sets_of(trial), [replace(shifted, control_of=paper if trial.run == "control" else None)]))
-        facts.append(trial.facts | {"n_weights": delta.n_changed(), "loss": delta.info["curve"][-1]["loss"]})
+        losses = [float(row["loss"]) for row in delta.info["curve"]]
+        facts.append(trial.facts | {"n_weights": delta.n_changed(), "loss": losses[-1], "losses": losses})
         if trial.run == "neurons" and trial in main:
             shown[trial.way] = delta
     return Results.concatenate(parts), pd.DataFrame(facts), shown
@@ -155,11 +164,11 @@ def assemble(
     rows = rows.merge(facts, on="intervention", how="left").fillna({"run": "none"})
     circuits = {way: located.circuit(way, settings, seed=settings.seed) for way in located.ways}
     measured = Measured(summary, rivals, controls, tuned, main_rows(rows, settings), results.prompts)
-    named = tables(measured, circuits, located.probes, settings)
+    named = tables(measured, circuits, located.probing.rows, settings)
     losses = {way: delta.info["curve"] for way, delta in deltas.items()}
-    drawn = figures(summary, controls, located.probes, losses, settings)
+    drawn = figures(summary, controls, located.probing.probes, losses, settings)
     artefacts = {**circuits, **{f"delta {way}": delta for way, delta in deltas.items()}}
     artefacts |= {f"scores {way}": scores for way, scores in located.scores.items()}
-    artefacts |= {f"probe {name}": probe.scores() for name, probe in located.probes.items()}
+    artefacts |= {f"probe {name}": probe.scores() for name, probe in located.probing.probes.items()}
     every = {"measured": results, "facts": facts}
     return Study(named, drawn, every, artefacts, info, page_of(named, info), captions=CAPTIONS)

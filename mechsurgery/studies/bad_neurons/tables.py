@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ...attribution.probes import Probe
 from ...evaluation.read import compared
 from ...evaluation.verdicts import empirical_p
 from ...units import Circuit
@@ -36,7 +35,7 @@ class Measured:
 
 
 def tables(
-    measured: Measured, circuits: Mapping[str, Circuit], probes: Mapping[str, Probe], settings: Settings
+    measured: Measured, circuits: Mapping[str, Circuit], probes: Sequence[Mapping[str, Any]], settings: Settings
 ) -> dict[str, pd.DataFrame]:
     """All tables by title."""
     summary, run = measured.summary, measured.summary["run"]
@@ -52,7 +51,7 @@ def tables(
         "Controls: the paper's neurons beside random ones, as many in each layer": spreads(measured.controls),
         "Rates: learning rates, chosen on validation prompts of other topics": measured.rates,
         "Ablation: the same neurons set to zero at inference time": wide(summary[run.isin(["none", "ablation"])]),
-        "Probes: how well they read": probes_table(probes),
+        "Probes: what can be read on topics that were held out (AUROC)": pd.DataFrame(probes),
         "Where: neurons of each way by layer": places(circuits),
         "Overlap: shared neurons (Jaccard)": overlaps(circuits),
         "Examples: how little data is enough": wide(summary[(run == "none") | sized], ["n_examples"]),
@@ -107,24 +106,6 @@ def spreads(controls: pd.DataFrame) -> pd.DataFrame:
             up = outcome == "corrects"
             cells |= {"random": len(values), **points, "p": empirical_p(row["value"], list(values), up=up)}
         table.append(cells)
-    return pd.DataFrame(table)
-
-
-def probes_table(probes: Mapping[str, Probe]) -> pd.DataFrame:
-    """AUROC of held-out folds with its interval, and what regularisation was chosen."""
-    table = []
-    for name, p in probes.items():
-        measured = {
-            "AUROC": p.auroc,
-            "low": p.low,
-            "high": p.high,
-            "n": p.n,
-            "penalty": p.penalty.upper(),
-            "C": p.strength,
-        }
-        table.append(
-            {"probe": name, **measured, "weights not zero": sum(int(w.count_nonzero()) for w in p.weights.values())}
-        )
     return pd.DataFrame(table)
 
 
