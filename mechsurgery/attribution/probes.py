@@ -154,7 +154,7 @@ def fit_probe_on(
     outside = _outside(x, y, own, penalty, strengths, folds, seed)
     strength = _best(x, y, own, penalty, strengths, seed)
     scaler, regression = _fitted(x, y, penalty, strength, seed)
-    auroc, low, high = _auroc(y, outside, own, seed)
+    area, low, high = auroc(y, outside, own, seed=seed)
     null = []
     for number in range(nulls):
         dealt = np.random.default_rng([seed, number]).permutation(y)
@@ -169,7 +169,7 @@ def fit_probe_on(
         parts(scaler.mean_),
         parts(scaler.scale_),
         float(regression.intercept_[0]),
-        auroc,
+        area,
         low,
         high,
         len(y),
@@ -258,8 +258,11 @@ def _fitted(x, y, penalty, strength, seed):
     return scaler, regression
 
 
-def _auroc(y, decision, groups, seed, resamples: int = 500) -> tuple[float, float, float]:
-    """AUROC with a percentile interval from drawing groups with replacement."""
+def auroc(
+    labels: Sequence[int], decisions: Sequence[float], of: Sequence[str], *, seed: int = 0, resamples: int = 500
+) -> tuple[float, float, float]:
+    """AUROC with a 95 % percentile interval from drawing the groups (`of`, one a row) with replacement."""
+    y, decision, groups = np.asarray(labels), np.asarray(decisions), np.asarray(of)
     generator = np.random.default_rng(seed)
     names = np.unique(groups)
     members = {name: np.flatnonzero(groups == name) for name in names}

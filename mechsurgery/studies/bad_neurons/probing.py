@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from ...attribution.probes import Probe, fit_probe, fit_probe_on_examples
+from ...attribution.probes import Probe, auroc, fit_probe, fit_probe_on_examples
 from ...attribution.statistics import example_activations
 from ...evaluation import Generation, evaluate
 from ...grading.grade import ANSWERS, Grade
@@ -36,6 +36,8 @@ CONTRASTS = {
     "before": "the model's own answers, last token of the claim",
     "prompts": "wrong claims against neutral questions, last token",
 }
+#: The chosen probe on other text.
+TRANSFER = "the first probe on right claims: agreeing against denying text"
 #: What is read of each.
 _READ: dict[str, Literal["prompt", "completion"]] = {
     "texts": "completion",
@@ -225,8 +227,6 @@ def _on_right_claims(
     template: Any,
 ) -> list[dict[str, Any]]:
     """The same probe on right claims, where agreeing is honest: what reads "yes" alone calls it sycophantic too."""
-    from sklearn.metrics import roc_auc_score
-
     some = task.learn_right.take(settings.n_probe, seed=settings.seed)
     sides = text_sides(model.tokenizer, some, opposites(task, RIGHT, answers[RIGHT]), template)
     if sides is None:
@@ -234,10 +234,11 @@ def _on_right_claims(
     both = (sides.other, sides.shown)
     decided = [found.decision(example_activations(model, side, units[0])).tolist() for side in both]
     labels = [1] * len(decided[0]) + [0] * len(decided[1])
-    area = float(roc_auc_score(labels, [*decided[0], *decided[1]]))
-    row = {"contrast": "the first probe on right claims: agreeing against denying text", "probe": kind}
+    groups = [*sides.other.groups, *sides.shown.groups]
+    area, low, high = auroc(labels, [*decided[0], *decided[1]], groups, seed=settings.seed)
+    row = {"contrast": TRANSFER, "probe": kind}
     note = "about 1: it reads agreement, right or wrong; about 0: it reads what is untrue"
-    own = {"AUROC": area, "n": len(labels), "groups": len({*sides.shown.groups, *sides.other.groups}), "note": note}
+    own = {"AUROC": area, "low": low, "high": high, "n": len(labels), "groups": len(set(groups)), "note": note}
     return [{**row, "model": str(model.cfg.model_name), **own}]
 
 

@@ -19,6 +19,7 @@ import pandas as pd
 from ...adapters.saelens import load_sae
 from ...deltas import WeightDelta
 from ...evaluation import Generation, Results, evaluate
+from ...evaluation.benchmarks import Benchmark, benchmark_grades, benchmark_sets
 from ...evaluation.choices import check_answerable
 from ...intervention import Intervention, ablate, shift_weights
 from ...models import load_model, sites
@@ -28,9 +29,11 @@ from ...progress import with_progress
 from ...prompts import PromptSet
 from ...reports import Study, kept
 from ...training.trainable import Neurons
+from .bench import benchmarks_of, is_benched
+from .choosing import in_the_study, where_recorded
 from .data import CHOICES, CONTROL, REFERENCE, SycophancyTask
 from .figures import CAPTIONS, figures
-from .methods import PAPER, Located, Trial, locate, trials
+from .methods import OF_NEURONS, PAPER, Located, Trial, locate, trials
 from .own import load_task
 from .page import page_of
 from .published import Lessons
@@ -38,6 +41,9 @@ from .settings import Settings
 from .summary import beside_controls, compared, main_rows, summarise_ways
 from .tables import Measured, tables
 from .tunes import choose_rates, train
+
+#: The organisms' task beside which a case is shown in which choosing matters.
+DEFAULT = "organism/sycophancy"
 
 
 @kept("bad-neurons", Settings)
@@ -67,12 +73,23 @@ def run(
         check_answerable(model, {CHOICES: data.choices}, template)
     folder = None if out is None else Path(out) / "measured"
     data.require(max([settings.n_examples, *(settings.sizes if settings.curves else ())]))
+    benchmarks = settings.benchmarks(model)
     located = locate(model, data, dictionary, settings, generation, folder=folder)
     rates, tuned = choose_rates(model, data, located, settings, generation, out=out, progress=progress)
     tried = trials(located, settings, rates)
     results, facts, deltas = measure(
-        model, data, tried, settings, generation, lessons=located.lessons, out=out, progress=progress
+        model,
+        data,
+        tried,
+        settings,
+        generation,
+        lessons=located.lessons,
+        benchmarks=benchmarks,
+        out=out,
+        progress=progress,
     )
+    known = settings.elsewhere and data.name == DEFAULT
+    cases = where_recorded(settings, out=out, progress=progress) if known else []
     more = {
         "title": f"A few bad neurons of {model.cfg.model_name}",
         "template": template.facts(),
@@ -85,7 +102,8 @@ def run(
         "n_runs": len(tried),
     }
     told = {name: fact for name, fact in settings.facts().items() if name != "model"}
-    return assemble(results, facts, tuned, deltas, located, settings, sites.provenance_of(model, **(told | more)))
+    info = sites.provenance_of(model, **(told | more))
+    return assemble(results, facts, tuned, deltas, located, settings, info, benchmarks=benchmarks, cases=cases)
 
 
 def measure(
@@ -96,6 +114,7 @@ def measure(
     generation: Generation,
     *,
     lessons: Lessons | None = None,
+    benchmarks: Sequence[Benchmark] = (),
     out: str | Path | None = None,
     progress: bool | None = None,
 ) -> tuple[Results, pd.DataFrame, dict[str, WeightDelta]]:
@@ -106,6 +125,7 @@ def measure(
     """
     lessons = lessons or Lessons(data, model.tokenizer, generation.template)
     every, beside = data.measured(settings.n_kl), data.controlled(settings.n_control_prompts)
+    benched, graded = benchmark_sets(benchmarks), benchmark_grades(benchmarks)
     main = [trial for trial in tried if trial.is_main(settings) and trial.seed == settings.seed]
     paper = next((trial.name for trial in main if trial.way == PAPER), None)
     rubric = settings.rubric()
@@ -115,7 +135,8 @@ def measure(
             model,
             sets,
             runs,
-            grades={name: [*own, *rubric] for name, own in data.graded(sets).items()},
+            grades={name: [*own, *rubric] for name, own in data.graded(sets).items()}
+            | {name: own for name, own in graded.items() if name in sets},
             controls=controls,
             kl_on=[REFERENCE] if REFERENCE in sets else [],
             generation=generation,
@@ -126,7 +147,8 @@ def measure(
         if trial.run == "control":
             return beside
         if trial.is_main(settings):
-            return {**every, **beside} if trial.name == paper else every
+            more = benched if is_benched(trial, settings) else {}
+            return {**every, **more, **(beside if trial.name == paper else {})}
         return {name: one for name, one in every.items() if name != CHOICES}
 
     lesson = cache(lessons.of)
@@ -156,19 +178,25 @@ def assemble(
     located: Located,
     settings: Settings,
     info: dict[str, Any],
+    *,
+    benchmarks: Sequence[Benchmark] = (),
+    cases: Sequence[Mapping[str, Any]] = (),
 ) -> Study:
     """Tables, figures and the page from what was measured."""
     summary, rivals = summarise_ways(results, facts), compared(results, facts, settings)
     controls = beside_controls(results, facts)
-    rows = results.table[results.table["prompt_set"] != CONTROL]
+    own = {CONTROL, *benchmark_sets(benchmarks)}
+    rows = results.table[~results.table["prompt_set"].isin(own)]
     rows = rows.merge(facts, on="intervention", how="left").fillna({"run": "none"})
     circuits = {way: located.circuit(way, settings, seed=settings.seed) for way in located.ways}
-    measured = Measured(summary, rivals, controls, tuned, main_rows(rows, settings), results.prompts)
+    before_after = benchmarks_of(results, facts, benchmarks)
+    here = in_the_study(controls, settings, info["rates_chosen"][OF_NEURONS]) if cases else []
+    shown = main_rows(rows, settings)
+    measured = Measured(summary, rivals, controls, tuned, shown, results.prompts, before_after, [*cases, *here])
     named = tables(measured, circuits, located.probing.rows, settings)
-    losses = {way: delta.info["curve"] for way, delta in deltas.items()}
-    drawn = figures(summary, controls, located.probing.probes, losses, settings)
+    drawn = figures(measured, located, circuits, facts, settings)
     artefacts = {**circuits, **{f"delta {way}": delta for way, delta in deltas.items()}}
     artefacts |= {f"scores {way}": scores for way, scores in located.scores.items()}
     artefacts |= {f"probe {name}": probe.scores() for name, probe in located.probing.probes.items()}
-    every = {"measured": results, "facts": facts}
+    every = {"measured": results, "facts": facts.drop(columns="losses")}
     return Study(named, drawn, every, artefacts, info, page_of(named, info), captions=CAPTIONS)

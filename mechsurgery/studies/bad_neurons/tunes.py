@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -70,10 +70,9 @@ def choose_rates(
     sets = {name: prompts.take(settings.n_validation, seed=settings.seed) for name, prompts in data.validation.items()}
     folder = None if out is None else Path(out) / "validation"
     asked = partial(evaluate, model, sets, grades=data.graded(sets), generation=generation, folder=folder)
-    rows = []
+    lesson, rows = cache(located.lessons.of), []
     for kind, trial in with_progress(tried, "learning rates", shown=progress, unit="fine-tune"):
-        lesson = located.lessons.of(trial.learns, trial.n_examples, trial.seed)
-        delta = train(model, trial, lesson, settings, out=out)
+        delta = train(model, trial, lesson(trial.learns, trial.n_examples, trial.seed), settings, out=out)
         done = asked([shift_weights(delta, name=trial.name, pushes=-1)])
         rows.append({"kind": kind, "trained": trial.way, "rate": trial.lr, **scored(done, trial.name)})
     return chosen(pd.DataFrame(rows))
