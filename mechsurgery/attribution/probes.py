@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ..errors import InputError, needs_extra
@@ -259,7 +260,7 @@ def _fitted(x, y, penalty, strength, seed):
 
 
 def auroc(
-    labels: Sequence[int], decisions: Sequence[float], of: Sequence[str], *, seed: int = 0, resamples: int = 500
+    labels: ArrayLike, decisions: ArrayLike, of: ArrayLike, *, seed: int = 0, resamples: int = 500
 ) -> tuple[float, float, float]:
     """AUROC with a 95 % percentile interval from drawing the groups (`of`, one a row) with replacement."""
     y, decision, groups = np.asarray(labels), np.asarray(decisions), np.asarray(of)

@@ -8,6 +8,7 @@ import pandas as pd
 
 from ...evaluation import Results
 from ...evaluation.benchmarks import Benchmark, benchmark_table
+from ...intervention import BASELINE
 from .methods import MLP, PAPER, RANDOM, WHOLE, Trial, lora_name
 from .settings import Settings
 from .summary import of_ways, pooled
@@ -34,7 +35,7 @@ def in_words(found: pd.DataFrame) -> pd.DataFrame:
     """The same to read: the unmodified model's value, each way's with its interval, the change and its p."""
     if found.empty:
         return found
-    rows = found[found["change"].notna() | (found["n"] == 0)]
+    rows = found[found["intervention"] != BASELINE.name]
     texts = [
         {
             "benchmark": row["benchmark"],
@@ -63,7 +64,7 @@ def as_summary(found: pd.DataFrame) -> pd.DataFrame:
         prompt_set=found["benchmark"],
         label="",
         control_of=None,
-        kind=["baseline" if pd.isna(change) else "weights" for change in found["change"]],
+        kind=["baseline" if name == BASELINE.name else "weights" for name in found["intervention"]],
         scale=["rate" if low >= 0 and high <= 1 else "number" for low, high in zip(found["low"], found["high"])],
     )
     return named[named["n"] > 0]

@@ -35,7 +35,7 @@ STUDY = "this study"
 CNA = "CNA (difference)"
 #: Examples, steps, and learning rates: at the first location decides, at the last any neurons learn.
 N_EXAMPLES, STEPS, RATES = 10, 30, (2e-3, 6e-3)
-CLAIM = "fine-tuned they do better than random ones, as many in each layer"
+CLAIM = "they learn more than random ones, as many in each layer (ours)"
 
 
 def where_recorded(
@@ -114,7 +114,7 @@ def claims_of_cases(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The rows of the recorded neurons and of CNA's as claims, each with its case."""
     return [
         {
-            "claim": f"{row['neurons']} matter at learning rate {row['rate']:g}: {CLAIM}",
+            "claim": f"{row['neurons']}: at learning rate {row['rate']:g} {CLAIM}",
             "measured": row["measured"],
             "verdict": row["verdict"],
             "rule": row["rule"],

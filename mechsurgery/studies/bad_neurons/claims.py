@@ -33,6 +33,7 @@ from ...evaluation.verdicts import (
 )
 from .methods import MATCHED, MLP, PAPER, RANDOM
 from .probing import CONTRASTS, TRANSFER
+from .published import DPO, PINPOINT, SYNTHETIC
 from .settings import Settings
 
 #: How far anything may get worse, and how far a rival may be better. Ours.
@@ -154,10 +155,14 @@ def alternative(rivals: pd.DataFrame, effect: Verdict) -> dict[str, Verdict]:
     """Whether a few neurons do as well as more weights, and more precisely; asked only where there is an effect."""
     corrects = rivals[(rivals["metric"] == "corrects") & (rivals["run"] == "rival")]
     asked = {
-        f"it corrects as much as fine-tuning {row['rival']} (margin ours)": as_good(row, MARGIN, up=True)
+        f"it corrects as much as {_named(row['rival'])} (margin ours)": as_good(row, MARGIN, up=True)
         for _, row in corrects.iterrows()
     }
     shift = rivals[(rivals["metric"] == "KL on neutral text") & (rivals["rival"] == MLP)]
     for _, row in shift.iterrows():
         asked["it shifts neutral text less (KL) than fine-tuning all MLP weights"] = beats(row)
     return {claim: given(effect, _CURED, verdict) for claim, verdict in asked.items()}
+
+
+def _named(rival: str) -> str:
+    return rival if rival in (SYNTHETIC, PINPOINT, DPO) else f"fine-tuning {rival}"

@@ -53,7 +53,7 @@ class Located:
     scores: dict[str, UnitScores]
     random: dict[int, UnitScores]
     probing: Probing
-    lessons: Lessons
+    lessons: Lessons | None = None
     heads: UnitScores | None = None
     recorded: Circuit | None = None
 
@@ -299,6 +299,6 @@ def kinds(located: Located, settings: Settings) -> dict[str, Kind]:
         k = max(1, round(settings.head_share * len(located.heads)))
         chosen = located.heads.top(k=k, by="positive", name=PINPOINT)
         found[PINPOINT] = Kind(Neurons(chosen), settings.head_lr)
-    if located.lessons.has_preferences():
+    if located.lessons is not None and located.lessons.has_preferences():
         found[DPO] = Kind("blocks", settings.dpo_lr, "preferences")
     return found

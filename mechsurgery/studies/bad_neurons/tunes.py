@@ -24,6 +24,7 @@ from ...training.trainable import Neurons
 from ...training.tuning import finetune
 from .data import NEUTRAL, RIGHT, WRONG, SycophancyTask
 from .methods import OF_NEURONS, PAPER, RANDOM, Located, Trial, kinds
+from .published import Lessons
 from .settings import Settings
 
 SCORE = "done well minus damage"
@@ -70,7 +71,8 @@ def choose_rates(
     sets = {name: prompts.take(settings.n_validation, seed=settings.seed) for name, prompts in data.validation.items()}
     folder = None if out is None else Path(out) / "validation"
     asked = partial(evaluate, model, sets, grades=data.graded(sets), generation=generation, folder=folder)
-    lesson, rows = cache(located.lessons.of), []
+    lessons = located.lessons or Lessons(data, model.tokenizer, generation.template)
+    lesson, rows = cache(lessons.of), []
     for kind, trial in with_progress(tried, "learning rates", shown=progress, unit="fine-tune"):
         delta = train(model, trial, lesson(trial.learns, trial.n_examples, trial.seed), settings, out=out)
         done = asked([shift_weights(delta, name=trial.name, pushes=-1)])
