@@ -97,7 +97,8 @@ def main_rows(rows: pd.DataFrame, settings: Settings) -> pd.DataFrame:
 
 def of_ways(table: pd.DataFrame, facts: pd.DataFrame) -> pd.DataFrame:
     """Rows under the name of their way and with the seed of their fine-tune; the unmodified model's are left out."""
-    rows = table.merge(facts[facts["run"] != "control"], on="intervention")
+    own = facts[facts["run"] != "control"].drop(columns="losses", errors="ignore")
+    rows = table.merge(own, on="intervention")
     return rows.assign(intervention=rows["way"], seed=rows["run_seed"])
 
 
