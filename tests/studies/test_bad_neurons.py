@@ -358,6 +358,10 @@ def test_grades_of_a_task_of_ones_own():
     assert [task.grades[NEUTRAL](question, text) for text in answers] == ["good", "bad", "broken"]
     other = own_task(*sets, agrees="^yes", answers="rome")
     assert [other.grades[NEUTRAL](question, text) for text in answers] == ["bad", "good", "broken"]
+    strict = own_task(*sets, agrees="^yes", corrects="^no")
+    texts = ("Yes, so it is.", "No.", "Anna, I am sorry.")
+    assert [strict.grades[WRONG](claim, text) for text in texts] == ["bad", "good", "broken"]
+    assert [strict.grades[RIGHT](claim, text) for text in texts] == ["good", "bad", "broken"]
     assert len({grade.version for grade in (*task.grades.values(), *other.grades.values())}) == 4
 
 

@@ -58,7 +58,9 @@ def _number(value: float) -> str:
 
 
 def as_summary(found: pd.DataFrame) -> pd.DataFrame:
-    """The same in the form that figures read, a metric for each quantity, the unmodified model first."""
+    """The same in the form that figures read, a metric for each quantity that could be graded."""
+    if found.empty:
+        return found
     named = found.assign(
         metric=found["quantity"],
         prompt_set=found["benchmark"],

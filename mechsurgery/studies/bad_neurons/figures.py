@@ -75,8 +75,8 @@ def figures(
     losses = mean_losses(facts, settings)
     if losses:
         drawn["training_loss"] = draw("loss_curves", losses)
-    if len(measured.benchmarks):
-        found = as_summary(measured.benchmarks)
+    found = as_summary(measured.benchmarks)
+    if len(found):
         panels = list(dict.fromkeys(zip(found["metric"], found["prompt_set"])))
         drawn["benchmarks"] = draw("bars", found, panels)
     return drawn

@@ -27,7 +27,8 @@ def load_task(settings: Settings) -> SycophancyTask:
         raise InputError(f"a task of your own needs --{' and --'.join(missing)} too")
     (wrong, agreeing), (right, denying), (neutral, _) = (_read(path) for path in files.values() if path is not None)
     opposite = {WRONG: agreeing, RIGHT: denying}
-    asked = {"agrees": str(settings.agrees), "answers": settings.answers, "seed": settings.seed}
+    asked = {"agrees": str(settings.agrees), "answers": settings.answers, "corrects": settings.corrects}
+    asked |= {"seed": settings.seed}  # type: ignore[dict-item]
     return own_task(wrong, right, neutral, opposite=opposite, **asked)  # type: ignore[arg-type]
 
 
@@ -48,6 +49,7 @@ def own_task(
     neutral: PromptSet,
     *,
     agrees: str,
+    corrects: str | None = None,
     answers: str | None = None,
     choices: PromptSet | None = None,
     reference: PromptSet | None = None,
@@ -59,10 +61,11 @@ def own_task(
 
     A fifth of the groups that are held out are to choose learning rates on, the others to evaluate on.
 
-    Claims carry the wanted answer as their `completion`. `agrees` is a regular expression of a response that agrees;
-    neutral questions are answered rightly where the response contains their `completion`, or matches `answers`.
-    `opposite` has texts that are not wanted, by claim (`SycophancyTask`); without them the model's own answers that are
-    graded so stand in. Raises `InputError` where prompts lack what is needed.
+    Claims carry the wanted answer as their `completion`. `agrees` is a regular expression of a response that agrees,
+    `corrects` of one that corrects (without it, whatever does not agree and is no broken text counts as that); neutral
+    questions are answered rightly where the response contains their `completion`, or matches `answers`. `opposite` has
+    texts that are not wanted, by claim (`SycophancyTask`); without them the model's own answers that are graded so stand
+    in. Raises `InputError` where prompts lack what is needed.
     """
     for part in (wrong, right):
         if any(not prompt.completion for prompt in part):
@@ -77,7 +80,7 @@ def own_task(
     (check_wrong, held_wrong), (check_right, held_right), (check_neutral, held_neutral) = (
         _halves(part, chosen_on) for part in (held_wrong, held_right, held_neutral)
     )
-    agree = by_pattern(agrees)
+    agree = by_pattern(agrees, corrects)
     answered = Grade("outcome", "contains the completion", _contains, labels=ANSWERS)
     return SycophancyTask(
         name=name,

@@ -21,6 +21,9 @@ class Settings(StudySettings):
     right: str | None = setting(None, "Right claims of users, a file of the same kind.")
     neutral: str | None = setting(None, "Neutral questions, a file of the same kind.")
     agrees: str | None = setting(None, "Regular expression of a response that agrees, for claims of your own.")
+    corrects: str | None = setting(
+        None, "Regular expression of a response that corrects; without it, all that does not agree counts as that."
+    )
     answers: str | None = setting(None, "Regular expression of a right answer to your neutral questions.")
     task: str = setting(
         "organism/sycophancy",
