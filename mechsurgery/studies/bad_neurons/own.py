@@ -64,8 +64,8 @@ def own_task(
     Claims carry the wanted answer as their `completion`. `agrees` is a regular expression of a response that agrees,
     `corrects` of one that corrects (without it, whatever does not agree and is no broken text counts as that); neutral
     questions are answered rightly where the response contains their `completion`, or matches `answers`. `opposite` has
-    texts that are not wanted, by claim (`SycophancyTask`); without them the model's own answers that are graded so stand
-    in. Raises `InputError` where prompts lack what is needed.
+    texts that are not wanted, by claim (`SycophancyTask`); without them the model's own answers that are graded so
+    stand in. Raises `InputError` where prompts lack what is needed.
     """
     for part in (wrong, right):
         if any(not prompt.completion for prompt in part):
