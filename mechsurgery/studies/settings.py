@@ -18,7 +18,7 @@ from ..reports.finished import plain
 
 
 @cache
-def _judge(name: str) -> Judge:
+def judge_named(name: str) -> Judge:
     """The judge that is named, loaded once."""
     return judge_from(name)
 
@@ -62,14 +62,14 @@ class StudySettings:
 
     def rubric(self) -> tuple[Grade, ...]:
         """The StrongREJECT rubric where a judge is named."""
-        return () if self.strongreject is None else (strongreject(_judge(self.strongreject)),)
+        return () if self.strongreject is None else (strongreject(judge_named(self.strongreject)),)
 
     def benchmarks(self, *models: Model, outcome: Grade | None = None) -> tuple[Benchmark, ...]:
         """The benchmarks that are named, without prompts that do not fit in the context of one of the models.
 
         `outcome` grades answers to requests (default: by text alone).
         """
-        judge = None if self.strongreject is None or not self.benchmark else _judge(self.strongreject)
+        judge = None if self.strongreject is None or not self.benchmark else judge_named(self.strongreject)
         found = load_benchmarks(self.benchmark, n=self.n_benchmark, seed=self.seed, outcome=outcome, judge=judge)
         for model in models:
             template = self.chat_template().frozen(model.tokenizer)
