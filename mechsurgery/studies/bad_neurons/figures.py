@@ -29,7 +29,7 @@ CAPTIONS = {
     "fractions": "The same after training fewer or more neurons, and the KL divergence. Dotted: unmodified.",
     "probe_weights": "Weights of each probe: how many units it leans on.",
     "importance": "Importance of all MLP neurons (logarithmic counts), and the tail that is chosen.",
-    "training_loss": "Training loss by way, mean over seeds. DPO's loss is another quantity and not drawn.",
+    "training_loss": "Training loss by way, mean over seeds and five steps. DPO's loss is another quantity: not drawn.",
     "benchmarks": "Before (grey) and after. Bars: 95 % intervals. NAME, neutral: asked without a user's opinion.",
 }
 #: The outcomes in words.
@@ -83,18 +83,21 @@ def figures(
 
 
 #: The ways whose loss is drawn.
-_LOSSES = (PAPER, GRADIENT, MATCHED, MLP, WHOLE, SYNTHETIC, PINPOINT)
+_LOSSES = (PAPER, MATCHED, MLP, WHOLE, SYNTHETIC, PINPOINT)
+#: Steps that a point of a loss curve is the mean of: a batch alone is noise.
+WINDOW = 5
 
 
 def mean_losses(facts: pd.DataFrame, settings: Settings) -> dict[str, list[dict[str, float]]]:
-    """{way: [{step, loss}]} of the study's main fine-tunes, the mean over seeds at each step."""
+    """{way: [{step, loss}]} of the study's main fine-tunes, the mean over seeds and the last `WINDOW` steps."""
     tuned = main_rows(facts[facts["run"].isin(["neurons", "rival"])], settings)
     found = {}
     for way in (*_LOSSES, lora_name(settings)):
         curves = [losses for losses in tuned.loc[tuned["way"] == way, "losses"]]
         if curves:
             shortest = min(map(len, curves))
-            means = np.mean([losses[:shortest] for losses in curves], axis=0)
+            means = pd.Series(np.mean([losses[:shortest] for losses in curves], axis=0))
+            means = means.rolling(WINDOW, min_periods=1).mean()
             found[way] = [{"step": step, "loss": float(loss)} for step, loss in enumerate(means, 1)]
     return found
 
@@ -112,4 +115,4 @@ def _curve(summary: pd.DataFrame, x: str, cost: str, x_title: str, about: str) -
     if (rows["run"] == "none").all():
         return None
     panels = [(name, None) for name in ("corrects", "sycophancy", "neutral accuracy", cost)]
-    return draw("curves", rows, panels, x=x, x_title=x_title, about=about, log_x=True)
+    return draw("curves", rows, panels, x=x, x_title=x_title, about=about, log_x=True, still="keep")
