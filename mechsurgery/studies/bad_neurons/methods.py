@@ -123,8 +123,8 @@ def locate(
     template = generation.template
     statistics = contrast_statistics(model, task.locate, template=template)
     answers = {}
-    for kind, claims in ((WRONG, task.learn_wrong), (RIGHT, task.learn_right)):
-        some = replace(claims.take(settings.n_probe, seed=settings.seed), name=f"{kind} to learn from")
+    for kind, learnt in ((WRONG, task.learn_wrong), (RIGHT, task.learn_right)):
+        some = replace(learnt.take(settings.n_probe, seed=settings.seed), name=f"{kind} to learn from")
         options: dict[str, Any] = {"seed": settings.seed, "folder": folder}
         answers[kind] = own_answers(model, some, task.grades[kind], generation, **options)
     opposite = {kind: opposites(task, kind, own) for kind, own in answers.items()}
@@ -132,7 +132,8 @@ def locate(
     scores = _decoded(model, probing.probes, dictionary, statistics)
     scores["neuron probe weight"] = probing.probes[NEURONS].scores()
     scores["CNA (difference)"] = score(statistics, "difference")
-    pairs = disputed_pairs(model, task.locate.positive, generation, folder=folder)
+    claims = task.learn_wrong.take(settings.n_probe, seed=settings.seed)
+    pairs = disputed_pairs(model, claims, generation, folder=folder)
     means = mean_activations(model, task.reference, names, template=template)
     few = max(1, settings.max_rows // 8)
     scores[GRADIENT] = neuron_attribution(model, pairs, means, max_rows=few)
