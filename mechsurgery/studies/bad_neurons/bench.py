@@ -44,13 +44,19 @@ def in_words(found: pd.DataFrame) -> pd.DataFrame:
             "way": row["intervention"],
             "n": row["n"],
             "before": _number(row["baseline"]),
-            "after": f"{_number(row['value'])} [{_number(row['low'])}, {_number(row['high'])}]",
-            "change": f"{_number(row['change'])} [{_number(row['change_low'])}, {_number(row['change_high'])}]",
+            "after": _interval(row["value"], row["low"], row["high"]),
+            "change": _interval(row["change"], row["change_low"], row["change_high"]),
             "p": row["p_value"],
         }
         for row in rows.to_dict("records")
     ]
     return pd.DataFrame(texts)
+
+
+def _interval(value: float, low: float, high: float) -> str:
+    if pd.isna(value):
+        return "not measured"
+    return f"{value:.3g}" if pd.isna(low) else f"{value:.3g} [{low:.3g}, {high:.3g}]"
 
 
 def _number(value: float) -> str:
