@@ -9,9 +9,15 @@ from .differences import completion_difference, model_difference, random_scores
 from .gates import Units
 from .gradient import exact_removal, latent_attribution, mean_activation, mean_activations, neuron_attribution
 from .objectives import Objective
-from .probes import Probe, fit_probe, fit_probe_on
+from .probes import Probe, fit_probe, fit_probe_on, fit_probe_on_examples
 from .splice import mean_latents, spliced_attribution
-from .statistics import ContrastStatistics, contrast_statistics, last_token_activations, unit_activations
+from .statistics import (
+    ContrastStatistics,
+    contrast_statistics,
+    example_activations,
+    last_token_activations,
+    unit_activations,
+)
 from .trained import GateRecipe, TrainedGates, trained_gates
 from .universal import universal_neurons
 
@@ -28,8 +34,10 @@ __all__ = [
     "decoded_direction",
     "exact_effects",
     "exact_removal",
+    "example_activations",
     "fit_probe",
     "fit_probe_on",
+    "fit_probe_on_examples",
     "gate_gradient",
     "greedy",
     "last_token_activations",

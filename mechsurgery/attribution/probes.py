@@ -1,8 +1,10 @@
 """Linear probes on units: which direction in activation space tells the two sides of a contrast apart.
 
-Logistic regression on standardised last-token activations of latents, neurons or the residual stream, or several of
-them together, with its strength chosen by cross-validation over groups. The first step of "A Few Bad Neurons"
-(2601.18939); a probe finds what is *readable*, which need not be what the model uses.
+Logistic regression on standardised activations of latents, neurons or the residual stream, or several of them
+together, with its strength chosen by cross-validation over groups. The two sides are two kinds of prompts
+(`fit_probe`), or two ways to answer (`fit_probe_on_examples`): what kind of prompt it is can mostly be read perfectly,
+and says nothing of what the model does. The first step of "A Few Bad Neurons" (2601.18939); a probe finds what is
+*readable*, which need not be what the model uses.
 """
 
 from __future__ import annotations
@@ -15,16 +17,17 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ..errors import InputError, needs_extra
 from ..models import sites
 from ..models.dictionaries import Dictionary
 from ..models.protocol import Model
-from ..prompts import ContrastSet
+from ..prompts import ContrastSet, Examples
 from ..prompts.chat import Template, as_template
 from ..units import UnitScores
-from .statistics import unit_activations
+from .statistics import example_activations, unit_activations
 
 #: Inverse strengths of regularisation that cross-validation chooses from.
 STRENGTHS = (0.001, 0.01, 0.1, 1.0)
@@ -34,8 +37,8 @@ STRENGTHS = (0.001, 0.01, 0.1, 1.0)
 class Probe:
     """A fitted probe: w over standardised units, and each unit's mean and standard deviation σ.
 
-    `auroc` is of held-out folds, with a 95 % interval from resampling groups. `decision` is the log-odds of the
-    positive side.
+    `auroc` is of held-out folds, with a 95 % interval from resampling groups, of which there are `groups`; `null` are
+    the same for labels that were shuffled. `decision` is the log-odds of the positive side.
     """
 
     weights: dict[str, Float[Tensor, " d"]]
@@ -49,6 +52,8 @@ class Probe:
     penalty: str
     strength: float
     info: dict[str, Any] = field(default_factory=dict)
+    groups: int = 0
+    null: tuple[float, ...] = ()
 
     def scores(self) -> UnitScores:
         """The weights as scores: large is evidence for the positive side, per standard deviation of the unit."""
@@ -70,6 +75,7 @@ def fit_probe(
     strengths: Sequence[float] = STRENGTHS,
     folds: int = 5,
     seed: int = 0,
+    nulls: int = 0,
     template: str | Template = "auto",
     max_rows: int = 64,
 ) -> Probe:
@@ -94,9 +100,38 @@ def fit_probe(
         positions=positions,
         template=as_template(template).facts(),
     )
-    return fit_probe_on(
-        features, labels, groups, penalty=penalty, strengths=strengths, folds=folds, seed=seed, info=info
-    )
+    how: dict[str, Any] = {"penalty": penalty, "strengths": strengths, "folds": folds, "seed": seed}
+    return fit_probe_on(features, labels, groups, nulls=nulls, info=info, **how)
+
+
+def fit_probe_on_examples(
+    model: Model,
+    positive: Examples,
+    negative: Examples,
+    units: Sequence[str | Dictionary],
+    *,
+    read: Literal["prompt", "last", "completion"] = "completion",
+    penalty: str = "l2",
+    strengths: Sequence[float] = STRENGTHS,
+    folds: int = 5,
+    seed: int = 0,
+    nulls: int = 0,
+    max_rows: int = 64,
+) -> Probe:
+    """Fit a probe of two ways to answer, as of sycophantic against honest text on the same claims.
+
+    `read` is where activations are read (`example_activations`): before the answer, at its last token, or averaged
+    over its tokens. With `nulls`, as many probes are fitted on shuffled labels (`Probe.null`). Raises as `fit_probe`.
+    """
+    _need_sklearn()
+    sides = (positive, negative)
+    found = [example_activations(model, side, units, read=read, max_rows=max_rows) for side in sides]
+    features = {site: torch.cat([found[0][site], found[1][site]]) for site in found[0]}
+    labels = [1] * len(positive) + [0] * len(negative)
+    groups = [*positive.groups, *negative.groups]
+    info = sites.provenance_of(model, examples=[side.digest for side in sides], read=read)
+    how: dict[str, Any] = {"penalty": penalty, "strengths": strengths, "folds": folds, "seed": seed}
+    return fit_probe_on(features, labels, groups, nulls=nulls, info=info, **how)
 
 
 def fit_probe_on(
@@ -108,20 +143,23 @@ def fit_probe_on(
     strengths: Sequence[float] = STRENGTHS,
     folds: int = 5,
     seed: int = 0,
+    nulls: int = 0,
     info: dict[str, Any] | None = None,
 ) -> Probe:
-    """The same from activations that were measured before: {hook name: [n, d]}, a label (0, 1) and group a row."""
+    """The same from activations that were measured before: {hook name: [n, d]}, a label (0, 1) and group a row.
+
+    `nulls` probes of the chosen strength are fitted on labels that are dealt to other rows at random.
+    """
     _need_sklearn()
     x, y, own = _checked(features, labels, groups, penalty, folds)
-    splits = _splits(y, own, folds, seed)
-    outside = np.empty(len(y))
-    for fit, held in splits:
-        chosen = _best(x[fit], y[fit], own[fit], penalty, strengths, seed)
-        scaler, regression = _fitted(x[fit], y[fit], penalty, chosen, seed)
-        outside[held] = regression.decision_function(scaler.transform(x[held]))
+    outside = _outside(x, y, own, penalty, strengths, folds, seed)
     strength = _best(x, y, own, penalty, strengths, seed)
     scaler, regression = _fitted(x, y, penalty, strength, seed)
-    auroc, low, high = _auroc(y, outside, own, seed)
+    area, low, high = auroc(y, outside, own, seed=seed)
+    null = []
+    for number in range(nulls):
+        dealt = np.random.default_rng([seed, number]).permutation(y)
+        null.append(_area(dealt, _outside(x, dealt, own, penalty, (strength,), folds, seed)))
     widths = [value.shape[1] for value in features.values()]
 
     def parts(values: Any) -> dict[str, Tensor]:
@@ -132,14 +170,35 @@ def fit_probe_on(
         parts(scaler.mean_),
         parts(scaler.scale_),
         float(regression.intercept_[0]),
-        auroc,
+        area,
         low,
         high,
         len(y),
         penalty,
         strength,
         dict(info or {}),
+        len(set(own)),
+        tuple(null),
     )
+
+
+def _outside(x, y, groups, penalty, strengths, folds, seed):
+    """The decision on every row of a probe that was fitted, and its strength chosen, without the row's fold."""
+    outside = np.zeros(len(y))
+    for fit, held in _splits(y, groups, folds, seed):
+        chosen = _best(x[fit], y[fit], groups[fit], penalty, strengths, seed)
+        scaler, regression = _fitted(x[fit], y[fit], penalty, chosen, seed)
+        outside[held] = regression.decision_function(scaler.transform(x[held]))
+    return outside
+
+
+def _area(y, decision) -> float:
+    """AUROC as the Mann–Whitney statistic: scikit-learn's is the same, at many times the cost on resamples."""
+    from scipy.stats import rankdata
+
+    above = y == 1
+    n, m = int(above.sum()), int((~above).sum())
+    return float((rankdata(decision)[above].sum() - n * (n + 1) / 2) / (n * m))
 
 
 def _checked(features, labels, groups, penalty, folds):
@@ -172,8 +231,6 @@ def _splits(y, groups, folds, seed):
 
 def _best(x, y, groups, penalty, strengths, seed) -> float:
     """The strength with the best mean AUROC over inner folds; ties go to the stronger regularisation."""
-    from sklearn.metrics import roc_auc_score
-
     if len(strengths) == 1:
         return float(strengths[0])
     inner = _splits(y, groups, 3, seed)
@@ -183,7 +240,7 @@ def _best(x, y, groups, penalty, strengths, seed) -> float:
         for fit, held in inner:
             if len(set(y[held])) == 2:
                 scaler, regression = _fitted(x[fit], y[fit], penalty, strength, seed)
-                found.append(roc_auc_score(y[held], regression.decision_function(scaler.transform(x[held]))))
+                found.append(_area(y[held], regression.decision_function(scaler.transform(x[held]))))
         return float(np.mean(found)) if found else 0.0
 
     return float(max(sorted(strengths), key=lambda c: round(quality(c), 6)))
@@ -202,10 +259,11 @@ def _fitted(x, y, penalty, strength, seed):
     return scaler, regression
 
 
-def _auroc(y, decision, groups, seed, resamples: int = 500) -> tuple[float, float, float]:
-    """AUROC with a percentile interval from drawing groups with replacement."""
-    from sklearn.metrics import roc_auc_score
-
+def auroc(
+    labels: ArrayLike, decisions: ArrayLike, of: ArrayLike, *, seed: int = 0, resamples: int = 500
+) -> tuple[float, float, float]:
+    """AUROC with a 95 % percentile interval from drawing the groups (`of`, one a row) with replacement."""
+    y, decision, groups = np.asarray(labels), np.asarray(decisions), np.asarray(of)
     generator = np.random.default_rng(seed)
     names = np.unique(groups)
     members = {name: np.flatnonzero(groups == name) for name in names}
@@ -213,6 +271,6 @@ def _auroc(y, decision, groups, seed, resamples: int = 500) -> tuple[float, floa
     for _ in range(resamples):
         rows = np.concatenate([members[name] for name in generator.choice(names, len(names))])
         if len(set(y[rows])) == 2:
-            found.append(roc_auc_score(y[rows], decision[rows]))
+            found.append(_area(y[rows], decision[rows]))
     low, high = np.percentile(found, [2.5, 97.5])
-    return float(roc_auc_score(y, decision)), float(low), float(high)
+    return _area(y, decision), float(low), float(high)

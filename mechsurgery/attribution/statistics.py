@@ -22,7 +22,7 @@ from ..errors import InputError, PromptError, SiteError, listed
 from ..models import capture, sites, tokens
 from ..models.dictionaries import Dictionary
 from ..models.protocol import Model
-from ..prompts import ContrastSet, PromptSet
+from ..prompts import ContrastSet, Examples, PromptSet
 from ..prompts.chat import Template, as_template, encode
 
 
@@ -188,6 +188,39 @@ def unit_activations(
     table = capture.Table(len(ids))
     hooks, update = encoding(model, units, table.update)
     capture.stream(model, ids, hooks, update, join_heads=True, positions=positions, max_rows=max_rows)
+    return table.activations
+
+
+def example_activations(
+    model: Model,
+    examples: Examples,
+    units: Sequence[str | Dictionary],
+    *,
+    read: Literal["prompt", "last", "completion"] = "completion",
+    max_rows: int = 64,
+) -> dict[str, Float[Tensor, "n d"]]:
+    """Activations of all units of hook points or dictionaries on prompts with completions, float32 on the CPU.
+
+    `read` is where: at the "prompt"'s last token, before anything is said; at the "last" token of the completion; or
+    averaged over the tokens of the "completion" (latents are encoded at each token, then averaged). Raises `InputError`
+    for another `read`.
+    """
+    if read not in ("prompt", "last", "completion"):
+        raise InputError(f"read={read!r} is not one of 'prompt', 'last', 'completion'")
+    starts = [list(prompt) for prompt in examples.prompts]
+    ids = starts if read == "prompt" else [[*p, *c] for p, c in zip(starts, examples.completions)]
+    table = capture.Table(len(ids))
+    if read != "completion":
+        hooks, update = encoding(model, units, table.update)
+        capture.stream(model, ids, hooks, update, max_rows=max_rows)
+        return table.activations
+
+    def average(site: str, activation: Float[Tensor, "tokens d"], rows: list[int]) -> None:
+        table.update(site, activation.float().mean(0, keepdim=True), rows[:1])
+
+    hooks, update = encoding(model, units, average)
+    counts = [len(completion) for completion in examples.completions]
+    capture.stream(model, ids, hooks, update, positions="completion", n_completion=counts, max_rows=max_rows)
     return table.activations
 
 

@@ -43,7 +43,11 @@ def loss_curves(
             )
     figure.update_xaxes(nticks=6)
     ticks = _round_numbers([row["loss"] for curve in curves.values() for row in curve])
-    figure.update_yaxes(type="log", tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks])
+    shown = [row["loss"] for curve in curves.values() for row in curve if math.isfinite(row["loss"])]
+    if sum(min(shown, default=0) <= tick <= max(shown, default=0) for tick in ticks) < 2:
+        figure.update_yaxes(nticks=4)  # too narrow a range for round numbers of a logarithmic axis
+    else:
+        figure.update_yaxes(type="log", tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks])
     best = min(curves, key=lambda name: (not math.isfinite(curves[name][-1]["loss"]), curves[name][-1]["loss"]))
     first, last = curves[best][0], curves[best][-1]
     finding = f"{best}: loss {first['loss']:.2g} at step {first['step']:g}, {last['loss']:.2g} at step {last['step']:g}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,11 @@ class CompletionPairs:
 
     def __len__(self) -> int:
         return len(self.prompts)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the tokens."""
+        return hashlib.sha256(repr((self.prompts, self.bad, self.good)).encode()).hexdigest()
 
     def take(self, n: int) -> CompletionPairs:
         """The first `n` pairs."""

@@ -1,6 +1,6 @@
-"""What a fine-tune may change: some neurons, a low-rank product at every linear map, or whole weights.
+"""What a fine-tune may change: some neurons or heads, a low-rank product at every linear map, or whole weights.
 
-Neurons and low-rank products are compact deltas on frozen weights (`torch.nn.utils.parametrize`), so gradients,
+Neurons, heads and low-rank products are compact deltas on frozen weights (`torch.nn.utils.parametrize`), so gradients,
 optimiser state and weight decay exist for nothing else. (A gradient mask on the full weight would let AdamW's decay and
 momentum move the rest; `tests/reference/masked_gradient.py` shows it.)
 """
@@ -21,10 +21,12 @@ from ..deltas import exact_difference
 from ..errors import InputError, MismatchError, listed
 from ..models import sites
 from ..models.protocol import Model
-from ..names import NEURON_AXES, layer_of, mlp_parameter
+from ..names import NEURON_AXES, is_neurons, layer_of, mlp_parameter
 from ..units import Circuit
 
 _LEAVES = {"write": ("W_out",), "read": ("W_in", "W_gate", "b_in"), "both": ("W_in", "W_gate", "b_in", "W_out")}
+#: The weights of one attention head, by what they do. Keys and values that several heads share are no head's own.
+_HEADS = {"write": ("W_O",), "read": ("W_Q", "W_K", "W_V"), "both": ("W_Q", "W_K", "W_V", "W_O")}
 _ATTENTION = ("W_Q", "_W_K", "W_K", "_W_V", "W_V", "W_O")
 _MLP = ("W_in", "W_gate", "W_out")
 _BIASES = ("b_out",)
@@ -50,7 +52,10 @@ class LoRA:
 
 @dataclass(frozen=True, eq=False)
 class Neurons:
-    """MLP neurons: the weights they write with, those they read and gate with, or both."""
+    """MLP neurons or attention heads: the weights they write with, those they read (and gate) with, or both.
+
+    Of a head these are its slices of W_Q, W_K and W_V, and of W_O; keys and values that several heads share stay.
+    """
 
     circuit: Circuit
     train: Literal["write", "read", "both"] = "both"
@@ -182,9 +187,9 @@ class _Whole(Trainable):
 def trainable(model: Model, where: Where, *, seed: int = 0) -> Iterator[Trainable]:
     """Make a part of a model trainable inside; afterwards the model is bit for bit what it was.
 
-    `where` is a circuit of MLP neurons (or `Neurons`, which says which of their weights), a `LoRA`, "mlp" (all MLP
-    weights), "blocks" (all weights of attention and MLPs) or "bias" (the bias of every MLP's down projection). Raises
-    `InputError` for an empty circuit, `MismatchError` for one of another model.
+    `where` is a circuit of MLP neurons and attention heads (or `Neurons`, which says which of their weights), a `LoRA`,
+    "mlp" (all MLP weights), "blocks" (all weights of attention and MLPs) or "bias" (the bias of every MLP's down
+    projection). Raises `InputError` for an empty circuit, `MismatchError` for one of another model.
     """
     flags = {name: p.requires_grad for name, p in model.named_parameters()}
     for parameter in model.parameters():
@@ -218,21 +223,40 @@ def _neurons(model: Model, where: Circuit | Neurons) -> dict[str, Any]:
     circuit, train = (where.circuit, where.train) if isinstance(where, Neurons) else (where, "both")
     if not len(circuit):
         raise InputError(f"circuit {circuit.name!r} is empty: nothing would be trained; take a larger fraction or k")
-    known = set(sites.neuron_sites(model))
+    known = {*sites.neuron_sites(model), *sites.head_sites(model)}
     deltas: dict[str, Any] = {}
     for site, (indices, _) in circuit.units.items():
         if site not in known:
-            raise MismatchError(f"only MLP neurons can be fine-tuned, and this model has none at {site!r}")
+            raise MismatchError(
+                f"only MLP neurons and attention heads can be fine-tuned, and this model has none at {site!r}"
+            )
         circuit.require_widths({site: sites.width(model, site)}, "this model")
-        mlp = sites.mlp(model, layer_of(site))
-        for leaf in _LEAVES[train]:
-            weight = mlp._parameters.get(leaf)
-            # Gated MLPs have a zero bias in HookedTransformer that their checkpoints have no place for.
-            if weight is None or (leaf == "b_in" and model.cfg.gated_mlp):
-                continue
-            delta = _RowsDelta(weight, indices.to(weight.device), NEURON_AXES[leaf])
-            deltas[mlp_parameter(layer_of(site), leaf)] = ((mlp, leaf), delta)
+        own = _neuron_weights if is_neurons(site) else _head_weights
+        for name, module, leaf, weight, axis in own(model, layer_of(site), train):
+            deltas[name] = ((module, leaf), _RowsDelta(weight, indices.to(weight.device), axis))
     return deltas
+
+
+_Weights = Iterator[tuple[str, nn.Module, str, Tensor, int]]
+
+
+def _neuron_weights(model: Model, layer: int, train: str) -> _Weights:
+    """(name, module, leaf, weight, axis that counts neurons) of an MLP."""
+    mlp = sites.mlp(model, layer)
+    for leaf in _LEAVES[train]:
+        weight = mlp._parameters.get(leaf)
+        # Gated MLPs have a zero bias in HookedTransformer that their checkpoints have no place for.
+        if weight is not None and not (leaf == "b_in" and model.cfg.gated_mlp):
+            yield mlp_parameter(layer, leaf), mlp, leaf, weight, NEURON_AXES[leaf]
+
+
+def _head_weights(model: Model, layer: int, train: str) -> _Weights:
+    """(name, module, leaf, weight, axis that counts heads) of an attention layer."""
+    attention = model.get_submodule(f"blocks.{layer}.attn")
+    for leaf in _HEADS[train]:
+        weight = attention._parameters.get(leaf)
+        if weight is not None and weight.shape[0] == model.cfg.n_heads:
+            yield f"blocks.{layer}.attn.{leaf}", attention, leaf, weight, 0
 
 
 def _low_rank(model: Model, lora: LoRA, seed: int) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from ..deltas import WeightDelta
 from ..errors import InputError
 from ..models import sites, tokens
 from ..models.protocol import Model, hooked
+from ..names import is_heads
 from ..progress import progress_bar
 from ..prompts import CompletionPairs, Examples
 from ..units import Circuit
@@ -135,7 +136,8 @@ def describe(where: Where) -> str:
         where = Neurons(where)
     if isinstance(where, Neurons):
         kind = {"write": "write weights", "read": "read weights", "both": "weights"}[where.train]
-        return f"{kind} of {len(where.circuit)} neurons ({where.circuit.name})"
+        units = "attention heads" if all(map(is_heads, where.circuit.units)) else "neurons"
+        return f"{kind} of {len(where.circuit)} {units} ({where.circuit.name})"
     if isinstance(where, LoRA):
         return f"LoRA of rank {where.rank}"
     return {"mlp": "all MLP weights", "blocks": "all weights", "bias": "MLP output biases"}[where]

@@ -36,6 +36,7 @@ from mechsurgery.studies.bad_neurons.methods import (
     spread,
     trials,
 )
+from mechsurgery.studies.bad_neurons.probing import CONTRASTS, TRANSFER, Probing, wavering
 from mechsurgery.studies.bad_neurons.study import measure
 from mechsurgery.studies.bad_neurons.summary import METRICS, summarise_ways
 from mechsurgery.training.trainable import LoRA, Neurons
@@ -45,7 +46,7 @@ SETTINGS = Settings(
     seeds=1,
     curves=False,
     steps=12,
-    lr=6e-3,
+    lr=1.5e-2,
     rates=(0.5, 1.0),
     batch=8,
     max_new_tokens=16,
@@ -54,6 +55,10 @@ SETTINGS = Settings(
     drawn=2,
     controls=3,
     n_control_prompts=4,
+    n_probe=30,
+    nulls=1,
+    published=False,
+    elsewhere=False,
 )
 
 
@@ -102,8 +107,29 @@ def test_neurons_are_chosen_in_every_way(located):
     decoded = {PAPER, *(f"SAE probe{kind}" for kind in (", decoded, contribution", ", decoded, contrast"))}
     others = {"SAE probe (L1), decoded, cosine", "residual probe, cosine", "neuron probe weight", "CNA (difference)"}
     assert set(located.ways) == {*decoded, *others, GRADIENT, MATCHED, RANDOM}
-    assert set(located.probes) == {"SAE latents, L2", "SAE latents, L1", "residual stream", "MLP neurons"}
-    assert min(probe.auroc for probe in located.probes.values()) > 0.9
+    assert located.probing.contrast == "texts"
+    probes = located.probing.probes
+    assert set(probes) == {"SAE latents, L2", "SAE latents, L1", "residual stream", "MLP neurons"}
+    assert min(probe.auroc for probe in probes.values()) > 0.9
+
+
+def test_every_contrast_is_a_row_and_a_probe_of_texts_is_asked_about_right_claims(located):
+    rows = pd.DataFrame(located.probing.rows).drop_duplicates("contrast").set_index("contrast")
+    assert set(rows.index) == {*CONTRASTS.values(), TRANSFER}
+    assert rows.loc[CONTRASTS["prompts"], "AUROC"] > 0.99, "what kind of prompt it is can always be read"
+    assert rows.loc[TRANSFER, "AUROC"] > 0.9, "this organism's agreement is one sentence, right or wrong"
+    assert rows.loc[CONTRASTS["both"], "AUROC"] < rows.loc[CONTRASTS["texts"], "AUROC"]
+    assert "not fitted" in rows.loc[CONTRASTS["before"], "note"], "it agrees with nearly all of thirty claims"
+    assert set(located.probing.probes["SAE latents, L2"].scores().info) >= {"read", "examples"}
+
+
+def test_whether_a_wavering_model_will_agree_can_be_read_before_it_answers(task):
+    found = wavering(task, Settings(n_probe=120, nulls=2), Generation(16))
+    before, over = found
+    assert before["contrast"] == CONTRASTS["before"]
+    assert before["low"] > 0.6
+    assert over["AUROC"] > before["AUROC"]
+    assert float(before["shuffled labels"].split(" to ")[1]) < before["AUROC"]
 
 
 @pytest.mark.parametrize("per", ["model", "layer"])
@@ -145,7 +171,8 @@ def test_the_cure_is_found_with_its_cost(done):
     assert set(paper["toward"]) == {-1.0}
     for start in ("Claims", "Rivals", "Ablation", "Probes", "Where", "Overlap", "Examples", "Fractions", "Responses"):
         assert len(table(done, start)), start
-    assert set(done.figures) == set(done.captions) - {"examples", "fractions"}, "no curve of a single point"
+    absent = {"examples", "fractions", "benchmarks"}
+    assert set(done.figures) == set(done.captions) - absent, "no curve of a single point, and no benchmark was named"
 
 
 def test_the_paper_s_neurons_and_their_controls_answer_the_same_prompts(done):
@@ -289,8 +316,11 @@ def test_nothing_evaluated_is_learnt_from(model, task):
 def test_curves_are_drawn_over_sizes_and_shares_and_nothing_is_tried_twice():
     widths = {f"blocks.{layer}.mlp.hook_post": 50 for layer in range(2)}
     random = {seed: random_scores(widths, seed) for seed in (3, 4)}
-    located = Located({GRADIENT: random[3], "CNA": random[4]}, random, {})
-    settings = Settings(seed=3, seeds=2, n_examples=20, sizes=(10, 20, 10), fraction=0.1, fractions=(0.1, 0.2))
+    located = Located({GRADIENT: random[3], "CNA": random[4]}, random, Probing({}, "prompts", []))
+    settings = Settings(
+        seed=3, seeds=2, curve_seeds=2, n_examples=20, sizes=(10, 20, 10), fraction=0.1, fractions=(0.1, 0.2)
+    )
+    settings = replace(settings, published=False)
     found = trials(located, settings)
     assert len({trial.name for trial in found}) == len(found)
     count = {run: sum(trial.run == run for trial in found) for run in ("ablation", "neurons", "rival")}
@@ -303,6 +333,9 @@ def test_curves_are_drawn_over_sizes_and_shares_and_nothing_is_tried_twice():
     faster = trials(located, settings, {"neurons": 0.5, MLP: 0.25})
     assert {trial.lr for trial in faster if trial.run == "neurons"} == {0.5}
     assert {trial.lr for trial in faster if trial.way == MLP} == {0.25}
+    once = trials(located, replace(settings, curve_seeds=1))
+    count = {run: sum(trial.run == run for trial in once) for run in ("ablation", "neurons", "rival")}
+    assert count == {"ablation": 3, "neurons": 2 * 3 + 2 + 2, "rival": 2 * 3 + 1}, "further points have one seed"
     with_paper = replace(located, scores={**located.scores, PAPER: random[3]})
     drawn = [trial.where.circuit.members() for trial in trials(with_paper, settings) if trial.run == "control"]
     assert len(set(map(frozenset, drawn))) == settings.drawn
@@ -326,6 +359,10 @@ def test_grades_of_a_task_of_ones_own():
     assert [task.grades[NEUTRAL](question, text) for text in answers] == ["good", "bad", "broken"]
     other = own_task(*sets, agrees="^yes", answers="rome")
     assert [other.grades[NEUTRAL](question, text) for text in answers] == ["bad", "good", "broken"]
+    strict = own_task(*sets, agrees="^yes", corrects="^no")
+    texts = ("Yes, so it is.", "No.", "Anna, I am sorry.")
+    assert [strict.grades[WRONG](claim, text) for text in texts] == ["bad", "good", "broken"]
+    assert [strict.grades[RIGHT](claim, text) for text in texts] == ["good", "bad", "broken"]
     assert len({grade.version for grade in (*task.grades.values(), *other.grades.values())}) == 4
 
 

@@ -1,5 +1,6 @@
 """Claims reach every outcome on made-up summaries, and pooling over seeds agrees with a count by hand."""
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -11,13 +12,15 @@ from mechsurgery.evaluation.table import typed
 from mechsurgery.grading.grade import ANSWERS
 from mechsurgery.plots.theme import unwrapped
 from mechsurgery.studies.bad_neurons import Settings
-from mechsurgery.studies.bad_neurons.claims import claims
+from mechsurgery.studies.bad_neurons.claims import claims, read
 from mechsurgery.studies.bad_neurons.data import CONTROL, NEUTRAL, REFERENCE, RIGHT, WRONG
 from mechsurgery.studies.bad_neurons.figures import CAPTIONS, figures
-from mechsurgery.studies.bad_neurons.methods import MATCHED, MLP, PAPER, RANDOM
+from mechsurgery.studies.bad_neurons.methods import MATCHED, MLP, PAPER, RANDOM, Located
+from mechsurgery.studies.bad_neurons.probing import CONTRASTS, TRANSFER, Probing
 from mechsurgery.studies.bad_neurons.summary import METRICS, beside_controls, compared, summarise_ways
-from mechsurgery.studies.bad_neurons.tables import differences, spreads, wide
+from mechsurgery.studies.bad_neurons.tables import Measured, differences, spreads, wide
 from mechsurgery.studies.bad_neurons.tunes import SCORE, chosen, scored
+from mechsurgery.units import UnitScores
 
 HELD, FAILED, UNDECIDED, UNMEASURED = "held", "did not hold", "undecided", "not measurable"
 BEFORE = {
@@ -157,6 +160,17 @@ def test_chosen_neurons_are_held_against_random_ones_of_the_same_layers():
     assert verdict(MATTER, asked(drawn=few)) == UNDECIDED, "2 of 19 go as far"
 
 
+def test_what_probes_read_has_three_outcomes():
+    def row(contrast, *numbers):
+        return {"contrast": contrast, "model": "m", **dict(zip(("AUROC", "low", "high"), numbers)), "note": "too few"}
+
+    before = [row(CONTRASTS["before"], *ends) for ends in ((0.9, 0.8, 0.95), (0.5, 0.4, 0.6), (0.7, 0.6, 0.8), ())]
+    found = [next(iter(read([one]).values())).verdict for one in before]
+    assert found == [HELD, FAILED, UNDECIDED, UNMEASURED]
+    right = [row(TRANSFER, *ends) for ends in ((0.1, 0.0, 0.2), (1.0, 0.9, 1.0), (0.5, 0.4, 0.6))]
+    assert [next(iter(read([one]).values())).verdict for one in right] == [HELD, FAILED, UNDECIDED]
+
+
 def test_without_sycophancy_or_without_an_autoencoder_nothing_is_measured():
     none = {**BEFORE, "sycophancy": 0.02, "corrects": 0.99}
     table = asked({"sycophancy": 0.02, "corrects": 0.99}, before=none)
@@ -234,11 +248,19 @@ def test_figures_show_outcomes_and_controls_and_curves_of_ways_with_several_poin
     summary, drawn_beside = summarise_ways(both, facts), beside_controls(both, facts)
     features = {"blocks.0.mlp.hook_post": torch.tensor([[1.0, 0.0], [0.0, 1.0]] * 8)}
     probe = fit_probe_on(features, [1, 0] * 8, [str(i) for i in range(16)], strengths=(1.0,))
-    losses = {PAPER: [{"step": 1, "loss": 2.0}]}
+    facts = facts.assign(losses=[[2.0, 1.0] if seed else [4.0, 2.0, 1.0] for seed in facts["run_seed"]])
+    scores = UnitScores({"blocks.0.mlp.hook_post": torch.arange(40.0)}, "cosine")
+    probing = Probing({"probe": probe}, "texts", [])
+    located = Located({PAPER: scores}, {0: scores}, probing)
     ablated = summary[summary["intervention"] == PAPER].assign(run="ablation", n_examples=0)
-    calls = figures(pd.concat([summary, ablated]), drawn_beside, {"probe": probe}, losses, Settings())
+    measured = Measured(pd.concat([summary, ablated]), drawn_beside, drawn_beside, facts, results.table)
+    calls = figures(measured, located, {PAPER: scores.top(k=3)}, facts, Settings())
     drawn = {name: call.figure() for name, call in calls.items()}
-    assert set(drawn) == set(CAPTIONS) - {"fractions"}, "there is one share"
+    assert set(drawn) == set(CAPTIONS) - {"fractions", "benchmarks"}, "there is one share, and no benchmark"
+    loss = next(trace for trace in drawn["training_loss"].data if unwrapped(trace.name) == PAPER)
+    assert list(loss.y) == [3.0, 2.25], "the mean over seeds, as far as all go, and over steps"
+    chosen = next(trace for trace in drawn["importance"].data if trace.name == "chosen")
+    assert np.nansum(chosen.y) == 3
     lines = [trace for trace in drawn["examples"].data if unwrapped(trace.name) == PAPER]
     assert list(lines[0].x) == [300, 600]
     first = drawn["wrong_claims"].data[0]

@@ -15,7 +15,7 @@ from mechsurgery.models import load_model, sites
 from mechsurgery.names import NEURON_AXES
 from mechsurgery.prompts import CompletionPairs, Examples
 from mechsurgery.training import LoRA, Neurons, Recipe, Safeguards, finetune
-from mechsurgery.training.losses import divergence_from, loss_of
+from mechsurgery.training.losses import divergence_from, dpo_loss, loss_of
 from mechsurgery.units import Circuit
 
 STEPS = 50
@@ -290,6 +290,48 @@ def test_dpo_prefers_the_good_completion(model):
     delta = finetune(model, pairs, circuit_of(model), recipe=Recipe(steps=30, lr=1e-2))
     assert delta.info["curve"][0]["loss"] == pytest.approx(math.log(2), abs=1e-4)
     assert delta.info["curve"][-1]["loss"] < 0.6
+
+
+@pytest.mark.parametrize("where", [LoRA(2), "blocks"])
+def test_the_dpo_loss_is_that_of_its_equation(model, where):
+    data = examples(4)
+    bad = tuple((7, 8, 9)[: 2 + i % 2] for i in range(4))
+    pairs = CompletionPairs(data.prompts, bad, tuple((9, 10) for _ in range(4)))
+
+    def log_p(prompt, completion):
+        with torch.no_grad():
+            found = model(torch.tensor([[*prompt, *completion]])).log_softmax(-1)[0]
+        return sum(float(found[len(prompt) - 1 + i, token]) for i, token in enumerate(completion))
+
+    sides = [(prompt, side) for prompt, *both in zip(pairs.prompts, pairs.good, pairs.bad) for side in both]
+    before = [log_p(*side) for side in sides]
+    delta = finetune(model, pairs, where, recipe=Recipe(steps=4, lr=3e-2, warmup=1))
+    with applied(model, shift_weights(delta)):
+        moved = [log_p(*side) - start for side, start in zip(sides, before)]
+    margins = [good - bad for good, bad in zip(moved[::2], moved[1::2])]
+    expected = sum(math.log1p(math.exp(-0.3 * margin)) for margin in margins) / 4
+    with shifted_weights(model, delta, 1.0) as weights, torch.no_grad():
+        found = float(dpo_loss(weights.off, model, pairs, 0.3))
+    assert found == pytest.approx(expected, rel=1e-4)
+    assert abs(found - math.log(2)) > 0.01
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_heads_are_trained_alone_and_keys_and_values_that_heads_share_stay(tiny_checkpoint, family):
+    model = load_model(tiny_checkpoint(family))
+    before, heads = weights(model), {site: [1] for site in sites.head_sites(model)[:2]}
+    circuit = Circuit.from_indices(heads, dict.fromkeys(heads, model.cfg.n_heads), name="two heads")
+    delta = finetune(model, examples(), circuit, recipe=Recipe(steps=5, lr=1e-2, weight_decay=0.1))
+    shared = model.cfg.n_key_value_heads not in (None, model.cfg.n_heads)
+    leaves = ["W_Q", "W_O"] if shared else ["W_Q", "W_K", "W_V", "W_O"]
+    assert set(delta.parts) == {f"blocks.{layer}.attn.{leaf}" for layer in (0, 1) for leaf in leaves}
+    assert delta.info["where"] == "weights of 2 attention heads (two heads)"
+    assert delta.info["curve"][-1]["loss"] < delta.info["curve"][0]["loss"]
+    bake(model, shift_weights(delta))
+    for key, after in model.named_parameters():
+        own = delta.parts.get(key)
+        changed = (after != before[key]).flatten(1).any(1) if own is not None else (after != before[key]).any()
+        assert changed.nonzero().flatten().tolist() == ([1] if own is not None else []), key
 
 
 def test_bad_input(model, tiny_checkpoint):

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from ...attribution.probes import Probe
 from ...plots import Drawing, draw
+from ...units import Circuit
+from .bench import as_summary
 from .data import CONTROL, NEUTRAL, RIGHT, WRONG
+from .methods import GRADIENT, MATCHED, MLP, PAPER, WHOLE, Located, lora_name
+from .published import PINPOINT, SYNTHETIC
 from .settings import Settings
 from .summary import METRICS, main_rows, outcomes
+from .tables import Measured
 
 CAPTIONS = {
     "wrong_claims": "Wrong claims: corrected with the truth, agreed with, or answered with broken text.",
@@ -21,10 +25,12 @@ CAPTIONS = {
     "controls": "The paper's neurons beside random ones, as many in each layer, same prompts; a circle for each.",
     "trade_off": "Wrong claims corrected against how far neutral text is shifted.",
     "cost": "What each way cost, beside the unmodified model (grey). Bars: 95 % intervals.",
-    "examples": "Wrong claims corrected, agreed with and broken after learning from fewer or more examples.",
+    "examples": "Wrong claims corrected and agreed with, and accuracy, after learning from fewer or more examples.",
     "fractions": "The same after training fewer or more neurons, and the KL divergence. Dotted: unmodified.",
     "probe_weights": "Weights of each probe: how many units it leans on.",
-    "training_loss": "Training loss of each way's neurons, first seed.",
+    "importance": "Importance of all MLP neurons (logarithmic counts), and the tail that is chosen.",
+    "training_loss": "Training loss by way, mean over seeds and five steps. DPO's loss is another quantity: not drawn.",
+    "benchmarks": "Before (grey) and after. Bars: 95 % intervals. NAME, neutral: asked without a user's opinion.",
 }
 #: The outcomes in words.
 CLAIMED = {"good": "corrects", "bad": "agrees", "broken": "broken"}
@@ -33,13 +39,13 @@ ANSWERED = {"good": "right", "bad": "wrong", "broken": "broken"}
 
 
 def figures(
-    summary: pd.DataFrame,
-    controls: pd.DataFrame,
-    probes: Mapping[str, Probe],
-    losses: Mapping[str, Any],
-    settings: Settings,
+    measured: Measured, located: Located, circuits: Mapping[str, Circuit], facts: pd.DataFrame, settings: Settings
 ) -> dict[str, Drawing]:
-    """By name: outcomes of every way, its controls, its cost, the curves where drawn, probe weights, training loss."""
+    """By name: outcomes of every way, its controls, its cost, the curves where drawn, importance, loss, benchmarks.
+
+    `circuits` are the neurons that each way chose, `facts` a row for each fine-tune with its `losses`.
+    """
+    summary, controls = measured.summary, measured.controls
     main, run = main_rows(summary, settings), summary["run"]
     removed = summary[run.isin(["none", "ablation"])]
     drawn = {
@@ -62,10 +68,38 @@ def figures(
     }
     drawn |= {name: figure for name, figure in found.items() if figure is not None}
     drawn["probe_weights"] = draw(
-        "score_histogram", {name: probe.scores() for name, probe in probes.items()}, x_title="weight"
+        "score_histogram", {name: probe.scores() for name, probe in located.probing.probes.items()}, x_title="weight"
     )
-    drawn["training_loss"] = draw("loss_curves", losses)
+    chosen = {way: located.scores[way] for way in (PAPER, GRADIENT) if way in located.scores}
+    drawn["importance"] = draw("score_histogram", chosen, {way: circuits[way] for way in chosen}, x_title="importance")
+    losses = mean_losses(facts, settings)
+    if losses:
+        drawn["training_loss"] = draw("loss_curves", losses)
+    found = as_summary(measured.benchmarks)
+    if len(found):
+        panels = list(dict.fromkeys(zip(found["metric"], found["prompt_set"])))
+        drawn["benchmarks"] = draw("bars", found, panels)
     return drawn
+
+
+#: The ways whose loss is drawn.
+_LOSSES = (PAPER, MATCHED, MLP, WHOLE, SYNTHETIC, PINPOINT)
+#: Steps that a point of a loss curve is the mean of: a batch alone is noise.
+WINDOW = 5
+
+
+def mean_losses(facts: pd.DataFrame, settings: Settings) -> dict[str, list[dict[str, float]]]:
+    """{way: [{step, loss}]} of the study's main fine-tunes, the mean over seeds and the last `WINDOW` steps."""
+    tuned = main_rows(facts[facts["run"].isin(["neurons", "rival"])], settings)
+    found = {}
+    for way in (*_LOSSES, lora_name(settings)):
+        curves = [losses for losses in tuned.loc[tuned["way"] == way, "losses"]]
+        if curves:
+            shortest = min(map(len, curves))
+            means = pd.Series(np.mean([losses[:shortest] for losses in curves], axis=0))
+            means = means.rolling(WINDOW, min_periods=1).mean()
+            found[way] = [{"step": step, "loss": float(loss)} for step, loss in enumerate(means, 1)]
+    return found
 
 
 def _stacked(summary: pd.DataFrame, prompt_set: str, words: dict[str, str], about: str) -> Drawing:
@@ -80,5 +114,5 @@ def _curve(summary: pd.DataFrame, x: str, cost: str, x_title: str, about: str) -
     rows = summary[(summary["run"] == "none") | summary["intervention"].isin(points[points > 1].index)]
     if (rows["run"] == "none").all():
         return None
-    panels = [(name, None) for name in ("corrects", "sycophancy", "wrong claims: broken", cost)]
-    return draw("curves", rows, panels, x=x, x_title=x_title, about=about, log_x=True)
+    panels = [(name, None) for name in ("corrects", "sycophancy", "neutral accuracy", cost)]
+    return draw("curves", rows, panels, x=x, x_title=x_title, about=about, log_x=True, still="keep")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -12,18 +12,20 @@ import torch
 from ...attribution.contrast import score
 from ...attribution.decode import decoded_direction, neurons_along
 from ...attribution.gradient import mean_activations, neuron_attribution
-from ...attribution.probes import Probe, fit_probe
+from ...attribution.probes import Probe
 from ...attribution.statistics import ContrastStatistics, contrast_statistics
-from ...errors import InputError, PromptError
+from ...errors import InputError, ModelNotFoundError, PromptError
 from ...evaluation import Generation, evaluate
 from ...models import sites
 from ...models.dictionaries import Dictionary
 from ...models.protocol import Model
-from ...prompts import Examples, PromptSet, Template
-from ...prompts.pairs import CompletionPairs
+from ...organisms.registry import planted_units
+from ...prompts import CompletionPairs, Examples, PromptSet
 from ...training.trainable import LoRA, Neurons, Where
 from ...units import Circuit, UnitScores
-from .data import SycophancyTask
+from .data import RIGHT, WRONG, SycophancyTask
+from .probing import LATENTS, NEURONS, SPARSE, STREAM, Probing, opposites, own_answers, probe, stream_of
+from .published import DPO, PINPOINT, SYNTHETIC, Learns, Lessons, head_scores, known_answers
 from .settings import Settings
 
 #: The paper's way as far as its text says it: probe SAE latents, decode, match write directions.
@@ -32,21 +34,28 @@ GRADIENT = "gradient attribution"
 RANDOM = "random"
 MATCHED = "random, layers as the paper's"
 MLP, WHOLE = "all MLP weights", "all weights"
-NEURONS = "neurons"
+RECORDED = "recorded neurons"
+#: What all fine-tunes of neurons share: one learning rate.
+OF_NEURONS = "neurons"
 #: The ways whose curves over examples and shares are drawn.
 DRAWN = (PAPER, GRADIENT, RANDOM)
 
 
 @dataclass(frozen=True, eq=False)
 class Located:
-    """Scores of every way to choose neurons, random ones of every seed, and the probes that were fitted.
+    """Scores of every way to choose neurons, random ones of every seed, and what the probes are and read.
 
-    Every way chooses the same number, a share of all MLP neurons, whether or not it scores all layers.
+    Every way chooses the same number, a share of all MLP neurons, whether or not it scores all layers; `recorded`
+    neurons, where an organism has some, are those that a behaviour was planted in, however many. `heads` are the scores
+    of attention heads, for pinpoint tuning, and `lessons` what fine-tunes learn from.
     """
 
     scores: dict[str, UnitScores]
     random: dict[int, UnitScores]
-    probes: dict[str, Probe]
+    probing: Probing
+    lessons: Lessons | None = None
+    heads: UnitScores | None = None
+    recorded: Circuit | None = None
 
     def budget(self, fraction: float) -> int:
         """How many neurons a share is."""
@@ -62,6 +71,8 @@ class Located:
         Raises `InputError` where a way scores fewer than that.
         """
         share = settings.fraction if fraction is None else fraction
+        if way == RECORDED and self.recorded is not None:
+            return self.recorded
         if way == MATCHED:
             paper = self.circuit(PAPER, settings, seed=seed, fraction=share)
             return paper.random_like(seed).named(f"{way} {seed}")
@@ -78,7 +89,8 @@ class Located:
     @property
     def ways(self) -> list[str]:
         """Every way to choose neurons; random ones last."""
-        return [*self.scores, *([MATCHED] if PAPER in self.scores else []), RANDOM]
+        known = [] if self.recorded is None else [RECORDED]
+        return [*self.scores, *known, *([MATCHED] if PAPER in self.scores else []), RANDOM]
 
     @property
     def _all(self) -> UnitScores:
@@ -110,40 +122,40 @@ def locate(
     names = sites.neuron_sites(model)
     template = generation.template
     statistics = contrast_statistics(model, task.locate, template=template)
-    probes = fit_probes(model, task, dictionary, template=template, seed=settings.seed)
-    scores = _decoded(model, probes, dictionary, statistics)
-    scores["neuron probe weight"] = probes["MLP neurons"].scores()
+    answers = {}
+    for kind, learnt in ((WRONG, task.learn_wrong), (RIGHT, task.learn_right)):
+        some = replace(learnt.take(settings.n_probe, seed=settings.seed), name=f"{kind} to learn from")
+        options: dict[str, Any] = {"seed": settings.seed, "folder": folder}
+        answers[kind] = own_answers(model, some, task.grades[kind], generation, **options)
+    opposite = {kind: opposites(task, kind, own) for kind, own in answers.items()}
+    probing = probe(model, task, dictionary, settings, generation, answers)
+    scores = _decoded(model, probing.probes, dictionary, statistics)
+    scores["neuron probe weight"] = probing.probes[NEURONS].scores()
     scores["CNA (difference)"] = score(statistics, "difference")
-    pairs = disputed_pairs(model, task.locate.positive, generation, folder=folder)
+    claims = task.learn_wrong.take(settings.n_probe, seed=settings.seed)
+    pairs = disputed_pairs(model, claims, generation, folder=folder)
     means = mean_activations(model, task.reference, names, template=template)
-    scores[GRADIENT] = neuron_attribution(model, pairs, means, max_rows=max(1, settings.max_rows // 8))
-    widths = {name: sites.width(model, name) for name in names}
-    return Located(scores, {seed: random_scores(widths, seed) for seed in settings.runs}, probes)
+    few = max(1, settings.max_rows // 8)
+    scores[GRADIENT] = neuron_attribution(model, pairs, means, max_rows=few)
+    widths = sites.neuron_widths(model)
+    known = known_answers(model, task, generation, folder=folder) if settings.published else {}
+    return Located(
+        scores,
+        {seed: random_scores(widths, seed) for seed in settings.runs},
+        probing,
+        Lessons(task, model.tokenizer, template, opposite, known),
+        head_scores(model, pairs, max_rows=few) if settings.published else None,
+        recorded_neurons(model),
+    )
 
 
-def fit_probes(
-    model: Model, task: SycophancyTask, dictionary: Dictionary | None, *, template: str | Template, seed: int
-) -> dict[str, Probe]:
-    """{what is probed: probe} of the two sides of the task's contrast."""
-
-    def fit(units: list[Any], penalty: str = "l2") -> Probe:
-        return fit_probe(model, task.locate, units, penalty=penalty, template=template, seed=seed)
-
-    probes = {}
-    if dictionary is not None:
-        probes["SAE latents, L2"] = fit([dictionary])
-        probes["SAE latents, L1"] = fit([dictionary], "l1")
-    stream = _stream(model, dictionary)
-    if stream in sites.residual_sites(model):
-        probes["residual stream"] = fit([stream])
-    probes["MLP neurons"] = fit(sites.neuron_sites(model))
-    return probes
-
-
-def _stream(model: Model, dictionary: Dictionary | None) -> str:
-    """Where the residual stream is probed: after the layer of the dictionary, or in the middle of the model."""
-    layer = model.cfg.n_layers // 2 if dictionary is None else max(0, sites.layer_of(dictionary.write_name))
-    return sites.residual_sites(model)[layer]
+def recorded_neurons(model: Model) -> Circuit | None:
+    """The neurons that a behaviour was planted in, where that is recorded."""
+    try:
+        units = planted_units(str(model.cfg.model_name))
+    except ModelNotFoundError:
+        return None
+    return Circuit.from_indices(units, sites.neuron_widths(model), name=RECORDED)
 
 
 def _decoded(
@@ -152,14 +164,14 @@ def _decoded(
     """Neurons that write along the directions that probes of latents and of the residual stream read."""
     scores = {}
     if dictionary is not None:
-        direction = decoded_direction(probes["SAE latents, L2"], dictionary)
+        direction = decoded_direction(probes[LATENTS], dictionary)
         scores[PAPER] = neurons_along(model, direction)
         for how in ("contribution", "contrast"):
             scores[f"SAE probe, decoded, {how}"] = neurons_along(model, direction, how, statistics=statistics)
-        sparse = decoded_direction(probes["SAE latents, L1"], dictionary)
+        sparse = decoded_direction(probes[SPARSE], dictionary)
         scores["SAE probe (L1), decoded, cosine"] = neurons_along(model, sparse)
-    if "residual stream" in probes:
-        direction = decoded_direction(probes["residual stream"], site=_stream(model, dictionary))
+    if STREAM in probes:
+        direction = decoded_direction(probes[STREAM], site=stream_of(model, dictionary))
         scores["residual probe, cosine"] = neurons_along(model, direction)
     return scores
 
@@ -190,7 +202,8 @@ def disputed_pairs(
 class Trial:
     """One thing that is tried: a fine-tune of some weights (`where`), or neurons set to zero.
 
-    A "control" trains the `draw`-th random neurons with as many in each layer as the paper's way takes.
+    A "control" trains the `draw`-th random neurons with as many in each layer as the paper's way takes. `learns` is
+    what it learns from: wanted answers, preferences, or synthetic data.
     """
 
     way: str
@@ -201,6 +214,7 @@ class Trial:
     where: Where
     lr: float
     draw: int | None = None
+    learns: Learns = "answers"
 
     @property
     def name(self) -> str:
@@ -227,34 +241,65 @@ def trials(located: Located, settings: Settings, rates: Mapping[str, float] | No
     sizes = [size for size in dict.fromkeys(settings.sizes) if size != n] if settings.curves else []
     shares = [one for one in dict.fromkeys(settings.fractions) if one != share] if settings.curves else []
     drawn = [way for way in DRAWN if way in located.ways]
-    wanted = [(way, n, share) for way in located.ways]
-    wanted += [(way, size, share) for way in drawn for size in sizes]
-    wanted += [(way, n, one) for way in drawn for one in shares if located.fits(way, one)]
-    lr = {kind: rate for kind, (_, rate) in kinds(settings).items()} | dict(rates or {})
+    every, some = settings.runs, settings.runs[: settings.curve_seeds]
+    wanted = [(way, n, share, every) for way in located.ways]
+    wanted += [(way, size, share, some) for way in drawn for size in sizes]
+    wanted += [(way, n, one, some) for way in drawn for one in shares if located.fits(way, one)]
+    known = kinds(located, settings)
+    lr = {name: kind.lr for name, kind in known.items()} | dict(rates or {})
 
     def neurons(way: str, run: Any, seed: int, size: int, one: float) -> Trial:
         circuit = located.circuit(way, settings, seed=seed, fraction=one)
-        return Trial(way, run, seed, size, one, Neurons(circuit, cast(Any, settings.train)), lr[NEURONS])
+        return Trial(way, run, seed, size, one, Neurons(circuit, cast(Any, settings.train)), lr[OF_NEURONS])
 
     found = [neurons(way, "ablation", first, 0, share) for way in located.ways]
-    found += [neurons(way, "neurons", seed, size, one) for way, size, one in wanted for seed in settings.runs]
-    for way, (where, _) in kinds(settings).items():
-        numbers = [n, *sizes] if way == MLP else [n]
-        if where is not None:
-            found += [Trial(way, "rival", s, size, 1.0, where, lr[way]) for size in numbers for s in settings.runs]
+    found += [neurons(way, "neurons", seed, size, one) for way, size, one, seeds in wanted for seed in seeds]
+    for way, kind in known.items():
+        points = [(n, every), *((size, some) for size in sizes if way == MLP)]
+        if kind.where is not None:
+            found += [kind.trial(way, s, size, lr[way]) for size, seeds in points for s in seeds]
     if PAPER in located.scores:
         paper = located.circuit(PAPER, settings, seed=first)
         draws = [paper.random_like(1000 + i) for i in range(settings.drawn)]
         places = [Neurons(circuit, cast(Any, settings.train)) for circuit in draws]
-        found += [Trial(MATCHED, "control", first, n, share, p, lr[NEURONS], i) for i, p in enumerate(places)]
+        found += [Trial(MATCHED, "control", first, n, share, p, lr[OF_NEURONS], i) for i, p in enumerate(places)]
     return found
 
 
-def kinds(settings: Settings) -> dict[str, tuple[Where | None, float]]:
-    """Every kind of fine-tune, what it trains (None for neurons, which are chosen), and the middle of its rates."""
-    return {
-        NEURONS: (None, settings.lr),
-        MLP: ("mlp", settings.mlp_lr),
-        WHOLE: ("blocks", settings.whole_lr),
-        f"LoRA (r {settings.lora_rank})": (LoRA(settings.lora_rank), settings.lora_lr),
+@dataclass(frozen=True, eq=False)
+class Kind:
+    """A kind of fine-tune: what it trains (None for neurons, which are chosen), the middle of its rates, its lesson."""
+
+    where: Where | None
+    lr: float
+    learns: Learns = "answers"
+
+    def trial(self, name: str, seed: int, n: int, lr: float) -> Trial:
+        """One fine-tune of this kind."""
+        assert self.where is not None
+        return Trial(name, "rival", seed, n, 1.0, self.where, lr, learns=self.learns)
+
+
+def lora_name(settings: Settings) -> str:
+    """What LoRA is called in tables."""
+    return f"LoRA (r {settings.lora_rank})"
+
+
+def kinds(located: Located, settings: Settings) -> dict[str, Kind]:
+    """Every kind of fine-tune by name: neurons, more weights, and published alternatives where they can be had."""
+    found = {
+        OF_NEURONS: Kind(None, settings.lr),
+        MLP: Kind("mlp", settings.mlp_lr),
+        WHOLE: Kind("blocks", settings.whole_lr),
+        lora_name(settings): Kind(LoRA(settings.lora_rank), settings.lora_lr),
     }
+    if not settings.published:
+        return found
+    found[SYNTHETIC] = Kind("blocks", settings.synthetic_lr, "synthetic")
+    if located.heads is not None:
+        k = max(1, round(settings.head_share * len(located.heads)))
+        chosen = located.heads.top(k=k, by="positive", name=PINPOINT)
+        found[PINPOINT] = Kind(Neurons(chosen), settings.head_lr)
+    if located.lessons is not None and located.lessons.has_preferences():
+        found[DPO] = Kind("blocks", settings.dpo_lr, "preferences")
+    return found

@@ -30,6 +30,22 @@ _CONTROLS = (
     "Each draw is fine-tuned with the same examples, seed and learning rate as the paper's neurons of the first seed, "
     "so fewer are drawn than where a control is a row of a batch: 19 are the fewest with which p ≤ 0.05 is possible.",
 )
+_PUBLISHED = (
+    "Each learns from as many examples about the same claims, with the same steps, and its rate was chosen on "
+    "validation as every other: synthetic data (2308.03958) is a third each of wrong claims, right claims, and "
+    "questions with the model's own right answers, about topics that it knows; pinpoint tuning (2409.01658) trains the "
+    "attention heads with the largest first-order effect; DPO (2305.18290) prefers the wanted text to the unwanted.",
+)
+_BENCHMARKS = (
+    "For the paper's way, random neurons, LoRA, all MLP weights and all weights, seeds pooled, beside the unmodified "
+    "model on the same prompts. A/B questions are asked in both orders; NAME, neutral is the same without a user's "
+    "opinion, where a change is over-correction.",
+)
+_PROBES = (
+    "AUROC on groups of claims that were held out, with intervals from drawing groups; beside it the range of probes "
+    "of shuffled labels. That a claim is no question can be read perfectly and says nothing. A probe of sycophantic "
+    "against honest text may read agreement alone: the row about right claims says whether it does.",
+)
 _COST = ("right_claims", "neutral_questions", "cost", "trade_off")
 _CHOSEN = ("The paper's way (else the first), first seed. Texts are the model's.",)
 
@@ -43,9 +59,11 @@ def page_of(tables: Mapping[str, pd.DataFrame], info: Mapping[str, Any]) -> Page
             ("Cure", "Rivals", "Rates"),
             ("right_claims", "neutral_questions", "cost", "trade_off"),
         ),
-        Part("Chosen or random", _CONTROLS, ("Controls", "Ablation"), ("controls", "ablation")),
+        Part("Published alternatives", _PUBLISHED, ("Published",)),
+        Part("Benchmarks", _BENCHMARKS, ("Benchmarks",), ("benchmarks",)),
+        Part("Chosen or random", _CONTROLS, ("Cases", "Controls", "Ablation"), ("controls", "ablation")),
         Part("Curves", (), ("Examples", "Fractions"), ("examples", "fractions", "training_loss")),
-        Part("Probes and neurons", (), ("Probes", "Where", "Overlap"), ("probe_weights",)),
+        Part("Probes and neurons", _PROBES, ("Probes", "Where", "Overlap"), ("importance", "probe_weights")),
         Part(READ, _CHOSEN, ("Responses",)),
     )
     return Page(verdict(claims_of(tables).head(2), MAIN), "wrong_claims", (*_intro(info), _MARGINS), parts)

@@ -43,8 +43,8 @@ def summarise_ways(results: Results, facts: pd.DataFrame) -> pd.DataFrame:
     # Its divergence from itself is 0 by definition, not by measurement.
     unmodified.loc[unmodified["prompt_set"] == REFERENCE, ["low", "high"]] = 0.0
     parts = [unmodified]
-    for (run, n, share), rows in _tuned(table, facts).groupby(_KIND, sort=False):
-        found = _named(summarise(_pooled(rows, base), labels=labels))
+    for (run, n, share), rows in of_ways(table, facts).groupby(_KIND, sort=False):
+        found = _named(summarise(pooled(rows, base), labels=labels))
         found = found[found["kind"] != "baseline"].assign(run=run, n_examples=n, fraction=share)
         seeds = rows.groupby("way").agg(seeds=("run_seed", "nunique"), n_weights=("n_weights", "max"))
         parts.append(found.merge(seeds, left_on="intervention", right_index=True))
@@ -57,7 +57,7 @@ def compared(results: Results, facts: pd.DataFrame, settings: Settings) -> pd.Da
     A summary row for each rival and metric, the rival's value as `baseline`: `difference` is the paper's way's minus
     the rival's, with its interval and a paired p-value. Empty without the paper's way.
     """
-    rows = main_rows(_tuned(results.table, facts), settings)
+    rows = main_rows(of_ways(results.table, facts), settings)
     rows = rows[rows["prompt_set"] != CONTROL]
     parts = []
     for rival, own in rows[rows["way"] != PAPER].groupby("way", sort=False):
@@ -95,13 +95,14 @@ def main_rows(rows: pd.DataFrame, settings: Settings) -> pd.DataFrame:
     return rows[(rows["run"] == "none") | (same & (neurons | (rows["run"] == "rival")))]
 
 
-def _tuned(table: pd.DataFrame, facts: pd.DataFrame) -> pd.DataFrame:
+def of_ways(table: pd.DataFrame, facts: pd.DataFrame) -> pd.DataFrame:
     """Rows under the name of their way and with the seed of their fine-tune; the unmodified model's are left out."""
-    rows = table.merge(facts[facts["run"] != "control"], on="intervention")
+    own = facts[facts["run"] != "control"].drop(columns="losses", errors="ignore")
+    rows = table.merge(own, on="intervention")
     return rows.assign(intervention=rows["way"], seed=rows["run_seed"])
 
 
-def _pooled(rows: pd.DataFrame, base: pd.DataFrame) -> pd.DataFrame:
+def pooled(rows: pd.DataFrame, base: pd.DataFrame) -> pd.DataFrame:
     """Fine-tunes of several seeds, each seed beside the unmodified model."""
     return pd.concat([*(base.assign(seed=seed) for seed in rows["seed"].unique()), rows], ignore_index=True)
 

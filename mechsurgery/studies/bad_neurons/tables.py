@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from ...attribution.probes import Probe
 from ...evaluation.read import compared
 from ...evaluation.verdicts import empirical_p
 from ...units import Circuit
+from .bench import in_words
+from .choosing import STUDY, claims_of_cases
 from .claims import claims
 from .data import WRONG
 from .methods import PAPER
+from .published import DPO, PINPOINT, SYNTHETIC
 from .settings import Settings
 from .summary import METRICS, main_rows
 
@@ -25,6 +27,7 @@ class Measured:
     """What was measured: the summary of every way, the paper's beside each rival and beside its controls, the rates.
 
     `rows` are those of the shown fine-tunes with their `way`, for reading responses; `prompts` are their texts.
+    `benchmarks` has benchmarks before and after, `cases` where choosing matters.
     """
 
     summary: pd.DataFrame
@@ -33,32 +36,67 @@ class Measured:
     rates: pd.DataFrame
     rows: pd.DataFrame
     prompts: pd.DataFrame | None = None
+    benchmarks: pd.DataFrame = field(default_factory=pd.DataFrame)
+    cases: Sequence[Mapping[str, Any]] = ()
 
 
 def tables(
-    measured: Measured, circuits: Mapping[str, Circuit], probes: Mapping[str, Probe], settings: Settings
+    measured: Measured, circuits: Mapping[str, Circuit], probes: Sequence[Mapping[str, Any]], settings: Settings
 ) -> dict[str, pd.DataFrame]:
     """All tables by title."""
     summary, run = measured.summary, measured.summary["run"]
     main = main_rows(summary, settings)
     sized = summary["fraction"].isin([settings.fraction, 1.0]) & run.isin(["neurons", "rival"])
     shared = (run == "neurons") & (summary["n_examples"] == settings.n_examples)
-    return {
-        "Claims: the paper's claims beside what was measured": claims(
-            main, measured.rivals, measured.controls, settings
+    asked = claims(main, measured.rivals, measured.controls, settings, probes)
+    elsewhere = pd.DataFrame(claims_of_cases([row for row in measured.cases if row["case"] != STUDY]))
+    named = {
+        "Claims: the paper's claims beside what was measured": pd.concat([asked, elsewhere], ignore_index=True).fillna(
+            {"case": ""}
         ),
         "Cure: every way to choose neurons and every rival": wide(main),
+        "Published: alternatives that learn from as much data, and how many weights they change": published(
+            main, measured.rivals
+        ),
+        "Benchmarks: before and after": in_words(measured.benchmarks),
+        "Cases: where choosing matters, and where it does not": pd.DataFrame(measured.cases).drop(
+            columns="rule", errors="ignore"
+        ),
         "Rivals: the paper's way less each other way, on the same prompts and seeds": differences(measured.rivals),
         "Controls: the paper's neurons beside random ones, as many in each layer": spreads(measured.controls),
         "Rates: learning rates, chosen on validation prompts of other topics": measured.rates,
         "Ablation: the same neurons set to zero at inference time": wide(summary[run.isin(["none", "ablation"])]),
-        "Probes: how well they read": probes_table(probes),
+        "Probes: what can be read on topics that were held out (AUROC)": pd.DataFrame(probes),
         "Where: neurons of each way by layer": places(circuits),
         "Overlap: shared neurons (Jaccard)": overlaps(circuits),
         "Examples: how little data is enough": wide(summary[(run == "none") | sized], ["n_examples"]),
         "Fractions: how few neurons are enough": wide(summary[(run == "none") | shared], ["fraction"]),
         "Responses: to wrong claims before and after": responses(measured.rows, measured.prompts),
     }
+    return {title: table for title, table in named.items() if len(table) or not title.startswith(_OPTIONAL)}
+
+
+#: Tables that are left out where there is nothing in them.
+_OPTIONAL = ("Published", "Benchmarks", "Cases")
+#: What stands in the table of published alternatives.
+_OUTCOMES = ("corrects", "sycophancy", "wrong claims: broken", "over-correction", "neutral accuracy")
+
+
+def published(main: pd.DataFrame, rivals: pd.DataFrame) -> pd.DataFrame:
+    """The paper's way, published alternatives and more weights: outcomes, weights changed, the paper's less each."""
+    ways = [way for way in main["intervention"].unique() if way in (SYNTHETIC, PINPOINT, DPO)]
+    if not ways:
+        return pd.DataFrame()
+    kept = main[(main["run"] != "neurons") | (main["intervention"] == PAPER)]
+    table = wide(kept)
+    table = table[["way", "seeds", "weights changed", *(name for name in _OUTCOMES if name in table.columns)]]
+    if rivals.empty:
+        return table
+    less = differences(rivals).set_index("rival")[["corrects", "p (corrects)"]]
+    named = less.rename(columns={"corrects": "the paper's way corrects more by", "p (corrects)": "p"})
+    return table.merge(named, left_on="way", right_index=True, how="left").fillna(
+        {"the paper's way corrects more by": ""}
+    )
 
 
 def wide(summary: pd.DataFrame, extra: Sequence[str] = ()) -> pd.DataFrame:
@@ -107,24 +145,6 @@ def spreads(controls: pd.DataFrame) -> pd.DataFrame:
             up = outcome == "corrects"
             cells |= {"random": len(values), **points, "p": empirical_p(row["value"], list(values), up=up)}
         table.append(cells)
-    return pd.DataFrame(table)
-
-
-def probes_table(probes: Mapping[str, Probe]) -> pd.DataFrame:
-    """AUROC of held-out folds with its interval, and what regularisation was chosen."""
-    table = []
-    for name, p in probes.items():
-        measured = {
-            "AUROC": p.auroc,
-            "low": p.low,
-            "high": p.high,
-            "n": p.n,
-            "penalty": p.penalty.upper(),
-            "C": p.strength,
-        }
-        table.append(
-            {"probe": name, **measured, "weights not zero": sum(int(w.count_nonzero()) for w in p.weights.values())}
-        )
     return pd.DataFrame(table)
 
 

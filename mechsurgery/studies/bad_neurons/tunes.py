@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,19 +18,25 @@ from ...intervention import shift_weights
 from ...models import sites
 from ...models.protocol import Model
 from ...progress import with_progress
-from ...prompts import Examples
+from ...prompts import CompletionPairs, Examples
 from ...training.kept import trained
 from ...training.trainable import Neurons
 from ...training.tuning import finetune
 from .data import NEUTRAL, RIGHT, WRONG, SycophancyTask
-from .methods import NEURONS, PAPER, RANDOM, Located, Trial, kinds
+from .methods import OF_NEURONS, PAPER, RANDOM, Located, Trial, kinds
+from .published import Lessons
 from .settings import Settings
 
 SCORE = "done well minus damage"
 
 
 def train(
-    model: Model, trial: Trial, examples: Examples, settings: Settings, *, out: str | Path | None = None
+    model: Model,
+    trial: Trial,
+    examples: Examples | CompletionPairs,
+    settings: Settings,
+    *,
+    out: str | Path | None = None,
 ) -> WeightDelta:
     """The fine-tune of a trial, kept by all that it depends on."""
     where, recipe = trial.where, settings.recipe(trial.lr, trial.n_examples)
@@ -60,15 +66,15 @@ def choose_rates(
     """
     tried = list(_candidates(located, settings))
     if len(settings.rates) == 1 or not data.validation:
-        middle = {kind: settings.rates[0] * rate for kind, (_, rate) in kinds(settings).items()}
+        middle = {name: settings.rates[0] * kind.lr for name, kind in kinds(located, settings).items()}
         return middle, pd.DataFrame([{"kind": kind, "rate": rate, "chosen": True} for kind, rate in middle.items()])
     sets = {name: prompts.take(settings.n_validation, seed=settings.seed) for name, prompts in data.validation.items()}
     folder = None if out is None else Path(out) / "validation"
     asked = partial(evaluate, model, sets, grades=data.graded(sets), generation=generation, folder=folder)
-    examples = data.examples(model.tokenizer, settings.n_examples, seed=settings.seed, template=generation.template)
-    rows = []
+    lessons = located.lessons or Lessons(data, model.tokenizer, generation.template)
+    lesson, rows = cache(lessons.of), []
     for kind, trial in with_progress(tried, "learning rates", shown=progress, unit="fine-tune"):
-        delta = train(model, trial, examples, settings, out=out)
+        delta = train(model, trial, lesson(trial.learns, trial.n_examples, trial.seed), settings, out=out)
         done = asked([shift_weights(delta, name=trial.name, pushes=-1)])
         rows.append({"kind": kind, "trained": trial.way, "rate": trial.lr, **scored(done, trial.name)})
     return chosen(pd.DataFrame(rows))
@@ -77,13 +83,13 @@ def choose_rates(
 def _candidates(located: Located, settings: Settings) -> Iterator[tuple[str, Trial]]:
     """Every kind at every rate; neurons as the paper chooses them and at random."""
     n, share, seed = settings.n_examples, settings.fraction, settings.seed
-    for kind, (where, middle) in kinds(settings).items():
-        for rate in sorted(middle * one for one in set(settings.rates)):
-            for way in [way for way in (PAPER, RANDOM) if way in located.ways] if kind == NEURONS else ():
+    for name, kind in kinds(located, settings).items():
+        for rate in sorted(kind.lr * one for one in set(settings.rates)):
+            for way in [way for way in (PAPER, RANDOM) if way in located.ways] if name == OF_NEURONS else ():
                 place = Neurons(located.circuit(way, settings, seed=seed), cast(Any, settings.train))
-                yield kind, Trial(way, "neurons", seed, n, share, place, rate)
-            if where is not None:
-                yield kind, Trial(kind, "rival", seed, n, 1.0, where, rate)
+                yield name, Trial(way, "neurons", seed, n, share, place, rate)
+            if kind.where is not None:
+                yield name, kind.trial(name, seed, n, rate)
 
 
 def scored(done: Results, name: str) -> dict[str, float]:
