@@ -82,7 +82,8 @@ def _table(path: str, needed: tuple[str, ...]) -> pd.DataFrame:
     missing = [name for name in needed if name not in table.columns]
     if missing:
         raise PromptError(f"{path} has no column {listed(missing)}; its columns: {listed(table.columns, 30)}")
-    kept = table[[*needed, *(name for name in ("group", "template") if name in table.columns)]].fillna("").astype(str)
+    columns = [*needed, *(name for name in ("group", "template") if name in table.columns)]
+    kept = table[columns].astype(object).fillna("").astype(str)
     empty = kept[(kept[list(needed)].apply(lambda column: column.str.strip()) == "").any(axis=1)]
     if len(empty):
         raise PromptError(
