@@ -3,8 +3,8 @@
 Run by hand: `python tests/benchmarks/chat_checkpoint.py [cna latents bad-neurons weights] [--shape small]`. The
 checkpoint, its tokenizer, the autoencoder and all files of prompts are made here, in a temporary directory; nothing is
 fetched. A random model shows no behaviour: what counts is that the path is whole, and what it costs. A study is killed
-(SIGKILL) soon after it has measured something, and again whenever a run takes longer than `--limit`, and continued until
-it ends or `--runs` are over. `kept` are files measured before a kill that the next run left as they were.
+(SIGKILL) soon after it has measured something, and again whenever a run takes longer than `--limit`, and continued
+until it ends or `--runs` are over. `kept` are files measured before a kill that the next run left as they were.
 """
 
 import argparse
@@ -160,11 +160,12 @@ COMMAND = [sys.executable, "-m", "mechsurgery", "study"]
 
 def measured(out):
     """{file that a study keeps so as to continue: when it was written}."""
-    return {path: path.stat().st_mtime_ns for path in (out / "measured").rglob("*") if path.is_file()}
+    parts = (out / "measured").glob("*/**/*")  # tables beside them are put together again at every end
+    return {path: path.stat().st_mtime_ns for path in parts if path.is_file()}
 
 
 def run(study, options, out, log, *, kill_after=None, limit=240.0):
-    """(exit code, seconds, peak GB) of one run; with `kill_after`, killed so many seconds after a first file is kept."""
+    """(exit code, seconds, peak GB) of one run; `kill_after` kills it so many seconds after a first file is kept."""
     flags = [str(word) for pair in options.items() for word in pair if word is not None]
     start, first = time.perf_counter(), None
     with log.open("ab") as file:
