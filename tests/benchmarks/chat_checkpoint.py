@@ -186,6 +186,8 @@ def run(study, options, out, log, *, kill_after=None, limit=240.0):
 def end_to_end(study, options, out, log, *, limit, runs):
     """A study killed, continued and ended: a row of the table."""
     has = known(study)
+    if not {"--model", "--instruct"} & set(options) & has:
+        return {"study": study, "ended": "takes no model of one's own"}
     given = {name: value for name, value in {**COMMON, **options}.items() if name in has}
     spent, peak, kept, lost, code = [], 0.0, 0, 0, -1
     while code != 0 and len(spent) < runs and (code == -signal.SIGKILL or not spent or len(spent) == 1):
@@ -227,7 +229,7 @@ def main():
                 log = folder / f"{study}.log"
                 row = end_to_end(study, options, folder / study, log, limit=asked.limit, runs=asked.runs)
                 print(pd.Series(row).to_string(), flush=True)
-                if row["ended"] not in ("ok", "not yet"):
+                if row["ended"].startswith("exit"):
                     print(log.read_text(encoding="utf-8")[-600:], flush=True)
 
 
