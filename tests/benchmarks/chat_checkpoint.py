@@ -3,8 +3,8 @@
 Run by hand: `python tests/benchmarks/chat_checkpoint.py [cna latents bad-neurons weights] [--shape small]`. The
 checkpoint, its tokenizer, the autoencoder and all files of prompts are made here, in a temporary directory; nothing is
 fetched. A random model shows no behaviour: what counts is that the path is whole, and what it costs. A study is killed
-(SIGKILL) soon after it has measured something, and again whenever a run takes longer than `--limit`, and continued until
-it ends or `--runs` are over. `kept` are files measured before a kill that the next run left as they were.
+(SIGKILL) soon after it has measured something, and again whenever a run takes longer than `--limit`, and continued
+until it ends or `--runs` are over. `kept` are files measured before a kill that the next run left as they were.
 """
 
 import argparse
@@ -160,11 +160,12 @@ COMMAND = [sys.executable, "-m", "mechsurgery", "study"]
 
 def measured(out):
     """{file that a study keeps so as to continue: when it was written}."""
-    return {path: path.stat().st_mtime_ns for path in (out / "measured").rglob("*") if path.is_file()}
+    parts = (out / "measured").glob("*/**/*")  # tables beside them are put together again at every end
+    return {path: path.stat().st_mtime_ns for path in parts if path.is_file()}
 
 
 def run(study, options, out, log, *, kill_after=None, limit=240.0):
-    """(exit code, seconds, peak GB) of one run; with `kill_after`, killed so many seconds after a first file is kept."""
+    """(exit code, seconds, peak GB) of one run; `kill_after` kills it so many seconds after a first file is kept."""
     flags = [str(word) for pair in options.items() for word in pair if word is not None]
     start, first = time.perf_counter(), None
     with log.open("ab") as file:
@@ -185,6 +186,8 @@ def run(study, options, out, log, *, kill_after=None, limit=240.0):
 def end_to_end(study, options, out, log, *, limit, runs):
     """A study killed, continued and ended: a row of the table."""
     has = known(study)
+    if not {"--model", "--instruct"} & set(options) & has:
+        return {"study": study, "ended": "takes no model of one's own"}
     given = {name: value for name, value in {**COMMON, **options}.items() if name in has}
     spent, peak, kept, lost, code = [], 0.0, 0, 0, -1
     while code != 0 and len(spent) < runs and (code == -signal.SIGKILL or not spent or len(spent) == 1):
@@ -226,7 +229,7 @@ def main():
                 log = folder / f"{study}.log"
                 row = end_to_end(study, options, folder / study, log, limit=asked.limit, runs=asked.runs)
                 print(pd.Series(row).to_string(), flush=True)
-                if row["ended"] not in ("ok", "not yet"):
+                if row["ended"].startswith("exit"):
                     print(log.read_text(encoding="utf-8")[-600:], flush=True)
 
 
