@@ -11,7 +11,7 @@ from ...training.trainable import LoRA
 from ...training.tuning import Recipe
 from ..settings import StudySettings, setting
 
-Part = Literal["steer", "repair", "watch"]
+Part = Literal["steer", "repair", "watch", "emergence"]
 PARTS: tuple[Part, ...] = get_args(Part)
 _NAMES = tuple(kind.name for kind in FINE_TUNES)
 
@@ -30,12 +30,9 @@ class Settings(StudySettings):
         (0.25, 0.5, 1.0, 1.5, 2.0, 4.0), "The same of activation steering; repeatable."
     )
     repair_grid: tuple[float, ...] = setting((0.25, 0.5, 1.0, 1.5), "Strengths of remedies; repeatable.")
-    nulls: int = setting(5, "Random directions like each one that is watched.")
     steps: int = setting(60, "Steps of a side's fine-tune.")
     steps_up: int = setting(300, "The same where the model never shows the behaviour: it takes longer to learn.")
     task_steps: int = setting(150, "Steps of a task's fine-tune.")
-    watch_steps: int = setting(60, "Steps of a fine-tune that is watched.")
-    watch_every: int = setting(4, "Steps between two looks.")
     lr: tuple[float, ...] = setting(
         (2e-3, 1e-3, 4e-3), "Learning rates of a side's fine-tune to choose from; tasks use the first. Repeatable."
     )
@@ -43,6 +40,16 @@ class Settings(StudySettings):
     rank: int = setting(32, "Rank of a side's LoRA.")
     task_rank: int = setting(8, "Rank of a task's LoRA.")
     fine_tune: tuple[str, ...] = setting(_NAMES, "Fine-tune to watch; repeatable.", choices=_NAMES)
+
+    nulls: int = setting(1000, "Random directions of the band beside each cosine; they cost next to nothing.")
+    watch_seeds: int = setting(2, "Fine-tunes of each kind that are watched, each with its own seed.")
+    watch_steps: int = setting(24, "Steps of a fine-tune that is watched.")
+    watch_every: int = setting(4, "Steps between two looks.")
+    watch_lr: float = setting(2e-3, "Learning rate of the fine-tunes that are watched, and of their directions.")
+    n_watched: int = setting(32, "Prompts that each look asks of each kind.")
+    emergence_steps: int = setting(40, "Emergence: steps of a side of the direction.")
+    narrow_steps: int = setting(24, "Emergence: steps of a narrow tuning of LoRA; of normalisation weights, twice.")
+    narrow_looks: int = setting(6, "Emergence: looks at a narrow tuning after the first.")
 
     def __post_init__(self) -> None:
         unknown = [*(set(self.part) - set(PARTS)), *(set(self.fine_tune) - set(_NAMES))]
@@ -67,9 +74,9 @@ class Settings(StudySettings):
         """The fine-tunes to watch."""
         return [kind for kind in FINE_TUNES if kind.name in self.fine_tune]
 
-    def recipe(self, steps: int, validate_every: int = 20) -> Recipe:
-        """How a fine-tune of so many steps is trained."""
-        return Recipe(steps=steps, lr=self.lr[0], batch=self.batch, validate_every=validate_every)
+    def recipe(self, steps: int, validate_every: int = 20, lr: float | None = None) -> Recipe:
+        """How a fine-tune of so many steps is trained, at the first learning rate where none is given."""
+        return Recipe(steps=steps, lr=lr or self.lr[0], batch=self.batch, validate_every=validate_every)
 
     def lora(self, rank: int) -> LoRA:
         """What is trained."""

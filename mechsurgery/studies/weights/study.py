@@ -17,9 +17,11 @@ from ...models.protocol import Model
 from ...reports import Study, kept
 from .bench import Bench, Report
 from .data import WeightsData, world_data
+from .emergence import emergence
 from .page import page_of
-from .parts import repair, steer, watch_all, where
+from .parts import repair, steer, where
 from .settings import Settings
+from .watch import watch_all
 
 
 @kept("weights", Settings)
@@ -39,7 +41,12 @@ def run(
     settings = settings or Settings()
     data = data or world_data(settings)
     bench = Bench(settings, dict(models or {}), None if out is None else Path(out), progress)
-    parts: dict[str, Callable[[Bench, WeightsData], Report]] = {"steer": steer, "repair": repair, "watch": watch_all}
+    parts: dict[str, Callable[[Bench, WeightsData], Report]] = {
+        "steer": steer,
+        "repair": repair,
+        "watch": watch_all,
+        "emergence": emergence,
+    }
     reports = {name: part(bench, data) for name, part in parts.items() if name in settings.part}
     if bench.learnt:
         reports["where"] = where(bench)
@@ -50,7 +57,9 @@ def run(
         templates={name: bench.template(name).facts() for name in sorted(bench.models)},
         prompts=data.describe(),
     )
-    return assemble(reports, {name: one.delta for name, one in bench.learnt.items()}, info)
+    learnt = {name: one.delta for name, one in bench.learnt.items()}
+    watched = {name: delta for report in reports.values() for name, delta in report.artefacts.items()}
+    return assemble(reports, learnt | watched, info)
 
 
 def assemble(reports: Mapping[str, Report], artefacts: Mapping[str, Any], info: Mapping[str, Any]) -> Study:
