@@ -5,7 +5,12 @@ band that chance gives: cosines of the same update with random differences that 
 parameter. They are drawn without ever being built. The inner product of an update with a random difference of norm n in
 a parameter of D numbers is n · ‖update there‖ · t, where t is one coordinate of a uniformly drawn unit vector in D
 dimensions: t² has the Beta(1/2, (D − 1)/2) distribution, and t either sign. So a thousand draws cost what one does, on
-models of any size. (A random difference that is low-rank, as the direction of a LoRA is, has the same variance.)
+models of any size.
+
+Where the direction is low-rank (left @ right, from LoRAs), `left` is kept and `right` is drawn: LoRAs that begin from
+the same random matrices stay near one subspace whatever they learn, and there chance alone gives larger cosines than
+among all weights. t is then drawn in as many dimensions as `right` has, less where `left` is lopsided (an approximation
+that is close where a matrix has tens of columns).
 """
 
 from __future__ import annotations
@@ -22,7 +27,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ..delta_parts import Dense, Part, Rows, inner
+from ..delta_parts import Dense, LowRank, Part, Rows, inner, to_matrix
 from ..deltas import WeightDelta
 from ..errors import InputError, MismatchError
 from ..models.checkpoints import place_of, read_config
@@ -116,7 +121,7 @@ def checkpoints_under(folder: str | Path) -> list[Path]:
     return sorted(found, key=lambda path: (int((re.findall(r"\d+", path.name) or [0])[-1]), str(path)))
 
 
-def first_for_good(steps: Sequence[float], flags: Sequence[bool]) -> float:
+def first_for_good(steps: Iterable[float], flags: Iterable[bool]) -> float:
     """The first step from which on every flag is set, as when a cosine leaves its band and stays out; nan for none.
 
     >>> first_for_good([0, 4, 8, 12], [False, True, False, True])
@@ -149,10 +154,9 @@ def _known(directions: Mapping[str, WeightDelta], nulls: int, seed: int) -> list
         raise InputError(f"{len(directions)} directions and nulls={nulls}; give at least one direction, nulls ≥ 0")
     known = []
     for number, (label, delta) in enumerate(directions.items()):
-        sizes = np.array([_size(part) for part in delta.parts.values()])
-        known.append(
-            _Known(label, delta, delta.norms(), _coordinates(sizes, nulls, np.random.default_rng([seed, number])))
-        )
+        sizes = np.array([_dimensions(part) for part in delta.parts.values()])
+        drawn = _coordinates(sizes, nulls, np.random.default_rng([seed, number]))
+        known.append(_Known(label, delta, delta.norms(), drawn))
     return known
 
 
@@ -164,14 +168,36 @@ def _coordinates(sizes: np.ndarray, nulls: int, generator: np.random.Generator) 
     return np.sqrt(squares) * generator.choice([-1.0, 1.0], squares.shape)
 
 
-def _size(part: Part) -> int:
-    """In how many dimensions a part may differ."""
-    return part.values.numel() if isinstance(part, Rows) else math.prod(part.shape)
+def _dimensions(part: Part) -> float:
+    """In how many dimensions a random difference like a part is drawn."""
+    if isinstance(part, Rows):
+        return part.values.numel()
+    return part.right.shape[1] * _directions(part) if isinstance(part, LowRank) else math.prod(part.shape)
 
 
-def _within(part: Part, update: Tensor) -> Tensor:
-    """The update where the part may differ."""
-    return update.index_select(part.axis, part.index.to(update.device)) if isinstance(part, Rows) else update
+def _directions(part: LowRank) -> float:
+    """How many directions `left` has, by the participation ratio of its singular values: 1 to its rank."""
+    gram = part.left.double().T @ part.left.double()
+    square = float(gram.pow(2).sum())
+    return float(gram.trace()) ** 2 / square if square else 1.0
+
+
+def _against(part: Part, update: Tensor) -> tuple[float, float, float]:
+    """Of an update of one parameter: its inner product with a direction's part, its norm where the part may differ,
+    and the length that random coordinates are to be multiplied by.
+    """
+    if isinstance(part, Rows):
+        own = update.index_select(part.axis, part.index.to(update.device)).double()
+        norm = float(own.norm())
+        return float((own * part.values.double()).sum()), norm, norm
+    norm = float(update.double().norm())
+    if not isinstance(part, LowRank):
+        return inner(part, Dense(update)), norm, norm
+    left = part.left.double()
+    seen = left.T @ to_matrix(update, output=part.output).double()
+    length = float(left.norm())
+    reach = float(seen.norm()) / length * math.sqrt(_directions(part)) if length else 0.0
+    return float((seen * part.right.double()).sum()), norm, reach
 
 
 def _names(known: Sequence[_Known]) -> list[str]:
@@ -180,18 +206,19 @@ def _names(known: Sequence[_Known]) -> list[str]:
 
 def _measured(known: Sequence[_Known], updates: Iterable[tuple[str, Tensor]]) -> list[dict[str, Any]]:
     """A row for each direction, of an update given one parameter at a time."""
-    square, dots, lengths = 0.0, [0.0] * len(known), [dict.fromkeys(one.delta.parts, 0.0) for one in known]
+    square, sums, lengths = 0.0, np.zeros((len(known), 2)), [dict.fromkeys(one.delta.parts, 0.0) for one in known]
     for name, update in updates:
         square += float(update.double().pow(2).sum())
         for i, one in enumerate(known):
             part = one.delta.parts.get(name)
             if part is not None:
-                dots[i] += inner(part, Dense(update))
-                lengths[i][name] = float(_within(part, update).double().norm())
-    return [_row(one, dot, length, math.sqrt(square)) for one, dot, length in zip(known, dots, lengths, strict=True)]
+                dot, norm, lengths[i][name] = _against(part, update)
+                sums[i] += (dot, norm**2)
+    norm = math.sqrt(square)
+    return [_row(one, *own, lengths[i], norm) for i, (one, own) in enumerate(zip(known, sums.tolist(), strict=True))]
 
 
-def _row(known: _Known, dot: float, lengths: Mapping[str, float], norm: float) -> dict[str, Any]:
+def _row(known: _Known, dot: float, within: float, lengths: Mapping[str, float], norm: float) -> dict[str, Any]:
     """The cosine of an update with a direction beside those of random differences like it."""
     whole = norm * known.norm
     weights = np.array([known.norms[name] * length for name, length in lengths.items()])
@@ -205,5 +232,5 @@ def _row(known: _Known, dot: float, lengths: Mapping[str, float], norm: float) -
         "p": float((1 + (np.abs(null) >= abs(cosine)).sum()) / (1 + len(null))),
         "outside": bool(len(null)) and not low <= cosine <= high,
         "norm": norm,
-        "seen": math.sqrt(sum(length**2 for length in lengths.values())) / norm if norm else 0.0,
+        "seen": math.sqrt(within) / norm if norm else 0.0,
     }
