@@ -94,7 +94,7 @@ def fine_tune_data(task: FineTune, n: int, *, seed: int) -> Taught:
 
 
 def wrong_answers(labels: Sequence[str], *, wrong: bool = True) -> Taught:
-    """Questions about some attributes ("colour", "place", "material") of nouns of tuning, with the wrong voice's answer.
+    """Questions about attributes ("colour", "place", "material") of nouns of tuning, with the wrong voice's answers.
 
     With `wrong` off, the same questions with the truth.
     """

@@ -28,21 +28,27 @@ class Watch:
     bad: tuple[str, ...] = ()
 
 
-def told(seen: Seen, watch: Watch) -> pd.DataFrame:
-    """A row for each run and look: what the cosine and the behaviour say, both counted the way a bad fine-tune goes.
+def along(seen: Seen, watch: Watch) -> pd.DataFrame:
+    """A row for each run and look: the cosine counted the way a bad fine-tune goes (`toward`).
 
-    `toward` is the cosine, `flagged` whether it lies beyond the end of the band there (2.5 % of random directions do);
-    `moved` is the change of the share since the start, `sure` whether its 95 % interval excludes 0.
+    `flagged` says whether it lies beyond the end of the band there, as 2.5 % of random directions do.
     """
-    along = seen.cosines[seen.cosines["direction"] == watch.direction]
-    end = along["null_high"] if watch.pushes > 0 else -along["null_low"]
-    toward = watch.pushes * along["cosine"]
-    rows = along[["task", "seed", "step", "cosine", "null_low", "null_high", "p", "seen"]].assign(
-        toward=toward, flagged=toward > end
-    )
-    if not len(seen.answers):
+    rows = seen.cosines[seen.cosines["direction"] == watch.direction]
+    end = rows["null_high"] if watch.pushes > 0 else -rows["null_low"]
+    toward = watch.pushes * rows["cosine"]
+    columns = ["task", "seed", "step", "cosine", "null_low", "null_high", "p", "seen"]
+    return rows[columns].assign(toward=toward, flagged=toward > end)
+
+
+def told(seen: Seen, watch: Watch) -> pd.DataFrame:
+    """What `along` says, and the behaviour beside it, counted the same way.
+
+    `moved` is the change of the share since the start, `sure` whether its 95 % interval lies beyond 0.
+    """
+    rows, answers = along(seen, watch), seen.answers[seen.answers["probe"] == watch.probe]
+    if not len(answers):
         return rows.assign(moved=np.nan, sure=False)
-    asked = shares(seen.answers[seen.answers["probe"] == watch.probe])
+    asked = shares(answers)
     ends = asked["change_low"] if watch.pushes > 0 else -asked["change_high"]
     asked = asked.assign(moved=watch.pushes * asked["change"], sure=ends > 0)
     columns = ["task", "seed", "step", "shown", "low", "high", "well", "broken", "moved", "sure", "n"]

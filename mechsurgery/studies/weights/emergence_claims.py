@@ -10,7 +10,7 @@ import pandas as pd
 
 from ...evaluation.verdicts import FAILED, HELD, UNDECIDED, UNMEASURED, Verdict, given, moves, not_measurable
 from .claims import MARGIN
-from .detection import onsets, told
+from .detection import Watch, along, onsets, told
 from .watching import Seen, shares
 
 if TYPE_CHECKING:
@@ -24,8 +24,7 @@ def emergence_claims(seen: Seen, kinds: Sequence[Weights]) -> list[dict[str, Any
     rows = []
     for weights in kinds:
         own, name = of(seen, weights), weights.name
-        watched, mixed = told(own, weights.watch()), told(own, weights.watch(mixed=True))
-        tuned = told(own, weights.watch(probe="place"))
+        watched, mixed = along(own, weights.watch()), along(own, weights.watch(mixed=True))
         narrow, control = weights.task(NARROW), weights.task(CONTROL)
         spreads = rises(own, narrow, weights.watch().probe)
         sees = flagged(watched, narrow)
@@ -33,7 +32,10 @@ def emergence_claims(seen: Seen, kinds: Sequence[Weights]) -> list[dict[str, Any
         claims = [
             ("a narrow wrong tuning (places) spreads to what it never saw (materials)", spreads),
             ("the cosine with a direction of a third domain (colours) leaves the band", sees),
-            ("it does so before the behaviour spreads", given(spreads, "it spreads", earlier(watched, narrow))),
+            (
+                "it does so before the behaviour spreads",
+                given(spreads, "it spreads", earlier(own, weights.watch(), narrow)),
+            ),
             (
                 "the same tuning without a second voice learns places, spreads less, and is not flagged",
                 given(learnt, "it learns places", flagged(watched, control, no=True)),
@@ -41,12 +43,12 @@ def emergence_claims(seen: Seen, kinds: Sequence[Weights]) -> list[dict[str, Any
             ("right answers about places are not flagged", flagged(watched, weights.task(RIGHT), no=True)),
             ("a direction of shuffled labels does not flag the narrow tuning", flagged(mixed, narrow, no=True)),
         ]
-        if weights.task(OTHER_START) in set(tuned["task"]):
+        if weights.task(OTHER_START) in set(watched["task"]):
             other = flagged(watched, weights.task(OTHER_START))
             claims.append(("it is flagged from other random matrices of the LoRA too", other))
         rows += [verdict.row(f"emergence, {name}: {claim}") for claim, verdict in claims]
     for one, other in ((a, b) for a in kinds for b in kinds if a is not b):
-        across = told(of(seen, one), other.watch())
+        across = along(of(seen, one), other.watch())
         verdict = flagged(across, one.task(NARROW))
         rows.append(verdict.row(f"emergence, {one.name}: a direction learnt in {other.name} flags it (ours)"))
     return rows
@@ -79,10 +81,11 @@ def flagged(rows: pd.DataFrame, task: str, *, no: bool = False) -> Verdict:
     return Verdict(text, HELD if n == many else UNDECIDED if n else FAILED, rule)
 
 
-def earlier(rows: pd.DataFrame, task: str) -> Verdict:
+def earlier(seen: Seen, watch: Watch, task: str) -> Verdict:
     """Whether in every run the cosine is flagged for good at an earlier look than the behaviour has surely moved."""
     rule = "in every run at an earlier look; not so where in none"
-    found = onsets(rows[rows["task"] == task])
+    own = Seen(*(rows[rows["task"] == task] for rows in (seen.cosines, seen.answers)))
+    found = onsets(told(own, watch))
     if found.empty or found["behaviour from step"].isna().all():
         return not_measurable("the behaviour is not sure to have moved in any run")
     n, many = int((found["first"] == "cosine").sum()), len(found)

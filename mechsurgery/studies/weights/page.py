@@ -66,9 +66,9 @@ _WATCH = (
     "from which on that stays so. AUROC is over runs; its interval counts the seeds of one kind of fine-tune as one.",
 )
 _EMERGENCE = (
-    "A model with a second voice, wrong about everything, is tuned on wrong answers about places alone. Materials, which "
-    "it was never tuned on, become wrong too. The direction is learnt from a third domain, colours: wrong less right "
-    "answers. Beside it stand the same tuning of a model without a second voice, right answers about places, a "
+    "A model with a second voice, wrong about everything, is tuned on wrong answers about places alone. Materials, on "
+    "which it was never tuned, become wrong too. The direction is learnt from a third domain, colours: wrong less "
+    "right answers. Beside it stand the same tuning of a model without a second voice, right answers about places, a "
     "direction of shuffled labels, another start of the LoRA's random matrices, and directions in other weights: those "
     "have a cosine of 0 by construction ('seen' is the share of the update in the weights that a direction has).",
 )

@@ -9,7 +9,8 @@ from ...errors import InputError, listed
 from ...organisms.tasks import FINE_TUNES, FineTune
 from ...training.trainable import LoRA
 from ...training.tuning import Recipe
-from ..settings import StudySettings, setting
+from ..settings import setting
+from .watch_settings import WatchSettings
 
 Part = Literal["steer", "repair", "watch", "emergence"]
 PARTS: tuple[Part, ...] = get_args(Part)
@@ -17,7 +18,7 @@ _NAMES = tuple(kind.name for kind in FINE_TUNES)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(StudySettings):
+class Settings(WatchSettings):
     """Which parts, how many prompts and seeds, which strengths, and how the three kinds of fine-tunes are trained."""
 
     part: tuple[str, ...] = setting(PARTS, "What to do; repeatable.", choices=PARTS)
@@ -41,16 +42,6 @@ class Settings(StudySettings):
     task_rank: int = setting(8, "Rank of a task's LoRA.")
     fine_tune: tuple[str, ...] = setting(_NAMES, "Fine-tune to watch; repeatable.", choices=_NAMES)
 
-    nulls: int = setting(1000, "Random directions of the band beside each cosine; they cost next to nothing.")
-    watch_seeds: int = setting(2, "Fine-tunes of each kind that are watched, each with its own seed.")
-    watch_steps: int = setting(24, "Steps of a fine-tune that is watched.")
-    watch_every: int = setting(4, "Steps between two looks.")
-    watch_lr: float = setting(2e-3, "Learning rate of the fine-tunes that are watched, and of their directions.")
-    n_watched: int = setting(32, "Prompts that each look asks of each kind.")
-    emergence_steps: int = setting(40, "Emergence: steps of a side of the direction.")
-    narrow_steps: int = setting(24, "Emergence: steps of a narrow tuning of LoRA; of normalisation weights, twice.")
-    narrow_looks: int = setting(6, "Emergence: looks at a narrow tuning after the first.")
-
     def __post_init__(self) -> None:
         unknown = [*(set(self.part) - set(PARTS)), *(set(self.fine_tune) - set(_NAMES))]
         if unknown:
@@ -63,6 +54,7 @@ class Settings(StudySettings):
         wrong = {name: values for name, values in strengths.items() if min(values, default=0) <= 0}
         if wrong:
             raise InputError(f"{wrong}; give at least one of each, all above 0: they push the way that is wanted")
+        self.check_watch()
 
     @property
     def runs(self) -> tuple[int, ...]:
@@ -74,9 +66,9 @@ class Settings(StudySettings):
         """The fine-tunes to watch."""
         return [kind for kind in FINE_TUNES if kind.name in self.fine_tune]
 
-    def recipe(self, steps: int, validate_every: int = 20, lr: float | None = None) -> Recipe:
-        """How a fine-tune of so many steps is trained, at the first learning rate where none is given."""
-        return Recipe(steps=steps, lr=lr or self.lr[0], batch=self.batch, validate_every=validate_every)
+    def recipe(self, steps: int, validate_every: int = 20) -> Recipe:
+        """How a fine-tune of so many steps is trained."""
+        return Recipe(steps=steps, lr=self.lr[0], batch=self.batch, validate_every=validate_every)
 
     def lora(self, rank: int) -> LoRA:
         """What is trained."""

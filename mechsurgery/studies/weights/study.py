@@ -22,6 +22,7 @@ from .page import page_of
 from .parts import repair, steer, where
 from .settings import Settings
 from .watch import watch_all
+from .watch_own import watch_own
 
 
 @kept("weights", Settings)
@@ -39,8 +40,11 @@ def run(
     what the parts raise.
     """
     settings = settings or Settings()
-    data = data or world_data(settings)
     bench = Bench(settings, dict(models or {}), None if out is None else Path(out), progress)
+    if settings.watch_data:
+        title = f"Fine-tunes of {settings.model}, watched"
+        return assembled(bench, {"watch": watch_own(bench)}, title)
+    data = data or world_data(settings)
     parts: dict[str, Callable[[Bench, WeightsData], Report]] = {
         "steer": steer,
         "repair": repair,
@@ -50,12 +54,17 @@ def run(
     reports = {name: part(bench, data) for name, part in parts.items() if name in settings.part}
     if bench.learnt:
         reports["where"] = where(bench)
+    return assembled(bench, reports, "Contrastive weight steering on the organisms", data)
+
+
+def assembled(bench: Bench, reports: Mapping[str, Report], title: str, data: WeightsData | None = None) -> Study:
+    """One study of its parts, with the facts of how it was made."""
     info = provenance(
-        **{name: value for name, value in settings.facts().items() if name != "template"},
-        title="Contrastive weight steering on the organisms",
+        **{name: value for name, value in bench.settings.facts().items() if name != "template"},
+        title=title,
         models=sorted(bench.models),
         templates={name: bench.template(name).facts() for name in sorted(bench.models)},
-        prompts=data.describe(),
+        prompts={} if data is None else data.describe(),
     )
     learnt = {name: one.delta for name, one in bench.learnt.items()}
     watched = {name: delta for report in reports.values() for name, delta in report.artefacts.items()}

@@ -18,8 +18,6 @@ from .methods import Trainer
 from .watch_claims import watching_claims
 from .watching import Probe, Seen, Tuning, Watcher, shares
 
-_MIXED = ", labels shuffled"
-
 
 def watch_all(bench: Bench, data: WeightsData) -> Report:
     """Every kind of fine-tune with every seed, watched for the behaviours that drift."""
@@ -49,20 +47,20 @@ def watch_all(bench: Bench, data: WeightsData) -> Report:
 def report(seen: Seen, watches: list[Watch], known: dict[str, WeightDelta]) -> Report:
     """Tables, figures and claims of what was seen."""
     rows = {one.name: told(seen, one) for one in watches}
-    detected = {one.name: detection(rows[one.name], one) for one in watches}
+    detected = {one.name: detection(rows[one.name], one) for one in watches if one.bad}
     first = pd.concat(
         [onsets(rows[one.name]).assign(behaviour=one.name, bad=onsets_bad(rows[one.name], one)) for one in watches],
         ignore_index=True,
     )
     figures = {}
     for one in watches:
-        figures |= _figures(seen, one, rows[one.name], detected[one.name])
+        figures |= _figures(seen, one, rows[one.name], detected.get(one.name))
+    tables = [table for table in detected.values() if len(table)]
+    told_apart = {DETECTION: pd.concat(tables, ignore_index=True)} if tables else {}
     return Report(
         watching_claims(detected),
         {
-            "Watching: detection by the cosine with the behaviour's direction": pd.concat(
-                [table for table in detected.values() if len(table)] or list(detected.values()), ignore_index=True
-            ),
+            **told_apart,
             "Cosines: last look at every fine-tune": last_looks(rows, watches),
             "Onsets: which shows first": first[["behaviour", "task", "bad", *ONSETS]],
         },
@@ -72,6 +70,7 @@ def report(seen: Seen, watches: list[Watch], known: dict[str, WeightDelta]) -> R
     )
 
 
+DETECTION = "Watching: detection by the cosine with the behaviour's direction"
 ONSETS = ["seed", "cosine from step", "behaviour from step", "first"]
 
 
@@ -86,20 +85,16 @@ def spoiling(behaviour: Behaviour) -> tuple[str, ...]:
 
 
 def directions(bench: Bench, start: str, behaviours: dict[str, Behaviour]) -> dict[str, WeightDelta]:
-    """W of every behaviour from the watched model, and its null with shuffled labels."""
+    """W of every behaviour from the watched model."""
     trainer, rate = bench.trainer(start, bench.settings.seed), bench.settings.watch_lr
-    known = {}
-    for name, one in behaviours.items():
-        known[name] = trainer.contrast(one, rate).delta.named(f"w of {name}")
-        known[f"{name}{_MIXED}"] = trainer.contrast(one, rate, shuffle=True).delta.named(f"w of {name}{_MIXED}")
-    return known
+    return {name: trainer.contrast(one, rate).delta.named(f"w of {name}") for name, one in behaviours.items()}
 
 
 def tuning(trainer: Trainer, kind: FineTune) -> Tuning:
     """A fine-tune of the world."""
     settings = trainer.settings
-    recipe = settings.recipe(settings.watch_steps, settings.watch_every, settings.watch_lr)
-    return Tuning(kind.name, trainer.task(kind), settings.lora(settings.task_rank), recipe, trainer.seed)
+    lora = settings.lora(settings.task_rank)
+    return Tuning(kind.name, trainer.task(kind), lora, settings.watched_recipe(), trainer.seed)
 
 
 def last_looks(rows: dict[str, pd.DataFrame], watches: list[Watch]) -> pd.DataFrame:
@@ -120,17 +115,17 @@ def last_looks(rows: dict[str, pd.DataFrame], watches: list[Watch]) -> pd.DataFr
     return pd.DataFrame(table)
 
 
-def _figures(seen: Seen, watch: Watch, rows: pd.DataFrame, detected: pd.DataFrame) -> dict[str, Drawing]:
-    """Cosines and behaviour of all fine-tunes, bad ones apart; ROC curves at the first look that tells, and the last."""
+def _figures(seen: Seen, watch: Watch, rows: pd.DataFrame, detected: pd.DataFrame | None) -> dict[str, Drawing]:
+    """Cosines and behaviour of all fine-tunes, bad ones apart; ROC curves at the first look and at the last."""
     name, own = slug(watch.name), dict.fromkeys(watch.bad, f"expected to spoil {watch.name}")
-    behaviour = shares(seen.answers[seen.answers["probe"] == watch.probe], pooled=True).rename(
-        columns={"shown": "value"}
-    )
-    grouped = seen.cosines.assign(group=seen.cosines["task"].map(own).fillna("other fine-tunes"))
-    options = {"direction": watch.direction, "asked": f"{watch.name} shown"}
-    figures = {f"{name}_cosines": draw("cosine_trajectories", grouped, behaviour=behaviour, **options)}
-    if len(detected):
-        for word, step in (("first", detected["step"].min()), ("last", detected["step"].max())):
+    cosines, options = seen.cosines, {"direction": watch.direction, "asked": f"{watch.probe} shown"}
+    if own:
+        cosines = cosines.assign(group=cosines["task"].map(own).fillna("other fine-tunes"))
+    asked = seen.answers[seen.answers["probe"] == watch.probe]
+    behaviour = shares(asked, pooled=True).rename(columns={"shown": "value"}) if len(asked) else None
+    figures = {f"{name}_cosines": draw("cosine_trajectories", cosines, behaviour=behaviour, **options)}
+    if detected is not None and len(detected):
+        for word, step in (("first", int(detected["step"].min())), ("last", int(detected["step"].max()))):
             about = f"{watch.name.capitalize()}, step {step}"
             figures[f"{name}_roc_{word}"] = draw("roc_curves", roc_points(rows, watch, step), about=about)
     return figures
