@@ -206,16 +206,18 @@ def _names(known: Sequence[_Known]) -> list[str]:
 
 def _measured(known: Sequence[_Known], updates: Iterable[tuple[str, Tensor]]) -> list[dict[str, Any]]:
     """A row for each direction, of an update given one parameter at a time."""
-    square, sums, lengths = 0.0, np.zeros((len(known), 2)), [dict.fromkeys(one.delta.parts, 0.0) for one in known]
+    square, dots, squares = 0.0, [0.0] * len(known), [0.0] * len(known)
+    lengths = [dict.fromkeys(one.delta.parts, 0.0) for one in known]
     for name, update in updates:
         square += float(update.double().pow(2).sum())
         for i, one in enumerate(known):
             part = one.delta.parts.get(name)
             if part is not None:
-                dot, norm, lengths[i][name] = _against(part, update)
-                sums[i] += (dot, norm**2)
+                dot, within, lengths[i][name] = _against(part, update)
+                dots[i] += dot
+                squares[i] += within**2
     norm = math.sqrt(square)
-    return [_row(one, *own, lengths[i], norm) for i, (one, own) in enumerate(zip(known, sums.tolist(), strict=True))]
+    return [_row(one, dots[i], math.sqrt(squares[i]), lengths[i], norm) for i, one in enumerate(known)]
 
 
 def _row(known: _Known, dot: float, within: float, lengths: Mapping[str, float], norm: float) -> dict[str, Any]:
@@ -232,5 +234,5 @@ def _row(known: _Known, dot: float, within: float, lengths: Mapping[str, float],
         "p": float((1 + (np.abs(null) >= abs(cosine)).sum()) / (1 + len(null))),
         "outside": bool(len(null)) and not low <= cosine <= high,
         "norm": norm,
-        "seen": math.sqrt(within) / norm if norm else 0.0,
+        "seen": within / norm if norm else 0.0,
     }

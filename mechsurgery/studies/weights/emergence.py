@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -128,7 +129,7 @@ def direction(bench: Bench, weights: Weights, *, mixed: bool = False) -> WeightD
             made.append(contrastive_finetunes(model, *sides, where=weights.where, **options))
         return (made[0].plus, made[0].minus)[number]
 
-    plus, minus = (trained(bench.out, key_of([key, number]), lambda number=number: side(number)) for number in (0, 1))
+    plus, minus = (trained(bench.out, key_of([key, number]), partial(side, number)) for number in (0, 1))
     return Contrast(plus, minus).delta.named(f"{weights.direction}{_MIXED if mixed else ''}")
 
 

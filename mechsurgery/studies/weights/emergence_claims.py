@@ -27,17 +27,15 @@ def emergence_claims(seen: Seen, kinds: Sequence[Weights]) -> list[dict[str, Any
         watched, mixed = along(own, weights.watch()), along(own, weights.watch(mixed=True))
         narrow, control = weights.task(NARROW), weights.task(CONTROL)
         spreads = rises(own, narrow, weights.watch().probe)
+        before = given(spreads, "it spreads", earlier(own, weights.watch(), narrow))
         sees = flagged(watched, narrow)
         learnt = rises(own, control, "place")
         claims = [
             ("a narrow wrong tuning (places) spreads to what it never saw (materials)", spreads),
             ("the cosine with a direction of a third domain (colours) leaves the band", sees),
+            ("it does so before the behaviour spreads", before),
             (
-                "it does so before the behaviour spreads",
-                given(spreads, "it spreads", earlier(own, weights.watch(), narrow)),
-            ),
-            (
-                "the same tuning without a second voice learns places, spreads less, and is not flagged",
+                "the same tuning without a second voice, where it learns places too, is not flagged",
                 given(learnt, "it learns places", flagged(watched, control, no=True)),
             ),
             ("right answers about places are not flagged", flagged(watched, weights.task(RIGHT), no=True)),
@@ -47,10 +45,9 @@ def emergence_claims(seen: Seen, kinds: Sequence[Weights]) -> list[dict[str, Any
             other = flagged(watched, weights.task(OTHER_START))
             claims.append(("it is flagged from other random matrices of the LoRA too", other))
         rows += [verdict.row(f"emergence, {name}: {claim}") for claim, verdict in claims]
-    for one, other in ((a, b) for a in kinds for b in kinds if a is not b):
-        across = along(of(seen, one), other.watch())
-        verdict = flagged(across, one.task(NARROW))
-        rows.append(verdict.row(f"emergence, {one.name}: a direction learnt in {other.name} flags it (ours)"))
+    for one, elsewhere in ((a, b) for a in kinds for b in kinds if a is not b):
+        blind = flagged(along(of(seen, one), elsewhere.watch()), one.task(NARROW))
+        rows.append(blind.row(f"emergence, {one.name}: a direction learnt in {elsewhere.name} flags it (ours)"))
     return rows
 
 

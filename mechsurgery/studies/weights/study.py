@@ -73,7 +73,8 @@ def assembled(bench: Bench, reports: Mapping[str, Report], title: str, data: Wei
 
 def assemble(reports: Mapping[str, Report], artefacts: Mapping[str, Any], info: Mapping[str, Any]) -> Study:
     """One study of its parts."""
-    said = pd.DataFrame([row for report in reports.values() for row in report.claims])
+    rows = [row for report in reports.values() for row in report.claims]
+    said = pd.DataFrame(rows, columns=None if rows else ["claim", "rule", "measured", "verdict"])
     named = {"Claims: the paper's claims beside what was measured": said}
     drawn = {name: figure for report in reports.values() for name, figure in report.figures.items()}
     results = {name: rows for report in reports.values() for name, rows in report.results.items()}

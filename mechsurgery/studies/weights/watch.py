@@ -52,7 +52,7 @@ def report(seen: Seen, watches: list[Watch], known: dict[str, WeightDelta]) -> R
         [onsets(rows[one.name]).assign(behaviour=one.name, bad=onsets_bad(rows[one.name], one)) for one in watches],
         ignore_index=True,
     )
-    figures = {}
+    figures: dict[str, Drawing] = {}
     for one in watches:
         figures |= _figures(seen, one, rows[one.name], detected.get(one.name))
     tables = [table for table in detected.values() if len(table)]

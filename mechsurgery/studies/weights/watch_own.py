@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -73,12 +75,12 @@ def learnt(bench: Bench, positive: str, negative: str) -> WeightDelta:
 
     def side(number: int) -> WeightDelta:
         if not made:
-            options = {"recipe": recipe, "seed": seed, "validation": None, "progress": False}
-            made.append(contrastive_finetunes(model, *sides, where=lora, **options))  # type: ignore[arg-type]
+            options: dict[str, Any] = {"recipe": recipe, "seed": seed, "validation": None, "progress": False}
+            made.append(contrastive_finetunes(model, *sides, where=lora, **options))
         return (made[0].plus, made[0].minus)[number]
 
     facts = ["own direction", sites.fingerprint(model), [one.digest for one in sides], repr(lora), repr(recipe), seed]
-    plus, minus = (trained(bench.out, key_of([*facts, i]), lambda i=i: side(i)) for i in range(2))  # type: ignore[misc]
+    plus, minus = (trained(bench.out, key_of([*facts, number]), partial(side, number)) for number in range(2))
     return Contrast(plus, minus).delta.named(LEARNT)
 
 
@@ -107,8 +109,8 @@ def _probes(bench: Bench) -> list[Probe]:
     settings = bench.settings
     if settings.watch_prompts is None:
         return []
-    grouped = {"group": "group"} if "group" in read_table(settings.watch_prompts).columns else {}
-    prompts = load_prompts(settings.watch_prompts, **grouped).take(settings.n_watched, seed=settings.seed)
+    group = "group" if "group" in read_table(settings.watch_prompts).columns else None
+    prompts = load_prompts(settings.watch_prompts, group=group).take(settings.n_watched, seed=settings.seed)
     well = None if settings.well_by is None else matches(settings.well_by, name="well")
     grade = outcome(matches(str(settings.shown_by), name=ASKED), well=well)
     return [Probe(ASKED, prompts, grade)]
