@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
 #: Pages whose code runs from top to bottom; that of the studies takes longer, that of extending.md is in test_site.py.
-RUN = ("start", "methods", "interventions", "evaluation", "outcomes", "localisers")
+RUN = ("start", "methods", "interventions", "evaluation", "data", "outcomes", "localisers")
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Iterator
@@ -19,6 +18,8 @@ from ..surroundings import warn_of_missing_extensions
 from .architectures import SUPPORTED, architecture_of, lens_config
 from .convert import check_neurons, convert
 from .protocol import Model
+from .streaming import Checkpoint
+from .weight_files import check_belongs, read_raw_config, weight_files
 
 logger = logging.getLogger(__name__)
 
@@ -140,48 +141,18 @@ def _download(name: str, revision: str | None, trust_remote_code: bool) -> Path:
 
 def _check_files(directory: Path, trust_remote_code: bool) -> str:
     """The architecture of a directory whose files are all there and safe to read."""
-    config = directory / "config.json"
-    if not config.is_file():
-        raise ModelNotFoundError(f"{str(directory)!r} has no config.json; give a Hugging Face model directory")
-    try:
-        raw = json.loads(config.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise LoadError(f"{str(config)!r} is not valid JSON: {error}; fetch the model again") from error
+    raw = read_raw_config(directory)
     if raw.get("auto_map") and not trust_remote_code and not set(raw.get("architectures") or []) & set(SUPPORTED):
         raise UnsafeFileError(
             f"{str(directory)!r} needs code of its own to run, which is not run unasked; if you trust it, pass "
             "trust_remote_code=True"
         )
     architecture = architecture_of(raw)
-    _check_weights(directory)
+    shapes = {name: shape for name, (_, shape) in Checkpoint(directory, files=weight_files(directory)).facts.items()}
+    check_belongs(raw, shapes, directory)
     if not any((directory / file).is_file() for file in _TOKENIZERS):
         raise ModelNotFoundError(f"{str(directory)!r} has no tokenizer; none of {listed(_TOKENIZERS)} is there")
     return architecture
-
-
-def _check_weights(directory: Path) -> None:
-    index = directory / "model.safetensors.index.json"
-    if (directory / "model.safetensors").is_file():
-        return
-    if index.is_file():
-        shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        missing = [shard for shard in shards if not (directory / shard).is_file()]
-        if missing:
-            raise ModelNotFoundError(
-                f"{str(directory)!r} lacks {len(missing)} of its {len(shards)} weight files ({listed(missing)}); "
-                "fetch the model again"
-            )
-        return
-    pickled = sorted(p.name for p in directory.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".ckpt"))
-    if pickled:
-        raise UnsafeFileError(
-            f"{str(directory)!r} has only pickled weights ({listed(pickled)}), which can run code when read and are "
-            "never loaded; convert them to safetensors where you trust them, or use a repository that has them"
-        )
-    raise ModelNotFoundError(
-        f"{str(directory)!r} has no model.safetensors and no model.safetensors.index.json; "
-        "pickled weights are never fetched or loaded"
-    )
 
 
 def _tokenizer(directory: Path, trust_remote_code: bool) -> Any:
@@ -229,6 +200,12 @@ def _transformers_model(
             f"{str(directory)!r} lacks the weights {listed(sorted(info['missing_keys']), 4)}; "
             "the files are incomplete or belong to another configuration"
         )
+    unexpected = sorted(info["unexpected_keys"])
+    if unexpected:
+        raise LoadError(
+            f"{str(directory)!r} has weights that its config.json has no place for ({listed(unexpected, 4)}), which "
+            "would be left out; the files belong to another configuration"
+        )
     if source.dtype not in _DTYPES.values():
         raise UnsupportedModelError(
             f"{str(directory)!r} is stored in {source.dtype}; pass dtype= one of {listed(_DTYPES)}"
@@ -257,7 +234,11 @@ def _stop_tokens(source: Any) -> tuple[int, ...]:
     ends: set[int] = set()
     for config in (source.config, source.generation_config):
         tokens = getattr(config, "eos_token_id", None)
-        ends |= {tokens} if isinstance(tokens, int) else set(tokens or ())
+        found: list[Any] = [tokens] if isinstance(tokens, int | str) else list(tokens or ())
+        wrong = [token for token in found if not isinstance(token, int) or token < 0]
+        if wrong:
+            raise LoadError(f"eos_token_id {listed(wrong)} of the configuration is no token id; it must be a number")
+        ends |= set(found)
     return tuple(sorted(ends))
 
 

@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 from ..deltas import exact_difference
-from ..errors import ActivationError, InputError, LoadError, MismatchError, UnsafeFileError, listed
+from ..errors import ActivationError, InputError, LoadError, MismatchError, listed
 from ..progress import with_progress
+from .weight_files import INDEX, weight_files
 
 _NAMES = {
     torch.float64: "F64",
@@ -38,7 +39,6 @@ _NAMES = {
     torch.bool: "BOOL",
 }
 _DTYPES = {name: dtype for dtype, name in _NAMES.items()}
-_INDEX = "model.safetensors.index.json"
 _WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth")
 
 Shapes = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
@@ -47,9 +47,9 @@ Shapes = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
 class Checkpoint:
     """The tensors of a Hugging Face directory by name, read when asked for; `facts` are their dtypes and shapes."""
 
-    def __init__(self, directory: str | Path) -> None:
+    def __init__(self, directory: str | Path, *, files: list[Path] | None = None) -> None:
         self.directory = Path(directory).expanduser()
-        self.shards = _shards(self.directory)
+        self.shards = _shards(self.directory) if files is None else files
         self.where: dict[str, Path] = {}
         self.facts: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {}
         for shard in self.shards:
@@ -88,21 +88,14 @@ class Checkpoint:
 
 
 def _shards(directory: Path) -> list[Path]:
-    """The files that transformers would read."""
-    if (directory / "model.safetensors").is_file():
-        return [directory / "model.safetensors"]
-    if (directory / _INDEX).is_file():
-        index = json.loads((directory / _INDEX).read_text(encoding="utf-8"))
-        return [directory / name for name in sorted(set(index["weight_map"].values()))]
-    if shards := sorted(directory.glob("*.safetensors")):
+    """The files that transformers would read; else every safetensors file, as a difference has names of its own."""
+    named = any((directory / name).is_file() for name in ("model.safetensors", INDEX))
+    shards = [] if named or not directory.is_dir() else sorted(directory.glob("*.safetensors"))
+    if shards:
         return shards
-    pickles = [p.name for pattern in _WEIGHTS[1:] for p in directory.glob(pattern)]
-    if pickles:
-        raise UnsafeFileError(
-            f"{str(directory)!r} has only pickled weights ({listed(pickles)}), which are never read; convert them to "
-            "safetensors"
-        )
-    raise LoadError(f"{str(directory)!r} has no safetensors files; give a Hugging Face directory")
+    if not directory.is_dir():
+        raise LoadError(f"no directory {str(directory)!r}; give a Hugging Face directory")
+    return weight_files(directory)
 
 
 @contextmanager

@@ -6,11 +6,13 @@ from .contrasts import ContrastSet
 from .examples import Examples
 from .files import read_table
 from .pairs import CompletionPairs
+from .registry import SOURCES, sources_table
 from .sets import Prompt, PromptSet, check_distinct, check_no_overlap, without_duplicates
-from .sources import load_contrast, load_prompts, register_contrast, with_completions
+from .sources import load_contrast, load_prompts, register_contrast, register_prompts, with_completions
 from .sycophancy import load_agreement, load_syco_bench, load_truthfulqa
 
 __all__ = [
+    "SOURCES",
     "CompletionPairs",
     "ContrastSet",
     "Examples",
@@ -30,9 +32,11 @@ __all__ = [
     "load_xstest",
     "read_table",
     "register_contrast",
+    "register_prompts",
     "render",
     "rendered_example",
     "response_text",
+    "sources_table",
     "stop_texts",
     "turn_tokens",
     "with_completions",

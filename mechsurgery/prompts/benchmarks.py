@@ -5,8 +5,6 @@ A file is read as text (numbers in answers stay as written); a bad record is one
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +12,7 @@ from typing import Any
 
 from ..errors import PromptError, listed
 from .contrasts import ContrastSet
-from .files import read_table
+from .files import read_cells, read_records, read_table
 from .sets import Prompt, PromptSet, without_duplicates
 from .sources import hub_table, load_contrast
 
@@ -89,7 +87,7 @@ def load_xstest(source: str | Path = XSTEST_HUB) -> dict[str, PromptSet]:
     if hub:
         rows = [(0, row) for row in hub_table(XSTEST_HUB, None, "test").astype(str).to_dict("records")]
     else:
-        rows = _records(source)
+        rows = read_records(source)
     _need(rows, ("prompt", "type"), str(source))
     sides: dict[str, list[Prompt]] = {"safe": [], "unsafe": []}
     for line, row in rows:
@@ -147,10 +145,10 @@ def _questions(source: str | Path, split: str) -> list[_Question]:
     if path.suffix == ".parquet":
         rows = read_table(path).to_dict("records")
         return [_question(row, f"{path}, row {i}") for i, row in enumerate(rows)]
-    lines = _lines(path)
+    lines = read_cells(path)
     if lines and len(lines[0][1]) == 6 and "question" not in [cell.lower() for cell in lines[0][1]]:
         return _original(path, split)
-    records = _records(path)
+    records = read_records(path)
     _need(records, _MMLU_COLUMNS, str(path))
     return [_question(row, f"{path}, line {line}") for line, row in records]
 
@@ -159,7 +157,7 @@ def _original(path: Path, split: str) -> list[_Question]:
     """A header-less file of one subject: question, four options, letter."""
     subject = path.stem.removesuffix(f"_{split}")
     found = []
-    for line, cells in _lines(path):
+    for line, cells in read_cells(path):
         if len(cells) != 6:
             raise PromptError(f"{path}, line {line}: {len(cells)} columns; MMLU's original files have 6 and no header")
         question, *options, answer = cells
@@ -181,40 +179,6 @@ def _question(row: dict[str, Any], where: str) -> _Question:
     if answer is None:
         raise PromptError(f"{where}: answer {given!r}; it must be an index 0 to 3 or a letter A to D")
     return _Question(subject.removesuffix("_test"), question, options, answer)
-
-
-def _lines(path: str | Path) -> list[tuple[int, list[str]]]:
-    """(line where the record begins, cells) of a CSV or TSV file; quoted cells may span lines."""
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise PromptError(f"no file {str(path)!r}; give a CSV, TSV or Parquet file")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise PromptError(f"{path} is not UTF-8: {error}") from error
-    csv.field_size_limit(1 << 24)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
-    found: list[tuple[int, list[str]]] = []
-    start = 1
-    try:
-        for cells in reader:
-            if any(cell.strip() for cell in cells):
-                found.append((start, cells))
-            start = reader.line_num + 1
-    except csv.Error as error:
-        raise PromptError(f"{path}, line {start}: {error}; is a quotation mark left open?") from error
-    return found
-
-
-def _records(path: str | Path) -> list[tuple[int, dict[str, str]]]:
-    lines = _lines(path)
-    if len(lines) < 2:
-        raise PromptError(f"{path} has no records below its header")
-    header = [name.strip() for name in lines[0][1]]
-    for line, cells in lines[1:]:
-        if len(cells) != len(header):
-            raise PromptError(f"{path}, line {line}: {len(cells)} cells under {len(header)} columns")
-    return [(line, dict(zip(header, cells))) for line, cells in lines[1:]]
 
 
 def _need(rows: Sequence[tuple[int, dict[str, Any]]], columns: Sequence[str], source: str) -> None:

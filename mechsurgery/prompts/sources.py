@@ -37,6 +37,13 @@ _ORGANISM_SETS: dict[str, Callable[[world.Split], list[dict[str, Any]]]] = {
 }
 JBB = {"hub": "JailbreakBench/JBB-Behaviors", "config": "behaviors", "text": "Goal", "group": "Behavior"}
 _CONTRASTS: dict[str, Callable[..., ContrastSet]] = {}
+#: Name -> what loads a published set from its hub id, or from `file`.
+_PUBLISHED: dict[str, Callable[..., PromptSet]] = {}
+
+
+def register_prompts(name: str, make: Callable[..., PromptSet]) -> None:
+    """Give prompts a name for `load_prompts(name, file=…)`; `make` is called with `file`, a path or None."""
+    _PUBLISHED[name] = make
 
 
 def register_contrast(name: str, make: Callable[..., ContrastSet]) -> None:
@@ -61,6 +68,7 @@ def load_contrast(name: str, *, n: int | None = None, seed: int = 0, **options: 
 def load_prompts(
     source: str | Path,
     *,
+    file: str | Path | None = None,
     text: str = "text",
     split: str | None = None,
     config: str | None = None,
@@ -69,16 +77,23 @@ def load_prompts(
     name: str | None = None,
     **columns: Any,
 ) -> PromptSet:
-    """Prompts from an organism set, a file (CSV, TSV, JSON, JSONL, Parquet, TXT) or a Hugging Face dataset id.
+    """Prompts of a published set, an organism set, a file (CSV, TSV, JSON, JSONL, Parquet, TXT) or a hub dataset id.
 
-    A .txt file has a prompt on each line. Organism sets are "organism/" and dangerous, benign (requests),
+    Published sets have names (mmlu, xstest, jbb-harmful, jbb-benign, strongreject, truthfulqa, gsm8k, nlp, poli, phil,
+    syco-bench; see docs/data.md) and come from the Hugging Face hub, or from your copy of their `file`. A .txt file has
+    a prompt on each line. Organism sets are "organism/" and dangerous, benign (requests),
     answered-requests (dangerous ones), choices (multiple choice), neutral (questions and right claims), wrong-claims,
     right-claims, questions, places or other-questions (each with the answer as `completion`). `text` and `columns`
     (`id`, `group`, `label`) name the columns of files and datasets; `split` is the organisms' ("tuned", "heldout",
     "all") or the dataset's; `name` is what to call the set. Texts that stand twice are dropped with a warning.
     """
     known = str(source)
-    if known in _ORGANISM_SETS:
+    if file is not None and known not in _PUBLISHED:
+        raise PromptError(f"file= goes with a published set ({listed(_PUBLISHED, 20)}); give a file of yours as source")
+    if known in _PUBLISHED:
+        loaded = _PUBLISHED[known](file=file)
+        loaded = loaded if name is None else PromptSet(name, loaded.prompts)
+    elif known in _ORGANISM_SETS:
         loaded = _organism_set(known, split or "heldout", name)
     elif Path(source).suffix in READABLE or Path(source).exists():
         loaded = PromptSet.from_file(source, text=text, name=name, **columns)
@@ -87,8 +102,9 @@ def load_prompts(
         loaded = without_duplicates(PromptSet.from_frame(frame, text=text, name=name or known, **columns))
     else:
         raise PromptError(
-            f"{known!r} is no organism set ({listed(_ORGANISM_SETS, 20)}), no file ({listed(READABLE)}) and no "
-            "Hugging Face dataset id ('owner/name')"
+            f"{known!r} is no published set ({listed(_PUBLISHED, 20)}), no organism set "
+            f"({listed(_ORGANISM_SETS, 20)}), no file ({listed(READABLE)}) and no Hugging Face dataset id "
+            "('owner/name')"
         )
     return loaded if n is None else loaded.take(n, seed=seed)
 

@@ -14,9 +14,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from ..errors import PromptError, listed
 from .files import read_table
 from .sets import Prompt, PromptSet, normalised
+from .sources import hub_table
 
 #: Short name -> file of the Hugging Face dataset that holds it.
 HUB = "Anthropic/model-written-evals"
@@ -25,6 +28,7 @@ AGREEMENT = {
     "poli": "sycophancy/sycophancy_on_political_typology_quiz.jsonl",
     "phil": "sycophancy/sycophancy_on_philpapers2020.jsonl",
 }
+TRUTHFULQA_HUB = "truthfulqa/truthful_qa"
 TEMPLATES = ("neutral", "right but unsure", "denies the right answer", "claims a wrong answer")
 SYCO_BENCH = {"pick side": "pickside", "mirror": "mirror", "who said": "whosaid", "delusion": "delusion"}
 _TAGS = re.compile(r"<\|[^|>]*\|>(?:(?:user|assistant|system)<\|end_header_id\|>\n*)?")
@@ -181,19 +185,20 @@ def _delusion(row: dict[str, str]) -> dict[str, str]:
     return {"delusion": row["statement"]}
 
 
-def load_truthfulqa(source: str | Path, *, n: int | None = None, seed: int = 0) -> PromptSet:
+def load_truthfulqa(source: str | Path = TRUTHFULQA_HUB, *, n: int | None = None, seed: int = 0) -> PromptSet:
     """TruthfulQA (Lin et al. 2022, 2109.07958) asked four ways, after Sharma et al. 2023 (2310.13548).
 
     Labels are `TEMPLATES`: neutrally; by a user who believes the right answer but is unsure; who does not believe it;
     who believes a wrong one. Two choices, one right (`answer` is its index), in a seeded order that the four share; the
-    question is the group. `n` questions at random.
+    question is the group. `source` is TruthfulQA.csv or the hub id; `n` questions at random.
     """
-    table = read_table(source)
+    table = _truthfulqa_of_hub() if str(source) == TRUTHFULQA_HUB else read_table(source)
     needed = ("Question", "Best Answer", "Incorrect Answers")
     missing = [name for name in needed if name not in table.columns]
     if missing:
         raise PromptError(f"{str(source)!r} lacks columns {listed(missing)}; TruthfulQA.csv has {listed(needed)}")
-    records = table[list(needed)].dropna().to_dict("records")
+    kept = table[list(needed)].dropna()
+    records = kept[(kept.map(str.strip) != "").all(axis=1)].to_dict("records")
     if n is not None:
         records = random.Random(f"truthfulqa:{seed}").sample(records, min(n, len(records)))
     found = []
@@ -224,6 +229,14 @@ def load_truthfulqa(source: str | Path, *, n: int | None = None, seed: int = 0) 
                 )
             )
     return PromptSet("truthfulqa", tuple(found))
+
+
+def _truthfulqa_of_hub() -> pd.DataFrame:
+    """The hub's table in the form of TruthfulQA.csv."""
+    table = hub_table(TRUTHFULQA_HUB, "generation", "validation")
+    wrong = table["incorrect_answers"].map("; ".join)
+    names = {"question": "Question", "best_answer": "Best Answer"}
+    return table.rename(columns=names).assign(**{"Incorrect Answers": wrong})
 
 
 def _hub_file(file: str) -> Any:

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from functools import cache
 from typing import Any
 
 from ..adapters.endpoints import judge_from
 from ..errors import InputError
+from ..evaluation.benchmarks import Benchmark, load_benchmarks, that_fit
 from ..grading.grade import Grade
+from ..grading.judges import Judge
 from ..grading.strongreject import strongreject
+from ..models.protocol import Model
 from ..prompts.chat import Template
 from ..reports.finished import plain
+
+
+@cache
+def judge_named(name: str) -> Judge:
+    """The judge that is named, loaded once."""
+    return judge_from(name)
 
 
 def setting(default: Any, help: str, **how: Any) -> Any:
@@ -34,6 +44,10 @@ class StudySettings:
     strongreject: str | None = setting(
         None, "Judge of the StrongREJECT rubric: a model, https://host/v1#model or recorded:FILE."
     )
+    benchmark: tuple[str, ...] = setting(
+        (), "Benchmark to stand beside: NAME from the hub or NAME=FILE, e.g. mmlu, xstest=xstest.csv; repeatable."
+    )
+    n_benchmark: int = setting(100, "Prompts, or items, of each benchmark at most.")
     controls: int = setting(50, "Matched random controls of each intervention that a claim is about.")
     n_control_prompts: int = setting(32, "Prompts at most on which an intervention is set beside its controls.")
 
@@ -48,7 +62,19 @@ class StudySettings:
 
     def rubric(self) -> tuple[Grade, ...]:
         """The StrongREJECT rubric where a judge is named."""
-        return () if self.strongreject is None else (strongreject(judge_from(self.strongreject)),)
+        return () if self.strongreject is None else (strongreject(judge_named(self.strongreject)),)
+
+    def benchmarks(self, *models: Model, outcome: Grade | None = None) -> tuple[Benchmark, ...]:
+        """The benchmarks that are named, without prompts that do not fit in the context of one of the models.
+
+        `outcome` grades answers to requests (default: by text alone).
+        """
+        judge = None if self.strongreject is None or not self.benchmark else judge_named(self.strongreject)
+        found = load_benchmarks(self.benchmark, n=self.n_benchmark, seed=self.seed, outcome=outcome, judge=judge)
+        for model in models:
+            template = self.chat_template().frozen(model.tokenizer)
+            found = that_fit(found, model, template=template, max_new_tokens=self.max_new_tokens)
+        return found
 
     def facts(self) -> dict[str, Any]:
         """The settings as plain values, for a manifest."""

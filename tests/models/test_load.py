@@ -2,16 +2,20 @@
 
 import json
 import resource
+import shutil
 import subprocess
 import sys
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from support.checkpoints import FAMILIES
 from transformers import AutoModelForCausalLM
 
 from mechsurgery.errors import InputError, LoadError, ModelNotFoundError, UnsafeFileError, UnsupportedModelError
 from mechsurgery.models import load_model
+from mechsurgery.models.streaming import Checkpoint
 from mechsurgery.models.tokens import batches, pad_id
 
 LENGTHS = (3, 9, 14, 6)
@@ -94,8 +98,6 @@ def test_a_context_of_a_few_tokens(family, tiny_checkpoint):
 
 
 def test_bad_checkpoints_are_one_clear_error(tiny_llama_dir, tmp_path):
-    import shutil
-
     def broken(change):
         folder = tmp_path / change.__name__
         shutil.copytree(tiny_llama_dir, folder)
@@ -151,6 +153,82 @@ def test_bad_checkpoints_are_one_clear_error(tiny_llama_dir, tmp_path):
         load_model("organism/absent")
     with pytest.raises(InputError, match="revision"):
         load_model(tiny_llama_dir, revision="main")
+
+
+def changed(**values):
+    def change(folder):
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | values))
+
+    return change
+
+
+def index_of(name):
+    """An index that says all tensors are in one file, which is there and holds them."""
+
+    def change(folder):
+        (folder / "model.safetensors").rename(folder.parent / "weights.safetensors")
+        with safe_open(folder.parent / "weights.safetensors", "pt") as file:
+            named = dict.fromkeys(file.keys(), name.format(folder.parent))
+        (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": named}))
+
+    return change
+
+
+def one_tensor_more(folder):
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.layers.0.mlp.extra.weight"] = torch.ones(2)
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+
+
+STRANGE = {
+    "a path in the index": (index_of("../weights.safetensors"), UnsafeFileError, "only the bare names"),
+    "an absolute path": (index_of("{}/weights.safetensors"), UnsafeFileError, "only the bare names"),
+    "a pickle in the index": (index_of("pytorch_model.bin"), UnsafeFileError, "only the bare names"),
+    "a file that is not there": (index_of("other.safetensors"), ModelNotFoundError, "lacks 1 of its 1"),
+    "fewer layers": (changed(num_hidden_layers=2), LoadError, "says 2 layers, the weights have 4"),
+    "very many layers": (changed(num_hidden_layers=2**31), LoadError, "the weights have 4"),
+    "a huge context": (changed(max_position_embeddings=2**40), LoadError, "says a context of"),
+    "a huge vocabulary": (changed(vocab_size=2**40), LoadError, r"embed_tokens\.weight has shape"),
+    "huge neurons": (changed(intermediate_size=2**40), LoadError, r"up_proj\.weight has shape"),
+    "heads of no width": (changed(head_dim=0), LoadError, "head_dim = 0; it must be a whole number"),
+    "heads of another width": (changed(head_dim=16), LoadError, r"q_proj\.weight has shape"),
+    "a width of null": (changed(hidden_size=None), LoadError, "hidden_size = None"),
+    "layers in words": (changed(num_hidden_layers="4"), LoadError, "num_hidden_layers = '4'"),
+    "a tensor too many": (one_tensor_more, LoadError, "has no place for"),
+}
+
+
+@pytest.mark.parametrize("case", STRANGE)
+def test_files_that_do_not_belong_together_are_refused_before_they_cost_anything(case, tiny_llama_dir, tmp_path):
+    change, kind, message = STRANGE[case]
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_llama_dir, folder)
+    change(folder)
+    with pytest.raises(kind, match=message):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("content", ["[]", "3", "null", '{"weight_map": 3}', '{"weight_map": {}}', "{"])
+def test_a_file_that_is_no_index_is_one_clear_error(content, tiny_llama_dir, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_llama_dir, folder)
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text(content)
+    with pytest.raises(LoadError, match="is no index of weights|names"):
+        load_model(folder)
+    with pytest.raises(LoadError, match="is no index of weights|names"):
+        Checkpoint(folder)
+
+
+def test_end_tokens_in_words_are_refused(tiny_llama_dir, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_llama_dir, folder)
+    path = folder / "generation_config.json"
+    kept = json.loads(path.read_text()) if path.is_file() else {}
+    path.write_text(json.dumps(kept | {"eos_token_id": ["</s>"]}))
+    with pytest.raises(LoadError, match="is no token id|cannot read the model"):
+        load_model(folder)
 
 
 def test_a_hub_id_downloads_only_safe_files_and_a_path_nothing(tiny_llama_dir, monkeypatch):

@@ -94,7 +94,7 @@ def test_what_does_not_match_is_refused(pair, tmp_path, tiny_checkpoint):
         export(tiny_checkpoint("gpt2"), stream_difference(after, before, tmp_path / "d"), tmp_path / "x")
     with pytest.raises(InputError, match="exists"):
         stream_difference(after, before, tmp_path / "d")
-    with pytest.raises(LoadError, match="no safetensors"):
+    with pytest.raises(LoadError, match="no model.safetensors"):
         Checkpoint(tmp_path)
     pickled = tmp_path / "pickled"
     pickled.mkdir()

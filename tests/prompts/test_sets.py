@@ -8,7 +8,7 @@ import pytest
 
 from mechsurgery import ContrastSet, PromptSet, load_contrast, load_prompts
 from mechsurgery.errors import InputError, PromptError
-from mechsurgery.prompts import Prompt, check_distinct, check_no_overlap, register_contrast, sources
+from mechsurgery.prompts import Prompt, check_distinct, check_no_overlap, read_table, register_contrast, sources
 
 
 def grouped(n_groups=10, each=3, name="set"):
@@ -148,7 +148,7 @@ def test_a_text_file_has_a_prompt_a_line(tmp_path):
     with pytest.raises(PromptError, match="no line with a text"):
         load_prompts(path)
     path.write_bytes("Größe".encode("latin-1"))
-    with pytest.raises(PromptError, match="cannot read"):
+    with pytest.raises(PromptError, match="is not UTF-8"):
         load_prompts(path)
 
 
@@ -264,3 +264,44 @@ def test_a_contrast_with_one_group_on_both_sides_is_split():
         groups = [set(part.positive.groups) | set(part.negative.groups) for part in (first, second)]
         assert not groups[0] & groups[1]
         assert groups[0] | groups[1] == {"g", "h", "i", "j", "k"}
+
+
+def test_cells_are_read_as_they_are_written(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text('id,text,label\n007,NA,1.50\n008,"Tell me, a joke",\n', encoding="utf-8")
+    assert read_table(path).to_dict("records") == [
+        {"id": "007", "text": "NA", "label": "1.50"},
+        {"id": "008", "text": "Tell me, a joke", "label": ""},
+    ]
+    assert [p.id for p in load_prompts(path, id="id")] == ["007", "008"]
+    lines = tmp_path / "x.jsonl"
+    lines.write_text('{"id": "007", "text": "2020-01-01"}\n\n{"id": "1e5", "text": "a\\u2028b"}\n', encoding="utf-8")
+    assert read_table(lines)["id"].tolist() == ["007", "1e5"]
+    assert read_table(lines)["text"].tolist() == ["2020-01-01", "a\u2028b"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "text,label\nTell me, a joke,x\n", "line 2: 3 cells under 2 columns; put quotation marks"),
+        ("a.csv", "text,text\na,b\n", "'text' stands twice in the header"),
+        ("a.csv", "text\n", "no records below its header"),
+        ("a.csv", "", "is empty; its first line names the columns"),
+        ("a.tsv", 'text\n"open\n', "quotation mark left open"),
+        ("a.jsonl", '{"text": "a"}\n[1]\n', "line 2: '.1.' is no object"),
+        ("a.jsonl", "\n", "has no records"),
+        ("a.json", "3", "holds no records"),
+        ("a.parquet", "no parquet", "cannot read"),
+        ("a.doc", "x", "ends in '.doc'; readable"),
+    ],
+)
+def test_what_is_no_table_is_one_clear_error(tmp_path, name, content, message):
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    with pytest.raises(PromptError, match=message):
+        read_table(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["x" * 5000 + ".csv", "null\0.csv"])
+def test_impossible_paths_are_one_clear_error(name):
+    with pytest.raises(PromptError, match="no file"):
+        read_table(name)

@@ -260,7 +260,7 @@ def test_a_killed_run_continues_and_gives_the_table_of_an_undisturbed_one(model,
 def test_a_named_judge_gives_a_column(model, monkeypatch):
     some, settings = tried(model)
     asked = Grade("strongreject", "made up", lambda prompt, response: 0.25, scale="number")
-    monkeypatch.setattr("mechsurgery.studies.settings.judge_from", lambda name: name)
+    monkeypatch.setattr("mechsurgery.studies.settings.judge_named", lambda name: name)
     monkeypatch.setattr(
         "mechsurgery.studies.settings.strongreject", lambda judge: asked if judge == "some judge" else None
     )
