@@ -13,7 +13,7 @@ from mechsurgery.deltas import WeightDelta
 from mechsurgery.errors import InputError
 from mechsurgery.evaluation.shards import Shards
 from mechsurgery.evaluation.verdicts import FAILED, HELD, UNDECIDED, UNMEASURED
-from mechsurgery.studies.weights import Settings, run, watching
+from mechsurgery.studies.weights import Settings, run, study, watching
 from mechsurgery.studies.weights.detection import Watch, auroc, detection, first_to_tell, onsets, told
 from mechsurgery.studies.weights.emergence import BOTH, LORA, NORMS
 from mechsurgery.studies.weights.emergence_claims import emergence_claims
@@ -234,38 +234,37 @@ def own(files, tiny_llama_dir):
 @pytest.fixture(scope="module")
 def watched(own, tmp_path_factory):
     out = tmp_path_factory.mktemp("watched")
-    return run(own, out=out), out
+    with pytest.MonkeyPatch.context() as patch:  # drawing takes longest, and is done once, from the command line
+        patch.setattr(study.Study, "save", lambda self, out: "")
+        return run(own, out=out), out
 
 
-def table(study, prefix):
-    (name,) = (key for key in study.tables if key.startswith(prefix))
-    return study.tables[name]
+def table(done, prefix):
+    (name,) = (key for key in done.tables if key.startswith(prefix))
+    return done.tables[name]
 
 
 def test_a_model_of_ones_own_is_watched_along_its_own_answers(watched):
-    study, out = watched
-    last = table(study, "Cosines").set_index("fine-tune")
+    found, out = watched
+    last = table(found, "Cosines").set_index("fine-tune")
     assert last.loc["same", "cosine"] > 5 * last.loc["same", "null_high"]
     assert last.loc["same", "cosine"] > last.loc["other", "cosine"]
     assert last["expected"].to_dict() == {"same": "bad", "other": "other"}
     assert np.allclose(last[["shown", "well", "broken"]].sum(axis=1), 1)
-    assert len(study.results["watch, answers"]) == 2 * 3 * 4
-    assert {"your_answers_cosines", "your_answers_roc_first", "your_answers_roc_last"} == set(study.figures)
-    assert (out / "report.html").is_file()
+    assert len(found.results["watch, answers"]) == 2 * 3 * 4
+    assert {"your_answers_cosines", "your_answers_roc_first", "your_answers_roc_last"} == set(found.figures)
     assert not list((out / "watching").glob("*"))
 
 
 @pytest.fixture
 def unwritten(monkeypatch):
-    from mechsurgery.studies.weights import study
-
     monkeypatch.setattr(study.Study, "save", lambda self, out: "")
 
 
 @pytest.mark.usefixtures("unwritten")
 def test_a_killed_run_continues_in_the_middle_of_a_fine_tune(own, watched, tmp_path, monkeypatch):
     """Killed at the last look of the first fine-tune: no look before it is made again, and tables are the same."""
-    study, _ = watched
+    done, _ = watched
     write, calls = Shards.write, []
 
     def killed(self, key, rows):
@@ -282,19 +281,19 @@ def test_a_killed_run_continues_in_the_middle_of_a_fine_tune(own, watched, tmp_p
     monkeypatch.setattr(Shards, "write", lambda self, key, rows: (calls.append(key), write(self, key, rows)))
     again = run(own, out=tmp_path)
     assert not before & set(calls)
-    for name, one in study.tables.items():
+    for name, one in done.tables.items():
         pd.testing.assert_frame_equal(again.tables[name], one)
 
 
 @pytest.mark.usefixtures("unwritten")
 def test_a_saved_direction_is_watched_along_without_answers_or_prompts(own, watched, tmp_path):
-    study, _ = watched
-    (artefact,) = study.artefacts.values()
+    done, _ = watched
+    (artefact,) = done.artefacts.values()
     assert isinstance(artefact, WeightDelta)
     path = artefact.save(tmp_path / "w.safetensors")
     bare = {"positive": None, "negative": None, "watch_prompts": None, "watch_bad": ()}
     found = run(replace(own, direction=(str(path),), **bare), out=tmp_path / "out")
-    mine, before = (table(one, "Cosines").set_index("fine-tune")["cosine"] for one in (found, study))
+    mine, before = (table(one, "Cosines").set_index("fine-tune")["cosine"] for one in (found, done))
     pd.testing.assert_series_equal(mine, before)
     assert "shown" not in table(found, "Cosines")
     assert set(found.figures) == {"w_cosines"}
@@ -309,7 +308,7 @@ def test_a_look_that_is_lost_is_made_again(own, watched, monkeypatch):
     trained = []
     finetune = watching.finetune
     monkeypatch.setattr(watching, "finetune", lambda *a, **o: (trained.append(1), finetune(*a, **o)))
-    monkeypatch.setattr("mechsurgery.studies.weights.study.Study.save", lambda self, out: "")
+    monkeypatch.setattr(study.Study, "save", lambda self, out: "")
     shards[0].unlink()
     run(replace(own, n_control_prompts=31), out=out)
     assert len(trained) == 1
@@ -323,6 +322,7 @@ def test_from_the_command_line(own, files, tmp_path, monkeypatch):
     found = CliRunner().invoke(main, ["study", "weights", *options, "--out", str(tmp_path)])
     assert found.exit_code == 0, found.output
     assert "Onsets: which shows first" in found.output
+    assert (tmp_path / "report.html").is_file()
 
 
 @pytest.mark.parametrize(
