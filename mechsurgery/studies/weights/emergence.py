@@ -164,10 +164,12 @@ def probes(bench: Bench) -> list[Probe]:
 def last_look(seen: Seen) -> pd.DataFrame:
     """A row for each fine-tune and direction, pooled over seeds, at the last look."""
     behaviour = shares(seen.answers, pooled=True).set_index(["task", "probe", "step"])
-    voice = _in_the_voice(seen.answers)
+    voice, narrow = _in_the_voice(seen.answers), [weights.task(NARROW) for weights in BOTH]
     table = []
     for (task, name), rows in seen.cosines.groupby(["task", "direction"], sort=False):
         last = rows[rows["step"] == rows["step"].max()]
+        if not last["seen"].any() and (task not in narrow or name.endswith(_MIXED)):
+            continue  # 0 by construction, which one row for each kind of weights shows
         row = {"fine-tune": task, "direction": name, "cosine": last["cosine"].mean()}
         row |= {"seed_low": last["cosine"].min(), "seed_high": last["cosine"].max()}
         row |= {"null_low": last["null_low"].min(), "null_high": last["null_high"].max(), "p": last["p"].max()}
