@@ -38,7 +38,7 @@ def tells(group: pd.DataFrame) -> Verdict:
     if group.empty:
         return not_measurable("bad fine-tunes and others are both needed")
     last = group.iloc[-1]
-    kinds = f"{last['bad kinds']} bad kinds of fine-tunes, {last['other kinds']} others"
+    kinds = f"{last['bad kinds']} bad and {last['other kinds']} other kinds of fine-tunes"
     runs = f"{last['bad runs']} and {last['other runs']} runs"
     value, low, high = (float(last[name]) for name in ("AUROC by cosine", "cosine, low", "cosine, high"))
     return reaches(value, low, high, TELLS, name="AUROC", said=f" at step {last['step']} ({kinds}; {runs})")
