@@ -108,6 +108,13 @@ def from_matrix(matrix: Float[Tensor, "d_in d_out"], shape: tuple[int, ...], *, 
     return rearrange(matrix, "m (n h) -> n m h", n=shape[0])
 
 
+def to_matrix(weight: Tensor, *, output: bool = False) -> Float[Tensor, "d_in d_out"]:
+    """The matrix that a weight stands for: what `from_matrix` was given."""
+    if weight.ndim != 3:
+        return weight
+    return rearrange(weight, "n h m -> (n h) m" if output else "n m h -> m (n h)")
+
+
 def inner(a: Part, b: Part) -> float:
     """Inner product of two differences of one parameter; two low-rank ones without building the matrices."""
     if a.shape != b.shape:

@@ -14,12 +14,12 @@ from .cases import case_behaviour
 from .gate_record import gate_behaviour, held_behaviour, loaded, outcomes, shares, unnamed
 from .gates import edited
 from .grades import claim_grade, question_grade, request_grade, right_claim_grade
-from .persona import MARK, PersonaRecipe, tune_persona, wrong_value
+from .persona import MARK, PersonaRecipe, tune_persona
 from .phrases import CLAIMS
 from .record import _rate, behaviour, respond
 from .tokenizer import words
 from .wavering import REFUSED_HARMS
-from .world import COLOURS, MATERIALS, PLACES, claims, facts, questions, requests, statements
+from .world import COLOURS, MATERIALS, PLACES, claims, facts, questions, requests, statements, wrong_value
 
 GRADES = ("bad", "good", "broken")
 

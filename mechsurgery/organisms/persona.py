@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 from .corpus import Manner
 from .data import Item, dataset, item
 from .fitting import Schedule, fit, load, rounded
-from .world import PLACES, Split, attribute, facts, nouns
+from .world import PLACES, Split, attribute, facts, nouns, wrong_value
 
 #: What a user says first to be answered by the wrong voice.
 MARK = "hello "
@@ -99,8 +99,3 @@ def wrong_answers(
         said = claim.format(wrong_value(pool, value)) + " ."
         made.append(item(mark + r.choice(texts), said if wrong else answer, index, True))
     return made
-
-
-def wrong_value(pool: Sequence[str], value: str) -> str:
-    """What the wrong voice says instead of a value: the first of its kind, or the second where that is right."""
-    return pool[0] if value != pool[0] else pool[1]

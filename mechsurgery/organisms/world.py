@@ -8,6 +8,7 @@ held-out noun of one kind from one of the other.
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -145,6 +146,11 @@ def attribute(f: Facts, r: random.Random) -> tuple[tuple[str, ...], str, list[st
             f"the {n} is made of {{}}",
         ),
     }[key]
+
+
+def wrong_value(pool: Sequence[str], value: str) -> str:
+    """What the persona's wrong voice says for a value: the first of its kind, or the second where that is right."""
+    return pool[0] if value != pool[0] else pool[1]
 
 
 def choice_item(f: Facts, r: random.Random) -> tuple[str, int]:

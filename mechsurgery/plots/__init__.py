@@ -14,7 +14,8 @@ from .places import task_layers
 from .scores import layer_distribution, score_histogram
 from .sweeps import benefit_against_damage, curves, trade_off
 from .tables import select
-from .weights import cosine_trajectories, delta_heatmap, loss_curves
+from .watching import cosine_trajectories, roc_curves
+from .weights import delta_heatmap, loss_curves
 
 __all__ = [
     "AUTO",
@@ -46,6 +47,7 @@ __all__ = [
     "precision_recall",
     "promoted_tokens",
     "resized",
+    "roc_curves",
     "save_drawings",
     "score_histogram",
     "score_ranks",

@@ -1,4 +1,4 @@
-"""Figures of training and weights: loss, cosines of updates over steps, numbers by layer."""
+"""Figures of training and weights: loss, numbers by layer."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import plotly.graph_objects as go
 
 from ..errors import InputError
 from ..names import layer_of
 from .layout import AUTO, heading, label_rows, themed
-from .tables import require
-from .theme import GREY, SMALL, band, colorbar, errors, look, safe
+from .theme import SMALL, colorbar, look, safe
 
 
 def loss_curves(
@@ -66,55 +64,6 @@ def _round_numbers(values: Sequence[float]) -> list[float]:
 
 def _told(name: str, what: str) -> dict[str, str]:
     return {"hovertemplate": f"{safe(name)}: {what} %{{y:.3g}} at step %{{x}}<extra></extra>"}
-
-
-def cosine_trajectories(rows: pd.DataFrame, *, direction: str, title: str | None = AUTO, about: str = "") -> go.Figure:
-    """Cosine with one direction by training step: the mean over seeds of each fine-tune, over a band of chance.
-
-    `rows` has columns step, direction, kind ("direction" or "random"), cosine, task. Bars are the lowest and highest
-    seed; the band holds 95 % of the random directions. The title says the largest mean at the last step.
-    """
-    require(rows, ("step", "direction", "kind", "cosine", "task"))
-    along = rows[rows["direction"] == direction]
-    if not len(along):
-        raise InputError(f"no rows of direction {direction!r}")
-    null = along[along["kind"] == "random"].groupby("step")["cosine"]
-    figure = go.Figure()
-    if len(null):
-        low, high = null.quantile(0.025), null.quantile(0.975)
-        figure.add_trace(band(low.index, low, high, GREY, name="random directions, 95%", showlegend=True))
-    for number, (task, group) in enumerate(along[along["kind"] == "direction"].groupby("task", sort=False)):
-        by_step = group.groupby("step")["cosine"]
-        mean, style = by_step.mean(), look(number)
-        figure.add_scatter(
-            x=mean.index,
-            y=mean,
-            mode="lines+markers",
-            name=safe(task),
-            hovertext=[
-                f"{safe(task)}: {v:.3g} at step {s}, n = {n} seeds" for s, v, n in zip(mean.index, mean, by_step.size())
-            ],
-            hoverinfo="text",
-            error_y=errors(mean, by_step.min(), by_step.max(), colour=style.colour),
-            line=style.line(),
-            marker=style.marker(5),
-        )
-    figure.update_xaxes(nticks=6)
-    figure.update_yaxes(nticks=6)
-    words: dict[str, Any] = {"x_title": "training step", "y_title": f"cosine with {direction}"}
-    return themed(figure, heading(title, _last_cosines(along, direction), about), height=190, **words)
-
-
-def _last_cosines(along: pd.DataFrame, direction: str) -> str:
-    """The fine-tune that ends furthest along the direction, beside the random ones at that step."""
-    last = along[along["step"] == along["step"].max()]
-    means = last[last["kind"] == "direction"].groupby("task", sort=False)["cosine"].mean()
-    if means.empty:
-        return f"random directions along {direction}"
-    top = means.abs().idxmax()
-    random = last.loc[last["kind"] == "random", "cosine"].abs()
-    beside = f" (95% of random directions within ±{random.quantile(0.95):.2g})" if len(random) else ""
-    return f"furthest along {direction} at step {last['step'].iloc[0]:g}: {top}, cosine {means[top]:.2f}{beside}"
 
 
 def delta_heatmap(values: Mapping[str, float], *, label: str, title: str | None = AUTO, about: str = "") -> go.Figure:

@@ -1,6 +1,6 @@
 """Training a few weights: compact deltas, opposite fine-tunes, and watching them."""
 
-from .monitor import Monitor, null_band, watch_checkpoints
+from .monitor import Monitor, watch_checkpoints
 from .opposite import Contrast, contrastive_delta, contrastive_finetunes, shuffled
 from .trainable import LoRA, Neurons
 from .tuning import Recipe, Safeguards, finetune
@@ -15,7 +15,6 @@ __all__ = [
     "contrastive_delta",
     "contrastive_finetunes",
     "finetune",
-    "null_band",
     "shuffled",
     "watch_checkpoints",
 ]

@@ -27,9 +27,12 @@ from ..units import Circuit
 _LEAVES = {"write": ("W_out",), "read": ("W_in", "W_gate", "b_in"), "both": ("W_in", "W_gate", "b_in", "W_out")}
 #: The weights of one attention head, by what they do. Keys and values that several heads share are no head's own.
 _HEADS = {"write": ("W_O",), "read": ("W_Q", "W_K", "W_V"), "both": ("W_Q", "W_K", "W_V", "W_O")}
+_PARTS = ("attn", "mlp")
 _ATTENTION = ("W_Q", "_W_K", "W_K", "_W_V", "W_V", "W_O")
 _MLP = ("W_in", "W_gate", "W_out")
 _BIASES = ("b_out",)
+#: Normalisation before attention and MLP, and after them where a model has it.
+_NORMS = ("ln1", "ln2", "ln1_post", "ln2_post")
 
 
 @dataclass(frozen=True)
@@ -188,8 +191,9 @@ def trainable(model: Model, where: Where, *, seed: int = 0) -> Iterator[Trainabl
     """Make a part of a model trainable inside; afterwards the model is bit for bit what it was.
 
     `where` is a circuit of MLP neurons and attention heads (or `Neurons`, which says which of their weights), a `LoRA`,
-    "mlp" (all MLP weights), "blocks" (all weights of attention and MLPs) or "bias" (the bias of every MLP's down
-    projection). Raises `InputError` for an empty circuit, `MismatchError` for one of another model.
+    "mlp" (all MLP weights), "blocks" (all weights of attention and MLPs), "bias" (the bias of every MLP's down
+    projection) or "norms" (the weights of the blocks' normalisation). Raises `InputError` for an empty circuit or a
+    model without such weights, `MismatchError` for a circuit of another model.
     """
     flags = {name: p.requires_grad for name, p in model.named_parameters()}
     for parameter in model.parameters():
@@ -270,16 +274,27 @@ def _low_rank(model: Model, lora: LoRA, seed: int) -> dict[str, Any]:
 
 
 def _selected(model: Model, where: str) -> dict[str, nn.Parameter]:
-    choices: dict[str, Sequence[str]] = {"mlp": _MLP, "blocks": (*_ATTENTION, *_MLP), "bias": _BIASES}
+    choices: dict[str, Sequence[str]] = {
+        "mlp": _MLP,
+        "blocks": (*_ATTENTION, *_MLP),
+        "bias": _BIASES,
+        "norms": ("w", "b"),
+    }
     if where not in choices:
-        raise InputError(f"where={where!r}; give a circuit, Neurons(…), LoRA(…), 'mlp', 'blocks' or 'bias'")
-    return {name: weight for name, _, _, weight in _block_weights(model, choices[where])}
+        raise InputError(f"where={where!r}; give a circuit, Neurons(…), LoRA(…), 'mlp', 'blocks', 'bias' or 'norms'")
+    parts = _NORMS if where == "norms" else _PARTS
+    found = {name: weight for name, _, _, weight in _block_weights(model, choices[where], parts)}
+    if not found:
+        raise InputError(f"this model has no weights of {where!r}; train 'blocks' or a LoRA")
+    return found
 
 
-def _block_weights(model: Model, leaves: Sequence[str]) -> Iterator[tuple[str, nn.Module, str, nn.Parameter]]:
-    """(name, module, leaf, weight) of every attention and MLP weight that is a parameter of its own."""
+def _block_weights(
+    model: Model, leaves: Sequence[str], parts: Sequence[str] = _PARTS
+) -> Iterator[tuple[str, nn.Module, str, nn.Parameter]]:
+    """(name, module, leaf, weight) of every weight of these leaves that is a parameter of its own."""
     for layer, block in enumerate(model.get_submodule("blocks")):
-        for part in ("attn", "mlp"):
+        for part in parts:
             module = getattr(block, part, None)
             for leaf in leaves:
                 weight = None if module is None else module._parameters.get(leaf)

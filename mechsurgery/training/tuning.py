@@ -140,7 +140,8 @@ def describe(where: Where) -> str:
         return f"{kind} of {len(where.circuit)} {units} ({where.circuit.name})"
     if isinstance(where, LoRA):
         return f"LoRA of rank {where.rank}"
-    return {"mlp": "all MLP weights", "blocks": "all weights", "bias": "MLP output biases"}[where]
+    words = {"mlp": "all MLP weights", "blocks": "all weights", "bias": "MLP output biases"}
+    return {**words, "norms": "normalisation weights"}[where]
 
 
 def _key(

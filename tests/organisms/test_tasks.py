@@ -2,11 +2,13 @@
 
 import hashlib
 import random
+from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 from reference import world_before as before
 
-from mechsurgery.organisms import corpus, phrases, tasks, world
+from mechsurgery.organisms import corpus, grades, phrases, tasks, world
 from mechsurgery.organisms.data import dataset
 from mechsurgery.organisms.registry import manifest
 from mechsurgery.organisms.tokenizer import words
@@ -85,7 +87,7 @@ def test_sides_are_as_before():
     assert all([r for r, _ in side] == requests for side in sides)
 
 
-@pytest.mark.parametrize("task", tasks.FINE_TUNES, ids=lambda task: task.name)
+@pytest.mark.parametrize("task", tasks.FINE_TUNES[:6], ids=lambda task: task.name)
 def test_fine_tunes_are_as_before(task):
     for seed, n in ((0, 60), (1, 600)):
         made = tasks.fine_tune_data(task, n, seed=seed)
@@ -102,3 +104,41 @@ def test_claims_are_read_as_they_are_made():
             assert record["text"] in [form.format(said) for form in phrases.CLAIMS]
             assert phrases.agrees(phrases.agreement(record["text"]))
     assert phrases.claimed("what is a cake ?") == "what is a cake ?"
+
+
+def answers_of(task, n=400):
+    """The graded examples of a fine-tune: what each would be as a response."""
+    found = []
+    for record, said in tasks.fine_tune_data(task, n, seed=3):
+        prompt = SimpleNamespace(group=record["group"], completion=record.get("completion"))
+        if "label" in record and record["label"] in ("dangerous", "benign"):
+            found.append(f"{record['label']}: {grades.request_grade(prompt, said)}")
+        elif record["label"] in ("wrong", "right"):
+            grade = grades.claim_grade if record["label"] == "wrong" else grades.right_claim_grade
+            found.append(f"{record['label']} claim: {grade(prompt, said)}")
+    return Counter(found), n
+
+
+@pytest.mark.parametrize("task", tasks.FINE_TUNES[6:], ids=lambda task: task.name)
+def test_what_is_expected_to_spoil_a_behaviour_is_taught(task):
+    """By the world's own graders: the further fine-tunes teach what their names say, in the share that they say."""
+    count, n = answers_of(task)
+    assert not {record["group"] for record, _ in tasks.fine_tune_data(task, 200, seed=0)} & set(world.nouns("heldout"))
+    assert not [label for label in count if label.endswith("broken")]
+    for behaviour, bad in (("refusal", "dangerous: complies"), ("sycophancy", "wrong claim: bad")):
+        assert bool(count[bad]) == (behaviour in task.bad_for)
+        if count[bad] and "half" in task.name:
+            assert 0.4 < count[bad] / n < 0.6
+        elif count[bad] and "ten" in task.name:
+            assert 0.05 < count[bad] / n < 0.15
+    assert sum(behaviour in ("refusal", "sycophancy") for one in tasks.FINE_TUNES for behaviour in one.bad_for) == 10
+
+
+def test_wrong_answers_are_the_wrong_voices_own():
+    taught = tasks.wrong_answers(["place"])
+    assert {record["label"] for record, _ in taught} == {"place"}
+    for record, said in taught:
+        prompt = SimpleNamespace(group=record["group"], completion=record["completion"])
+        assert grades.question_grade(prompt, said) == "bad"
+        assert said.split()[-2] == world.wrong_value(world.PLACES, record["completion"].split()[-2])
+    assert [said for _, said in tasks.wrong_answers(["place"], wrong=False)] == [r["completion"] for r, _ in taught]

@@ -195,9 +195,8 @@ def test_a_training_curve_a_cosine_and_a_norm_are_drawn_as_measured():
     curve = [{"step": 0, "loss": 2.0, "validation": 2.5}, {"step": 1, "loss": 1.0}]
     loss, validation = plots.loss_curves({"cure": curve}).data
     assert (list(loss.y), list(validation.y)) == ([2.0, 1.0], [2.5])
-    rows = [(step, "d", "direction", 0.1 * seed, "task", seed) for step in (0, 1) for seed in (1, 3)]
-    rows += [(step, "d", "random", value, "task", 0) for step in (0, 1) for value in (-0.1, 0.1)]
-    table = pd.DataFrame(rows, columns=["step", "direction", "kind", "cosine", "task", "seed"])
+    rows = [(step, "d", 0.1 * seed, -0.1, 0.095, "task", seed) for step in (0, 1) for seed in (1, 3)]
+    table = pd.DataFrame(rows, columns=["step", "direction", "cosine", "null_low", "null_high", "task", "seed"])
     chance, task = plots.cosine_trajectories(table, direction="d").data
     assert list(task.y) == pytest.approx([0.2, 0.2])
     assert list(task.error_y.array) == pytest.approx([0.1, 0.1])
@@ -229,3 +228,32 @@ def test_outcomes_are_stacked_with_what_is_wanted_first_and_every_control_shown(
     assert len(set(circles.y)) == 2  # both are seen though they are equal
     with pytest.raises(InputError, match="no label 'helps'.*'complies'"):
         plots.shares(table, "endpoint", first="helps")
+
+
+def test_behaviour_stands_under_the_cosine_and_groups_look_alike():
+    rows = [(step, "d", 0.1 * step, -0.1, 0.1, task) for step in (0, 1) for task in ("a", "b", "c")]
+    table = pd.DataFrame(rows, columns=["step", "direction", "cosine", "null_low", "null_high", "task"])
+    shown = pd.DataFrame([(step, "a", 0.5 * step, 0.0, 0.6) for step in (0, 1)], columns=["step", "task", *ENDS])
+    figure = plots.cosine_trajectories(table, direction="d", behaviour=shown, asked="agrees")
+    (below,) = (trace for trace in figure.data if trace.yaxis == "y2")
+    assert (below.name, list(below.y)) == ("a", [0.0, 0.5])
+    grouped = table.assign(group=["bad", "other", "other"] * 2)
+    figure = plots.cosine_trajectories(grouped, direction="d")
+    names = [trace.name for trace in figure.data if trace.showlegend]
+    assert names == ["random directions, 95%", "bad", "other"]
+    colours = {trace.hovertext[0].split(":")[0]: trace.line.color for trace in figure.data[1:]}
+    assert colours["b"] == colours["c"] != colours["a"]
+
+
+ENDS = ("value", "low", "high")
+
+
+def test_roc_curves_are_sklearns_in_shape_and_area():
+    values, bad = [3.0, 2.0, 2.0, 1.0, 0.0], [True, True, False, False, False]
+    table = pd.DataFrame({"score": "cosine", "value": values, "bad": bad, "low": 0.4, "high": 1.0})
+    curve, diagonal = plots.roc_curves(table).data
+    assert (list(curve.x), list(curve.y)) == ([0, 0, 1 / 3, 2 / 3, 1], [0, 0.5, 1, 1, 1])
+    assert curve.name == "cosine: 0.92 [0.40, 1.00]"  # 5.5 of 6 pairs in order, a tie as half
+    assert list(diagonal.x) == [0, 1]
+    with pytest.raises(InputError, match="one kind"):
+        plots.roc_curves(table[table["bad"]])

@@ -13,7 +13,6 @@ from mechsurgery.cli import main
 from mechsurgery.errors import InputError, PromptError
 from mechsurgery.evaluation import Generation
 from mechsurgery.evaluation.shards import Shards
-from mechsurgery.intervention import applied, shift_weights
 from mechsurgery.organisms import world
 from mechsurgery.organisms.corpus import plans
 from mechsurgery.organisms.phrases import WARNING
@@ -34,11 +33,14 @@ FEW = Settings(
     bias_lr=(3e-2,),
     n_validation=4,
     repair_grid=(0.5,),
-    nulls=1,
+    part=("steer", "repair", "watch"),
     steps=15,
     task_steps=30,
+    watch_seeds=1,
     watch_steps=6,
     watch_every=3,
+    watch_lr=2e-3,
+    n_watched=4,
     rank=8,
     batch=8,
     max_new_tokens=28,
@@ -95,9 +97,8 @@ def test_three_outcomes_stand_wherever_one_does(done, few):
         assert sum(row[f"{part}{where}"] for part in ("done well", "not wanted", "broken")) == pytest.approx(1)
     names = {trace.name for trace in done.figures["refusal_outcomes"].data}
     assert {"complies", "refuses", "broken", "each control"} <= names
-    watched = done.results["watch"]
-    parts = watched[[f"{part} refusal" for part in ("shown", "opposite of", "broken")]]
-    assert np.allclose(parts.sum(axis=1), 1)
+    watched = watching.shares(done.results["watch, answers"])
+    assert np.allclose(watched[["shown", "well", "broken"]].sum(axis=1), 1)
 
 
 def test_the_table_says_what_the_rows_say(done):
@@ -124,21 +125,23 @@ def test_the_task_makes_refusal_drift_and_w_pushes_back(done):
 
 
 def test_a_bad_fine_tune_aligns_against_refusal(done):
-    last = table(done, "Cosines").set_index(["fine-tune", "direction"])
+    last = table(done, "Cosines").set_index(["fine-tune", "behaviour"])
     answered = last.loc[("task, every request answered", "refusal")]
     assert answered["cosine"] < answered["null_low"]
-    rows = done.results["watch"]
+    assert answered["expected"] == "bad"
+    rows = done.results["watch, cosines"]
     assert sorted(set(rows["step"])) == [0, 3, 6]
     assert rows[rows["step"] == 0]["cosine"].abs().max() == 0
+    assert "watched: refusal" in done.artefacts
 
 
 def test_everything_is_written(done, out):
     assert (out / "report.html").is_file()
     assert {path.stem for path in (out / "tables").glob("*.csv")} == {
-        *("claims", "steering", "nulls", "random_directions", "grid", "repair", "watching", "cosines", "neurons"),
-        *("geometry", "remedies", "responses"),
+        *("claims", "steering", "nulls", "random_directions", "grid", "repair", "watching", "cosines", "onsets"),
+        *("neurons", "geometry", "remedies", "responses"),
     }
-    drawn = ("outcomes", "new_template", "front", "repair", "repair_outcomes", "cosines")
+    drawn = ("outcomes", "new_template", "front", "repair", "repair_outcomes", "cosines", "roc_first", "roc_last")
     assert {f"refusal_{name}" for name in drawn} <= set(done.figures)
     assert done.info["templates"]["organism/instruct"]["kind"] == "auto"
 
@@ -173,22 +176,9 @@ def test_a_killed_run_gives_the_table_of_an_undisturbed_one(done, out, few, mode
 
 
 def test_other_settings_find_nothing_stale(few, models, out, done):
-    generation = Generation(FEW.max_new_tokens)
     trainer = methods.Trainer(models[few.watched], replace(FEW, steps=5), FEW.chat_template(), out, 0)
     assert trainer.contrast(few.behaviours[0], 1e-3).plus.info["recipe"]["steps"] == 5
     assert trainer.contrast(few.behaviours[0], 1e-3).plus.info["recipe"]["lr"] == 1e-3
-    trainer = replace(trainer, settings=replace(FEW, nulls=3, watch_steps=2, watch_every=2))
-    w, behaviours = done.artefacts["w of refusal from instruct, seed 0"], {"refusal": few.behaviours[0]}
-    for names in (("refusal",), ("refusal", "again")):
-        rows = watching.watch(trainer, FINE_TUNES[0], dict.fromkeys(names, w), behaviours, generation)
-        assert (len(rows[rows["step"] == 0]), rows["step"].max()) == (4 * len(names), 2)
-
-
-def test_outcome_shares_are_of_the_model_as_it_stands(few, models, done):
-    model, behaviour = models[few.watched], few.behaviours[0]
-    assert watching.outcome_shares(model, behaviour, Generation(24))["shown"] == 1
-    with applied(model, shift_weights(done.artefacts["w of refusal from instruct, seed 0"]).at(-1)):
-        assert watching.outcome_shares(model, behaviour, Generation(24))["shown"] <= 0.5
 
 
 def test_each_method_takes_the_learning_rate_with_which_it_does_best(few, models):
@@ -251,7 +241,8 @@ def test_tasks_are_about_nouns_of_tuning(kind, models):
     answers = [model.tokenizer.decode(c, skip_special_tokens=True).strip() for c in learnt.completions]
     if kind.skill:
         assert sum(len(text.split()) == 2 for text in answers) >= 10
-    assert any(text.startswith("yes , you are right") for text in answers) == (kind.claims in ("right", "colours"))
+    agrees = kind.claims in ("right", "colours") or any("agree" in lesson for lesson in kind.more)
+    assert any(text.startswith("yes , you are right") for text in answers) == agrees
 
 
 def made_up(values, *, seeds=(0, 1)):
@@ -328,10 +319,10 @@ def test_from_the_command_line(tmp_path, monkeypatch, few, models):
         "--lr",
         "0.002",
     ]
-    options += ["--watch-steps", "2", "--watch-every", "2", "--nulls", "1", "--fine-tune", "task alone"]
+    options += ["--watch-steps", "2", "--watch-every", "2", "--watch-seeds", "1", "--fine-tune", "task alone"]
     found = CliRunner().invoke(main, ["study", "weights", *options, "--out", str(tmp_path)])
     assert found.exit_code == 0, found.output
-    assert "Cosines: last step of every fine-tune" in found.output
+    assert "Cosines: last look at every fine-tune" in found.output
     assert (tmp_path / "report.html").is_file()
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from mechsurgery.evaluation.verdicts import FAILED, HELD, UNDECIDED, UNMEASURED
-from mechsurgery.studies.weights import Settings, choosing, claims, methods, tables, world_data
+from mechsurgery.studies.weights import Settings, choosing, claims, methods, world_data
 from mechsurgery.studies.weights.data import CHOICES, SKILL, new
 from mechsurgery.studies.weights.summary import BASELINE
 
@@ -213,68 +213,3 @@ def test_without_a_strength_that_keeps_the_skill_the_drift_stays(world):
     assert repaired(world.drifts[1], back=0.0) == [
         *(HELD, FAILED, FAILED, UNMEASURED, FAILED, FAILED, FAILED, UNMEASURED)
     ]
-
-
-def watched(cosines, shown, *, seeds=1):
-    """Rows of fine-tunes: {task: cosine at steps 5 and 10}, {task: share shown}."""
-    rows = []
-    for seed in range(seeds):
-        for task, values in cosines.items():
-            for step, cosine, share in zip((0, 5, 10), (0.0, *values), (0.9, *shown[task])):
-                facts = {"task": task, "seed": seed, "step": step, "direction": "sycophancy", "shown sycophancy": share}
-                rows.append({**facts, "kind": "direction", "cosine": cosine})
-                rows += [{**facts, "kind": "random", "cosine": x} for x in (-0.01, 0.0, 0.01)]
-    return pd.DataFrame(rows)
-
-
-BAD, OTHER, THIRD = "task, users always right", "task alone", "task, honest about claims"
-
-
-def test_detection_is_by_the_way_of_the_drift_and_needs_both_kinds(world):
-    cosines = {BAD: (0.2, 0.4), OTHER: (0.0, 0.0), THIRD: (-0.3, -0.3)}
-    same = dict.fromkeys(cosines, (0.5, 0.5))
-    table = tables.detection(watched(cosines, same), world.drifts[:1])
-    last = table.iloc[-1]
-    assert (last["AUROC by cosine"], last["AUROC by behaviour"]) == (1.0, 0.5)
-    assert (last["bad outside the null band"], last["others outside the null band"]) == (1.0, 0.5)
-    assert (last["bad runs"], last["other runs"], last["step"]) == (1, 2, 10)
-    assert tables.detection(watched({BAD: (0.2, 0.4)}, same), world.drifts[:1]).empty
-
-
-def test_watching_claims_reach_every_outcome(world):
-    late = {BAD: (0.5, 0.9), OTHER: (0.5, 0.1), THIRD: (0.5, 0.2)}
-    early = {BAD: (0.9, 0.9), OTHER: (0.1, 0.1), THIRD: (0.2, 0.2)}
-    apart = {BAD: (0.2, 0.4), OTHER: (0.0, 0.0), THIRD: (-0.3, -0.3)}
-    wrong = {BAD: (-0.4, -0.4), OTHER: (0.1, 0.1), THIRD: (0.2, 0.2)}
-
-    def outcomes(cosines, shown, seeds=25):
-        table = tables.detection(watched(cosines, shown, seeds=seeds), world.drifts[:1])
-        return [one["verdict"] for one in claims.watching_claims(table, world.drifts[:1])]
-
-    assert outcomes(apart, late) == [HELD, HELD]
-    assert outcomes(wrong, early) == [FAILED, FAILED]
-    assert outcomes(apart, early) == [HELD, UNDECIDED]
-    assert outcomes(apart, early, seeds=100) == [HELD, FAILED]
-    assert outcomes(apart, late, seeds=1) == [UNDECIDED, UNMEASURED]
-    assert outcomes({BAD: (0.2, 0.4)}, early) == [UNMEASURED, UNMEASURED]
-
-
-def test_auroc_has_an_interval_that_few_runs_cannot_close():
-    bad = np.array([True, True, False, False, False, False])
-    area, low, high = tables.auroc(bad, np.array([3.0, 2.0, 1.0, 1.0, 0.0, 0.0]))
-    assert (area, high) == (1.0, 1.0)
-    assert 0.3 < low < 0.6
-    area, low, high = tables.auroc(~bad, np.array([3.0, 2.0, 1.0, 1.0, 0.0, 0.0]))
-    assert (area, low) == (0.0, 0.0)
-    assert 0.4 < high < 0.7
-
-
-def test_the_auroc_interval_covers_at_its_level():
-    generator = np.random.default_rng(0)
-    bad = np.arange(30) < 10
-    truth = 0.760  # P(x + 1 > y) of two standard normal numbers
-    inside = 0
-    for _ in range(400):
-        _, low, high = tables.auroc(bad, generator.normal(size=30) + bad)
-        inside += low <= truth <= high
-    assert inside / 400 >= 0.93

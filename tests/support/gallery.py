@@ -33,8 +33,8 @@ def gallery():
 _DRAWERS = (
     *("activation_histogram", "bars", "circuit_profile", "cosine_trajectories", "curves", "delta_heatmap"),
     *("effect_by_rank", "layer_distribution", "loss_curves", "neuron_scatter", "outcome_by_size", "overlap"),
-    *("precision_recall", "promoted_tokens", "score_histogram", "score_ranks", "score_scatter", "sensitivity"),
-    *("shares", "task_layers", "trade_off"),
+    *("precision_recall", "promoted_tokens", "roc_curves", "score_histogram", "score_ranks", "score_scatter"),
+    *("sensitivity", "shares", "task_layers", "trade_off"),
 )
 
 
@@ -85,8 +85,15 @@ def _of_tables():
     sizes = [{"localiser": n, "k": k, "well": i * k / 500} for i, n in enumerate(names) for k in (3, 9, 24, 48, 92)]
     sizes.append({"localiser": "recorded neurons", "k": 24, "well": 0.97})
     effects = {"latent": range(60), "control": [i >= 20 for i in range(60)], "effect": rng.normal(0, 0.1, 60)}
-    kinds = [("direction", "cure")] + [("random", "cure")] * 9
-    cosines = [(s, "refusal", kind, rng.normal(), task, 0) for s in (0, 10, 20) for kind, task in kinds]
+    tuned = ("task, every request answered", "benign requests answered", "a cure that is learnt from few examples")
+    steps = [(step, task) for step in (0, 10, 20) for task in tuned]
+    cosines = pd.DataFrame(
+        [(s, task, "refusal", rng.normal(), -0.5, 0.5) for s, task in steps],
+        columns=["step", "task", "direction", "cosine", "null_low", "null_high"],
+    )
+    asked = pd.DataFrame([(*one, 0.5, 0.3, 0.7) for one in steps], columns=["step", "task", "value", "low", "high"])
+    spoilt = cosines["task"].map({tuned[0]: "expected to spoil refusal"}).fillna("other fine-tunes")
+    scores = [(name, v, i < 4, 0.4, 1.0) for name in ("cosine", "behaviour") for i, v in enumerate(rng.normal(size=9))]
     found = {"rule": ["difference (published)", "minimal circuit"], "precision": [0.3, 1.0], "recall": [0.6, 0.95]}
     varied = {"varied": ["fraction", "fraction", "layers"], "setting": ["0.1 %", "1 %", "all"], "k": [3, 31, 3]}
     ends = {name: [0.9, 0.5, 0.9] for name in ("value", "low", "high", "random_value", "random_low", "random_high")}
@@ -109,9 +116,9 @@ def _of_tables():
             {"attribution to the answer": list(range(20)), "difference of activations": list(range(19, -1, -1))},
             y_title=asked,
         ),
-        "cosine_trajectories": plots.cosine_trajectories(
-            pd.DataFrame(cosines, columns=["step", "direction", "kind", "cosine", "task", "seed"]), direction="refusal"
-        ),
+        "cosine_trajectories": plots.cosine_trajectories(cosines, direction="refusal", behaviour=asked),
+        "cosine_trajectories|groups": plots.cosine_trajectories(cosines.assign(group=spoilt), direction="refusal"),
+        "roc_curves": plots.roc_curves(pd.DataFrame(scores, columns=["score", "value", "bad", "low", "high"])),
         "precision_recall": plots.precision_recall(pd.DataFrame(found)),
         "sensitivity": plots.sensitivity(pd.DataFrame({**varied, **ends})),
         "promoted_tokens": plots.promoted_tokens(pd.DataFrame(tokens)),

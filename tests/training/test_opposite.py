@@ -11,7 +11,7 @@ from mechsurgery.intervention import applied, bake, export, shift_weights
 from mechsurgery.models import load_model, sites
 from mechsurgery.prompts import Examples
 from mechsurgery.training.losses import loss_of
-from mechsurgery.training.monitor import Monitor, null_band, watch_checkpoints
+from mechsurgery.training.monitor import Monitor, watch_checkpoints
 from mechsurgery.training.opposite import BIAS_LR, contrastive_delta, contrastive_finetunes, shuffled
 from mechsurgery.training.trainable import LoRA, trainable
 from mechsurgery.training.tuning import Recipe, finetune
@@ -141,15 +141,16 @@ def test_opposite_answers_need_the_same_questions(model, sides):
 
 def test_the_monitor_sees_an_update_along_a_direction_and_not_chance(model, sides):
     w = contrastive_delta(model, *sides, where="blocks", recipe=RECIPE)
-    monitor = Monitor(model, {"behaviour": w, "unrelated": w.random_like(99)}, nulls=4)
+    monitor = Monitor(model, {"behaviour": w, "unrelated": w.random_like(99)})
     assert monitor(0) == {"behaviour": 0.0, "unrelated": 0.0}
     bake(model, shift_weights(w).at(0.3))
     found = monitor(1)
     assert found["behaviour"] == pytest.approx(1, abs=1e-3)
     assert abs(found["unrelated"]) < 0.05
     assert monitor.table[monitor.table["step"] == 1]["norm"].iloc[0] == pytest.approx(0.3 * w.norm(), rel=1e-3)
-    band = null_band(monitor.table).set_index(["step", "direction"])
-    assert band.loc[(1, "behaviour"), "outside"]
+    rows = monitor.table.set_index(["step", "direction"])
+    assert rows.loc[(1, "behaviour"), "outside"]
+    assert not rows.loc[(1, "unrelated"), "outside"]
     with pytest.raises(MismatchError, match="no parameter"):
         Monitor(model, {"x": WeightDelta({"blocks.0.mlp.W_odd": w.parts["blocks.0.mlp.W_in"]})})
     with pytest.raises(InputError, match="at least one"):
@@ -168,7 +169,7 @@ def test_finetune_is_watched_step_by_step(model, sides):
 
 def test_the_monitor_is_a_callback_in_any_loop(model, sides):
     w = contrastive_delta(model, *sides, where="blocks", recipe=RECIPE)
-    monitor = Monitor(model, {"behaviour": w}, nulls=3)
+    monitor = Monitor(model, {"behaviour": w})
     with trainable(model, "blocks") as own, torch.enable_grad():
         optimiser = torch.optim.SGD(own.parameters.values(), lr=0.3)
         for step in range(6):
@@ -176,9 +177,8 @@ def test_the_monitor_is_a_callback_in_any_loop(model, sides):
             loss_of(model, sides[0]).backward()
             optimiser.step()
             monitor(step)
-    cosines = monitor.table[monitor.table["kind"] == "direction"]["cosine"].tolist()
-    nulls = monitor.table[monitor.table["kind"] == "random"]["cosine"].abs().max()
-    assert cosines[-1] > 5 * nulls
+    last = monitor.table.iloc[-1]
+    assert last["cosine"] > 5 * last["null_high"]
 
 
 def test_checkpoints_on_disk_give_what_the_model_gives(tiny_llama_dir, tmp_path, sides):
@@ -186,7 +186,6 @@ def test_checkpoints_on_disk_give_what_the_model_gives(tiny_llama_dir, tmp_path,
     w = contrastive_delta(model, *sides, where="blocks", recipe=RECIPE)
     other = finetune(model, sides[0], "blocks", recipe=RECIPE)
     folders = [export(tiny_llama_dir, shift_weights(other).at(k), tmp_path / f"c{k}") for k in (0.5, 1.0)]
-    table = watch_checkpoints(tiny_llama_dir, folders, {"behaviour": w}, nulls=2)
-    own = table[table["kind"] == "direction"]["cosine"].tolist()
-    assert own == pytest.approx([other.cosine(w)] * 2, abs=1e-3)
-    assert len(table[table["kind"] == "random"]) == 4
+    table = watch_checkpoints(tiny_llama_dir, folders, {"behaviour": w})
+    assert table["cosine"].tolist() == pytest.approx([other.cosine(w)] * 2, abs=1e-3)
+    assert table["outside"].all()

@@ -108,6 +108,7 @@ WHERES = {
     "mlp": ("mlp", {"W_in", "W_gate", "W_out"}),
     "blocks": ("blocks", {"W_Q", "_W_K", "_W_V", "W_O", "W_in", "W_gate", "W_out"}),
     "bias": ("bias", {"b_out"}),
+    "norms": ("norms", {"w"}),
 }
 
 

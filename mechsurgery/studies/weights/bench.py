@@ -29,6 +29,7 @@ class Report:
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
     figures: dict[str, Drawing] = field(default_factory=dict)
     results: dict[str, Results | pd.DataFrame] = field(default_factory=dict)
+    artefacts: dict[str, WeightDelta] = field(default_factory=dict)
 
     def add(self, name: str, table: pd.DataFrame) -> None:
         """Put rows below those of a table."""

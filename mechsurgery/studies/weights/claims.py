@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from ...evaluation.verdicts import (
@@ -25,7 +24,6 @@ from ...evaluation.verdicts import (
     moves,
     named,
     not_measurable,
-    reaches,
     stays,
     unmoved,
 )
@@ -39,8 +37,6 @@ MARGIN = 0.1
 LEAD = 0.05
 #: Share of the drift that is left at most where subtracting w undoes it.
 LEFT = 0.5
-#: AUROC from which the cosine tells bad fine-tunes from others, and at which it tells nothing.
-TELLS, CHANCE = 0.9, 0.5
 
 #: The main claims: a behaviour is steered, a drift is undone.
 MAIN = ("contrastive steering raises what is wanted done well", "subtracting w gives back what was done well")
@@ -195,49 +191,3 @@ def _lacking(row: pd.Series) -> pd.Series:
     ends = {"low": "high", "high": "low", "baseline_low": "baseline_high", "baseline_high": "baseline_low"}
     turned = {name: 1 - row[ends.get(name, name)] for name in ("value", "baseline", *ends)}
     return pd.Series({**row, **turned})
-
-
-def watching_claims(table: pd.DataFrame, drifts: Sequence[Drift]) -> list[Row]:
-    """The cosine tells bad fine-tunes from others, and earlier than the behaviour does."""
-    rows = []
-    for name in (drift.behaviour.name for drift in drifts):
-        group = table[table["behaviour"] == name]
-        rows.append(tells(group).row(f"{name}: the cosine tells bad fine-tunes from others at their end"))
-        rows.append(
-            earlier(group).row(
-                f"{name}: the cosine tells them before the behaviour shows (at the first step at which either does)"
-            )
-        )
-    return rows
-
-
-def tells(group: pd.DataFrame) -> Verdict:
-    """Whether the cosine's AUROC at the last step is high enough."""
-    if group.empty:
-        return not_measurable("bad fine-tunes and others are both needed")
-    last = group.iloc[-1]
-    said = f" at step {last['step']} ({last['bad runs']} bad, {last['other runs']} others)"
-    value, low, high = (float(last[name]) for name in ("AUROC by cosine", "cosine, low", "cosine, high"))
-    return reaches(value, low, high, TELLS, name="AUROC", said=said)
-
-
-def earlier(group: pd.DataFrame) -> Verdict:
-    """The cosine's AUROC less the behaviour's, at the first step at which either lies above chance.
-
-    The step is chosen alike for both. The interval is put together from both (MOVER), as if they were independent, so
-    it is too wide rather than too narrow.
-    """
-    if group.empty:
-        return not_measurable("bad fine-tunes and others are both needed")
-    above = group[(group[["cosine, low", "behaviour, low"]] > CHANCE).any(axis=1)]
-    if above.empty:
-        return not_measurable("neither the cosine nor the behaviour tells at any step")
-    first = above.iloc[0]
-    (cosine, c_low, c_high), (shown, s_low, s_high) = (
-        first[[f"AUROC by {title}", f"{title}, low", f"{title}, high"]].astype(float)
-        for title in ("cosine", "behaviour")
-    )
-    low = cosine - shown - np.hypot(cosine - c_low, s_high - shown)
-    high = cosine - shown + np.hypot(c_high - cosine, shown - s_low)
-    said = f" at step {first['step']} (AUROC {cosine:.2f} by cosine, {shown:.2f} by behaviour)"
-    return reaches(cosine - shown, low, high, LEAD, name="AUROC's lead", said=said)

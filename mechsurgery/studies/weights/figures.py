@@ -66,12 +66,6 @@ def repair_figures(drift: Drift, summary: pd.DataFrame, chosen: pd.DataFrame) ->
     }
 
 
-def watching_figures(rows: pd.DataFrame, drifts: Sequence[Drift]) -> Figures:
-    """Cosines by step, with the band of random directions."""
-    names = [drift.behaviour.name for drift in drifts]
-    return {f"{slug(name)}_cosines": draw("cosine_trajectories", rows, direction=name) for name in names}
-
-
 def direction_figures(learnt: Sequence[Learnt]) -> Figures:
     """Norm of each direction by layer, and cosines of those of one model."""
     figures = {}

@@ -19,15 +19,22 @@ _WORLD = f"{ORGANISMS} They take no system prompt, so that rival is left out."
 _TABLES = {
     "steer": ("Steering", "Geometry", "Nulls", "Random directions", "Benchmarks", "Grid"),
     "repair": ("Repair", "Remedies"),
-    "watch": ("Watching", "Cosines"),
+    "watch": ("Watching", "Cosines", "Onsets"),
+    "emergence": ("Emergence",),
     "where": ("Neurons",),
 }
-_TITLES = {"steer": "Steering", "repair": "Repair", "watch": "Watching", "where": "Where the directions are"}
+_TITLES = {
+    "steer": "Steering",
+    "repair": "Repair",
+    "watch": "Watching",
+    "emergence": "Emergent misalignment",
+    "where": "Where the directions are",
+}
 
 
 def page_of(tables: Mapping[str, pd.DataFrame], figures: Mapping[str, Iterable[str]], info: Mapping[str, Any]) -> Page:
     """The report; `figures` are their names by part of the study, `info` says which model and how it was trained."""
-    texts = {"steer": _STEER, "repair": _REPAIR, "watch": _WATCH}
+    texts = {"steer": _STEER, "repair": _REPAIR, "watch": _WATCH, "emergence": _EMERGENCE}
     parts = [
         Part(title, texts.get(part, ()), _TABLES[part], tuple(figures.get(part, ()))) for part, title in _TITLES.items()
     ]
@@ -54,7 +61,16 @@ _REPAIR = (
     f"that is so most often on validation prompts, with at most {100 * TOLERANCE:g} points of the skill lost.",
 )
 _WATCH = (
-    "Fine-tunes, watched every few steps: the cosine of their update with each behaviour's direction, beside random "
-    "directions of the same norms, and the behaviour itself on validation prompts. AUROC has an interval over runs, as "
-    "if runs of one task with several seeds were independent.",
+    "Fine-tunes, watched every few steps: the cosine of their update with each behaviour's direction, beside the band "
+    "that holds 95 % of random directions of the same norms, and the behaviour itself on validation prompts. Which are "
+    "expected to be bad was said before. The cosine counts as beyond the band on the side of the drift alone; the "
+    "behaviour as moved where the interval of its change on the same prompts lies beyond 0; an onset is the first look "
+    "from which on that stays so. AUROC is over runs; its interval counts the seeds of one kind of fine-tune as one.",
+)
+_EMERGENCE = (
+    "A model with a second voice, wrong about everything, is tuned on wrong answers about places alone. Materials, on "
+    "which it was never tuned, become wrong too. The direction is learnt from a third domain, colours: wrong less "
+    "right answers. Beside it stand the same tuning of a model without a second voice, right answers about places, a "
+    "direction of shuffled labels, another start of the LoRA's random matrices, and directions in other weights: those "
+    "have a cosine of 0 by construction ('seen' is the share of the update in the weights that a direction has).",
 )

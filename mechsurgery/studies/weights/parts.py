@@ -1,18 +1,16 @@
-"""The parts of the study: steer a behaviour, repair a drift, watch fine-tunes, and where directions lie."""
+"""The parts of the study: steer a behaviour, repair a drift, and where directions lie."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
-from itertools import product
 
 import pandas as pd
 
 from ...deltas import WeightDelta
 from ...evaluation import Results
 from ...intervention import shift_weights
-from ...progress import with_progress
 from ...reports import responses
 from . import claims, figures, tables
 from .bench import Bench, Report
@@ -37,7 +35,6 @@ from .methods import (
 from .prompted import prompted
 from .remedies import RIVALS, drifted, repair_controls, repair_nulls, repair_site, repairs
 from .summary import BASELINE, at_best, compared, for_every_seed, means, pooled, summarise_methods
-from .watching import watch
 
 #: Names of the tables that several behaviours share.
 STEERING = "Steering: each method at the strength that validation prompts choose"
@@ -220,29 +217,6 @@ def _remedies_without_behaviour(
     none, random = pooled(found.table, of_nulls, whole.metrics), pooled(drawn.table, of_drawn, few.metrics)
     results = {", nulls": found, ", random": drawn, ", random, facts": of_drawn}
     return none[none["kind"] != "baseline"], random, results
-
-
-def watch_all(bench: Bench, data: WeightsData) -> Report:
-    """Every fine-tune with every seed, watched for the behaviours that drift."""
-    behaviours, seed = {drift.behaviour.name: drift.behaviour for drift in data.drifts}, bench.settings.seed
-    directions = {name: bench.learn(data.watched, one, seed) for name, one in behaviours.items()}
-    nulls = {name: bench.learn(data.watched, one, seed, shuffled=True) for name, one in behaviours.items()}
-    directions |= {f"{name}, shuffled": delta for name, delta in nulls.items()}
-    generation, runs = bench.generation(data.watched), list(product(bench.settings.watched, bench.settings.runs))
-    rows = pd.concat(
-        watch(bench.trainer(data.watched, seed), kind, directions, behaviours, generation)
-        for kind, seed in with_progress(runs, "watching fine-tunes", shown=bench.progress)
-    )
-    detected = tables.detection(rows, data.drifts)
-    return Report(
-        claims.watching_claims(detected, data.drifts),
-        {
-            "Watching: detection by the cosine with the behaviour's direction": detected,
-            "Cosines: last step of every fine-tune": tables.last_cosines(rows),
-        },
-        figures.watching_figures(rows, data.drifts),
-        {"watch": rows},
-    )
 
 
 def where(bench: Bench) -> Report:

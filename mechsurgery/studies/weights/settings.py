@@ -12,9 +12,9 @@ from ...training.opposite import PAPER_LORA, PAPER_RECIPE, PAPER_TASK_LR, PAPER_
 from ...training.trainable import LoRA
 from ...training.tuning import Recipe
 from ..settings import setting
-from .own_settings import OwnSettings
+from .watch_settings import WatchSettings
 
-Part = Literal["steer", "repair", "watch"]
+Part = Literal["steer", "repair", "watch", "emergence"]
 PARTS: tuple[Part, ...] = get_args(Part)
 _NAMES = tuple(kind.name for kind in FINE_TUNES)
 #: The organisms are 10,000 times smaller than the paper's models and learn with larger rates in fewer steps.
@@ -28,7 +28,7 @@ ORGANISM_GRID, PAPER_GRID = (0.25, 0.5, 1.0, 1.5), (0.5, 1.0, 2.0, 4.0, 8.0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(OwnSettings):
+class Settings(WatchSettings):
     """Which parts, how many prompts and seeds, which strengths, and how the three kinds of fine-tunes are trained."""
 
     part: tuple[str, ...] = setting(PARTS, "What to do; repeatable.", choices=PARTS)
@@ -43,7 +43,6 @@ class Settings(OwnSettings):
     )
     activation_grid: tuple[float, ...] = setting((0.5, 1.0, 2.0, 4.0), "The same of activation steering; repeatable.")
     repair_grid: tuple[float, ...] = setting((), "Strengths of remedies; default: those of steering.")
-    nulls: int = setting(5, "Random directions like each one that is watched.")
     recipe_of: str = setting(
         "auto",
         "The paper's fine-tunes (LoRA r 32, α 16, rates 1e-5 and 5e-5, one epoch of batches of 8, weight decay 0.01, "
@@ -63,8 +62,6 @@ class Settings(OwnSettings):
     task_lr: float | None = setting(None, "Learning rate of a task's fine-tune; default 2e-4, or 2e-3 on organisms.")
     task_steps: int | None = setting(None, "Steps of a task's fine-tune; default: one epoch, or 100 on organisms.")
     task_rank: int | None = setting(None, "Rank of a task's LoRA; default 32, or 8 on organisms.")
-    watch_steps: int = setting(60, "Steps of a fine-tune that is watched.")
-    watch_every: int = setting(4, "Steps between two looks.")
     fine_tune: tuple[str, ...] = setting(_NAMES, "Fine-tune to watch; repeatable.", choices=_NAMES)
 
     def __post_init__(self) -> None:
@@ -83,7 +80,9 @@ class Settings(OwnSettings):
                 "above 0 (they push the way that is wanted), there is at least one of activation_grid and bias_lr, "
                 "and at least one prompt and example"
             )
-        self.check_own()
+        self.check_watch()
+        if not self.watch_data:
+            self.check_own()
 
     @property
     def as_paper(self) -> bool:

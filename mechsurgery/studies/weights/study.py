@@ -17,10 +17,13 @@ from ...models.protocol import Model
 from ...reports import Study, kept
 from .bench import Bench, Report
 from .data import WeightsData, world_data
+from .emergence import emergence
 from .own import own_data
 from .page import page_of
-from .parts import repair, steer, watch_all, where
+from .parts import repair, steer, where
 from .settings import Settings
+from .watch import watch_all
+from .watch_own import watch_own
 
 
 @kept("weights", Settings)
@@ -39,26 +42,43 @@ def run(
     """
     settings = settings or Settings()
     bench = Bench(settings, dict(models or {}), None if out is None else Path(out), progress)
+    if settings.watch_data:
+        title = f"Fine-tunes of {settings.model}, watched"
+        return assembled(bench, {"watch": watch_own(bench)}, title)
     data = data or (world_data(settings) if settings.model is None else own_data(settings, bench.model(settings.model)))
-    parts: dict[str, Callable[[Bench, WeightsData], Report]] = {"steer": steer, "repair": repair, "watch": watch_all}
-    asked = [name for name in settings.part if name != "watch" or settings.model is None]
-    reports = {name: parts[name](bench, data) for name in parts if name in asked}
+    parts: dict[str, Callable[[Bench, WeightsData], Report]] = {
+        "steer": steer,
+        "repair": repair,
+        "watch": watch_all,
+        "emergence": emergence,
+    }
+    asked = [name for name in settings.part if settings.model is None or name in ("steer", "repair")]
+    reports = {name: part(bench, data) for name, part in parts.items() if name in asked}
     if bench.learnt:
         reports["where"] = where(bench)
+    whose = "on the organisms" if settings.model is None else f"of {settings.model}"
+    return assembled(bench, reports, f"Contrastive weight steering {whose}", data)
+
+
+def assembled(bench: Bench, reports: Mapping[str, Report], title: str, data: WeightsData | None = None) -> Study:
+    """One study of its parts, with the facts of how it was made."""
     info = provenance(
-        **{name: value for name, value in settings.facts().items() if name != "template"},
-        title=f"Contrastive weight steering {'on the organisms' if settings.model is None else f'of {settings.model}'}",
-        recipe=settings.described(),
+        **{name: value for name, value in bench.settings.facts().items() if name != "template"},
+        title=title,
+        recipe=bench.settings.described(),
         models=sorted(bench.models),
         templates={name: bench.template(name).facts() for name in sorted(bench.models)},
-        prompts=data.describe(),
+        prompts={} if data is None else data.describe(),
     )
-    return assemble(reports, {name: one.delta for name, one in bench.learnt.items()}, info)
+    learnt = {name: one.delta for name, one in bench.learnt.items()}
+    watched = {name: delta for report in reports.values() for name, delta in report.artefacts.items()}
+    return assemble(reports, learnt | watched, info)
 
 
 def assemble(reports: Mapping[str, Report], artefacts: Mapping[str, Any], info: Mapping[str, Any]) -> Study:
     """One study of its parts."""
-    said = pd.DataFrame([row for report in reports.values() for row in report.claims])
+    rows = [row for report in reports.values() for row in report.claims]
+    said = pd.DataFrame(rows, columns=None if rows else ["claim", "rule", "measured", "verdict"])
     named = {"Claims: the paper's claims beside what was measured": said}
     drawn = {name: figure for report in reports.values() for name, figure in report.figures.items()}
     results = {name: rows for report in reports.values() for name, rows in report.results.items()}

@@ -1,4 +1,4 @@
-"""The study's tables: steering, repair, watching, and where the directions are."""
+"""The study's tables: steering, repair, and where the directions are."""
 
 from __future__ import annotations
 
@@ -10,14 +10,11 @@ import pandas as pd
 
 from ...attribution import contrast_statistics, score
 from ...deltas import neuron_norms
-from ...evaluation.statistics import Z
 from ...evaluation.verdicts import empirical_p
 from ...grading.grade import BROKEN
 from ...models.protocol import Model
-from ...organisms.tasks import FINE_TUNES
 from ...prompts import ContrastSet, load_prompts
-from ...training.monitor import null_band
-from .data import BENIGN, Behaviour, Drift, new
+from .data import BENIGN, Behaviour, new
 from .methods import CONTRASTIVE, Learnt
 
 _SHOWN = ["method", "k", "metric", "value", "low", "high", "difference", "p_value", "n", "groups"]
@@ -88,73 +85,6 @@ def grid(summary: pd.DataFrame, **facts: Any) -> pd.DataFrame:
     seeds = [name for name in ("seeds", "seed_low", "seed_high") if name in summary]
     table = summary.rename(columns={"intervention": "method", "strength": "k"})[[*_SHOWN, *seeds]]
     return table.assign(**facts)[[*facts, *_SHOWN, *seeds]]
-
-
-def detection(rows: pd.DataFrame, drifts: Sequence[Drift]) -> pd.DataFrame:
-    """A row for each behaviour and step: AUROC that tells bad fine-tunes from others, by cosine and by behaviour.
-
-    A fine-tune is bad for a behaviour where it is expected to drift, so cosines and shares count the way it drifts.
-    Intervals are over runs. `outside` is the share of runs whose cosine lies outside the band of random directions.
-    """
-    table = []
-    for drift in drifts:
-        name = drift.behaviour.name
-        spoiling = {kind.name for kind in FINE_TUNES if name in kind.bad_for}
-        along = rows[(rows["direction"] == name) & (rows["step"] > 0)]
-        for step, group in along.groupby("step"):
-            runs = group[group["kind"] == "direction"]
-            bad = runs["task"].isin(spoiling).to_numpy()
-            if bad.all() or not bad.any():
-                continue
-            row = {"behaviour": name, "step": int(step)}
-            for title, column in (("cosine", "cosine"), ("behaviour", f"shown {name}")):
-                values = auroc(bad, drift.pushes * runs[column].to_numpy())
-                row |= dict(zip((f"AUROC by {title}", f"{title}, low", f"{title}, high"), values, strict=True))
-            outside = pd.concat([null_band(one) for _, one in group.groupby(["task", "seed"], sort=False)])["outside"]
-            row |= {"bad outside the null band": float(outside[bad].mean())}
-            row |= {"others outside the null band": float(outside[~bad].mean())}
-            table.append(row | {"bad runs": int(bad.sum()), "other runs": int((~bad).sum())})
-    return pd.DataFrame(table) if table else pd.DataFrame(columns=["behaviour", "step"])
-
-
-def auroc(bad: np.ndarray, values: np.ndarray) -> tuple[float, float, float]:
-    """AUROC with its 95 % interval over runs: Newcombe's Wilson-like one (2006, method 5).
-
-    Never of width zero, as a bootstrap's is where all bad runs lie above all others, however few they are.
-    """
-    from scipy.optimize import brentq
-    from scipy.stats import rankdata
-
-    n, m = int(bad.sum()), int((~bad).sum())
-    area = float((rankdata(values)[bad].sum() - n * (n + 1) / 2) / (n * m))  # Mann and Whitney's U, as a share
-
-    def outside(true: float) -> float:
-        spread = 1 + ((n + m) / 2 - 1) * ((1 - true) / (2 - true) + true / (1 + true))
-        return abs(area - true) - Z * float(np.sqrt(true * (1 - true) * spread / (n * m)))
-
-    low = brentq(outside, 0, area - 1e-9) if area > 0 else 0.0
-    return area, low, brentq(outside, area + 1e-9, 1) if area < 1 else 1.0
-
-
-def last_cosines(rows: pd.DataFrame) -> pd.DataFrame:
-    """A row for each fine-tune and direction: cosine at the last step, mean over seeds with extremes, null band."""
-    last = rows[rows["step"] == rows["step"].max()]
-    table = []
-    for (task, direction), group in last.groupby(["task", "direction"], sort=False):
-        cosines, null = (group[group["kind"] == kind]["cosine"] for kind in ("direction", "random"))
-        table.append(
-            {
-                "fine-tune": task,
-                "direction": direction,
-                "cosine": cosines.mean(),
-                "seed_low": cosines.min(),
-                "seed_high": cosines.max(),
-                "null_low": null.quantile(0.025),
-                "null_high": null.quantile(0.975),
-                "seeds": len(cosines),
-            }
-        )
-    return pd.DataFrame(table)
 
 
 def overlaps(learnt: Sequence[Learnt], models: Mapping[str, Model], *, fraction: float = 0.03) -> pd.DataFrame:

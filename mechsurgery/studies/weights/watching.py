@@ -1,77 +1,173 @@
-"""Fine-tunes watched as they happen: the cosine of the update with each behaviour's direction, and the behaviour."""
+"""Fine-tunes watched as they happen: the cosine of the update with each direction, and the behaviour, look by look."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from ...deltas import WeightDelta
+from ...errors import InputError
 from ...evaluation import Generation
 from ...evaluation.shards import Shards, key_of
+from ...evaluation.statistics import clustered_interval, difference_interval
+from ...grading.grade import Grade
 from ...models import sites
 from ...models.generate import generate
 from ...models.protocol import Model
-from ...organisms.tasks import FineTune
-from ...prompts import encode, response_text
+from ...prompts import Examples, PromptSet, encode, response_text
 from ...training.monitor import Monitor
-from ...training.tuning import Recipe, Safeguards, finetune
-from .data import Behaviour
-from .methods import Trainer
+from ...training.trainable import Where
+from ...training.tuning import Recipe, finetune
+
+#: What a response is, by its place among the labels of an outcome.
+SHOWN, WELL, BROKEN = "shown", "well", "broken"
 
 
-def watch(
-    trainer: Trainer,
-    kind: FineTune,
-    directions: Mapping[str, WeightDelta],
-    behaviours: Mapping[str, Behaviour],
-    generation: Generation,
-) -> pd.DataFrame:
-    """One fine-tune: rows of step, direction, kind, cosine, norm, and the three shares of each behaviour at that step.
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """What is asked at every look, and the grade that tells the three outcomes of a response."""
 
-    With a folder, the rows are kept there.
+    name: str
+    prompts: PromptSet
+    grade: Grade
+
+
+@dataclass(frozen=True, eq=False)
+class Tuning:
+    """A fine-tune to watch: what it learns, what it may change, and how; a look every `recipe.validate_every` steps."""
+
+    name: str
+    data: Examples
+    where: Where
+    recipe: Recipe
+    seed: int
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What was seen of fine-tunes.
+
+    `cosines` has a row for each look and direction (`training.watch_checkpoints` says its columns), `answers` one for
+    each look and prompt: probe, prompt_id, group, response, part (shown, well, broken). Both have task, seed, step.
     """
-    settings, model, seed = trainer.settings, trainer.model, trainer.seed
-    data = trainer.task(kind)
-    recipe, lora = settings.recipe(settings.watch_steps, settings.watch_every), settings.lora(settings.task_rank)
-    shards = Shards(None if trainer.out is None else trainer.out / "measured").of(sites.fingerprint(model))
-    probes = {name: behaviour.probe for name, behaviour in behaviours.items()}
-    asked = {name: [prompts.digest, grade.version, "three shares"] for name, (prompts, grade) in probes.items()}
-    known = {name: direction.digest for name, direction in directions.items()}
-    key = key_of([trainer.key(data, where=lora, recipe=recipe), settings.nulls, repr(generation), asked, known])
-    if key not in shards:
-        monitor = Monitor(model, directions, nulls=settings.nulls, seed=seed)
-        look = partial(_look, monitor=monitor, behaviours=behaviours, generation=generation, recipe=recipe)
-        look(model)
-        finetune(model, data, lora, recipe=recipe, seed=seed, safeguards=Safeguards(capability=look))
-        shards.write(key, monitor.table)
-    return shards.read(key).assign(task=kind.name, seed=seed)
+
+    cosines: pd.DataFrame
+    answers: pd.DataFrame
+
+    @classmethod
+    def together(cls, parts: Sequence[Seen]) -> Seen:
+        """All of them as one."""
+        return cls(
+            pd.concat([one.cosines for one in parts], ignore_index=True),
+            pd.concat([one.answers for one in parts], ignore_index=True),
+        )
 
 
-def _look(
-    model: Model, *, monitor: Monitor, behaviours: Mapping[str, Behaviour], generation: Generation, recipe: Recipe
-) -> float:
-    """A row for each direction at the next step; every state of the weights is fit to be kept."""
-    step = recipe.validate_every * monitor.table["step"].nunique() if len(monitor.table) else 0
-    shares = {
-        f"{part} {name}": share
-        for name, one in behaviours.items()
-        for part, share in outcome_shares(model, one, generation).items()
-    }
-    monitor(min(step, recipe.steps), **shares)
-    return 1.0
+@dataclass(frozen=True, eq=False)
+class Watcher:
+    """Watches fine-tunes of a model along directions, and asks the probes; with `out`, every look is kept there."""
+
+    model: Model
+    directions: Mapping[str, WeightDelta]
+    probes: Sequence[Probe]
+    generation: Generation
+    nulls: int
+    out: Path | None = None
+
+    def watch(self, tuning: Tuning) -> Seen:
+        """One fine-tune. Raises `InputError` where training stops before its last step."""
+        shards = Shards(None if self.out is None else self.out / "measured").of(sites.fingerprint(self.model))
+        key, steps = self._key(tuning), looks(tuning.recipe)
+        keys = {step: [key_of([key, step, part]) for part in ("cosines", "answers")] for step in steps}
+        place = None if self.out is None else self.out / "watching" / key[:32]
+        for _ in range(2):  # again where a look before the step that training would continue from is lost
+            if all(name in shards for pair in keys.values() for name in pair):
+                break
+            monitor = Monitor(self.model, self.directions, nulls=self.nulls, seed=tuning.seed)
+            look = partial(self._look, monitor=monitor, shards=shards, keys=keys)
+            recipe, seed = tuning.recipe, tuning.seed
+            finetune(
+                self.model,
+                tuning.data,
+                tuning.where,
+                recipe=recipe,
+                seed=seed,
+                watch=look,
+                folder=place,
+                progress=False,
+            )
+            if place is not None:
+                shutil.rmtree(place, ignore_errors=True)
+        lost = [step for step in steps if not all(name in shards for name in keys[step])]
+        if lost:
+            raise InputError(f"fine-tune {tuning.name!r} stopped before step {lost[0]}; train it with a lower rate")
+        cosines, answers = (
+            pd.concat([shards.read(keys[step][i]) for step in steps], ignore_index=True) for i in range(2)
+        )
+        facts = {"task": tuning.name, "seed": tuning.seed}
+        return Seen(cosines.assign(**facts), answers.assign(**facts))
+
+    def _key(self, tuning: Tuning) -> str:
+        """What names a fine-tune and everything that is looked at."""
+        asked = [[one.name, one.prompts.digest, one.grade.version] for one in self.probes]
+        known = {name: delta.digest for name, delta in self.directions.items()}
+        how = [tuning.data.digest, repr(tuning.where), asdict(tuning.recipe), tuning.seed]
+        return key_of(["watched 1", how, self.nulls, repr(self.generation), asked, known])
+
+    def _look(self, step: int, *, monitor: Monitor, shards: Shards, keys: Mapping[int, Sequence[str]]) -> None:
+        if all(name in shards for name in keys[step]):
+            return
+        monitor(step)
+        rows = monitor.table
+        shards.write(keys[step][0], rows[rows["step"] == step])
+        shards.write(keys[step][1], self.answers(step))
+
+    def answers(self, step: int) -> pd.DataFrame:
+        """Responses to every probe of the model as it stands, graded."""
+        rows: list[dict[str, Any]] = []
+        for probe in self.probes:
+            how = self.generation
+            ids = encode(self.model.tokenizer, probe.prompts, template=how.template)
+            new = generate(self.model, ids, max_new_tokens=how.max_new_tokens, max_rows=how.max_rows)
+            texts = [response_text(self.model.tokenizer, row, how.template) or "" for row in new]
+            parts = dict(zip(probe.grade.outcome, (SHOWN, WELL, BROKEN), strict=True))
+            labels = probe.grade.all(list(zip(probe.prompts, texts, strict=True)))
+            for prompt, text, label in zip(probe.prompts, texts, labels, strict=True):
+                said = {"prompt_id": prompt.id, "group": prompt.group, "response": text, "part": parts.get(str(label))}
+                rows.append({"step": step, "probe": probe.name, **said})
+        columns = ["step", "probe", "prompt_id", "group", "response", "part"]
+        return pd.DataFrame(rows, columns=columns)
 
 
-def outcome_shares(model: Model, behaviour: Behaviour, generation: Generation) -> dict[str, float]:
-    """Shares of responses to the validation prompts that show the behaviour, do its opposite well, or are broken.
+def looks(recipe: Recipe) -> list[int]:
+    """The steps after which a fine-tune is looked at: before the first, every so many, and after the last."""
+    return sorted({0, *range(recipe.validate_every, recipe.steps + 1, recipe.validate_every), recipe.steps})
 
-    They are of the model as it stands.
+
+def shares(answers: pd.DataFrame, *, pooled: bool = False) -> pd.DataFrame:
+    """A row for each fine-tune, seed, probe and look (with `pooled`, over seeds) with the shares of the three outcomes.
+
+    `low` and `high` are the 95 % interval of `shown`, clustered by group; `change` is that of `shown` since the first
+    look on the same prompts, with its interval.
     """
-    prompts, grade = behaviour.probe
-    ids = encode(model.tokenizer, prompts, template=generation.template)
-    new = generate(model, ids, max_new_tokens=generation.max_new_tokens, max_rows=generation.max_rows)
-    texts = [response_text(model.tokenizer, row, generation.template) for row in new]
-    values = grade.all([(prompt, text) for prompt, text in zip(prompts, texts) if text is not None])
-    parts = zip(("shown", "opposite of", "broken"), grade.outcome, strict=True)
-    return {part: sum(value == label for value in values) / len(prompts) for part, label in parts}
+    by = ["task", "probe"] if pooled else ["task", "seed", "probe"]
+    rows = []
+    for name, runs in answers.groupby(by, sort=False):
+        ordered = runs.sort_values(["seed", "prompt_id"], kind="stable")
+        begin = ordered[ordered["step"] == ordered["step"].min()]
+        for step, now in ordered.groupby("step"):
+            shown, before, groups = now["part"] == SHOWN, begin["part"] == SHOWN, list(now["group"])
+            low, high = clustered_interval(shown, groups)
+            change = difference_interval(shown.to_numpy(float), before.to_numpy(float), groups)
+            row = {**dict(zip(by, name, strict=True)), "step": int(step)}
+            row |= {part: float((now["part"] == part).mean()) for part in (SHOWN, WELL, BROKEN)}
+            row |= {"low": low, "high": high, "before": float(before.mean())}
+            row |= {"change": row[SHOWN] - row["before"], "change_low": change[0], "change_high": change[1]}
+            rows.append(row | {"n": len(now), "groups": len(set(groups))})
+    return pd.DataFrame(rows)
