@@ -429,3 +429,7 @@ def _contrast(options: dict[str, Any]) -> Any:
         sides = [PromptSet.from_file(path, text=options["column"]) for path in files]
         return ContrastSet("files", *sides)
     raise InputError("give either --contrast NAME, or both --positive FILE and --negative FILE")
+
+
+if __name__ == "__main__":
+    main()

@@ -10,12 +10,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..artifacts import load_json, save_json
 from ..errors import InputError, MismatchError, listed
 from ..models import sites, tokens
 from ..models.divergence import HELD, log_probs
@@ -183,13 +186,15 @@ def calibrated(
     template: str | Template = "auto",
     max_new_tokens: int = 32,
     max_rows: int = 64,
+    folder: str | Path | None = None,
 ) -> Coherence:
     """Thresholds such that a share `quantile` of the unmodified model's own answers to `prompts` would be incoherent.
 
     `n` answers of at most `max_new_tokens` tokens are sampled at a `temperature`, prompts taking turns in random order;
     a lower temperature makes the threshold stricter. Give prompts like those that will be graded **and** others that
     the model answers otherwise: from harmless ones alone the threshold is so strict that refusals are called broken.
-    The base's threshold is read off the base's own samples. docs/outcomes.md has what was measured. Raises `InputError`
+    The base's threshold is read off the base's own samples. With a `folder` each threshold is kept there, by all that
+    it depends on, and not sampled again. docs/outcomes.md has what was measured. Raises `InputError`
     for a share outside 0 to 1, fewer than 8 samples, greedy answers, or a model that says nothing.
     """
     items = list(prompts)
@@ -204,6 +209,11 @@ def calibrated(
 
     def yardstick(of: Model) -> Yardstick:
         ids = encode(tokens.tokenizer_of(of), drawn, template=chosen)
+        fingerprint = sites.fingerprint(of)
+        facts = (VERSION, fingerprint, ids, quantile, temperature, seed, max_new_tokens)
+        kept = None if folder is None else Path(folder) / f"{sha256(repr(facts).encode()).hexdigest()[:24]}.json"
+        if kept is not None and kept.is_file():
+            return Yardstick(of, float(load_json(kept)["threshold"]), fingerprint)
         options = {"max_new_tokens": max_new_tokens, "max_rows": max_rows}
         new = generate(of, ids, temperature=temperature, seed=seed, **options)
         texts = [response_text(of.tokenizer, own, chosen) for own in new]
@@ -214,7 +224,10 @@ def calibrated(
                 "thought; raise n or max_new_tokens, or give other prompts"
             )
         values = mean_log_probs(of, answers, template=chosen, max_rows=max_rows)
-        return Yardstick(of, float(np.quantile(values, quantile)), sites.fingerprint(of))
+        threshold = float(np.quantile(values, quantile))
+        if kept is not None:
+            save_json(kept, {"threshold": threshold, "model": str(of.cfg.model_name), "answers": len(answers)})
+        return Yardstick(of, threshold, fingerprint)
 
     models = [model] if base is None else [model, base]
     return Coherence(tuple(yardstick(each) for each in models), chosen, max_rows)

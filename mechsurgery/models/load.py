@@ -27,6 +27,8 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _HUB_FILES = ["*.json", "model*.safetensors", "tokenizer*", "*.model", "*.txt", "*.jinja"]
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+#: Some text that every tokenizer has tokens for.
+_TEXT = "What is it?"
 #: How many tokens a converted model is compared with transformers on.
 _PROBE = 12
 
@@ -159,7 +161,8 @@ def _tokenizer(directory: Path, trust_remote_code: bool) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=trust_remote_code)
+        found = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=trust_remote_code)
+        made = found.encode(_TEXT, add_special_tokens=False)
     except Exception as error:
         if "trust_remote_code" in str(error):
             raise UnsafeFileError(
@@ -167,6 +170,12 @@ def _tokenizer(directory: Path, trust_remote_code: bool) -> Any:
                 "trust_remote_code=True"
             ) from error
         raise LoadError(f"cannot read the tokenizer of {str(directory)!r}: {error}") from error
+    if not made:
+        raise LoadError(
+            f"the tokenizer of {str(directory)!r}, a {type(found).__name__}, makes no token of {_TEXT!r}; its files "
+            "belong to another class (tokenizer_class in tokenizer_config.json)"
+        )
+    return found
 
 
 def _transformers_model(

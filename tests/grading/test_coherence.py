@@ -115,6 +115,17 @@ def test_the_threshold_is_the_quantile_of_the_models_own_samples(tiny_llama, mon
     assert strict.yardsticks[0].threshold > yard.threshold
 
 
+def test_a_threshold_that_is_kept_is_not_sampled_again(tiny_llama, tmp_path, monkeypatch):
+    prompts, sizes = [prompt for prompt, _ in ITEMS], {"n": 16, "max_new_tokens": 6, "folder": tmp_path}
+    first = calibrated(tiny_llama, prompts, **sizes)
+    other = calibrated(tiny_llama, prompts, quantile=0.5, **sizes)
+    monkeypatch.setattr(module, "generate", lambda *_, **__: pytest.fail("sampled again"))
+    assert calibrated(tiny_llama, prompts, **sizes).version == first.version
+    assert calibrated(tiny_llama, prompts, quantile=0.5, **sizes).version == other.version != first.version
+    with pytest.raises(pytest.fail.Exception, match="sampled again"):
+        calibrated(tiny_llama, prompts[:-1], **sizes)
+
+
 def test_one_threshold_of_two_is_enough(tiny_llama, tiny_checkpoint):
     base = load_model(tiny_checkpoint("qwen2"))
     models = {name: Yardstick(model, 0.0, sites.fingerprint(model)) for name, model in (("m", tiny_llama), ("b", base))}

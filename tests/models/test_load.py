@@ -221,6 +221,17 @@ def test_a_file_that_is_no_index_is_one_clear_error(content, tiny_llama_dir, tmp
         Checkpoint(folder)
 
 
+def test_a_tokenizer_that_makes_no_tokens_is_refused(tiny_llama_dir, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_llama_dir, folder)
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    tokenizer["model"] = {"type": "WordLevel", "vocab": {"other": 0}, "unk_token": "absent"}
+    tokenizer["added_tokens"] = []
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(LoadError, match="makes no token of|cannot read the tokenizer"):
+        load_model(folder)
+
+
 def test_end_tokens_in_words_are_refused(tiny_llama_dir, tmp_path):
     folder = tmp_path / "model"
     shutil.copytree(tiny_llama_dir, folder)

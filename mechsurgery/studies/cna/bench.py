@@ -110,7 +110,7 @@ def bench_of(
     Raises `InputError` for a grade that does not give three outcomes.
     """
     template = settings.chat_template().frozen(model.tokenizer)
-    chosen = grade or _grade_of(model, base, data, settings, template)
+    chosen = grade or _grade_of(model, base, data, settings, template, folder)
     assert chosen.outcome
     behaviour = behaviour_of(data, settings)
     refusal = settings.shown_by is None and grade is None and behaviour.labels == REQUESTS
@@ -157,7 +157,9 @@ def behaviour_of(data: StudyData, settings: Settings) -> Behaviour:
     return found if settings.behaviour is None else replace(found, name=settings.behaviour)
 
 
-def _grade_of(model: Model, base: Model | None, data: StudyData, settings: Settings, template: Template) -> Grade:
+def _grade_of(
+    model: Model, base: Model | None, data: StudyData, settings: Settings, template: Template, folder: Path | None
+) -> Grade:
     """What decides on responses: the pattern that was given, the contrast's own grade, or the grader of refusals.
 
     Where the organisms' grammar does not decide, coherence is asked for too, as the unmodified model and the base see
@@ -167,6 +169,7 @@ def _grade_of(model: Model, base: Model | None, data: StudyData, settings: Setti
     if settings.coherence and (behaviour.exact is None or settings.shown_by is not None):
         prompts = [*data.validation.positive, *data.validation.negative]
         facts: dict[str, Any] = {"seed": settings.seed, "max_new_tokens": settings.max_new_tokens}
+        facts |= {"max_rows": settings.max_rows, "folder": None if folder is None else folder / "measured"}
         coherence = calibrated(model, prompts, base=base, template=template, **facts)
     if settings.shown_by is None:
         return behaviour.grade(coherence)

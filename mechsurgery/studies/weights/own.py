@@ -92,7 +92,7 @@ def _table(path: str, needed: tuple[str, ...]) -> pd.DataFrame:
     return kept
 
 
-def own_data(settings: Settings, model: Model) -> WeightsData:
+def own_data(settings: Settings, model: Model, *, folder: Path | None = None) -> WeightsData:
     """The behaviour that the settings describe, on a model; with a task, the drift that it may bring.
 
     Groups of questions are learnt from, choose (`validation_share` of the others), or are measured. Benchmarks in
@@ -110,7 +110,7 @@ def own_data(settings: Settings, model: Model) -> WeightsData:
     if elsewhere is not None and not len(elsewhere):
         raise PromptError(f"no prompt in new words is about a group that is measured ({listed(test.groups, 5)})")
     benign = None if settings.benign is None else PromptSet.from_file(settings.benign, name=BENIGN)
-    grade = outcome_grade(settings, model, name, PromptSet(OWN, (*validation, *(benign or ()))))
+    grade = outcome_grade(settings, model, name, PromptSet(OWN, (*validation, *(benign or ()))), folder=folder)
     chooses, benchmarks = capability(settings.benchmarks(model, outcome=None), settings.seed)
     measured = _measured(settings, name, grade, validation, test, elsewhere, benign, (chooses, benchmarks))
     learn = known.where({prompt.id for prompt in known.prompts if prompt.group in learnt})
@@ -156,11 +156,14 @@ def _in_words(answered: Answered, settings: Settings) -> tuple[Answered, PromptS
     return answered, without_duplicates(prompts)
 
 
-def outcome_grade(settings: Settings, model: Model, name: str, prompts: PromptSet) -> Grade:
+def outcome_grade(
+    settings: Settings, model: Model, name: str, prompts: PromptSet, *, folder: Path | None = None
+) -> Grade:
     """The three outcomes by the patterns of the settings, and by what the unmodified model finds likely."""
     coherence = None
     if settings.coherence:
         facts: dict[str, Any] = {"seed": settings.seed, "max_new_tokens": settings.max_new_tokens}
+        facts |= {"max_rows": settings.max_rows, "folder": None if folder is None else folder / "measured"}
         coherence = calibrated(model, prompts, template=settings.chat_template().frozen(model.tokenizer), **facts)
     return outcome(
         matches(str(settings.shown_by), name=name),

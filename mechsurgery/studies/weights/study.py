@@ -45,7 +45,9 @@ def run(
     if settings.watch_data:
         title = f"Fine-tunes of {settings.model}, watched"
         return assembled(bench, {"watch": watch_own(bench)}, title)
-    data = data or (world_data(settings) if settings.model is None else own_data(settings, bench.model(settings.model)))
+    if data is None and settings.model is not None:
+        data = own_data(settings, bench.model(settings.model), folder=bench.out)
+    data = data or world_data(settings)
     parts: dict[str, Callable[[Bench, WeightsData], Report]] = {
         "steer": steer,
         "repair": repair,
