@@ -19,7 +19,7 @@ def task_layers(table: pd.DataFrame, *, title: str | None = AUTO, about: str = "
     require(table, ("task", "model", "layer", "share", "low", "high", "uniform"))
     tasks, models = list(dict.fromkeys(table["task"])), list(dict.fromkeys(table["model"]))
     n = len(models)
-    titles = [f"{task}, {model}" for task in tasks for model in models]
+    titles = [f"{str(task).removeprefix('organism/')}, {model}" for task in tasks for model in models]
     figure = panels(titles, [70] * len(titles), columns=n, widths=[1.0] * n, share_y="row")
     for place, (task, model) in enumerate((task, model) for task in tasks for model in models):
         own = table[(table["task"] == task) & (table["model"] == model)].sort_values("layer")
