@@ -19,6 +19,8 @@ PARTS: tuple[Part, ...] = get_args(Part)
 _NAMES = tuple(kind.name for kind in FINE_TUNES)
 #: The organisms are 10,000 times smaller than the paper's models and learn with larger rates in fewer steps.
 ORGANISM_RATES, ORGANISM_STEPS, ORGANISM_RANK = (2e-3,), 40, 8
+#: After 100 steps the format of a task is learnt, but a quarter of its facts.
+ORGANISM_TASK_STEPS = 150
 #: The paper tries two or three rates; its evil vectors came out better with the second.
 PAPER_RATES = (1e-5, 5e-5)
 #: Examples of a step of a task's fine-tune, and of one that is watched.
@@ -60,7 +62,7 @@ class Settings(WatchSettings):
     batch: int = setting(8, "Examples of a step of a side's fine-tune.")
     rank: int = setting(32, "Rank of a side's LoRA.")
     task_lr: float | None = setting(None, "Learning rate of a task's fine-tune; default 2e-4, or 2e-3 on organisms.")
-    task_steps: int | None = setting(None, "Steps of a task's fine-tune; default: one epoch, or 100 on organisms.")
+    task_steps: int | None = setting(None, "Steps of a task's fine-tune; default: one epoch, or 150 on organisms.")
     task_rank: int | None = setting(None, "Rank of a task's LoRA; default 32, or 8 on organisms.")
     fine_tune: tuple[str, ...] = setting(_NAMES, "Fine-tune to watch; repeatable.", choices=_NAMES)
 
@@ -112,7 +114,7 @@ class Settings(WatchSettings):
 
     def task_recipe(self, n_examples: int) -> Recipe:
         """How a model is trained on a task of so many examples."""
-        steps = self.task_steps or (_epoch(n_examples, TASK_BATCH) if self.as_paper else 100)
+        steps = self.task_steps or (_epoch(n_examples, TASK_BATCH) if self.as_paper else ORGANISM_TASK_STEPS)
         rate = self.task_lr or (PAPER_TASK_LR if self.as_paper else self.rates[0])
         return replace(PAPER_RECIPE, steps=steps, lr=rate, batch=TASK_BATCH, validate_every=steps)
 
