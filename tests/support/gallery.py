@@ -91,7 +91,7 @@ def _of_tables():
         [(s, task, "refusal", rng.normal(), -0.5, 0.5) for s, task in steps],
         columns=["step", "task", "direction", "cosine", "null_low", "null_high"],
     )
-    asked = pd.DataFrame([(*one, 0.5, 0.3, 0.7) for one in steps], columns=["step", "task", "value", "low", "high"])
+    shown = pd.DataFrame([(*one, 0.5, 0.3, 0.7) for one in steps], columns=["step", "task", "value", "low", "high"])
     spoilt = cosines["task"].map({tuned[0]: "expected to spoil refusal"}).fillna("other fine-tunes")
     scores = [(name, v, i < 4, 0.4, 1.0) for name in ("cosine", "behaviour") for i, v in enumerate(rng.normal(size=9))]
     found = {"rule": ["difference (published)", "minimal circuit"], "precision": [0.3, 1.0], "recall": [0.6, 0.95]}
@@ -116,7 +116,7 @@ def _of_tables():
             {"attribution to the answer": list(range(20)), "difference of activations": list(range(19, -1, -1))},
             y_title=asked,
         ),
-        "cosine_trajectories": plots.cosine_trajectories(cosines, direction="refusal", behaviour=asked),
+        "cosine_trajectories": plots.cosine_trajectories(cosines, direction="refusal", behaviour=shown),
         "cosine_trajectories|groups": plots.cosine_trajectories(cosines.assign(group=spoilt), direction="refusal"),
         "roc_curves": plots.roc_curves(pd.DataFrame(scores, columns=["score", "value", "bad", "low", "high"])),
         "precision_recall": plots.precision_recall(pd.DataFrame(found)),
