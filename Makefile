@@ -26,10 +26,10 @@ demo: $(READY)
 	$(BIN)/mechsurgery demo --out figures/demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 coverage: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadfile --cov=mechsurgery --cov-report=term:skip-covered
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov=mechsurgery --cov-report=term:skip-covered
 
 lint: $(READY)
 	$(BIN)/ruff check .
