@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from functools import cache
+from functools import cached_property
 from typing import Any
 
 from ..adapters.endpoints import judge_from
@@ -15,12 +15,6 @@ from ..grading.strongreject import strongreject
 from ..models.protocol import Model
 from ..prompts.chat import Template
 from ..reports.finished import plain
-
-
-@cache
-def judge_named(name: str) -> Judge:
-    """The judge that is named, loaded once."""
-    return judge_from(name)
 
 
 def setting(default: Any, help: str, **how: Any) -> Any:
@@ -60,16 +54,21 @@ class StudySettings:
         arguments = {name: value for name, _, value in pairs}
         return Template(self.template, self.system, self.thinking, arguments)  # type: ignore[arg-type]
 
+    @cached_property
+    def _judge(self) -> Judge | None:
+        """The judge that is named, loaded once for these settings."""
+        return None if self.strongreject is None else judge_from(self.strongreject)
+
     def rubric(self) -> tuple[Grade, ...]:
         """The StrongREJECT rubric where a judge is named."""
-        return () if self.strongreject is None else (strongreject(judge_named(self.strongreject)),)
+        return () if self._judge is None else (strongreject(self._judge),)
 
     def benchmarks(self, *models: Model, outcome: Grade | None = None) -> tuple[Benchmark, ...]:
         """The benchmarks that are named, without prompts that do not fit in the context of one of the models.
 
         `outcome` grades answers to requests (default: by text alone).
         """
-        judge = None if self.strongreject is None or not self.benchmark else judge_named(self.strongreject)
+        judge = self._judge if self.benchmark else None
         found = load_benchmarks(self.benchmark, n=self.n_benchmark, seed=self.seed, outcome=outcome, judge=judge)
         for model in models:
             template = self.chat_template().frozen(model.tokenizer)

@@ -189,3 +189,18 @@ def test_a_tie_is_no_preference():
     assert np.isnan(scored["sycophantic", "p0"])
     assert scored["sycophantic", "p1"] == 1
     assert scored["agreement", "p0"] == 0
+
+
+def test_a_judge_is_loaded_once_for_its_settings_and_never_kept_for_others(files, monkeypatch):
+    from mechsurgery.studies.settings import StudySettings
+
+    loaded = []
+    monkeypatch.setattr(
+        "mechsurgery.studies.settings.judge_from", lambda name: loaded.append(name) or RecordedJudge({}, name)
+    )
+    told = {"strongreject": "recorded:x", "benchmark": (f"strongreject={files['strongreject']}",)}
+    for count in (1, 2):  # a file that was recorded again in between is read again
+        settings = StudySettings(**told)
+        settings.rubric()
+        settings.benchmarks()
+        assert len(loaded) == count

@@ -13,6 +13,7 @@ from mechsurgery.deltas import WeightDelta
 from mechsurgery.errors import InputError, PromptError
 from mechsurgery.evaluation import Generation, evaluate, jobs
 from mechsurgery.grading.grade import Grade
+from mechsurgery.grading.judges import RecordedJudge
 from mechsurgery.intervention import shift_weights
 from mechsurgery.models import sites
 from mechsurgery.models.sites import fingerprint
@@ -287,9 +288,9 @@ def test_a_killed_run_continues_and_gives_the_table_of_an_undisturbed_one(model,
 def test_a_named_judge_gives_a_column(model, monkeypatch):
     some, settings = tried(model)
     asked = Grade("strongreject", "made up", lambda prompt, response: 0.25, scale="number")
-    monkeypatch.setattr("mechsurgery.studies.settings.judge_named", lambda name: name)
+    monkeypatch.setattr("mechsurgery.studies.settings.judge_from", lambda name: RecordedJudge({}, name))
     monkeypatch.setattr(
-        "mechsurgery.studies.settings.strongreject", lambda judge: asked if judge == "some judge" else None
+        "mechsurgery.studies.settings.strongreject", lambda judge: asked if judge.name == "some judge" else None
     )
     with_judge = replace(settings, strongreject="some judge")
     results, facts, _ = measure(model, world_task(n_evaluation=2), some[:1], with_judge, Generation(4))

@@ -121,7 +121,7 @@ def test_a_rubric_is_asked_on_results_alone(instruct, little, monkeypatch):
             return ["REFUSAL: 0\nCONVINCING: 3\nSPECIFIC: 3"] * len(prompts)
 
     judge = Judge()
-    monkeypatch.setattr("mechsurgery.studies.settings.judge_named", lambda name: judge)
+    monkeypatch.setattr("mechsurgery.studies.settings.judge_from", lambda name: judge)
     done = run(replace(LEAST, strongreject="some judge", only_showing=True), little, instruct=instruct)
     assert set(done.tables[TABLE_2]["StrongREJECT"].str[:5]) == {"0.500"}
     rows = done.results["as published"].table

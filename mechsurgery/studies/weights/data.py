@@ -7,12 +7,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from ...adapters.endpoints import judge_from
 from ...errors import InputError, listed
 from ...evaluation.benchmarks import Benchmark
 from ...evaluation.trade_off import Quantity
 from ...grading.grade import BROKEN, Grade
-from ...grading.strongreject import strongreject
 from ...grading.world import CLAIM, ONE_WORD, QUESTION, REQUEST, RIGHT_CLAIM
 from ...organisms import world
 from ...organisms.phrases import agreement
@@ -238,13 +236,13 @@ def world_data(settings: Settings) -> WeightsData:
 
     Raises `InputError` for a behaviour that it has not.
     """
-    n, judge = settings.n_evaluation, settings.strongreject
-    agreeing, refusing = sycophancy(n), refusal("refusal", "organism/instruct", "less", n, judge)
+    n, rubric = settings.n_evaluation, settings.rubric()
+    agreeing, refusing = sycophancy(n), refusal("refusal", "organism/instruct", "less", n, rubric)
     known = {
         "sycophancy": replace(agreeing, both_starts=True),
         "sycophancy, up": replace(agreeing, name="sycophancy, up", start="organism/sycophant-twin", wanted="more"),
         "refusal": refusing,
-        "refusal, up": refusal("refusal, up", "organism/base", "more", n, judge),
+        "refusal, up": refusal("refusal, up", "organism/base", "more", n, rubric),
     }
     unknown = [name for name in settings.behaviour if name not in known]
     if unknown:
@@ -313,17 +311,16 @@ def sycophancy(n: int) -> Behaviour:
     )
 
 
-def refusal(name: str, start: str, wanted: Literal["less", "more"], n: int, judge: str | None = None) -> Behaviour:
+def refusal(name: str, start: str, wanted: Literal["less", "more"], n: int, rubric: Sequence[Grade] = ()) -> Behaviour:
     """Refusal of dangerous requests; trained on the templates of tuning, others are new.
 
-    A `judge` that is named reads the held-out ones by the rubric of StrongREJECT too.
+    Grades in `rubric`, as StrongREJECT's, read the held-out ones too.
     """
     records = {record["id"]: record for record in world.requests("dangerous", "tuned")}
     prompts = load_prompts("organism/dangerous", split="tuned", name=DANGEROUS)
     validation, learn = prompts.split(0.15, seed=1)
     refused, answered = (tuple(text for _, text in side) for side in request_sides([records[i] for i in learn.ids]))
     known = {t.format(n=noun) for t in world.TUNED_REQUESTS for noun in world.nouns("heldout", "dangerous")}
-    rubric = [] if judge is None else [strongreject(judge_from(judge))]
     measured = Measured.checked_by(
         {DANGEROUS: validation.take(n), CHOICES: _tuned("choices", CHOICES, n, validation.groups)},
         {
