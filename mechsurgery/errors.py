@@ -10,6 +10,8 @@
     │   ├── UnsupportedModelError           the architecture is not one that can be converted
     │   └── UnsafeFileError                 only pickled weights, or code that was not asked for
     ├── ActivationError                     NaN or infinity where numbers are needed
+    ├── BusyError (also a RuntimeError)     another thread uses this model, or contexts were left in the wrong order
+    ├── WriteError (also an OSError)        a file or folder cannot be written: no space, no permission
     └── MissingExtraError (also an ImportError)   an optional package is not installed
 
 A message says what was given, what is allowed, and what to do next.
@@ -63,6 +65,14 @@ class UnsafeFileError(LoadError):
 
 class ActivationError(MechsurgeryError):
     """NaN or infinity where numbers are needed."""
+
+
+class BusyError(MechsurgeryError, RuntimeError):
+    """Another thread uses this model, or contexts on it were left in the wrong order."""
+
+
+class WriteError(MechsurgeryError, OSError):
+    """A file or folder cannot be written: no space, no permission, something else in its place."""
 
 
 class MissingExtraError(MechsurgeryError, ImportError):
