@@ -277,5 +277,5 @@ def applied(model: Model, intervention: Intervention) -> Iterator[Any]:
         if intervention.delta is not None:
             stack.enter_context(shifted_weights(model, intervention.delta, intervention.strength))
         if intervention.edits:
-            stack.enter_context(model.hooks(fwd_hooks=intervention.hooks()))
+            stack.enter_context(model.hooks(fwd_hooks=sites.portable(model, intervention.hooks())))
         yield model

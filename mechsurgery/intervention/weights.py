@@ -22,7 +22,7 @@ class ShiftedWeights:
     """A model's weights with a delta in them, whose strength can be changed without loading anything."""
 
     def __init__(self, model: Model | nn.Module, delta: WeightDelta) -> None:
-        self._weights = {name: parameter_of(model, name).detach() for name in delta.parts}
+        self._weights = {name: sites.weight(model, name) for name in delta.parts}
         self._kept = {name: _kept(self._weights[name], part) for name, part in delta.parts.items()}
         self._delta, self._strength = delta, 0.0
 
@@ -31,15 +31,21 @@ class ShiftedWeights:
         """Weights = original + strength · delta; 0 gives the original bit for bit."""
         for name, part in self._delta.parts.items():
             weight, before = self._weights[name], self._kept[name]
-            changed = before
+            tensor = weight.own().detach()
+            if not weight.is_view:
+                # The tensor stands for the parameter times a number, or plus one.
+                changed = weight.read(before.double()) + strength * part.dense().to(before.device).double()
+                tensor.copy_(weight.like(before, changed) if strength else before)
+                continue
+            changed, value = before, weight.read(tensor)
             if strength:
                 # In double precision, so that strength 1 of a difference gives the other weights bit for bit.
                 change = part.values if isinstance(part, Rows) else part.dense()
-                changed = (before.double() + strength * change.to(weight.device).double()).to(weight)
+                changed = (before.double() + strength * change.to(value.device).double()).to(value)
             if isinstance(part, Rows):
-                weight.index_copy_(part.axis, part.index.to(weight.device), changed)
+                value.index_copy_(part.axis, part.index.to(value.device), changed)
             else:
-                weight.copy_(changed)
+                value.copy_(changed)
         self._strength = strength
 
     @contextmanager
@@ -67,7 +73,7 @@ def shifted_weights(model: Model, delta: WeightDelta, strength: float) -> Iterat
 def check_delta(model: Model, delta: WeightDelta) -> None:
     """Raise `MismatchError` where a delta names parameters or shapes the model lacks, or was made for other weights."""
     for name, part in delta.parts.items():
-        shape = tuple(parameter_of(model, name).shape)
+        shape = tuple(sites.parameter(model, name).shape)
         if shape != part.shape:
             raise MismatchError(
                 f"{name} has shape {shape} in this model and {part.shape} in delta {delta.name!r}; of another model"
@@ -86,18 +92,9 @@ def check_delta(model: Model, delta: WeightDelta) -> None:
     )
 
 
-def parameter_of(model: Model | nn.Module, name: str) -> Tensor:
-    """A parameter by its name. Raises `MismatchError` where the model has none of that name."""
-    path, _, leaf = name.rpartition(".")
-    try:
-        parameter = model.get_submodule(path)._parameters.get(leaf)
-    except AttributeError:
-        parameter = None
-    if parameter is None:
-        raise MismatchError(f"this model has no parameter {name!r}; the delta is another model's")
-    return parameter
-
-
-def _kept(weight: Tensor, part: Part) -> Tensor:
-    """A copy of what a part changes."""
-    return weight.index_select(part.axis, part.index.to(weight.device)) if isinstance(part, Rows) else weight.clone()
+def _kept(weight: sites.Weight, part: Part) -> Tensor:
+    """A copy of what a part changes: of the parameter, or of the model's tensor where that holds other numbers."""
+    value = weight.value.detach()
+    if not weight.is_view:
+        return weight.own().detach().clone()
+    return value.index_select(part.axis, part.index.to(value.device)) if isinstance(part, Rows) else value.clone()

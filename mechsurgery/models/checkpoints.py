@@ -3,65 +3,23 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from einops import rearrange
-from torch import Tensor
-
 from ..errors import LoadError, MismatchError
 from .architectures import architecture_of, lens_config
-
-_SAME, _TURNED = "... -> ...", "a b -> b a"
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a parameter stands in a checkpoint, and how.
-
-    `pattern` (einops) turns the parameter into the tensor `key`; `slot` is its number in a tensor that holds query, key
-    and value; parameter = scale · tensor + shift.
-    """
-
-    key: str
-    pattern: str
-    d_head: int
-    slot: int | None = None
-    scale: float = 1.0
-    shift: float = 0.0
-
-    def read(self, tensor: Tensor) -> Tensor:
-        """The parameter that a checkpoint's tensor holds."""
-        whole = self._parameters(tensor)
-        return (whole if self.slot is None else whole[self.slot]) * self.scale + self.shift
-
-    def write(self, tensor: Tensor, parameter: Tensor) -> Tensor:
-        """The checkpoint's tensor with another value of the parameter in it."""
-        value = (parameter - self.shift) / self.scale
-        if self.slot is not None:
-            whole = self._parameters(tensor).clone()
-            whole[self.slot] = value
-            value = whole
-        return rearrange(value, self.pattern)
-
-    def _parameters(self, tensor: Tensor) -> Tensor:
-        ours, theirs = self.pattern.split(" -> ")
-        axes = re.findall(r"\w+", theirs)
-        sizes = {axis: n for axis, n in (("h", self.d_head), ("qkv", 3)) if axis in axes}
-        return rearrange(tensor, f"{theirs} -> {ours}", **sizes)
-
+from .place import SAME, TURNED, Place
 
 _Table = dict[str, tuple[str, str]]
 
 
-def _linear(ours: str, theirs: str, weight: str = _TURNED, bias: str = _SAME) -> _Table:
+def _linear(ours: str, theirs: str, weight: str = TURNED, bias: str = SAME) -> _Table:
     """Weight and bias of a linear map; `{}` in our name is W or b."""
     return {ours.format("W"): (f"{theirs}.weight", weight), ours.format("b"): (f"{theirs}.bias", bias)}
 
 
 def _norm(ours: str, theirs: str) -> _Table:
-    return {f"{ours}.w": (f"{theirs}.weight", _SAME), f"{ours}.b": (f"{theirs}.bias", _SAME)}
+    return {f"{ours}.w": (f"{theirs}.weight", SAME), f"{ours}.b": (f"{theirs}.bias", SAME)}
 
 
 def _fused(theirs: str, weight: str, bias: str) -> _Table:
@@ -76,8 +34,8 @@ def _blocks(prefix: str, *tables: _Table) -> _Table:
 
 
 _LLAMA: _Table = {
-    "embed.W_E": ("model.embed_tokens.weight", _SAME),
-    "unembed.W_U": ("lm_head.weight", _TURNED),
+    "embed.W_E": ("model.embed_tokens.weight", SAME),
+    "unembed.W_U": ("lm_head.weight", TURNED),
     **_norm("ln_final", "model.norm"),
     **_blocks(
         "model.layers.{}.",
@@ -101,9 +59,9 @@ _GEMMA = _LLAMA | _blocks(
     _norm("ln2_post", "post_feedforward_layernorm"),
 )
 _GPT2: _Table = {
-    "embed.W_E": ("transformer.wte.weight", _SAME),
-    "unembed.W_U": ("lm_head.weight", _TURNED),
-    "pos_embed.W_pos": ("transformer.wpe.weight", _SAME),
+    "embed.W_E": ("transformer.wte.weight", SAME),
+    "unembed.W_U": ("lm_head.weight", TURNED),
+    "pos_embed.W_pos": ("transformer.wpe.weight", SAME),
     **_norm("ln_final", "transformer.ln_f"),
     **_blocks(
         "transformer.h.{}.",
@@ -111,13 +69,13 @@ _GPT2: _Table = {
         _norm("ln2", "ln_2"),
         _fused("attn.c_attn", "qkv n m h -> m (qkv n h)", "qkv n h -> (qkv n h)"),
         _linear("attn.{}_O", "attn.c_proj", "n h m -> (n h) m"),
-        _linear("mlp.{}_in", "mlp.c_fc", _SAME),
-        _linear("mlp.{}_out", "mlp.c_proj", _SAME),
+        _linear("mlp.{}_in", "mlp.c_fc", SAME),
+        _linear("mlp.{}_out", "mlp.c_proj", SAME),
     ),
 }
 _NEOX: _Table = {
-    "embed.W_E": ("gpt_neox.embed_in.weight", _SAME),
-    "unembed.W_U": ("embed_out.weight", _TURNED),
+    "embed.W_E": ("gpt_neox.embed_in.weight", SAME),
+    "unembed.W_U": ("embed_out.weight", TURNED),
     **_norm("ln_final", "gpt_neox.final_layer_norm"),
     **_blocks(
         "gpt_neox.layers.{}.",

@@ -11,6 +11,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from ..errors import InputError, PromptError, listed
+from . import sites
 from .protocol import Model, hooked
 
 
@@ -133,7 +134,7 @@ def pad_id(model: Model) -> int:
 
 def stop_ids(model: Model) -> tuple[int, ...]:
     """Every token that ends a turn: the tokenizer's, and those of the model's configuration files, sorted."""
-    ends = {*getattr(model, "stop_token_ids", ()), getattr(model.tokenizer, "eos_token_id", None)}
+    ends = {*sites.stop_tokens(model), getattr(model.tokenizer, "eos_token_id", None)}
     return tuple(sorted(int(token) for token in ends if token is not None))
 
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from .protocol import Model
+from .sites import portable
 
 
 class _Noted:
@@ -34,12 +35,12 @@ def with_hooks(model: Model, hooks: Sequence[tuple[str, Any]]) -> Iterator[Calla
     """
     noted = _Noted()
     if threading.current_thread() is not threading.main_thread():
-        with model.hooks(fwd_hooks=list(hooks)):
+        with model.hooks(fwd_hooks=portable(model, hooks)):
             yield lambda: False
         return
     before = signal.signal(signal.SIGINT, noted)
     try:
-        with model.hooks(fwd_hooks=list(hooks)):
+        with model.hooks(fwd_hooks=portable(model, hooks)):
             yield lambda: noted.asked
     finally:
         # None: a handler that was not set by Python, which cannot be set again from here.

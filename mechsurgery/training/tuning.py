@@ -116,7 +116,7 @@ def finetune(
         "fingerprint": sites.fingerprint(model),
         "dtype": str(next(iter(model.parameters())).dtype).removeprefix("torch."),
         "model": str(model.cfg.model_name),
-        "n_total": sum(p.numel() for p in model.parameters()),
+        "n_total": sum(weight.size for weight in sites.weights(model)),
     }
     key = _key(info["fingerprint"], data, where, recipe, safeguards, seed)
     with trainable(model, where, seed=seed) as trained:

@@ -1,0 +1,51 @@
+"""How a parameter of a HookedTransformer lies in a tensor of transformers."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from einops import rearrange
+from torch import Tensor
+
+#: Patterns of a tensor that lies as the parameter does, and of one with its two axes exchanged.
+SAME, TURNED = "... -> ...", "a b -> b a"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a parameter stands in a checkpoint, and how.
+
+    `pattern` (einops) turns the parameter into the tensor `key`; `slot` is its number in a tensor that holds query, key
+    and value; parameter = scale · tensor + shift.
+    """
+
+    key: str
+    pattern: str
+    d_head: int
+    slot: int | None = None
+    scale: float = 1.0
+    shift: float = 0.0
+
+    def read(self, tensor: Tensor) -> Tensor:
+        """The parameter that a checkpoint's tensor holds."""
+        whole = self._parameters(tensor)
+        value = whole if self.slot is None else whole[self.slot]
+        value = value if self.scale == 1.0 else value * self.scale
+        return value if self.shift == 0.0 else value + self.shift
+
+    def write(self, tensor: Tensor, parameter: Tensor) -> Tensor:
+        """The checkpoint's tensor with another value of the parameter in it."""
+        value = parameter if self.shift == 0.0 else parameter - self.shift
+        value = value if self.scale == 1.0 else value / self.scale
+        if self.slot is not None:
+            whole = self._parameters(tensor).clone()
+            whole[self.slot] = value
+            value = whole
+        return rearrange(value, self.pattern)
+
+    def _parameters(self, tensor: Tensor) -> Tensor:
+        ours, theirs = self.pattern.split(" -> ")
+        axes = re.findall(r"\w+", theirs)
+        sizes = {axis: n for axis, n in (("h", self.d_head), ("qkv", 3)) if axis in axes}
+        return rearrange(tensor, f"{theirs} -> {ours}", **sizes)
