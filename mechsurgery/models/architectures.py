@@ -19,6 +19,8 @@ GATED = (
     "Gemma3ForCausalLM",
 )
 SUPPORTED = (*GATED, "GPT2LMHeadModel", "GPTNeoXForCausalLM")
+#: Those that only a `TransformerBridge` has.
+BRIDGED = ("GemmaForCausalLM", "GraniteForCausalLM", "Olmo2ForCausalLM", "Phi3ForCausalLM")
 _ACTIVATIONS = ("silu", "gelu", "gelu_new", "gelu_pytorch_tanh", "relu")
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 
@@ -29,7 +31,7 @@ def architecture_of(raw: dict[str, Any]) -> str:
     if any(raw.get(key) for key in _EXPERTS) or any("Moe" in name or "Mixtral" in name for name in names):
         raise UnsupportedModelError(
             f"{listed(names)} is a mixture of experts, whose MLP has no single set of neurons; "
-            f"use a dense model of one of {', '.join(SUPPORTED)}"
+            f"use a dense model of one of {', '.join((*SUPPORTED, *BRIDGED))}"
         )
     if raw.get("quantization_config"):
         raise UnsupportedModelError(
@@ -37,21 +39,34 @@ def architecture_of(raw: dict[str, Any]) -> str:
             "in bfloat16 if memory is short"
         )
     for name in names:
-        if name in SUPPORTED:
+        if name in (*SUPPORTED, *BRIDGED):
             return name
     raise UnsupportedModelError(
         f"architecture {listed(names) or repr(raw.get('model_type'))} is not supported; "
-        f"supported: {', '.join(SUPPORTED)}"
+        f"supported: {', '.join((*SUPPORTED, *BRIDGED))}"
     )
 
 
 def lens_config(config: Any, architecture: str) -> dict[str, Any]:
-    """Keyword arguments for `HookedTransformerConfig`, everything that decides the numbers."""
+    """Keyword arguments for `HookedTransformerConfig`, everything that decides the numbers.
+
+    Raises `UnsupportedModelError` for what a HookedTransformer cannot do.
+    """
+    if architecture in BRIDGED:
+        raise UnsupportedModelError(f"{architecture} can only be a TransformerBridge; pass bridge=True or nothing")
+    check_causal(config, architecture)
     build = {"GPT2LMHeadModel": _gpt2, "GPTNeoXForCausalLM": _neox}.get(architecture, _gated)
     facts = build(config, architecture)
     if facts["act_fn"] not in _ACTIVATIONS:
         _refuse(architecture, "activation function", facts["act_fn"], _ACTIVATIONS)
     return {"original_architecture": architecture, "d_vocab": config.vocab_size, **facts}
+
+
+def check_causal(config: Any, architecture: str) -> None:
+    """Raise `UnsupportedModelError` for models whose tokens see what comes after them, or another model's states."""
+    for name in ("use_bidirectional_attention", "add_cross_attention"):
+        if getattr(config, name, None):
+            _refuse(architecture, name, True, (False,))
 
 
 def _gated(config: Any, architecture: str) -> dict[str, Any]:
@@ -83,8 +98,6 @@ def _gated(config: Any, architecture: str) -> dict[str, Any]:
         facts["attn_scale"] = float(config.query_pre_attn_scalar) ** 0.5
         facts["attn_scores_soft_cap"] = float(config.attn_logit_softcapping or -1.0)
         facts["output_logits_soft_cap"] = float(config.final_logit_softcapping or -1.0)
-    if getattr(config, "use_bidirectional_attention", None):
-        _refuse(architecture, "use_bidirectional_attention", True, (False,))
     if getattr(config, "mlp_bias", False):
         _refuse(architecture, "mlp_bias", True, (False,))
     return facts | _rotary(config.rope_parameters, architecture, local="local" in facts.get("attn_types", ()))
@@ -131,8 +144,6 @@ def _rotary(rope: dict[str, Any], architecture: str, *, local: bool) -> dict[str
 
 
 def _gpt2(config: Any, architecture: str) -> dict[str, Any]:
-    if config.add_cross_attention:
-        _refuse(architecture, "add_cross_attention", True, (False,))
     return {
         "d_model": config.n_embd,
         "d_head": config.n_embd // config.n_head,

@@ -191,7 +191,7 @@ def next_token_logits(
 
     `hooks(rows)` is called for every batch with its prompts' places in `ids`.
     """
-    logits = torch.empty(len(ids), model.cfg.d_vocab)
+    logits = torch.empty(len(ids), names_of.vocabulary(model))
     batches = tokens.batches_for(model, ids, max_rows=max_rows, max_tokens=max_tokens)
     for batch in with_progress(batches, "reading logits", shown=progress):
         with with_hooks(model, checked_hooks(model, hooks, batch.rows)):

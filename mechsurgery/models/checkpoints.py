@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-from ..errors import LoadError, MismatchError
+from ..errors import LoadError, MismatchError, UnsupportedModelError
 from .architectures import architecture_of, lens_config
 from .place import SAME, TURNED, Place
 
@@ -58,6 +59,15 @@ _GEMMA = _LLAMA | _blocks(
     _norm("ln2", "pre_feedforward_layernorm"),
     _norm("ln2_post", "post_feedforward_layernorm"),
 )
+_OLMO2 = _LLAMA | _blocks(
+    "model.layers.{}.", _norm("ln1", "post_attention_layernorm"), _norm("ln2", "post_feedforward_layernorm")
+)
+_PHI3 = _LLAMA | _blocks(
+    "model.layers.{}.",
+    *(_linear(f"attn.{{}}_{x}", "self_attn.qkv_proj", "n m h -> (n h) m", "n h -> (n h)") for x in "QKV"),
+    _linear("mlp.{}_gate", "mlp.gate_up_proj"),
+    _linear("mlp.{}_in", "mlp.gate_up_proj"),
+)
 _GPT2: _Table = {
     "embed.W_E": ("transformer.wte.weight", SAME),
     "unembed.W_U": ("lm_head.weight", TURNED),
@@ -89,6 +99,18 @@ _NEOX: _Table = {
 }
 
 
+#: Architectures that normalise what attention and MLP write.
+_CHANGING = ("Gemma2ForCausalLM", "Gemma3ForCausalLM", "Olmo2ForCausalLM")
+_TABLES = {
+    "GPT2LMHeadModel": _GPT2,
+    "GPTNeoXForCausalLM": _NEOX,
+    "Gemma2ForCausalLM": _GEMMA,
+    "Gemma3ForCausalLM": _GEMMA,
+    "Olmo2ForCausalLM": _OLMO2,
+    "Phi3ForCausalLM": _PHI3,
+}
+
+
 def read_config(directory: Path) -> Any:
     """The transformers configuration of a checkpoint. Raises `LoadError` or `UnsupportedModelError`."""
     import transformers
@@ -101,10 +123,24 @@ def read_config(directory: Path) -> Any:
 
 
 def architecture_facts(config: Any) -> Any:
-    """What `model.cfg` of the loaded checkpoint would say, without its weights."""
-    from transformer_lens import HookedTransformerConfig
+    """What `sites.facts` of the loaded checkpoint would say, without its weights."""
+    architecture = architecture_of(config.to_dict())
+    try:
+        from transformer_lens import HookedTransformerConfig
 
-    return HookedTransformerConfig(**lens_config(config, architecture_of(config.to_dict())), device="cpu")
+        return HookedTransformerConfig(**lens_config(config, architecture), device="cpu")
+    except (ImportError, UnsupportedModelError):
+        return SimpleNamespace(
+            n_layers=config.num_hidden_layers,
+            d_model=config.hidden_size,
+            d_mlp=getattr(config, "intermediate_size", None)
+            or getattr(config, "n_inner", None)
+            or 4 * config.hidden_size,
+            attn_only=False,
+            positional_embedding_type="standard" if architecture == "GPT2LMHeadModel" else "rotary",
+            use_normalization_before_and_after=architecture in _CHANGING
+            or getattr(config, "residual_multiplier", 1) != 1,
+        )
 
 
 def place_of(config: Any, name: str) -> Place:
@@ -114,7 +150,7 @@ def place_of(config: Any, name: str) -> Place:
     """
     architecture = architecture_of(config.to_dict())
     gemma = architecture.startswith("Gemma")
-    table = {"GPT2LMHeadModel": _GPT2, "GPTNeoXForCausalLM": _NEOX}.get(architecture, _GEMMA if gemma else _LLAMA)
+    table = _TABLES.get(architecture, _LLAMA)
     match = re.match(r"blocks\.(\d+)\.", name)
     layer = match.group(1) if match else None
     # Keys and values that several queries share are called _W_K and _W_V.
@@ -132,6 +168,20 @@ def place_of(config: Any, name: str) -> Place:
         pattern,
         getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
         slot="QKV".index(leaf[-1]) if "qkv" in pattern else None,
+        rows=_rows(config, leaf) if "qkv_proj" in key or "gate_up_proj" in key else None,
         scale=config.hidden_size**0.5 if gemma and leaf == "embed.W_E" else 1.0,
         shift=1.0 if gemma and leaf.endswith(".w") else 0.0,
     )
+
+
+def _rows(config: Any, leaf: str) -> tuple[int, int]:
+    """Where a parameter lies in a tensor that holds queries, keys and values, or gates and inputs, below each other."""
+    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    groups = config.num_key_value_heads or config.num_attention_heads
+    sizes = {"Q": config.num_attention_heads * head, "K": groups * head, "V": groups * head}
+    if leaf.startswith("mlp."):
+        sizes = dict.fromkeys(("gate", "in"), config.intermediate_size)
+    names = list(sizes)
+    own = names.index(leaf.rpartition("_")[2])
+    start = sum(sizes[name] for name in names[:own])
+    return start, start + sizes[names[own]]

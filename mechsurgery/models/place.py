@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+import torch
 from einops import rearrange
 from torch import Tensor
 
@@ -17,19 +18,21 @@ class Place:
     """Where a parameter stands in a checkpoint, and how.
 
     `pattern` (einops) turns the parameter into the tensor `key`; `slot` is its number in a tensor that holds query, key
-    and value; parameter = scale · tensor + shift.
+    and value, `rows` are its first row and the one after its last in a tensor that holds others below each other;
+    parameter = scale · tensor + shift.
     """
 
     key: str
     pattern: str
     d_head: int
     slot: int | None = None
+    rows: tuple[int, int] | None = None
     scale: float = 1.0
     shift: float = 0.0
 
     def read(self, tensor: Tensor) -> Tensor:
         """The parameter that a checkpoint's tensor holds."""
-        whole = self._parameters(tensor)
+        whole = self._parameters(tensor if self.rows is None else tensor[slice(*self.rows)])
         value = whole if self.slot is None else whole[self.slot]
         value = value if self.scale == 1.0 else value * self.scale
         return value if self.shift == 0.0 else value + self.shift
@@ -42,7 +45,8 @@ class Place:
             whole = self._parameters(tensor).clone()
             whole[self.slot] = value
             value = whole
-        return rearrange(value, self.pattern)
+        own = rearrange(value, self.pattern)
+        return own if self.rows is None else torch.cat([tensor[: self.rows[0]], own, tensor[self.rows[1] :]])
 
     def _parameters(self, tensor: Tensor) -> Tensor:
         ours, theirs = self.pattern.split(" -> ")

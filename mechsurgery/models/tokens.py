@@ -127,7 +127,7 @@ def tokenizer_of(model: Any) -> Any:
 def pad_id(model: Model) -> int:
     """A token id to fill up with. Any would do: the mask is explicit."""
     for token in (getattr(model.tokenizer, "pad_token_id", None), getattr(model.tokenizer, "eos_token_id", None)):
-        if token is not None and token < model.cfg.d_vocab:
+        if token is not None and token < sites.vocabulary(model):
             return int(token)
     return 0
 

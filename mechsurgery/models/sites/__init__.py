@@ -27,7 +27,17 @@ from .points import (
     stop_layer,
     width,
 )
-from .running import can_start_at_layer, new_cache, portable, provenance_of, run, run_from, stop_tokens, unembed
+from .running import (
+    can_start_at_layer,
+    new_cache,
+    portable,
+    provenance_of,
+    run,
+    run_from,
+    stop_tokens,
+    unembed,
+    vocabulary,
+)
 from .vectors import (
     changes_writes,
     direct_logits,
@@ -79,6 +89,7 @@ __all__ = [
     "to_stream",
     "unembed",
     "unembedding",
+    "vocabulary",
     "weight",
     "weights",
     "width",

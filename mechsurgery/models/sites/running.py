@@ -71,6 +71,11 @@ def portable(model: Model, hooks: Sequence[tuple[str, Callable[..., Any]]]) -> l
     return bridge.portable(hooks) if bridge.is_bridge(model) else list(hooks)
 
 
+def vocabulary(model: Model) -> int:
+    """How many tokens have a logit. A bridge's `cfg.d_vocab` is its tokenizer's, once it was given one."""
+    return bridge.outputs(model.unembed.original_component) if bridge.is_bridge(model) else int(model.cfg.d_vocab)
+
+
 def unembed(model: Model, resid: Float[Tensor, "*b d_model"]) -> Float[Tensor, "*b d_vocab"]:
     """Logits of residual-stream vectors: final norm, unembedding and, where the model has one, soft cap."""
     flat = resid.reshape(1, -1, resid.shape[-1]) if resid.ndim != 3 else resid
