@@ -130,16 +130,15 @@ def architecture_facts(config: Any) -> Any:
 
         return HookedTransformerConfig(**lens_config(config, architecture), device="cpu")
     except (ImportError, UnsupportedModelError):
+        inner = (getattr(config, name, None) for name in ("intermediate_size", "n_inner"))
+        scaled = getattr(config, "residual_multiplier", 1) != 1
         return SimpleNamespace(
             n_layers=config.num_hidden_layers,
             d_model=config.hidden_size,
-            d_mlp=getattr(config, "intermediate_size", None)
-            or getattr(config, "n_inner", None)
-            or 4 * config.hidden_size,
+            d_mlp=next((n for n in inner if n), 4 * config.hidden_size),
             attn_only=False,
             positional_embedding_type="standard" if architecture == "GPT2LMHeadModel" else "rotary",
-            use_normalization_before_and_after=architecture in _CHANGING
-            or getattr(config, "residual_multiplier", 1) != 1,
+            use_normalization_before_and_after=architecture in _CHANGING or scaled,
         )
 
 
