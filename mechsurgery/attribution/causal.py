@@ -189,13 +189,13 @@ def _relp_hooks(model: Model) -> HookFns:
     def fixed(activation: Tensor, hook: Any = None) -> Tensor:
         return activation.detach()
 
-    for name in model.hook_dict:
+    for name in sites.hook_points(model):
         if name.endswith((".hook_scale", "attn.hook_pattern")):
             made.append((name, fixed))
     for layer in range(model.cfg.n_layers):
         seen: dict[str, Tensor] = {}
         prefix = f"blocks.{layer}.mlp."
-        parts = [part for part in ("hook_pre", "hook_pre_linear") if prefix + part in model.hook_dict]
+        parts = [part for part in ("hook_pre", "hook_pre_linear") if prefix + part in sites.hook_points(model)]
         made += [(prefix + part, partial(_seen, part=part, seen=seen)) for part in parts]
         made.append((prefix + "hook_post", partial(_by_lines, seen=seen)))
     return made

@@ -14,6 +14,7 @@ from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -134,6 +135,11 @@ def outputs(module: nn.Module) -> int:
     return int(module.weight.shape[1 if _is_conv(module) else 0])
 
 
+def vocabulary(model: Any) -> int:
+    """How many tokens have a logit."""
+    return outputs(model.unembed.original_component)
+
+
 def _is_conv(module: nn.Module) -> bool:
     """Whether a module is transformers' Conv1D, whose weight is [in, out]; its class is renamed while it is trained."""
     return hasattr(module, "nf")
@@ -199,9 +205,17 @@ def centres(norm: Any) -> bool:
     return not norm.uses_rms_norm
 
 
-def has_point(model: Any, name: str) -> bool:
-    """Whether a name is a hook point: a bridge also calls the tables of rotary embeddings `hook_pos_embed`."""
-    return name != "hook_pos_embed" or model.cfg.positional_embedding_type == "standard"
+#: {bridge: its hook points}, which it would look up one by one whenever it is asked for them.
+_points: WeakKeyDictionary[Any, dict[str, Any]] = WeakKeyDictionary()
+
+
+def hook_points(model: Any) -> dict[str, Any]:
+    """{name: hook point}. Not among them: tables of rotary embeddings, which a bridge calls `hook_pos_embed` too."""
+    if model not in _points:
+        _points[model] = dict(model.hook_dict)
+        if model.cfg.positional_embedding_type != "standard":
+            _points[model].pop("hook_pos_embed", None)
+    return _points[model]
 
 
 def stop_tokens(model: Any) -> tuple[int, ...]:

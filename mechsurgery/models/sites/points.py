@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from numbers import Integral
+from typing import Any
 
 from ... import names
 from ...errors import SiteError, listed
@@ -75,23 +76,27 @@ def mlp_out_sites(model: Model, layers: Sequence[int] | None = None) -> list[str
 
 def residual_writes(model: Model) -> list[str]:
     """Hook points of everything that is added into the residual stream: embeddings, attention and MLP outputs."""
-    learned = "hook_pos_embed" in model.hook_dict and _is_point(model, "hook_pos_embed")
-    first = ["hook_embed", *(["hook_pos_embed"] if learned else [])]
+    first = ["hook_embed", *(["hook_pos_embed"] if "hook_pos_embed" in hook_points(model) else [])]
     return first + [
         name for layer in range(model.cfg.n_layers) for name in (names.attention_out(layer), names.mlp_out(layer))
     ]
 
 
+def hook_points(model: Model) -> dict[str, Any]:
+    """{name: hook point} of a model."""
+    return bridge.hook_points(hooked(model)) if bridge.is_bridge(model) else hooked(model).hook_dict
+
+
 def check_sites(model: Model, wanted: Sequence[str]) -> list[str]:
     """The hook points asked for, each one that exists and fires, or `SiteError` that says what there is instead."""
-    known = hooked(model).hook_dict
+    known = hook_points(model)
     for name in wanted:
         if name.endswith(LATENTS) and name.removesuffix(LATENTS) in known:
             raise SiteError(
                 f"{name!r} are latents of an autoencoder, which are no hook point of the model itself; use "
                 "scale_latents(circuit, dictionary) or another function that takes the dictionary"
             )
-        if name not in known or not _is_point(model, name):
+        if name not in known:
             near = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or list(known)[:3]
             raise SiteError(
                 f"no hook point {name!r} in this model of {model.cfg.n_layers} layers; near: {listed(near)}; "
@@ -99,10 +104,6 @@ def check_sites(model: Model, wanted: Sequence[str]) -> list[str]:
             )
         _check_fires(model, name)
     return list(wanted)
-
-
-def _is_point(model: Model, name: str) -> bool:
-    return not bridge.is_bridge(model) or bridge.has_point(model, name)
 
 
 def _check_fires(model: Model, name: str) -> None:

@@ -73,7 +73,7 @@ def portable(model: Model, hooks: Sequence[tuple[str, Callable[..., Any]]]) -> l
 
 def vocabulary(model: Model) -> int:
     """How many tokens have a logit. A bridge's `cfg.d_vocab` is its tokenizer's, once it was given one."""
-    return bridge.outputs(model.unembed.original_component) if bridge.is_bridge(model) else int(model.cfg.d_vocab)
+    return bridge.vocabulary(model) if bridge.is_bridge(model) else int(model.cfg.d_vocab)
 
 
 def unembed(model: Model, resid: Float[Tensor, "*b d_model"]) -> Float[Tensor, "*b d_vocab"]:
