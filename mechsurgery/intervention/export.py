@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,8 @@ from torch import Tensor
 
 from ..errors import InputError, MismatchError, listed
 from ..models.checkpoints import Place, architecture_facts, place_of, read_config
-from ..models.streaming import Checkpoint, rewrite
+from ..models.streaming import Checkpoint, rewrite, whole_checkpoint
+from ..writing import check_path
 from .bake import Get, Rewrite, rewrites
 from .intervention import Intervention
 
@@ -37,13 +39,16 @@ def export(
     directory at `destination`.
 
     Raises `InputError` with the reason for what this checkpoint has no place for (see `bake`), and where `destination`
-    exists; `MismatchError` for what was made for another model; `ActivationError` for results that are not finite.
+    exists or is in `source`; `MismatchError` for what was made for another model; `ActivationError` for results that
+    are not finite; `WriteError` where the disk is full or may not be written. Beside the weights, plain text files are
+    copied (configuration, tokenizer, templates); code, pickles, adapters and links out of `source` are left out, which
+    the log says.
     """
     if dtype not in (None, "float32", "bfloat16", "float16"):
         raise InputError(f"dtype={dtype!r}; choose 'float32', 'bfloat16', 'float16', or None for each tensor's own")
-    if Path(destination).expanduser().exists():
+    if os.path.lexists(check_path(destination)):
         raise InputError(f"{str(destination)!r} exists; give a directory that does not, so that nothing is overwritten")
-    checkpoint = Checkpoint(source)
+    checkpoint = whole_checkpoint(source)
     if not isinstance(intervention, Intervention):
         changes = _of_difference(checkpoint, Checkpoint(intervention), 1.0 if strength is None else strength)
     elif strength is None:

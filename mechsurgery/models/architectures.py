@@ -30,7 +30,9 @@ def architecture_of(raw: dict[str, Any]) -> str:
     """The architecture named in a config.json. Raises `UnsupportedModelError` where it cannot be converted."""
     names = raw.get("architectures") or []
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise UnsupportedModelError(f"architectures = {str(names)[:200]!r} is no list of names; fetch config.json again")
+        raise UnsupportedModelError(
+            f"architectures = {str(names)[:200]!r} is no list of names; fetch config.json again"
+        )
     if any(raw.get(key) for key in _EXPERTS) or any("Moe" in name or "Mixtral" in name for name in names):
         raise UnsupportedModelError(
             f"{listed(names)} is a mixture of experts, whose MLP has no single set of neurons; "

@@ -20,7 +20,7 @@ from .convert import check_neurons, convert
 from .protocol import Model
 from .reading import reading, reason
 from .streaming import Checkpoint
-from .weight_files import check_belongs, read_raw_config, weight_files
+from .weight_files import check_belongs, check_dtypes, read_raw_config, weight_files
 
 logger = logging.getLogger(__name__)
 
@@ -186,8 +186,9 @@ def _check_files(directory: Path, trust_remote_code: bool) -> str:
             "trust_remote_code=True"
         )
     architecture = architecture_of(raw)
-    shapes = {name: shape for name, (_, shape) in Checkpoint(directory, files=weight_files(directory)).facts.items()}
-    check_belongs(raw, shapes, directory)
+    facts = Checkpoint(directory, files=weight_files(directory)).facts
+    check_belongs(raw, {name: shape for name, (_, shape) in facts.items()}, directory)
+    check_dtypes(facts, directory)
     if not any((directory / file).is_file() for file in _TOKENIZERS):
         raise ModelNotFoundError(f"{str(directory)!r} has no tokenizer; none of {listed(_TOKENIZERS)} is there")
     return architecture

@@ -12,7 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import LoadError, ModelNotFoundError, UnsafeFileError, listed
+import torch
+
+from ..errors import LoadError, ModelNotFoundError, UnsafeFileError, UnsupportedModelError, listed
 from .reading import check_own_files, reading, reason
 
 INDEX = "model.safetensors.index.json"
@@ -30,6 +32,8 @@ _SIZES = {
     "head width": ("head_dim",),
     "key-value heads": ("num_key_value_heads",),
 }
+_PLAIN = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+_MASK = re.compile(r"\.(attn|attention)\.(bias|masked_bias)$")
 #: These may be null: the family then has a rule.
 _MAY_BE_NULL = ("neurons", "head width", "key-value heads")
 #: Rotary tables are as long as the context; beyond this they alone would fill a memory.
@@ -138,6 +142,20 @@ def check_belongs(raw: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]],
                     f"{str(directory)!r}: {name} has shape {shape}, by config.json it is {wanted}; the two do not "
                     "belong together"
                 )
+
+
+def check_dtypes(facts: Mapping[str, tuple[torch.dtype, tuple[int, ...]]], directory: Path) -> None:
+    """Raise `UnsupportedModelError` for weights that are no plain floating-point numbers: those of quantised models.
+
+    The masks that old checkpoints of GPT-2 and GPT-NeoX hold are no weights.
+    """
+    odd = {name: kind for name, (kind, _) in facts.items() if kind not in _PLAIN and not _MASK.search(name)}
+    if odd:
+        name, kind = next(iter(odd.items()))
+        raise UnsupportedModelError(
+            f"{len(odd)} weights in {str(directory)!r} are no float32, bfloat16, float16 or float64 (first {name}: "
+            f"{kind}), as of a quantised model; use the unquantised checkpoint"
+        )
 
 
 def _size(raw: Mapping[str, Any], what: str, default: Any = None) -> Any:
