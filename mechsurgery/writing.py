@@ -56,7 +56,9 @@ def writing(path: str | Path) -> Iterator[None]:
         if isinstance(error, SafetensorError) and "os error" not in str(error):
             raise
         why = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
-        then = _NEXT.get(getattr(error, "errno", None) or 0, "give another path, or mend what it says")
+        number = re.search(r"(?:os error|errno) (\d+)", why)
+        code = getattr(error, "errno", None) or (int(number[1]) if number else 0)
+        then = _NEXT.get(code, "give another path, or mend what it says")
         raise WriteError(f"cannot write {str(path)[:300]!r}: {why}; {then}") from error
 
 
@@ -189,7 +191,7 @@ def _started(process: int) -> int | None:
 
 
 def _sweep(folder: Path, every: float) -> None:
-    """Remove what killed processes have left in a folder: only what this package names so, and nobody writes any more."""
+    """Remove what killed processes have left in a folder: only what this package names so and nobody writes now."""
     now = time.monotonic()
     if now - _looked.get(folder, -every) < every:
         return

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError, MismatchError, listed
-from ..models.checkpoints import Place, architecture_facts, place_of, read_config
+from ..models.checkpoints import Place, architecture_facts, place_of, read_config, stored_fingerprint
 from ..models.streaming import Checkpoint, rewrite, whole_checkpoint
 from ..writing import check_path
 from .bake import Get, Rewrite, rewrites
@@ -46,6 +46,8 @@ def export(
     """
     if dtype not in (None, "float32", "bfloat16", "float16"):
         raise InputError(f"dtype={dtype!r}; choose 'float32', 'bfloat16', 'float16', or None for each tensor's own")
+    if strength is not None and not (isinstance(strength, int | float) and abs(strength) <= 1e30):
+        raise InputError(f"strength={strength!r} is no finite number; 1 adds the whole difference")
     if os.path.lexists(check_path(destination)):
         raise InputError(f"{str(destination)!r} exists; give a directory that does not, so that nothing is overwritten")
     checkpoint = whole_checkpoint(source)
@@ -67,6 +69,7 @@ def _of_intervention(checkpoint: Checkpoint, intervention: Intervention) -> dict
         place = place_of(config, name)
         return place.read(checkpoint(checkpoint.key(place.key)).double())
 
+    _check_made_for(checkpoint, intervention)
     found: dict[str, list[tuple[Place, Rewrite]]] = {}
     for name, how in rewrites(intervention, architecture_facts(config)).items():
         place = place_of(config, name)
@@ -75,6 +78,25 @@ def _of_intervention(checkpoint: Checkpoint, intervention: Intervention) -> dict
         _check_shape(checkpoint, place, name, intervention)
         found.setdefault(checkpoint.key(place.key), []).append((place, how))
     return {key: partial(_written, get=get, parts=parts) for key, parts in found.items()}
+
+
+def _check_made_for(checkpoint: Checkpoint, intervention: Intervention) -> None:
+    """Raise `MismatchError` where a weight difference starts from other weights than the checkpoint's."""
+    delta = intervention.delta
+    wanted = None if delta is None or not intervention.strength else delta.info.get("fingerprint")
+    if delta is None or wanted is None:
+        return
+    dtypes = [delta.info.get("dtype")] if delta.info.get("dtype") else ["float32", "bfloat16", "float16"]
+    for dtype in dtypes:
+        if (
+            dtype in ("float32", "bfloat16", "float16")
+            and stored_fingerprint(checkpoint, getattr(torch, dtype)) == wanted
+        ):
+            return
+    raise MismatchError(
+        f"delta {delta.name!r} starts from a model with fingerprint {wanted}, which {str(checkpoint.directory)!r} is "
+        "not; export from the checkpoint that it was trained from"
+    )
 
 
 def _written(tensor: Tensor, get: Get, parts: list[tuple[Place, Rewrite]]) -> Tensor:

@@ -49,10 +49,10 @@ def load_model(
     `name` is an organism (`"organism/instruct"`), a Hugging Face directory, or a hub id (with `revision`);
     anything that looks like a path (it starts with `.`, `/` or `~`, ends like a file or a training run's
     `checkpoint-500`, or it or its first folder exists) is one and never looked up on the network. Only safetensors
-    are read, and no links that lead out of the directory. `dtype` is "float32", "bfloat16", "float16" or "auto", the checkpoint's own (float32 for
-    organisms, which are stored short but small enough for the CPU); `device` defaults to a GPU where there is one.
-    Parameters come frozen (`requires_grad` False), `model.tokenizer` is transformers' tokenizer untouched,
-    `model.cfg.model_name` the name given. Peak memory is about the weights themselves.
+    are read, and no links that lead out of the directory. `dtype` is "float32", "bfloat16", "float16" or "auto", the
+    checkpoint's own (float32 for organisms, which are stored short but small enough for the CPU); `device` defaults to
+    a GPU where there is one. Parameters come frozen (`requires_grad` False), `model.tokenizer` is transformers'
+    tokenizer untouched, `model.cfg.model_name` the name given. Peak memory is about the weights themselves.
 
     Raises `ModelNotFoundError`, `UnsupportedModelError`, `UnsafeFileError`, `LoadError` or `InputError`.
     """

@@ -1,7 +1,8 @@
-"""A model directory is a stranger's: nothing in it leads out of it, and whatever is wrong with it is an error of ours."""
+"""A model directory is a stranger's: nothing in it leads out of it, and whatever is wrong in it is our own error."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,13 +47,13 @@ def check_own_files(directory: Path) -> None:
 
     Links into the hub's cache, whose directories consist of them, are followed.
     """
-    home = directory.resolve()
+    home = Path(os.path.realpath(directory))
     allowed = [home, *([home.parents[1] / "blobs"] if home.parent.name == "snapshots" else [])]
     read = [path for path in directory.iterdir() if path.suffix in _READ or path.name == _TEMPLATES]
     out = [
         path.name
         for path in read
-        if path.is_symlink() and not any(path.resolve().is_relative_to(root) for root in allowed)
+        if path.is_symlink() and not any(Path(os.path.realpath(path)).is_relative_to(root) for root in allowed)
     ]
     if out:
         raise UnsafeFileError(

@@ -43,5 +43,5 @@ def copy_plain_files(source: Path, target: Path) -> list[str]:
 
 def _is_plain(path: Path, roots: list[Path]) -> bool:
     known = path.suffix.lower() in _PLAIN or path.name.lower().startswith(_NAMED)
-    where = path.resolve()
+    where = Path(os.path.realpath(path))
     return known and path.name != ADAPTER and path.is_file() and any(where.is_relative_to(root) for root in roots)

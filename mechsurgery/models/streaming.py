@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -160,8 +161,8 @@ def write_safetensors(
 @contextmanager
 def _new_checkpoint(source: Path, out: Path) -> Iterator[Path]:
     """A temporary directory with the plain files of `source`, that becomes `out` at the end, or vanishes."""
-    home = source.resolve()
-    if out.resolve().is_relative_to(home):
+    home = Path(os.path.realpath(source))
+    if Path(os.path.realpath(out)).is_relative_to(home):
         raise InputError(f"{str(out)!r} is in {str(source)!r}, which is read; give a directory beside it")
     with new_directory(out) as folder:
         left = copy_plain_files(home, folder)
@@ -228,8 +229,8 @@ def stream_difference(after: str | Path, before: str | Path, out: str | Path, *,
 
     In float32 where adding it back gives `after` bit for bit, else in float64.
 
-    Raises `MismatchError` where names, shapes or dtypes differ, `InputError` and `WriteError` as `rewrite`. A killed run
-    leaves no directory at `out`.
+    Raises `MismatchError` where names, shapes or dtypes differ, `InputError` and `WriteError` as `rewrite` does. A
+    killed run leaves no directory at `out`.
     """
     new, old = Checkpoint(after), Checkpoint(before)
     if new.facts.keys() != old.facts.keys():
