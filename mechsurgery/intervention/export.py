@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -12,13 +11,10 @@ from torch import Tensor
 
 from ..errors import InputError, MismatchError, listed
 from ..models.checkpoints import Place, architecture_facts, place_of, read_config, stored_fingerprint
-from ..models.streaming import Checkpoint, rewrite, whole_checkpoint
+from ..models.streaming import Change, Checkpoint, rewrite, summed, whole_checkpoint
 from ..writing import check_path
 from .bake import Get, Rewrite, rewrites
 from .intervention import Intervention
-
-#: Makes a tensor of the checkpoint, in float64, from the present one.
-Change = Callable[[Tensor], Tensor]
 
 
 @torch.no_grad()
@@ -99,10 +95,11 @@ def _check_made_for(checkpoint: Checkpoint, intervention: Intervention) -> None:
     )
 
 
-def _written(tensor: Tensor, get: Get, parts: list[tuple[Place, Rewrite]]) -> Tensor:
+def _written(tensor: Tensor, dtype: torch.dtype, *, get: Get, parts: list[tuple[Place, Rewrite]]) -> Tensor:
     for place, how in parts:
-        tensor = place.write(tensor, how.make(get))
-    return tensor
+        # In float64 already where another parameter stands in the same tensor.
+        tensor = place.write(tensor if place.slot is None else tensor.double(), how.make(get))
+    return tensor.to(dtype)
 
 
 def _check_shape(checkpoint: Checkpoint, place: Place, name: str, intervention: Intervention) -> None:
@@ -130,6 +127,6 @@ def _of_difference(checkpoint: Checkpoint, difference: Checkpoint, strength: flo
         )
     numbers = [name for name in difference.facts if checkpoint.facts[name][0].is_floating_point]
     return {
-        name: lambda tensor, name=name: tensor + strength * difference(name).double()  # type: ignore[misc]
+        name: lambda tensor, dtype, name=name: summed(tensor, difference(name), strength, dtype)  # type: ignore[misc]
         for name in numbers
     }

@@ -41,7 +41,8 @@ class Place:
     def read(self, tensor: Tensor) -> Tensor:
         """The parameter that a checkpoint's tensor holds."""
         whole = self._parameters(tensor)
-        return (whole if self.slot is None else whole[self.slot]) * self.scale + self.shift
+        value = whole if self.slot is None else whole[self.slot]
+        return value if self.scale == 1 and not self.shift else value * self.scale + self.shift
 
     def loaded(self, tensor: Tensor) -> Tensor:
         """The same as `load_model` makes it, bit for bit: in the tensor's own dtype, with its roundings."""
@@ -53,7 +54,7 @@ class Place:
 
     def write(self, tensor: Tensor, parameter: Tensor) -> Tensor:
         """The checkpoint's tensor with another value of the parameter in it."""
-        value = (parameter - self.shift) / self.scale
+        value = parameter if self.scale == 1 and not self.shift else (parameter - self.shift) / self.scale
         if self.slot is not None:
             whole = self._parameters(tensor).clone()
             whole[self.slot] = value

@@ -45,6 +45,10 @@ _DTYPES = {name: dtype for dtype, name in _NAMES.items()}
 
 logger = logging.getLogger(__name__)
 Shapes = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
+#: Makes a tensor of a dtype, computed in float64, from the present one.
+Change = Callable[[Tensor, torch.dtype], Tensor]
+#: How many numbers are held in float64 at once where every number is computed by itself.
+_CHUNK = 1 << 20
 
 
 class Checkpoint:
@@ -183,12 +187,12 @@ def _write_index(source: Path, folder: Path, where: Mapping[str, str], shapes: S
 def rewrite(
     checkpoint: Checkpoint,
     out: str | Path,
-    changes: Mapping[str, Callable[[Tensor], Tensor]],
+    changes: Mapping[str, Change],
     *,
     dtype: torch.dtype | None = None,
     progress: bool | None = None,
 ) -> Path:
-    """Write `out`: a checkpoint in which some tensors are `changes[name](tensor)`, computed in float64.
+    """Write `out`: a checkpoint in which some tensors are `changes[name](tensor, dtype)`.
 
     Tensors keep their dtype; with `dtype`, all of floating-point numbers get that one and config.json says so. Raises
     `ActivationError` where a result is NaN or infinite, `InputError` for an `out` that exists or is in the checkpoint's
@@ -203,7 +207,7 @@ def rewrite(
         tensor = checkpoint(name)
         if name not in changes:
             return tensor
-        changed = changes[name](tensor.double()).to(shapes[name][0])
+        changed = changes[name](tensor, shapes[name][0])
         if not torch.isfinite(changed).all():
             raise ActivationError(f"{name!r} would be NaN or infinite in {shapes[name][0]}; lower the strength")
         return changed
@@ -248,12 +252,28 @@ def stream_difference(after: str | Path, before: str | Path, out: str | Path, *,
     kinds: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {}
     with _new_checkpoint(new.directory, out) as folder:
         for shard in with_progress(new.shards, "subtracting", shown=progress, unit="shard"):
-            made = {name: exact_difference(new(name), old(name)).dtype for name in new.names(shard)}
-            shapes = {name: (dtype, new.facts[name][1]) for name, dtype in made.items()}
-            write_safetensors(folder / shard.name, shapes, lambda name: exact_difference(new(name), old(name)), origin)
+            shapes = {name: (_exact_dtype(new(name), old(name)), new.facts[name][1]) for name in new.names(shard)}
             kinds |= shapes
+            write_safetensors(
+                folder / shard.name, shapes, lambda name: summed(new(name), old(name), -1.0, kinds[name][0]), origin
+            )
         _write_index(new.directory, folder, {name: at.name for name, at in new.where.items()}, kinds)
     return out
+
+
+def summed(a: Tensor, b: Tensor, factor: float, dtype: torch.dtype) -> Tensor:
+    """A + factor · b in a dtype, computed in float64, a part after the other."""
+    made = torch.empty(a.shape, dtype=dtype)
+    parts = (tensor.reshape(-1).split(_CHUNK) for tensor in (made, a, b))
+    for own, first, second in zip(*parts):
+        own.copy_(first.double() + factor * second.double())
+    return made
+
+
+def _exact_dtype(new: Tensor, old: Tensor) -> torch.dtype:
+    """The dtype of `exact_difference`."""
+    parts = zip(*(tensor.reshape(-1).split(_CHUNK) for tensor in (new, old)))
+    return torch.float32 if all(exact_difference(*pair).dtype == torch.float32 for pair in parts) else torch.float64
 
 
 def stream_cosine(a: str | Path, b: str | Path) -> dict[str, float]:
