@@ -253,7 +253,7 @@ def stream_difference(after: str | Path, before: str | Path, out: str | Path, *,
     with _new_checkpoint(new.directory, out) as folder:
         for shard in with_progress(new.shards, "subtracting", shown=progress, unit="shard"):
             shapes = {name: (_exact_dtype(new(name), old(name)), new.facts[name][1]) for name in new.names(shard)}
-            kinds |= shapes
+            kinds.update(shapes)
             write_safetensors(
                 folder / shard.name, shapes, lambda name: summed(new(name), old(name), -1.0, kinds[name][0]), origin
             )
