@@ -65,6 +65,11 @@ def lens_config(config: Any, architecture: str) -> dict[str, Any]:
     facts = build(config, architecture)
     if facts["act_fn"] not in _ACTIVATIONS:
         _refuse(architecture, "activation function", facts["act_fn"], _ACTIVATIONS)
+    window = getattr(config, "sliding_window", None)
+    windowed = window is not None and getattr(config, "layer_types", None) is None and "use_local_attn" not in facts
+    if windowed and not (isinstance(window, int) and window >= facts["n_ctx"]):
+        # Transformers' cache forgets what is outside such a window, and its masks do not.
+        _refuse(architecture, "sliding_window", window, (None,))
     return {"original_architecture": architecture, "d_vocab": config.vocab_size, **facts}
 
 

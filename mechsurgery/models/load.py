@@ -125,7 +125,7 @@ def _find(name: str | Path, revision: str | None, trust_remote_code: bool) -> Pa
         directory = organism_path(text)
     elif isinstance(name, Path) or _is_local(text):
         directory = _directory(text)
-    elif _HUB_ID.fullmatch(text) and text.split("/")[0].lower() not in ("organism", "organisms"):
+    elif _HUB_ID.fullmatch(text) and len(text) <= 200 and text.split("/")[0].lower() not in ("organism", "organisms"):
         return _download(text, revision, trust_remote_code)
     else:
         raise ModelNotFoundError(

@@ -38,6 +38,7 @@ _MASK = re.compile(r"\.(attn|attention)\.(bias|masked_bias)$")
 _MAY_BE_NULL = ("neurons", "head width", "key-value heads")
 #: Rotary tables are as long as the context; beyond this they alone would fill a memory.
 LONGEST_CONTEXT = 2**24
+_MOST_LABELS = 10_000
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h)\.(\d+)\.")
 
 
@@ -108,6 +109,9 @@ def read_raw_config(directory: Path) -> dict[str, Any]:
             fits = isinstance(value, int) and not isinstance(value, bool) and value >= 1
             if not fits and not (value is None and what in _MAY_BE_NULL):
                 raise LoadError(f"{str(path)!r} says {name} = {value!r}; it must be a whole number above 0")
+    labels = raw.get("num_labels")
+    if labels is not None and not (isinstance(labels, int) and 0 <= labels <= _MOST_LABELS):
+        raise LoadError(f"{str(path)!r} says num_labels = {labels!r}; a name is made for each, at most {_MOST_LABELS}")
     if _size(raw, "context", 1) > LONGEST_CONTEXT:
         raise LoadError(f"{str(path)!r} says a context of {_size(raw, 'context', 1)}; at most {LONGEST_CONTEXT}")
     return raw
