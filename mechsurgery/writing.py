@@ -108,6 +108,22 @@ def write_atomically(path: str | Path, write: Callable[[Path], Any]) -> Path:
 
 
 @contextmanager
+def folder_beside(path: str | Path) -> Iterator[Path]:
+    """A temporary folder on the same disk as `path`, gone at the end unless it was moved. Raises `WriteError`."""
+    path = check_path(path)
+    with writing(path):
+        make_folder(path.parent)
+        _check_name(path)
+        _sweep(path.parent, 0.0)
+        folder = _temporary(path)
+        try:
+            folder.mkdir()
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
 def new_directory(out: str | Path) -> Iterator[Path]:
     """A temporary directory that becomes `out` at the end, flushed to the disk, or vanishes.
 
@@ -117,12 +133,7 @@ def new_directory(out: str | Path) -> Iterator[Path]:
     with writing(out):
         if os.path.lexists(out):
             raise InputError(f"{str(out)!r} exists; give a directory that does not, so that nothing is overwritten")
-        make_folder(out.parent)
-        _check_name(out)
-        _sweep(out.parent, 0.0)
-        folder = _temporary(out)
-        try:
-            folder.mkdir()
+        with folder_beside(out) as folder:
             yield folder
             for path in sorted(folder.rglob("*")):
                 _flush(path)
@@ -130,8 +141,6 @@ def new_directory(out: str | Path) -> Iterator[Path]:
             # Renaming replaces an empty directory that has appeared there, and nothing else.
             folder.rename(out)
             _flush(out.parent)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _check_name(path: Path) -> None:

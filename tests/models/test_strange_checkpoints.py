@@ -69,11 +69,11 @@ def test_every_key_of_a_configuration_may_hold_anything(copied):
     folder = copied()
     whole = (folder / "config.json").read_text()
     loaded = []
-    # A sample, always the same: some 300 take 10 s.
-    for key, value in random.Random(0).sample(list(itertools.product(KEYS, VALUES)), 90):
+    # A sample, always the same: all of them take half a minute.
+    for key, value in random.Random(0).sample(list(itertools.product(KEYS, VALUES)), 60):
         (folder / "config.json").write_text(whole)
         loaded.append(as_transformers(put(folder, **{key: value})))
-    assert 10 < sum(loaded) < len(loaded) - 20
+    assert 5 < sum(loaded) < len(loaded) - 10
 
 
 OTHERS = {
