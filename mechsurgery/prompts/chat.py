@@ -3,6 +3,7 @@
 Templates write the begin-of-text token themselves, so their text is tokenised without special tokens and
 never gets two. What a template writes may depend on the day (Llama 3.2 names the date) and on whether the model is
 to think before it answers (Qwen3): `Template` says both, so that a prompt can be written down and made again.
+Control tokens are what the template writes: the same marks in a prompt, a system text or an answer are plain text.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from datetime import date
 from typing import Any, Literal, cast, get_args
 
 from ..errors import InputError, PromptError, listed
+from .clock import Clock, midnight
+from .control import Controls, Spans, controls_of, encode_text, written_spans
+from .jinja import applied_template
 from .sets import Prompt, check_text
 
 logger = logging.getLogger(__name__)
@@ -23,8 +27,11 @@ logger = logging.getLogger(__name__)
 Kind = Literal["auto", "chat", "plain", "raw"]
 _PLAIN_STOPS = ("\nUser:", "\nAssistant:")
 _THOUGHT, _THOUGHT_END = "<think>", "</think>"
+_BASE_NAME = re.compile(r"(?<![a-z])base(?![a-z])|[-_]pt(?![a-z])", re.IGNORECASE)
 _CHAT_NAME = re.compile(r"instruct|chat|[-_]it(?![a-z])", re.IGNORECASE)
+_ROLES = ("system", "user", "assistant", "developer", "model", "tool")
 _TAKEN = ("enable_thinking", "messages", "conversation", "tokenize", "add_generation_prompt", "chat_template")
+_OTHER_DAYS = (date(1999, 12, 31), date(2001, 2, 5))
 
 
 @dataclass(frozen=True)
@@ -33,28 +40,40 @@ class Template:
 
     `kind`: "chat" is the tokenizer's own chat template, "plain" is `User: … / Assistant:`, "raw" the bare text, and
     "auto" the tokenizer's own where it has one and plain where not. `system` goes before prompts that have no system
-    text of their own. `thinking` is whether the model is to think first (`enable_thinking` of Qwen3 and others);
-    `arguments` are handed to the chat template besides, e.g. `{"date_string": "26 Jul 2024"}`; `strftime_now`, an ISO
-    date, is the day that templates are told. Raises `InputError` for values that cannot be written down as JSON.
+    text of their own. `thinking` is whether the model is to think first (`enable_thinking` of Qwen3 and others,
+    `thinking` of Granite); `arguments` are handed to the chat template besides, e.g. `{"date_string": "26 Jul 2024"}`;
+    `strftime_now`, an ISO date, is the day that templates are told.
+
+    With `control_tokens`, marks such as `<|im_end|>` in texts are read as the tokens that they name; otherwise only
+    those that the template writes are. `as_published` puts the tokenizer's begin token before templated text that has
+    one, as published code did that tokenises such text like any other. Raises `InputError` for values that cannot be
+    written down as JSON.
     """
 
     kind: Kind = "auto"
     system: str | None = None
     thinking: bool = False
     arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    control_tokens: bool = field(default=False, kw_only=True)
+    as_published: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.arguments, Mapping):
+            raise InputError(f"arguments={self.arguments!r:.80} of a template must be a mapping of names to values")
         object.__setattr__(self, "arguments", dict(self.arguments))
         _checked_kind(self.kind)
+        for name in ("thinking", "control_tokens", "as_published"):
+            if not isinstance(getattr(self, name), bool):
+                raise InputError(f"{name}={getattr(self, name)!r:.80} of a template must be True or False")
         taken = [name for name in self.arguments if name in _TAKEN]
         if taken:
             raise InputError(f"arguments= of a template cannot set {listed(taken)}; thinking is set by thinking=")
         try:
             json.dumps(self.arguments)
             date.fromisoformat(self.arguments.get("strftime_now", "2024-07-26"))
-        except (TypeError, ValueError) as error:
-            raise InputError(f"arguments={self.arguments} of a template must be plain values, dates ISO") from error
-        check_text(self.system or "", "the system text of a template")
+        except (TypeError, ValueError, RecursionError) as error:
+            raise InputError(f"arguments={self.arguments!r:.200} of a template must be plain values, dates ISO") from error
+        check_text("" if self.system is None else self.system, "the system text of a template")
 
     def facts(self) -> dict[str, Any]:
         """Everything it says, as plain values for a manifest."""
@@ -63,31 +82,32 @@ class Template:
     def frozen(self, tokenizer: Any) -> Template:
         """The same with today's date among its arguments, so that what is continued tomorrow has the same prompts.
 
-        The date stands in `date_string` where the tokenizer's template takes that, in the template's own format, else
-        in `strftime_now`. Unchanged where the day makes no difference or was given.
+        Found out by rendering on several days. The date stands in `date_string` where that alone makes the same text
+        on any day, in a format in which the template asked for it, else in `strftime_now`. Unchanged where the day
+        makes no difference or was given.
         """
         if _kind(tokenizer, self) != "chat" or "strftime_now" in self.arguments:
             return self
         today = date.today()
-        formats = [call["format"] for call in _TODAY.finditer(tokenizer.get_chat_template())]
-        shown = self._shown(tokenizer, today)
-        if not formats or shown == self._shown(tokenizer, _ANOTHER_DAY):
+        shown, formats = self._shown(tokenizer, today)
+        if not formats or self._always(tokenizer, shown):
             return self
-        named = replace(self, arguments={**self.arguments, "date_string": today.strftime(formats[0])})
-        if shown == named._shown(tokenizer, _ANOTHER_DAY):
-            return named
+        for asked in formats:
+            named = replace(self, arguments={**self.arguments, "date_string": today.strftime(asked)})
+            if named._always(tokenizer, shown):
+                return named
         return replace(self, arguments={**self.arguments, "strftime_now": today.isoformat()})
 
-    def _shown(self, tokenizer: Any, day: date) -> list[str]:
-        """Two chats as they are rendered on a day."""
-        template = replace(self, arguments={**self.arguments, "strftime_now": day.isoformat()})
+    def _always(self, tokenizer: Any, shown: list[str]) -> bool:
+        """Whether this is how chats are rendered on other days too."""
+        return all(self._shown(tokenizer, day)[0] == shown for day in _OTHER_DAYS)
+
+    def _shown(self, tokenizer: Any, day: date) -> tuple[list[str], list[str]]:
+        """Two chats as they are rendered on a day, and the formats in which the template asked for it."""
+        clock = Clock(midnight(day))
         chats = ([("user", "Hello")], [("system", "Be kind."), ("user", "Hello")])
-        return [_apply(tokenizer, chat, template) for chat in chats]
-
-
-#: How chat templates ask for today's date.
-_TODAY = re.compile(r"""strftime_now\(\s*(?P<quote>['"])(?P<format>.*?)(?P=quote)\s*\)""")
-_ANOTHER_DAY = date(1999, 12, 31)
+        shown = [_apply(tokenizer, chat, self, clock) for chat in chats]
+        return shown, list(dict.fromkeys(clock.formats))
 
 
 def as_template(template: str | Template) -> Template:
@@ -97,23 +117,34 @@ def as_template(template: str | Template) -> Template:
 
 def _checked_kind(kind: str) -> Kind:
     if kind not in get_args(Kind):
-        raise InputError(f"template={kind!r} is not one of {listed(get_args(Kind))}, and no Template")
+        raise InputError(f"template={kind!r:.80} is not one of {listed(get_args(Kind))}, and no Template")
     return cast(Kind, kind)
 
 
 def encode(tokenizer: Any, prompts: Iterable[Prompt | str], *, template: str | Template = "auto") -> list[list[int]]:
-    """Token ids of every prompt, ready for the model to answer. A prompt's `prefix` begins the answer."""
-    return [tokenise(tokenizer, render(tokenizer, item, template=template), template) for item in prompts]
+    """Token ids of every prompt, ready for the model to answer. A prompt's `prefix` begins the answer.
+
+    Raises `PromptError` for a chat template that fails, takes too much time or memory, or writes nothing.
+    """
+    template = as_template(template)
+    return [_ids(tokenizer, *_shown(tokenizer, _as_prompt(item), template), template) for item in prompts]
 
 
-def check_template(tokenizer: Any, template: str | Template = "auto", *, name: str = "") -> None:
+def check_template(
+    tokenizer: Any, template: str | Template = "auto", *, name: str = "", stops: Sequence[int] = ()
+) -> None:
     """Find out before anything runs whether prompts can be put before this model.
 
-    Raises `InputError` where there is no tokenizer, or `template` asks for a chat template that it does not have. A
-    model whose `name` says that it is a chat model, and whose tokenizer has no chat template, is a warning: its prompts
-    would be put plainly, and it would answer less well than it can.
+    Raises `InputError` where there is no tokenizer, or `template` asks for a chat template that it does not have, and
+    `PromptError` for one that does not work. Warned of are: a model whose `name` says that it is a chat model, without
+    a chat template; a chat template on what seems to be a base model, by its name or because none of the tokens in
+    `stops` (at which the model ends) is what the template ends a turn with; and `as_published`.
     """
-    if _kind(tokenizer, template) == "plain" and as_template(template).kind == "auto" and _CHAT_NAME.search(name):
+    chosen = as_template(template)
+    kind = _kind(tokenizer, chosen)
+    if kind == "chat":
+        _warn_of_base(tokenizer, chosen, name, stops)
+    if kind == "plain" and chosen.kind == "auto" and _CHAT_NAME.search(name):
         logger.warning(
             "%s sounds like a chat model, but its tokenizer has no chat template, so prompts are put as 'User: … "
             "Assistant:'; set model.tokenizer.chat_template, or give template='plain' if that is meant",
@@ -121,34 +152,131 @@ def check_template(tokenizer: Any, template: str | Template = "auto", *, name: s
         )
 
 
-def tokenise(tokenizer: Any, text: str, template: str | Template = "auto") -> list[int]:
-    """Token ids of rendered text; only plain and raw text get the tokenizer's begin token."""
-    if _kind(tokenizer, template) == "chat":
+def _warn_of_base(tokenizer: Any, template: Template, name: str, stops: Sequence[int]) -> None:
+    """Warn of a chat template on a base model, and of a begin token that stands twice."""
+    if template.as_published and encode(tokenizer, ["Hello"], template=template)[0][:2] == [tokenizer.bos_token_id] * 2:
+        logger.warning("as_published: every prompt has its begin token twice, as in the published code")
+    if template.kind != "auto":
+        return
+    said = "This is what I said."
+    shown = _apply(tokenizer, [("user", "Hello"), ("assistant", said), ("user", "Go on")], template)
+    controls = _controls(tokenizer, template)
+    ends = controls.pattern.search(shown.rpartition(said)[2]) if controls.texts and said in shown else None
+    other = ends is not None and stops and tokenizer.convert_tokens_to_ids(ends.group()) not in stops
+    if other or _BASE_NAME.search(name):
+        logger.warning(
+            "%s seems to be a base model, though its tokenizer has a chat template%s; prompts are put in that "
+            "template, which it may not have been trained on: give template='plain' for 'User: … Assistant:', or "
+            "template='chat' if the template is meant",
+            name or "this model",
+            f", and it does not stop at {ends.group()!r}" if other and ends is not None else "",
+        )
+
+
+def encode_continued(
+    tokenizer: Any, prompt: Prompt | str, text: str, *, template: str | Template = "auto"
+) -> tuple[list[int], list[int]]:
+    """Token ids of a prompt, and of the prompt with a text after it, of which nothing is read as a control token."""
+    template = as_template(template)
+    shown, written = _shown(tokenizer, _as_prompt(prompt), template)
+    start, whole = (_ids(tokenizer, one, written, template) for one in (shown, shown + text))
+    return start, whole
+
+
+def encode_plain(tokenizer: Any, text: str, template: str | Template = "auto") -> list[int]:
+    """Token ids of a text by itself, without special tokens, and without control tokens unless `template` has them."""
+    template = as_template(template)
+    if template.control_tokens:
         return list(tokenizer.encode(text, add_special_tokens=False))
-    ids = list(tokenizer.encode(text))
+    return encode_text(tokenizer, _controls(tokenizer, template), text)
+
+
+def templated(tokenizer: Any, text: str, template: str | Template = "auto") -> Spans:
+    """Where control tokens stand in a text, as (first character, one after the last)."""
+    return _controls(tokenizer, as_template(template)).spans(text)
+
+
+def _ids(tokenizer: Any, text: str, written: Spans, template: Template) -> list[int]:
+    """Token ids of rendered text; only plain and raw text get the tokenizer's begin token."""
+    begin = _kind(tokenizer, template) != "chat" or template.as_published
+    if template.control_tokens:
+        ids = list(tokenizer.encode(text, add_special_tokens=begin))
+        opening = getattr(tokenizer, "bos_token_id", None)
+        if opening is not None and ids[:2] == [opening, opening] and not template.as_published:
+            ids = ids[1:]
+    else:
+        ids = encode_text(tokenizer, _controls(tokenizer, template), text, written, begin=begin)
     # Some tokenizers end plain text with an end token, after which no answer can follow.
-    return ids[:-1] if len(ids) > 1 and ids[-1] == tokenizer.eos_token_id else ids
+    ids = ids[:-1] if begin and len(ids) > 1 and ids[-1] == tokenizer.eos_token_id else ids
+    if not ids:
+        raise PromptError(f"the text {text[:80]!r} has no tokens once rendered; give a text, or another template")
+    return ids
 
 
 def render(tokenizer: Any, prompt: Prompt | str, *, template: str | Template = "auto") -> str:
     """The text that `encode` tokenises."""
-    prompt = prompt if isinstance(prompt, Prompt) else Prompt("text", prompt)
-    template = as_template(template)
+    return _rendered(tokenizer, _as_prompt(prompt), as_template(template))[0]
+
+
+def _as_prompt(prompt: Prompt | str) -> Prompt:
+    return prompt if isinstance(prompt, Prompt) else Prompt("text", prompt)
+
+
+def _rendered(tokenizer: Any, prompt: Prompt, template: Template) -> tuple[str, list[tuple[str, str]], str]:
+    """The whole text of a prompt, its turns, and what a chat template wrote for them."""
     kind = _kind(tokenizer, template)
     if kind == "raw":
-        return prompt.text + prompt.prefix
+        return prompt.text + prompt.prefix, [], ""
     messages = _messages(prompt, template.system)
     if kind == "chat":
-        return _with_prefix(_apply(tokenizer, messages, template), prompt.prefix)
+        shown = _apply(tokenizer, messages, template)
+        return _with_prefix(shown, prompt.prefix), messages, shown
     names = {"user": "User", "assistant": "Assistant", "system": "System"}
     turns = [f"{names.get(role, role.title())}: {text}" for role, text in messages]
-    return _with_prefix("\n\n".join([*turns, "Assistant:"]), prompt.prefix)
+    return _with_prefix("\n\n".join([*turns, "Assistant:"]), prompt.prefix), messages, ""
+
+
+def _shown(tokenizer: Any, prompt: Prompt, template: Template) -> tuple[str, Spans]:
+    """The text of a prompt, and where the chat template wrote control tokens in it."""
+    text, messages, shown = _rendered(tokenizer, prompt, template)
+    if not shown or template.control_tokens:
+        return text, ()
+
+    def again(turns: list[tuple[str, str]]) -> str:
+        return _apply(tokenizer, turns, template)
+
+    controls = _controls(tokenizer, template)
+    _check_roles(controls, messages)
+    return text, written_spans(controls, messages, shown, again)
+
+
+def _controls(tokenizer: Any, template: Template) -> Controls:
+    """The tokenizer's control tokens."""
+    if _kind(tokenizer, Template()) != "chat":
+        return controls_of(tokenizer, None, str)
+    every = [[("user", "a")], [("system", "a"), ("user", "b"), ("assistant", "c"), ("user", "d")]]
+
+    def shown() -> str:
+        both = (replace(template, thinking=thinking, system=None) for thinking in (False, True))
+        return "\n".join(_apply(tokenizer, chat, one) for one in both for chat in every)
+
+    return controls_of(tokenizer, str(tokenizer.chat_template), shown)
+
+
+def _check_roles(controls: Controls, messages: Sequence[tuple[str, str]]) -> None:
+    """A role is written by the template as it stands, so it must not be able to name a control token."""
+    for role, _ in messages:
+        if role in _ROLES:
+            continue
+        if not re.fullmatch(r"[\w-]{1,40}", role) or any(role == text.strip(controls.signs) for text in controls.texts):
+            raise PromptError(f"a turn has the role {role[:40]!r}; give one of {listed(_ROLES)}, or another short name")
 
 
 def rendered_example(tokenizer: Any, prompt: Prompt | str, template: str | Template = "auto") -> dict[str, Any]:
     """One prompt as the model gets it, for a manifest: the template's facts, the text and its token ids."""
     text = render(tokenizer, prompt, template=template)
-    return {"template": as_template(template).facts(), "text": text, "tokens": tokenise(tokenizer, text, template)}
+    (ids,) = encode(tokenizer, [prompt], template=template)
+    return {"template": as_template(template).facts(), "text": text, "tokens": ids}
 
 
 def stop_texts(tokenizer: Any, template: str | Template = "auto") -> tuple[str, ...]:
@@ -229,30 +357,9 @@ def _messages(prompt: Prompt, system: str | None) -> list[tuple[str, str]]:
     return messages if system is None or messages[0][0] == "system" else [("system", system), *messages]
 
 
-def _apply(tokenizer: Any, messages: list[tuple[str, str]], template: Template) -> str:
-    from jinja2 import TemplateError
-
-    options = {"enable_thinking": template.thinking, **template.arguments}
-    if "strftime_now" in options:
-        # Only plain values reach a template, no function, so the day is written into the template's text.
-        day = date.fromisoformat(options.pop("strftime_now"))
-        source = tokenizer.get_chat_template()
-        options["chat_template"] = _TODAY.sub(lambda call: repr(day.strftime(call["format"])), source)
-
-    def apply(turns: list[tuple[str, str]]) -> str:
-        chat = [{"role": role, "content": text} for role, text in turns]
-        return tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True, **options)
-
-    try:
-        return apply(messages)
-    except TemplateError as error:
-        if messages[0][0] != "system" or len(messages) == 1:
-            raise PromptError(
-                f"the chat template refuses these turns: {error}; give others, or template='plain'"
-            ) from error
-        # Gemma's template refuses system turns: their text goes before the first user turn.
-        (_, system), (role, text), *rest = messages
-        return _apply(tokenizer, [(role, f"{system}\n\n{text}"), *rest], template)
+def _apply(tokenizer: Any, messages: list[tuple[str, str]], template: Template, clock: Clock | None = None) -> str:
+    given = {"enable_thinking": template.thinking, "thinking": template.thinking, **template.arguments}
+    return applied_template(tokenizer, messages, given, clock)
 
 
 def _with_prefix(text: str, prefix: str) -> str:

@@ -222,8 +222,18 @@ def normalised(text: str) -> str:
     return re.sub(r"\s+", " ", text).strip().casefold()
 
 
+#: Characters of a text at most: about a million tokens, more than the contexts of today's models hold.
+LONGEST = 4_000_000
+
+
 def check_text(text: str, what: str) -> None:
-    """Raise `PromptError` where a text holds half of a character, which no tokenizer can read."""
+    """Raise `PromptError` for what no tokenizer can read or no model can hold: half a character, NUL, a book."""
+    if not isinstance(text, str):
+        raise PromptError(f"{what} is a {type(text).__name__} and no text: {text!r:.80}; give a str")
+    if len(text) > LONGEST:
+        raise PromptError(f"{what} has {len(text):,} characters, of {LONGEST:,} that are allowed; shorten it")
+    if "\0" in text:
+        raise PromptError(f"{what} has a NUL character at place {text.index(chr(0))}; remove it, or read the file as text")
     half = re.search(r"[\ud800-\udfff]", text)
     if half is not None:
         raise PromptError(
