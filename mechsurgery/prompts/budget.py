@@ -14,7 +14,7 @@ from typing import Any
 
 #: Steps, characters made in all, characters of one value, and seconds of a thread's own time for a chat of no length;
 #: each character of the chat allows for some more.
-STEPS, MADE, LARGEST, SECONDS = 300_000, 16_000_000, 4_000_000, 3.0
+STEPS, MADE, LARGEST, SECONDS = 300_000, 16_000_000, 4_000_000, 1.0
 _NODE, _ELEMENT, _DEEPEST, _BITS, _WIDEST, _PARTS = 32, 56, 60, 4096, 1000, 10_000
 _CONTAINERS = (list, tuple, dict, set, frozenset, type({}.keys()), type({}.values()), type({}.items()))
 _PERCENT = re.compile(r"%(?:\([^)]*\))?[#0\- +]*(\*|\d+)?(?:\.(\*|\d+))?")

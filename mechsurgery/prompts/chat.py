@@ -19,7 +19,7 @@ from typing import Any, Literal, cast, get_args
 from ..errors import InputError, PromptError, listed
 from .clock import Clock, midnight
 from .control import Controls, Spans, controls_of, encode_text, written_spans
-from .jinja import applied_template
+from .jinja import applied_template, tried_templates
 from .sets import Prompt, check_text
 
 logger = logging.getLogger(__name__)
@@ -127,7 +127,9 @@ def encode(tokenizer: Any, prompts: Iterable[Prompt | str], *, template: str | T
     Raises `PromptError` for a chat template that fails, takes too much time or memory, or writes nothing.
     """
     template = as_template(template)
-    return [_ids(tokenizer, *_shown(tokenizer, _as_prompt(item), template), template) for item in prompts]
+    controls = _controls(tokenizer, template)
+    shown = (_shown(tokenizer, _as_prompt(item), template, controls) for item in prompts)
+    return [_ids(tokenizer, text, written, template, controls) for text, written in shown]
 
 
 def check_template(
@@ -178,8 +180,9 @@ def encode_continued(
 ) -> tuple[list[int], list[int]]:
     """Token ids of a prompt, and of the prompt with a text after it, of which nothing is read as a control token."""
     template = as_template(template)
-    shown, written = _shown(tokenizer, _as_prompt(prompt), template)
-    start, whole = (_ids(tokenizer, one, written, template) for one in (shown, shown + text))
+    controls = _controls(tokenizer, template)
+    shown, written = _shown(tokenizer, _as_prompt(prompt), template, controls)
+    start, whole = (_ids(tokenizer, one, written, template, controls) for one in (shown, shown + text))
     return start, whole
 
 
@@ -196,7 +199,7 @@ def templated(tokenizer: Any, text: str, template: str | Template = "auto") -> S
     return _controls(tokenizer, as_template(template)).spans(text)
 
 
-def _ids(tokenizer: Any, text: str, written: Spans, template: Template) -> list[int]:
+def _ids(tokenizer: Any, text: str, written: Spans, template: Template, controls: Controls) -> list[int]:
     """Token ids of rendered text; only plain and raw text get the tokenizer's begin token."""
     begin = _kind(tokenizer, template) != "chat" or template.as_published
     if template.control_tokens:
@@ -205,7 +208,7 @@ def _ids(tokenizer: Any, text: str, written: Spans, template: Template) -> list[
         if opening is not None and ids[:2] == [opening, opening] and not template.as_published:
             ids = ids[1:]
     else:
-        ids = encode_text(tokenizer, _controls(tokenizer, template), text, written, begin=begin)
+        ids = encode_text(tokenizer, controls, text, written, begin=begin)
     # Some tokenizers end plain text with an end token, after which no answer can follow.
     ids = ids[:-1] if begin and len(ids) > 1 and ids[-1] == tokenizer.eos_token_id else ids
     if not ids:
@@ -236,29 +239,28 @@ def _rendered(tokenizer: Any, prompt: Prompt, template: Template) -> tuple[str, 
     return _with_prefix("\n\n".join([*turns, "Assistant:"]), prompt.prefix), messages, ""
 
 
-def _shown(tokenizer: Any, prompt: Prompt, template: Template) -> tuple[str, Spans]:
+def _shown(tokenizer: Any, prompt: Prompt, template: Template, controls: Controls) -> tuple[str, Spans]:
     """The text of a prompt, and where the chat template wrote control tokens in it."""
     text, messages, shown = _rendered(tokenizer, prompt, template)
     if not shown or template.control_tokens:
         return text, ()
 
-    def again(turns: list[tuple[str, str]]) -> str:
-        return _apply(tokenizer, turns, template)
+    def again(turns: Sequence[tuple[str, str]], hidden: Mapping[int, str] | None) -> str:
+        return applied_template(tokenizer, list(turns), _given(template), hidden=hidden)
 
-    controls = _controls(tokenizer, template)
     _check_roles(controls, messages)
     return text, written_spans(controls, messages, shown, again)
 
 
 def _controls(tokenizer: Any, template: Template) -> Controls:
     """The tokenizer's control tokens."""
-    if _kind(tokenizer, Template()) != "chat":
+    if _kind(tokenizer, "auto") != "chat":
         return controls_of(tokenizer, None, str)
-    every = [[("user", "a")], [("system", "a"), ("user", "b"), ("assistant", "c"), ("user", "d")]]
+    chats = [[("user", "a")], [("system", "a"), ("user", "b"), ("assistant", "c"), ("user", "d")]]
 
     def shown() -> str:
-        both = (replace(template, thinking=thinking, system=None) for thinking in (False, True))
-        return "\n".join(_apply(tokenizer, chat, one) for one in both for chat in every)
+        both = (_given(replace(template, thinking=thinking)) for thinking in (False, True))
+        return "\n".join(text for given in both for text in tried_templates(tokenizer, chats, given))
 
     return controls_of(tokenizer, str(tokenizer.chat_template), shown)
 
@@ -342,7 +344,7 @@ def _kind(tokenizer: Any, template: str | Template) -> str:
             "this model has no tokenizer, so prompts cannot become tokens; load it from a directory with a tokenizer, "
             "or set model.tokenizer"
         )
-    kind = as_template(template).kind
+    kind = template.kind if isinstance(template, Template) else _checked_kind(template)
     has_template = getattr(tokenizer, "chat_template", None) is not None
     if kind == "auto":
         return "chat" if has_template else "plain"
@@ -358,8 +360,12 @@ def _messages(prompt: Prompt, system: str | None) -> list[tuple[str, str]]:
 
 
 def _apply(tokenizer: Any, messages: list[tuple[str, str]], template: Template, clock: Clock | None = None) -> str:
-    given = {"enable_thinking": template.thinking, "thinking": template.thinking, **template.arguments}
-    return applied_template(tokenizer, messages, given, clock)
+    return applied_template(tokenizer, messages, _given(template), clock)
+
+
+def _given(template: Template) -> dict[str, Any]:
+    """What a chat template is given besides the turns."""
+    return {"enable_thinking": template.thinking, "thinking": template.thinking, **template.arguments}
 
 
 def _with_prefix(text: str, prefix: str) -> str:

@@ -120,9 +120,9 @@ class _Copy:
                 token["content"] = mark + token["content"]
         _respell(content["model"], texts, mark)
         made = Tokenizer.from_str(json.dumps(content))
-        spelled = {text: made.token_to_id(mark + text) for text in texts}
-        original = {new: backend.token_to_id(text) for text, new in spelled.items() if new is not None}
-        return cls(made, mark, original)
+        # The copy may have numbered added tokens anew.
+        original = {made.token_to_id(token["content"]): token["id"] for token in content["added_tokens"]}
+        return cls(made, mark, {new: old for new, old in original.items() if new != old})
 
     def encode(self, text: str, written: Spans) -> list[int]:
         """Token ids of a text in which control tokens stand at `written` and nowhere else."""
@@ -181,48 +181,47 @@ def _around(tokenizer: Any) -> tuple[list[int], list[int]]:
 
 
 def written_spans(
-    controls: Controls, messages: Sequence[tuple[str, str]], shown: str, render: Callable[[list[tuple[str, str]]], str]
+    controls: Controls,
+    messages: Sequence[tuple[str, str]],
+    shown: str,
+    render: Callable[[Sequence[tuple[str, str]], Mapping[int, str] | None], str],
 ) -> Spans:
     """Where a chat template itself writes control tokens in `shown`, its text for the messages.
 
-    The chat is rendered again with private characters in place of those that control tokens are made of, one for one.
-    If what comes out is the same text but for them, then what is unchanged was written by the template. A template
-    that looks into a message (for `</think>`, say) writes another text then; of that message only as much is replaced
-    as makes no difference.
+    The chat is rendered again with private characters for those that control tokens are made of, one for one: in the
+    template's own words, and where that makes a difference, in the messages instead. Where the text is the same but for
+    these, they show who wrote what. Raises `PromptError` where they make a difference in both, and a message holds a
+    control token.
     """
     texts = [text for _, text in messages]
     if not controls.texts or not controls.suspect(texts):
         return controls.spans(shown)
-    free = private("".join([shown, *texts]))
-    there = {sign: next(free) for sign in controls.signs}
-    back = str.maketrans({hidden: sign for sign, hidden in there.items()})
+    free = private("".join([shown, *texts])) if _has_private("".join([shown, *texts])) else map(chr, _PRIVATE)
+    hidden = {ord(sign): next(free) for sign in controls.signs}
+    back = str.maketrans({other: chr(sign) for sign, other in hidden.items()})
+    for own in (True, False):
+        turns = messages if own else [(role, text.translate(hidden)) for role, text in messages]
+        try:
+            again = render(turns, hidden if own else None)
+        except PromptError:
+            continue
+        if again.translate(back) != shown:
+            continue
+        if not own:
+            return controls.spans(again)
+        return tuple(
+            (start, end)
+            for start, end in controls.spans(shown)
+            if all(again[place] != shown[place] for place in range(start, end) if shown[place] in controls.signs)
+        )
+    if any(controls.pattern.search(text) for text in texts):
+        raise PromptError(
+            "this chat template looks for marks of control tokens in its turns, and one of these holds such a mark, so "
+            "that its own cannot be told from it; take it out of the text, or ask for it with "
+            "Template(control_tokens=True)"
+        )
+    return controls.spans(shown)
 
-    def attempt(hidden: list[str]) -> str | None:
-        found = render([(role, text) for (role, _), text in zip(messages, hidden)])
-        return found if found.translate(back) == shown else None
 
-    every = str.maketrans(there)
-    best = attempt([text.translate(every) for text in texts])
-    if best is not None:
-        return controls.spans(best)
-    hidden, best = list(texts), shown
-    for place, text in enumerate(texts):
-        for version in _versions(controls, text, there):
-            tried = attempt([*hidden[:place], version(hidden[place]), *hidden[place + 1 :]])
-            if tried is not None:
-                hidden[place], best = version(hidden[place]), tried
-    return controls.spans(best)
-
-
-def _versions(controls: Controls, text: str, there: Mapping[str, str]) -> list[Callable[[str], str]]:
-    """Ways to hide control tokens in a message: every sign of theirs, or each kind of token by itself."""
-    table = str.maketrans(dict(there))
-    if not controls.suspect([text]):
-        return []
-
-    def hides(kind: str) -> Callable[[str], str]:
-        sign = _signs(kind)[0]
-        return lambda held: held.replace(kind, kind.replace(sign, there[sign], 1))
-
-    kinds = dict.fromkeys(found.group() for found in controls.pattern.finditer(text))
-    return [lambda held: held.translate(table), *map(hides, kinds)]
+def _has_private(text: str) -> bool:
+    return bool(text) and max(text) >= chr(_PRIVATE[0])

@@ -24,14 +24,16 @@ from jinja2.visitor import NodeTransformer
 from .budget import CURRENT, Budget, OverBudgetError
 from .clock import Clock
 
-#: Characters of a template; the longest that are published have a tenth of that.
-LONGEST = 200_000
+#: Characters of a template; the longest that are published have a fifth of that.
+LONGEST = 100_000
 _RANGE = 10_000
 _FILTERS = (
     "abs attr batch capitalize center count d default dictsort e escape first float forceescape format groupby indent "
     "int items join last length list lower map max min reject rejectattr replace reverse round safe select selectattr "
     "slice sort string sum title trim truncate unique upper wordcount"
 ).split()
+#: Filters and methods whose arguments come out as text.
+_WRITING = ("default", "d", "join", "format")
 _METHODS: dict[type, frozenset[str]] = {
     str: frozenset(
         "capitalize casefold center count endswith expandtabs find format format_map index isalnum isalpha isascii "
@@ -137,12 +139,65 @@ class _Counted(NodeTransformer):
     visit_List = visit_Tuple = visit_Dict = _literal
 
 
+class _Hidden(NodeTransformer):
+    """Spell what a template itself writes in other characters; what it compares or searches with stays as it is."""
+
+    def __init__(self, table: Mapping[int, str]) -> None:
+        self.table = table
+
+    def visit_TemplateData(self, node: nodes.TemplateData) -> nodes.Node:
+        node.data = node.data.translate(self.table)
+        return node
+
+    def visit_Const(self, node: nodes.Const) -> nodes.Node:
+        if isinstance(node.value, str):
+            node.value = node.value.translate(self.table)
+        return node
+
+    def _as_it_is(self, node: nodes.Node) -> nodes.Node:
+        return node
+
+    visit_Compare = visit_Test = _as_it_is
+
+    def _but(self, *parts: str) -> Any:
+        def visited(node: Any) -> nodes.Node:
+            kept = {part: getattr(node, part) for part in parts}
+            for part in parts:
+                setattr(node, part, [] if isinstance(kept[part], list) else None)
+            node = self.generic_visit(node)
+            for part in parts:
+                setattr(node, part, kept[part])
+            return node
+
+        return visited
+
+    def visit_If(self, node: nodes.If) -> nodes.Node:
+        return self._but("test")(node)
+
+    def visit_CondExpr(self, node: nodes.CondExpr) -> nodes.Node:
+        return self._but("test")(node)
+
+    def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:
+        return self._but("arg")(node)
+
+    def visit_Pair(self, node: nodes.Pair) -> nodes.Node:
+        return self._but("key")(node)
+
+    def visit_Filter(self, node: nodes.Filter) -> nodes.Node:
+        return self.generic_visit(node) if node.name in _WRITING else self._but("args", "kwargs")(node)
+
+    def visit_Call(self, node: nodes.Call) -> nodes.Node:
+        method = node.node.attr if isinstance(node.node, nodes.Getattr) else "format"
+        return self.generic_visit(node) if method in _WRITING else self._but("args", "kwargs")(node)
+
+
 class _Environment(ImmutableSandboxedEnvironment):
     """Transformers' environment for chat templates, counted."""
 
     intercepted_binops = frozenset({"+", "-", "*", "/", "//", "**", "%"})
 
-    def __init__(self) -> None:
+    def __init__(self, hidden: Mapping[int, str]) -> None:
+        self._hidden = hidden
         super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
         own = {name: _guarded(name, self.filters[name]) for name in _FILTERS}
         self.filters = {**own, "tojson": _guarded("tojson", _tojson), "_each": _each, "_kept": _kept}
@@ -159,7 +214,8 @@ class _Environment(ImmutableSandboxedEnvironment):
         self._known = (_range, _raise, _Namespace, Cycler, Joiner)
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
-        return _Counted().visit(super()._parse(source, name, filename))
+        tree = super()._parse(source, name, filename)
+        return _Counted().visit(_Hidden(self._hidden).visit(tree) if self._hidden else tree)
 
     def concat(self, parts: Any) -> str:
         """Texts in one, counted before they are."""
@@ -328,16 +384,19 @@ _CHECKS: Mapping[str, Callable[..., Any]] = {
 
 
 @lru_cache(maxsize=16)
-def _compiled(source: str) -> Any:
-    return _Environment().from_string(source)
+def _compiled(source: str, hidden: tuple[tuple[int, str], ...]) -> Any:
+    return _Environment(dict(hidden)).from_string(source)
 
 
-def run(source: str, variables: Mapping[str, Any], *, size: int) -> str:
-    """What a template writes for a chat of `size` characters. Raises whatever it raises, or `OverBudgetError`."""
+def run(source: str, variables: Mapping[str, Any], *, size: int, hidden: Mapping[int, str] | None = None) -> str:
+    """What a template writes for a chat of `size` characters. Raises whatever it raises, or `OverBudgetError`.
+
+    Characters in `hidden` are written as it says where they come from the template's own text.
+    """
     if len(source) > LONGEST:
         raise OverBudgetError(f"it has {len(source):,} characters, of {LONGEST:,} that are allowed")
     token = CURRENT.set(Budget(size))
     try:
-        return _compiled(source).render(variables)
+        return _compiled(source, tuple((hidden or {}).items())).render(variables)
     finally:
         CURRENT.reset(token)
