@@ -8,117 +8,25 @@ Control tokens are what the template writes: the same marks in a prompt, a syste
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from datetime import date
-from typing import Any, Literal, cast, get_args
+from dataclasses import replace
+from typing import Any
 
-from ..errors import InputError, PromptError, listed
-from .clock import Clock, midnight
+from ..errors import PromptError, listed
 from .control import Controls, Spans, controls_of, encode_text, written_spans
 from .jinja import applied_template, tried_templates
-from .sets import Prompt, check_text
+from .sets import Prompt
+from .template import Template, applied, as_template, given_to, kind_of
 
 logger = logging.getLogger(__name__)
 
-Kind = Literal["auto", "chat", "plain", "raw"]
 _PLAIN_STOPS = ("\nUser:", "\nAssistant:")
 _THOUGHT, _THOUGHT_END = "<think>", "</think>"
 _BASE_NAME = re.compile(r"(?<![a-z])base(?![a-z])|[-_]pt(?![a-z])", re.IGNORECASE)
 _CHAT_NAME = re.compile(r"instruct|chat|[-_]it(?![a-z])", re.IGNORECASE)
 _ROLES = ("system", "user", "assistant", "developer", "model", "tool")
-_TAKEN = ("enable_thinking", "messages", "conversation", "tokenize", "add_generation_prompt", "chat_template")
-_OTHER_DAYS = (date(1999, 12, 31), date(2001, 2, 5))
-
-
-@dataclass(frozen=True)
-class Template:
-    """How prompts are put before a model; every `template=` takes one, or just its kind.
-
-    `kind`: "chat" is the tokenizer's own chat template, "plain" is `User: … / Assistant:`, "raw" the bare text, and
-    "auto" the tokenizer's own where it has one and plain where not. `system` goes before prompts that have no system
-    text of their own. `thinking` is whether the model is to think first (`enable_thinking` of Qwen3 and others,
-    `thinking` of Granite); `arguments` are handed to the chat template besides, e.g. `{"date_string": "26 Jul 2024"}`;
-    `strftime_now`, an ISO date, is the day that templates are told.
-
-    With `control_tokens`, marks such as `<|im_end|>` in texts are read as the tokens that they name; otherwise only
-    those that the template writes are. `as_published` puts the tokenizer's begin token before templated text that has
-    one, as published code did that tokenises such text like any other. Raises `InputError` for values that cannot be
-    written down as JSON.
-    """
-
-    kind: Kind = "auto"
-    system: str | None = None
-    thinking: bool = False
-    arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    control_tokens: bool = field(default=False, kw_only=True)
-    as_published: bool = field(default=False, kw_only=True)
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.arguments, Mapping):
-            raise InputError(f"arguments={self.arguments!r:.80} of a template must be a mapping of names to values")
-        object.__setattr__(self, "arguments", dict(self.arguments))
-        _checked_kind(self.kind)
-        for name in ("thinking", "control_tokens", "as_published"):
-            if not isinstance(getattr(self, name), bool):
-                raise InputError(f"{name}={getattr(self, name)!r:.80} of a template must be True or False")
-        taken = [name for name in self.arguments if name in _TAKEN]
-        if taken:
-            raise InputError(f"arguments= of a template cannot set {listed(taken)}; thinking is set by thinking=")
-        try:
-            json.dumps(self.arguments)
-            date.fromisoformat(self.arguments.get("strftime_now", "2024-07-26"))
-        except (TypeError, ValueError, RecursionError) as error:
-            raise InputError(f"arguments={self.arguments!r:.200} of a template must be plain values, dates ISO") from error
-        check_text("" if self.system is None else self.system, "the system text of a template")
-
-    def facts(self) -> dict[str, Any]:
-        """Everything it says, as plain values for a manifest."""
-        return asdict(self)
-
-    def frozen(self, tokenizer: Any) -> Template:
-        """The same with today's date among its arguments, so that what is continued tomorrow has the same prompts.
-
-        Found out by rendering on several days. The date stands in `date_string` where that alone makes the same text
-        on any day, in a format in which the template asked for it, else in `strftime_now`. Unchanged where the day
-        makes no difference or was given.
-        """
-        if _kind(tokenizer, self) != "chat" or "strftime_now" in self.arguments:
-            return self
-        today = date.today()
-        shown, formats = self._shown(tokenizer, today)
-        if not formats or self._always(tokenizer, shown):
-            return self
-        for asked in formats:
-            named = replace(self, arguments={**self.arguments, "date_string": today.strftime(asked)})
-            if named._always(tokenizer, shown):
-                return named
-        return replace(self, arguments={**self.arguments, "strftime_now": today.isoformat()})
-
-    def _always(self, tokenizer: Any, shown: list[str]) -> bool:
-        """Whether this is how chats are rendered on other days too."""
-        return all(self._shown(tokenizer, day)[0] == shown for day in _OTHER_DAYS)
-
-    def _shown(self, tokenizer: Any, day: date) -> tuple[list[str], list[str]]:
-        """Two chats as they are rendered on a day, and the formats in which the template asked for it."""
-        clock = Clock(midnight(day))
-        chats = ([("user", "Hello")], [("system", "Be kind."), ("user", "Hello")])
-        shown = [_apply(tokenizer, chat, self, clock) for chat in chats]
-        return shown, list(dict.fromkeys(clock.formats))
-
-
-def as_template(template: str | Template) -> Template:
-    """The template, or the one of a kind. Raises `InputError` for a kind there is not."""
-    return template if isinstance(template, Template) else Template(_checked_kind(template))
-
-
-def _checked_kind(kind: str) -> Kind:
-    if kind not in get_args(Kind):
-        raise InputError(f"template={kind!r:.80} is not one of {listed(get_args(Kind))}, and no Template")
-    return cast(Kind, kind)
 
 
 def encode(tokenizer: Any, prompts: Iterable[Prompt | str], *, template: str | Template = "auto") -> list[list[int]]:
@@ -143,7 +51,7 @@ def check_template(
     `stops` (at which the model ends) is what the template ends a turn with; and `as_published`.
     """
     chosen = as_template(template)
-    kind = _kind(tokenizer, chosen)
+    kind = kind_of(tokenizer, chosen)
     if kind == "chat":
         _warn_of_base(tokenizer, chosen, name, stops)
     if kind == "plain" and chosen.kind == "auto" and _CHAT_NAME.search(name):
@@ -161,9 +69,9 @@ def _warn_of_base(tokenizer: Any, template: Template, name: str, stops: Sequence
     if template.kind != "auto":
         return
     said = "This is what I said."
-    shown = _apply(tokenizer, [("user", "Hello"), ("assistant", said), ("user", "Go on")], template)
-    controls = _controls(tokenizer, template)
-    ends = controls.pattern.search(shown.rpartition(said)[2]) if controls.texts and said in shown else None
+    chat = [("user", "Hello"), ("assistant", said), ("user", "Go on")]
+    shown = "".join(tried_templates(tokenizer, [chat], given_to(template)))
+    ends = _controls(tokenizer, template).pattern.search(shown.rpartition(said)[2]) if said in shown else None
     other = ends is not None and stops and tokenizer.convert_tokens_to_ids(ends.group()) not in stops
     if other or _BASE_NAME.search(name):
         logger.warning(
@@ -201,7 +109,7 @@ def templated(tokenizer: Any, text: str, template: str | Template = "auto") -> S
 
 def _ids(tokenizer: Any, text: str, written: Spans, template: Template, controls: Controls) -> list[int]:
     """Token ids of rendered text; only plain and raw text get the tokenizer's begin token."""
-    begin = _kind(tokenizer, template) != "chat" or template.as_published
+    begin = kind_of(tokenizer, template) != "chat" or template.as_published
     if template.control_tokens:
         ids = list(tokenizer.encode(text, add_special_tokens=begin))
         opening = getattr(tokenizer, "bos_token_id", None)
@@ -227,12 +135,12 @@ def _as_prompt(prompt: Prompt | str) -> Prompt:
 
 def _rendered(tokenizer: Any, prompt: Prompt, template: Template) -> tuple[str, list[tuple[str, str]], str]:
     """The whole text of a prompt, its turns, and what a chat template wrote for them."""
-    kind = _kind(tokenizer, template)
+    kind = kind_of(tokenizer, template)
     if kind == "raw":
         return prompt.text + prompt.prefix, [], ""
     messages = _messages(prompt, template.system)
     if kind == "chat":
-        shown = _apply(tokenizer, messages, template)
+        shown = applied(tokenizer, messages, template)
         return _with_prefix(shown, prompt.prefix), messages, shown
     names = {"user": "User", "assistant": "Assistant", "system": "System"}
     turns = [f"{names.get(role, role.title())}: {text}" for role, text in messages]
@@ -246,7 +154,7 @@ def _shown(tokenizer: Any, prompt: Prompt, template: Template, controls: Control
         return text, ()
 
     def again(turns: Sequence[tuple[str, str]], hidden: Mapping[int, str] | None) -> str:
-        return applied_template(tokenizer, list(turns), _given(template), hidden=hidden)
+        return applied_template(tokenizer, list(turns), given_to(template), hidden=hidden)
 
     _check_roles(controls, messages)
     return text, written_spans(controls, messages, shown, again)
@@ -254,12 +162,12 @@ def _shown(tokenizer: Any, prompt: Prompt, template: Template, controls: Control
 
 def _controls(tokenizer: Any, template: Template) -> Controls:
     """The tokenizer's control tokens."""
-    if _kind(tokenizer, "auto") != "chat":
+    if kind_of(tokenizer, "auto") != "chat":
         return controls_of(tokenizer, None, str)
     chats = [[("user", "a")], [("system", "a"), ("user", "b"), ("assistant", "c"), ("user", "d")]]
 
     def shown() -> str:
-        both = (_given(replace(template, thinking=thinking)) for thinking in (False, True))
+        both = (given_to(replace(template, thinking=thinking)) for thinking in (False, True))
         return "\n".join(text for given in both for text in tried_templates(tokenizer, chats, given))
 
     return controls_of(tokenizer, str(tokenizer.chat_template), shown)
@@ -283,7 +191,7 @@ def rendered_example(tokenizer: Any, prompt: Prompt | str, template: str | Templ
 
 def stop_texts(tokenizer: Any, template: str | Template = "auto") -> tuple[str, ...]:
     """Texts at which a response ends besides the end token: the next turn of the plain template."""
-    return _PLAIN_STOPS if _kind(tokenizer, template) == "plain" else ()
+    return _PLAIN_STOPS if kind_of(tokenizer, template) == "plain" else ()
 
 
 def turn_tokens(tokenizer: Any, tokens: Sequence[int], template: str | Template = "auto") -> list[int]:
@@ -332,40 +240,16 @@ def _decoded(tokenizer: Any, tokens: list[int]) -> str:
 
 def _begins_with_thought(tokenizer: Any, template: str | Template) -> bool:
     """Whether prompts end inside a thought, which the response goes on with."""
-    if _kind(tokenizer, template) != "chat" or _THOUGHT not in str(tokenizer.chat_template):
+    if kind_of(tokenizer, template) != "chat" or _THOUGHT not in str(tokenizer.chat_template):
         return False
     shown = render(tokenizer, "Hello", template=template)
     return _THOUGHT in shown.rpartition(_THOUGHT_END)[2]
-
-
-def _kind(tokenizer: Any, template: str | Template) -> str:
-    if tokenizer is None:
-        raise InputError(
-            "this model has no tokenizer, so prompts cannot become tokens; load it from a directory with a tokenizer, "
-            "or set model.tokenizer"
-        )
-    kind = template.kind if isinstance(template, Template) else _checked_kind(template)
-    has_template = getattr(tokenizer, "chat_template", None) is not None
-    if kind == "auto":
-        return "chat" if has_template else "plain"
-    if kind == "chat" and not has_template:
-        raise InputError("this tokenizer has no chat template; use template='plain' for a base model")
-    return kind
 
 
 def _messages(prompt: Prompt, system: str | None) -> list[tuple[str, str]]:
     messages = list(prompt.messages) or [("user", prompt.text)]
     system = prompt.system if prompt.system is not None else system
     return messages if system is None or messages[0][0] == "system" else [("system", system), *messages]
-
-
-def _apply(tokenizer: Any, messages: list[tuple[str, str]], template: Template, clock: Clock | None = None) -> str:
-    return applied_template(tokenizer, messages, _given(template), clock)
-
-
-def _given(template: Template) -> dict[str, Any]:
-    """What a chat template is given besides the turns."""
-    return {"enable_thinking": template.thinking, "thinking": template.thinking, **template.arguments}
 
 
 def _with_prefix(text: str, prefix: str) -> str:

@@ -67,7 +67,7 @@ def controls_of(tokenizer: Any, template: str | None, shown: Callable[[], str]) 
     if known is not None and known[0] == key:
         return known[1]
     found = dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids))
-    others = {}
+    others: dict[str, int] = {}
     for token, entry in getattr(tokenizer, "added_tokens_decoder", {}).items():
         (found if getattr(entry, "special", False) else others)[str(entry)] = int(token)
     written = "" if not others or template is None else f"{template}\n{shown()}"
@@ -121,8 +121,8 @@ class _Copy:
         _respell(content["model"], texts, mark)
         made = Tokenizer.from_str(json.dumps(content))
         # The copy may have numbered added tokens anew.
-        original = {made.token_to_id(token["content"]): token["id"] for token in content["added_tokens"]}
-        return cls(made, mark, {new: old for new, old in original.items() if new != old})
+        found = ((made.token_to_id(token["content"]), token["id"]) for token in content["added_tokens"])
+        return cls(made, mark, {new: old for new, old in found if new is not None and new != old})
 
     def encode(self, text: str, written: Spans) -> list[int]:
         """Token ids of a text in which control tokens stand at `written` and nowhere else."""
@@ -151,7 +151,9 @@ def _respell(model: dict[str, Any], texts: set[str], mark: str) -> None:
         model["merges"] = [pair for pair in pairs if "".join(pair) not in texts and not texts.intersection(pair)]
 
 
-def encode_text(tokenizer: Any, controls: Controls, text: str, written: Spans = (), *, begin: bool = False) -> list[int]:
+def encode_text(
+    tokenizer: Any, controls: Controls, text: str, written: Spans = (), *, begin: bool = False
+) -> list[int]:
     """Token ids of a text in which only the tokens at `written` are control tokens.
 
     With `begin`, the tokenizer's own special tokens around it, too. The same as `tokenizer.encode` where the text

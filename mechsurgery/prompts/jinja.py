@@ -39,8 +39,9 @@ def applied_template(
     """A chat as the tokenizer's template writes it, ready for the assistant's turn.
 
     `given` are its arguments; `strftime_now` among them is the day that it is told (default: today, or `clock`).
-    Characters in `hidden` are written as it says where the template, and not a turn, has them. A system text that the template refuses or leaves out goes before the first user turn. Raises `PromptError`
-    whatever the template does wrong, and where it takes too much time or memory or writes nothing.
+    Characters in `hidden` are written as it says where the template has them, and not a turn. A system text that the
+    template refuses or leaves out goes before the first user turn. Raises `PromptError` whatever the template does
+    wrong, and where it takes too much time or memory or writes nothing.
     """
     from jinja2 import TemplateError
 
@@ -96,7 +97,11 @@ def _run(
 
     source, given = source_of(tokenizer), dict(given)
     day = given.pop("strftime_now", None)
-    clock = clock if day is None and clock is not None else Clock(None if day is None else midnight(date.fromisoformat(day)))
+    clock = (
+        clock
+        if day is None and clock is not None
+        else Clock(None if day is None else midnight(date.fromisoformat(day)))
+    )
     variables = {
         "messages": [{"role": role, "content": text} for role, text in messages],
         "tools": None,

@@ -15,14 +15,14 @@ from typing import Any
 
 from jinja2 import TemplateError, nodes, pass_context
 from jinja2.exceptions import SecurityError
-from jinja2.ext import Extension, loopcontrols
+from jinja2.ext import loopcontrols
 from jinja2.runtime import BlockReference, LoopContext, Macro, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Cycler, Joiner, Namespace
-from jinja2.visitor import NodeTransformer
 
 from .budget import CURRENT, Budget, OverBudgetError
 from .clock import Clock
+from .syntax import Counted, Generation, Hidden
 
 #: Characters of a template; the longest that are published have a fifth of that.
 LONGEST = 100_000
@@ -32,8 +32,6 @@ _FILTERS = (
     "int items join last length list lower map max min reject rejectattr replace reverse round safe select selectattr "
     "slice sort string sum title trim truncate unique upper wordcount"
 ).split()
-#: Filters and methods whose arguments come out as text.
-_WRITING = ("default", "d", "join", "format")
 _METHODS: dict[type, frozenset[str]] = {
     str: frozenset(
         "capitalize casefold center count endswith expandtabs find format format_map index isalnum isalpha isascii "
@@ -101,96 +99,6 @@ class _Each:
         return len(self.values)
 
 
-class _Generation(Extension):
-    """`{% generation %}`, the marks of what an assistant says: they change no text."""
-
-    tags = {"generation"}
-
-    def parse(self, parser: Any) -> nodes.CallBlock:
-        lineno = next(parser.stream).lineno
-        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        return nodes.CallBlock(self.call_method("said"), [], [], body).set_lineno(lineno)
-
-    def said(self, caller: Callable[[], str]) -> str:
-        """What stands between the marks."""
-        return caller()
-
-
-class _Counted(NodeTransformer):
-    """Put a count around every expression and loop that the environment has no other hold of."""
-
-    def visit_For(self, node: nodes.For) -> nodes.Node:
-        node = self.generic_visit(node)
-        node.iter = nodes.Filter(node.iter, "_each", [], [], None, None).set_lineno(node.lineno)
-        return node
-
-    def _kept(self, node: Any) -> nodes.Node:
-        node = self.generic_visit(node)
-        return nodes.Filter(node, "_kept", [], [], None, None).set_lineno(node.lineno)
-
-    def _literal(self, node: Any) -> nodes.Node:
-        constant = getattr(node, "ctx", "load") == "store" or all(type(item) is nodes.Const for item in node.items)
-        return self.generic_visit(node) if constant else self._kept(node)
-
-    def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:
-        return self._kept(node) if isinstance(node.arg, nodes.Slice) else self.generic_visit(node)
-
-    visit_Concat = visit_Compare = _kept
-    visit_List = visit_Tuple = visit_Dict = _literal
-
-
-class _Hidden(NodeTransformer):
-    """Spell what a template itself writes in other characters; what it compares or searches with stays as it is."""
-
-    def __init__(self, table: Mapping[int, str]) -> None:
-        self.table = table
-
-    def visit_TemplateData(self, node: nodes.TemplateData) -> nodes.Node:
-        node.data = node.data.translate(self.table)
-        return node
-
-    def visit_Const(self, node: nodes.Const) -> nodes.Node:
-        if isinstance(node.value, str):
-            node.value = node.value.translate(self.table)
-        return node
-
-    def _as_it_is(self, node: nodes.Node) -> nodes.Node:
-        return node
-
-    visit_Compare = visit_Test = _as_it_is
-
-    def _but(self, *parts: str) -> Any:
-        def visited(node: Any) -> nodes.Node:
-            kept = {part: getattr(node, part) for part in parts}
-            for part in parts:
-                setattr(node, part, [] if isinstance(kept[part], list) else None)
-            node = self.generic_visit(node)
-            for part in parts:
-                setattr(node, part, kept[part])
-            return node
-
-        return visited
-
-    def visit_If(self, node: nodes.If) -> nodes.Node:
-        return self._but("test")(node)
-
-    def visit_CondExpr(self, node: nodes.CondExpr) -> nodes.Node:
-        return self._but("test")(node)
-
-    def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:
-        return self._but("arg")(node)
-
-    def visit_Pair(self, node: nodes.Pair) -> nodes.Node:
-        return self._but("key")(node)
-
-    def visit_Filter(self, node: nodes.Filter) -> nodes.Node:
-        return self.generic_visit(node) if node.name in _WRITING else self._but("args", "kwargs")(node)
-
-    def visit_Call(self, node: nodes.Call) -> nodes.Node:
-        method = node.node.attr if isinstance(node.node, nodes.Getattr) else "format"
-        return self.generic_visit(node) if method in _WRITING else self._but("args", "kwargs")(node)
-
-
 class _Environment(ImmutableSandboxedEnvironment):
     """Transformers' environment for chat templates, counted."""
 
@@ -198,7 +106,7 @@ class _Environment(ImmutableSandboxedEnvironment):
 
     def __init__(self, hidden: Mapping[int, str]) -> None:
         self._hidden = hidden
-        super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
+        super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols])
         own = {name: _guarded(name, self.filters[name]) for name in _FILTERS}
         self.filters = {**own, "tojson": _guarded("tojson", _tojson), "_each": _each, "_kept": _kept}
         self.tests = {name: _guarded("", test) for name, test in self.tests.items()}
@@ -215,7 +123,7 @@ class _Environment(ImmutableSandboxedEnvironment):
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         tree = super()._parse(source, name, filename)
-        return _Counted().visit(_Hidden(self._hidden).visit(tree) if self._hidden else tree)
+        return Counted().visit(Hidden(self._hidden).visit(tree) if self._hidden else tree)
 
     def concat(self, parts: Any) -> str:
         """Texts in one, counted before they are."""
@@ -246,7 +154,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         formatted.__name__ = value.__name__
         return formatted
 
-    def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805, B902
+    def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:
         """A call of something that templates may call, within the budget."""
         budget = CURRENT.get()
         budget.step()
@@ -263,11 +171,11 @@ class _Environment(ImmutableSandboxedEnvironment):
         if isinstance(owner, tuple(_METHODS)):
             allowed = next(names for kind, names in _METHODS.items() if isinstance(owner, kind))
             return isinstance(called, (BuiltinMethodType, MethodType, FunctionType)) and called.__name__ in allowed
-        own = isinstance(called, MethodType) and isinstance(owner, (LoopContext, Cycler, _Dict, _Generation, Clock))
+        own = isinstance(called, MethodType) and isinstance(owner, (LoopContext, Cycler, _Dict, Generation, Clock))
         return own and not called.__name__.startswith("_")
 
 
-def _guarded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+def _guarded(name: str, function: Any) -> Callable[..., Any]:
     """A filter or test as a step of the budget; never computed when a template is compiled."""
     passed = getattr(getattr(function, "jinja_pass_arg", None), "name", None)
     check = _CHECKS.get(name)
@@ -278,7 +186,9 @@ def _guarded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         budget.step()
         if check is not None:
             value = check(budget, value, *args, **kwargs)
-        given = {None: (), "context": (context,), "eval_context": (context.eval_ctx,)}.get(passed, (context.environment,))
+        given = {None: (), "context": (context,), "eval_context": (context.eval_ctx,)}.get(
+            passed, (context.environment,)
+        )
         return budget.kept(function(*given, value, *args, **kwargs))
 
     return run
@@ -315,7 +225,9 @@ def _raise(message: Any = "") -> None:
     raise RefusedError(str(message)[:1000])
 
 
-def _tojson(x: Any, ensure_ascii: Any = False, indent: Any = None, separators: Any = None, sort_keys: Any = False) -> str:
+def _tojson(
+    x: Any, ensure_ascii: Any = False, indent: Any = None, separators: Any = None, sort_keys: Any = False
+) -> str:
     return json.dumps(x, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
@@ -361,7 +273,12 @@ def _check_sum(budget: Budget, value: Any, attribute: Any = None, start: Any = 0
 
 
 def _check_tojson(
-    budget: Budget, x: Any, ensure_ascii: Any = False, indent: Any = None, separators: Any = None, sort_keys: Any = False
+    budget: Budget,
+    x: Any,
+    ensure_ascii: Any = False,
+    indent: Any = None,
+    separators: Any = None,
+    sort_keys: Any = False,
 ) -> Any:
     wide = len(indent) if isinstance(indent, str) else indent if isinstance(indent, int) else 0
     wide = max(wide, *(len(str(part)) for part in separators or ("",)))
