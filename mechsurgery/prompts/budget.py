@@ -16,16 +16,8 @@ from typing import Any
 #: each character of the chat allows for some more.
 STEPS, MADE, LARGEST, SECONDS = 300_000, 16_000_000, 4_000_000, 1.0
 _NODE, _ELEMENT, _DEEPEST, _BITS, _WIDEST, _PARTS = 32, 56, 60, 4096, 1000, 10_000
-_CONTAINERS: tuple[type, ...] = (
-    list,
-    tuple,
-    dict,
-    set,
-    frozenset,
-    type({}.keys()),
-    type({}.values()),
-    type({}.items()),
-)
+_VIEWS: Any = (type({}.keys()), type({}.values()), type({}.items()))
+_CONTAINERS: Any = (list, tuple, dict, set, frozenset, *_VIEWS)
 _PERCENT = re.compile(r"%(?:\([^)]*\))?[#0\- +]*(\*|\d+)?(?:\.(\*|\d+))?")
 
 

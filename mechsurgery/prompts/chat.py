@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..errors import PromptError, listed
+from ..errors import InputError, PromptError, listed
 from .control import Controls, Spans, controls_of, encode_text, written_spans
 from .jinja import applied_template, tried_templates
 from .sets import Prompt
@@ -26,6 +26,7 @@ _PLAIN_STOPS = ("\nUser:", "\nAssistant:")
 _THOUGHT, _THOUGHT_END = "<think>", "</think>"
 _BASE_NAME = re.compile(r"(?<![a-z])base(?![a-z])|[-_]pt(?![a-z])", re.IGNORECASE)
 _CHAT_NAME = re.compile(r"instruct|chat|[-_]it(?![a-z])", re.IGNORECASE)
+_APART = "\U0010f3a6"
 _ROLES = ("system", "user", "assistant", "developer", "model", "tool")
 
 
@@ -102,9 +103,36 @@ def encode_plain(tokenizer: Any, text: str, template: str | Template = "auto") -
     return encode_text(tokenizer, _controls(tokenizer, template), text)
 
 
-def templated(tokenizer: Any, text: str, template: str | Template = "auto") -> Spans:
-    """Where control tokens stand in a text, as (first character, one after the last)."""
-    return _controls(tokenizer, as_template(template)).spans(text)
+def render_apart(tokenizer: Any, prompt: Prompt | str, *, template: str | Template = "auto") -> str:
+    """The text of `render` for tools that keep texts: marks that the template did not write are broken by a private
+    character, which `encode_apart` takes out.
+    """
+    template = as_template(template)
+    controls = _controls(tokenizer, template)
+    text, written = _shown(tokenizer, _as_prompt(prompt), template, controls)
+    if template.control_tokens:
+        return text
+    for start, _ in reversed([span for span in controls.spans(text) if span not in written]):
+        text = text[: start + 1] + _APART + text[start + 1 :]
+    return text
+
+
+def encode_apart(
+    tokenizer: Any, text: str, *, template: str | Template = "auto", begin: bool = False, plain: str | None = None
+) -> list[int]:
+    """Token ids of a text that begins with one of `render_apart`; with `begin`, with the tokenizer's special tokens.
+
+    With `plain`, of a text in which only this, where it begins with it, is a control token.
+    """
+    template = as_template(template)
+    if template.control_tokens:
+        return list(tokenizer.encode(text, add_special_tokens=begin))
+    controls = _controls(tokenizer, template)
+    spans = controls.spans(text)
+    if plain is not None:
+        spans = spans[:1] if plain and text.startswith(plain) else ()
+    moved = tuple((start - text.count(_APART, 0, start), end - text.count(_APART, 0, start)) for start, end in spans)
+    return encode_text(tokenizer, controls, text.replace(_APART, ""), moved, begin=begin)
 
 
 def _ids(tokenizer: Any, text: str, written: Spans, template: Template, controls: Controls) -> list[int]:
@@ -194,9 +222,20 @@ def stop_texts(tokenizer: Any, template: str | Template = "auto") -> tuple[str, 
     return _PLAIN_STOPS if kind_of(tokenizer, template) == "plain" else ()
 
 
+def _checked_tokens(tokens: Iterable[int]) -> list[int]:
+    """Token ids as numbers. Raises `InputError` for what is none."""
+    try:
+        kept = [int(token) for token in tokens]
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"tokens must be token ids: {error}") from error
+    if kept and not 0 <= min(kept) <= max(kept) < 2**31:
+        raise InputError(f"tokens has {min(kept)} to {max(kept)}; token ids count from 0")
+    return kept
+
+
 def turn_tokens(tokenizer: Any, tokens: Sequence[int], template: str | Template = "auto") -> list[int]:
     """Those of the new tokens that belong to the model's own turn, without the next turn of the plain template."""
-    kept = [int(token) for token in tokens]
+    kept = _checked_tokens(tokens)
     text = tokenizer.decode(kept, skip_special_tokens=True)
     own = min((text.find(stop) for stop in stop_texts(tokenizer, template) if stop in text), default=len(text))
     # Not only until the stop is gone: what it begins with ("\nUser") is the next turn's too.
@@ -214,7 +253,7 @@ def response_text(tokenizer: Any, tokens: Sequence[int], template: str | Templat
     not ended: there is no answer to grade.
     """
     stops = stop_texts(tokenizer, template)
-    text = _decoded(tokenizer, [int(token) for token in tokens])
+    text = _decoded(tokenizer, _checked_tokens(tokens))
     for stop in stops:
         text = text.split(stop)[0]
     _, ended, answer = text.rpartition(_THOUGHT_END)
