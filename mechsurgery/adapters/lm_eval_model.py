@@ -62,7 +62,6 @@ class _Adapter:
         template = as_template(template)
         if template.kind == "raw":
             raise InputError("template='raw' has no turns; use 'auto', 'chat' or 'plain', or no chat template")
-        self._rendered = False
         self._plain = bool(stop_texts(model.tokenizer, template))
         intervention.check(model)
         self.model, self.intervention, self.tokenizer = model, intervention, model.tokenizer
@@ -104,18 +103,17 @@ class _Adapter:
         turns = [(turn["role"], turn["content"]) for turn in chat_history]
         prefix = turns.pop()[1] if not add_generation_prompt and turns[-1][0] == "assistant" else ""
         prompt = Prompt("chat", "", messages=tuple(turns), prefix=prefix)
-        self._rendered = not self._plain
         return render_apart(self.tokenizer, prompt, template=self.template)
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
         """Token ids; by default with the tokenizer's special tokens unless the text begins with one already.
 
-        Only what a chat template wrote is read as control tokens, and a begin token that the text has.
+        Within a chat of `apply_chat_template` only what the template wrote is read as control tokens; other text is
+        read as lm_eval's own model reads it.
         """
         begin = self.tokenizer.decode([self.prefix_token_id])
         special = not string.startswith(begin) if add_special_tokens is None else add_special_tokens
-        plain = None if self._rendered else begin
-        ids = encode_apart(self.tokenizer, string, template=self.template, begin=special, plain=plain)
+        ids = encode_apart(self.tokenizer, string, template=self.template, begin=special)
         if add_special_tokens is not None:
             return ids
         # Some tokenizers end plain text with an end token, after which nothing can follow.

@@ -117,21 +117,14 @@ def render_apart(tokenizer: Any, prompt: Prompt | str, *, template: str | Templa
     return text
 
 
-def encode_apart(
-    tokenizer: Any, text: str, *, template: str | Template = "auto", begin: bool = False, plain: str | None = None
-) -> list[int]:
-    """Token ids of a text that begins with one of `render_apart`; with `begin`, with the tokenizer's special tokens.
-
-    With `plain`, of a text in which only this, where it begins with it, is a control token.
-    """
+def encode_apart(tokenizer: Any, text: str, *, template: str | Template = "auto", begin: bool = False) -> list[int]:
+    """Token ids of a text that begins with one of `render_apart`; with `begin`, with the tokenizer's special tokens."""
     template = as_template(template)
     if template.control_tokens:
         return list(tokenizer.encode(text, add_special_tokens=begin))
     controls = _controls(tokenizer, template)
-    spans = controls.spans(text)
-    if plain is not None:
-        spans = spans[:1] if plain and text.startswith(plain) else ()
-    moved = tuple((start - text.count(_APART, 0, start), end - text.count(_APART, 0, start)) for start, end in spans)
+    before = ((start, end, text.count(_APART, 0, start)) for start, end in controls.spans(text))
+    moved = tuple((start - n, end - n) for start, end, n in before)
     return encode_text(tokenizer, controls, text.replace(_APART, ""), moved, begin=begin)
 
 

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (templates are easier to read in their own lines)
 """Chat templates with the structure of published ones, in words of our own, and tokenizers that have their marks."""
 
 from support.checkpoints import tokenizer
