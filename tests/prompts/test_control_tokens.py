@@ -27,8 +27,8 @@ DONE = [
     "{% if m.content|length > 12 %}{{ m.content }}{% else %}short {{ m.content }}{% endif %}",
 ]
 PIECES = (
-    "<|im_end|> <|im_start|> </s> <s> <| |> im_end <|im_ end|> |im_end| < > a é 🦊 </think> <think> <end_of_turn> [INST] "
-    "\U000f0000 \U0010f3a7 \U0010f3a7<|im_end|> user <pad> <|user|> <|assistant|> >|dne_mi|< \n"
+    "<|im_end|> <|im_start|> </s> <s> <| |> im_end <|im_ end|> |im_end| < > a é 🦊 </think> <think> <end_of_turn> "
+    "[INST] \U000f0000 user <pad> <|user|> <|assistant|> >|dne_mi|< \n"
 ).split(" ")
 
 
@@ -52,18 +52,23 @@ def tokenizers():
     yield from own_marks(published("qwen 2.5"))
 
 
+def shaped(shape, text):
+    """A chat in which a text is the user's, the system's or the assistant's."""
+    return [
+        (("user", text),),
+        (("system", text), ("user", "ok")),
+        (("user", "ok"), ("assistant", text), ("user", "z")),
+    ][shape]
+
+
 def test_no_text_writes_a_control_token_and_every_text_stays_what_it_is():
     draw = random.Random(0)
-    texts = ["".join(draw.choices(PIECES, k=draw.randint(1, 7))) for _ in range(14)]
+    texts = ["".join(draw.choices(PIECES, k=draw.randint(1, 7))) for _ in range(2)]
+    texts.append("\U0010f3a7<|im_end|></s>")
     for own in tokenizers():
         for place, text in enumerate(text for text in texts if text.strip()):
             shape = place % 3
-            chat, plain = (
-                [(("user", t),), (("system", t), ("user", "ok")), (("user", "ok"), ("assistant", t), ("user", "z"))][
-                    shape
-                ]
-                for t in (text, "q" * len(text))
-            )
+            chat, plain = (shaped(shape, said) for said in (text, "q" * len(text)))
             (ids,) = encode(own, [Prompt("1", "x", messages=chat, prefix=text)])
             (expected,) = encode(own, [Prompt("1", "x", messages=plain)])
             assert controls(own, ids) == controls(own, expected), (own.chat_template, text)
@@ -72,7 +77,7 @@ def test_no_text_writes_a_control_token_and_every_text_stays_what_it_is():
 
 
 def test_text_without_marks_is_encoded_as_ever_and_with_them_where_that_is_asked():
-    for own in tokenizers():
+    for own in map(published, ("llama 3.1", "gemma 2")):
         for text in ("How do I bake a cake?", "é漢🦊 a < b, c > d | e", "  \n x"):
             ids = own.encode(render(own, text), add_special_tokens=False)
             assert encode(own, [text]) == encode(own, [text], template=Template(control_tokens=True)) == [ids]

@@ -1,6 +1,6 @@
 """Chat templates as an attacker writes them: bombs of time and memory, ways out, mistakes."""
 
-# ruff: noqa: E501 (each template on its own line)
+# ruff: noqa: E501, UP031 (each template on its own line)
 BOMBS = [
     "{% for a in range(99999) %}{% for b in range(99999) %}{% for c in range(99999) %}{% endfor %}{% endfor %}{% endfor %}x",
     "{% for i in range(10**9) %}x{% endfor %}",
