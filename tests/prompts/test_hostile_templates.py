@@ -1,15 +1,16 @@
 """Chat templates are code from strangers: whatever one does, it is our own error, soon, and in little memory."""
 
-import resource
+import os
+import subprocess
 import sys
 import threading
 import time
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 from support.chat_templates import PUBLISHED, published
 from support.checkpoints import tokenizer
-from support.hostile_templates import BOMBS
 
 from mechsurgery.errors import InputError, PromptError
 from mechsurgery.models import tokens
@@ -24,11 +25,6 @@ CHATS = [
     [("system", "s"), ("user", "a <b>"), ("assistant", "b"), ("user", "x"), ("assistant", "é漢🦊"), ("user", "  z ")],
     [("user", "a < b & c"), ("user", "{{ messages }} {% raw %}")],
 ]
-
-
-def peak():
-    """The most memory that this process has had, in MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def hostile(template):
@@ -55,21 +51,40 @@ def test_published_templates_write_what_transformers_writes(name):
             assert encode(own, [prompt], template=template) == [own.encode(expected, add_special_tokens=False)]
 
 
-def test_whatever_a_template_does_it_is_an_error_of_ours_and_soon(monkeypatch):
-    for name, value in {"SECONDS": 0.02, "STEPS": 2000, "MADE": 4_000_000, "LARGEST": 400_000}.items():
-        monkeypatch.setattr(f"mechsurgery.prompts.budget.{name}", value)
-    own, before, said = tokenizer(), peak(), list[str]()
-    for template in BOMBS:
-        own.chat_template = template
-        began = time.thread_time()
-        try:
-            encode(own, ["Hello"])
-        except PromptError as error:
-            said.append(str(error))
-        assert time.thread_time() - began < 2.5, template[:80]
-    assert len(said) > 0.85 * len(BOMBS)
-    assert all("template='plain'" in text or "surrogate" in text for text in said)
-    assert peak() < before + 400
+ALL = """
+import resource, sys, time
+from support.checkpoints import tokenizer
+from mechsurgery.errors import PromptError
+from mechsurgery.prompts import budget, encode
+budget.SECONDS = 0.2
+own, said, before = tokenizer(), [], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for template in BOMBS:
+    own.chat_template, began = template, time.thread_time()
+    try:
+        encode(own, ["Hello"])
+    except PromptError as error:
+        said.append(str(error))
+    assert time.thread_time() - began < 2.5, template[:80]
+assert len(said) > 0.85 * len(BOMBS)
+assert all("template='plain'" in text or "surrogate" in text for text in said)
+unit = 2**20 if sys.platform == "darwin" else 2**10
+assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / unit < 400
+print(len(said))
+"""
+
+
+def test_whatever_a_template_does_it_is_an_error_of_ours_and_soon():
+    """In a process of its own, whose memory is its own, too."""
+    where = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", ALL],
+        env={**os.environ, "PYTHONPATH": where},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert int(done.stdout) > 100
 
 
 def test_a_bomb_that_waits_for_its_prompt_is_stopped_too_and_in_any_thread():
