@@ -54,6 +54,7 @@ def test_published_templates_write_what_transformers_writes(name):
 ALL = """
 import resource, sys, time
 from support.checkpoints import tokenizer
+from support.hostile_templates import BOMBS
 from mechsurgery.errors import PromptError
 from mechsurgery.prompts import budget, encode
 budget.SECONDS = 0.2
