@@ -10,8 +10,9 @@ from typing import Any
 
 import pandas as pd
 
-from ..artifacts import load_json, load_table, save_json, write_atomically
+from ..artifacts import load_json, load_table, save_json
 from ..errors import InputError, LoadError, ModelNotFoundError, listed
+from ..writing import write_atomically
 from .read import Compared, compared
 from .summary import summarise
 from .table import COLUMNS, typed

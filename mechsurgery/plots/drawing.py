@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,9 +21,10 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from ..artifacts import load_json, plain_value, save_json, save_table, write_atomically
+from ..artifacts import load_json, plain_value, save_json, save_table
 from ..errors import InputError, LoadError, MechsurgeryError
 from ..units import Circuit, UnitScores
+from ..writing import write_atomically
 
 #: The file of the calls, and the folder of what they are given.
 FILE, DATA = "drawings.json", "drawn"
@@ -151,16 +154,12 @@ def _plain(value: Any, folder: Path) -> Any:
 def _write(value: Any, folder: Path, ending: str) -> str:
     """Write a value under the digest of its content, once."""
     write: Callable[[Path], Any] = partial(_table, value) if isinstance(value, pd.DataFrame) else value.save
-    folder.mkdir(parents=True, exist_ok=True)
-    digests: list[str] = []
-
-    def written(path: Path) -> None:
-        write(path)
-        digests.append(hashlib.sha256(path.read_bytes()).hexdigest()[:24])
-
-    scratch = write_atomically(folder / f"new.{ending}", written)
-    scratch.replace(folder / f"{digests[0]}.{ending}")
-    return f"{digests[0]}.{ending}"
+    with tempfile.TemporaryDirectory() as scratch:
+        made = Path(scratch) / f"new.{ending}"
+        write(made)
+        name = f"{hashlib.sha256(made.read_bytes()).hexdigest()[:24]}.{ending}"
+        write_atomically(folder / name, lambda target: shutil.copyfile(made, target))
+    return name
 
 
 def _table(table: pd.DataFrame, path: Path) -> None:

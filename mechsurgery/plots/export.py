@@ -19,8 +19,9 @@ from typing import Any, Literal
 
 import plotly.graph_objects as go
 
-from ..artifacts import write_atomically, write_text
+from ..artifacts import write_text
 from ..errors import InputError, listed
+from ..writing import check_path, make_folder, write_atomically
 from .layout import AUTO, Preset, on_screen, printed, resized, size_of
 from .pages import Section, write_page
 
@@ -56,8 +57,8 @@ def export(
     an inch. Raises `InputError` for an unknown format or size.
     """
     _check_formats(formats)
-    stem = Path(stem)
-    stem.parent.mkdir(parents=True, exist_ok=True)
+    stem = check_path(stem)
+    make_folder(stem.parent)
     figure = figure if size is None and title == AUTO else resized(figure, size or size_of(figure), title=title)
     report = ExportReport()
     for form in formats:
