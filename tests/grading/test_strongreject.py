@@ -10,7 +10,8 @@ import pytest
 from mechsurgery import load_model
 from mechsurgery.adapters.endpoints import EndpointJudge, judge_from
 from mechsurgery.errors import InputError, LoadError, ModelNotFoundError
-from mechsurgery.grading.judges import Judge, LocalJudge, RecordedJudge
+from mechsurgery.grading.judges import Judge, LocalJudge
+from mechsurgery.grading.recorded import RecordedJudge
 from mechsurgery.grading.strongreject import parse, rubric_prompt, rubric_score, rubric_table, strongreject
 from mechsurgery.prompts import Prompt
 
