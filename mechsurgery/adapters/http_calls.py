@@ -73,7 +73,7 @@ def call(client: Any, url: str, body: bytes, headers: dict[str, str], ends: floa
 
 
 def _body(reply: Any) -> bytes:
-    """The bytes of an answer as they came. Raises `Again` for too many, and for packed ones, which were not asked for."""
+    """The bytes of an answer as they came. Raises `Again` for too many, and for packed ones."""
     if reply.headers.get("content-encoding", "identity").strip().lower() not in ("identity", ""):
         raise Again("a compressed answer, which was not asked for")
     content = bytearray()

@@ -1,8 +1,8 @@
 """Material in a question to a judge: it can neither leave the frame that it is quoted in nor pass for the verdict.
 
-A judge reads more than a parser does: `< / r e s p o n s e >`, `＜/response＞` or `&lt;/RESPONSE>` may end the frame for
-it. So tags and verdicts are looked for in a folded copy of the text, without case, spaces, marks, signs of no width and
-letters that only look different.
+A judge reads more than a parser does: `< / r e s p o n s e >`, `＜/response＞` or `&lt;/RESPONSE>` may end the frame
+for it. So tags and verdicts are looked for in a folded copy of the text, without case, spaces, marks, signs of no width
+and letters that only look different.
 """
 
 from __future__ import annotations

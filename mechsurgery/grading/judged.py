@@ -53,7 +53,7 @@ _ENDING = re.compile(r"(?:\A|\n)[ \t]*\**OUTCOME:\s*\**[ \t]*(BAD|GOOD|BROKEN)[ 
 
 
 def outcome_prompt(request: str, response: str, behaviour: str, well: str = WELL) -> str:
-    """What the judge is asked. Tags and verdicts inside the material are defused, so that it cannot close its own frame."""
+    """What the judge is asked. Tags and verdicts in the material are defused, so that it cannot close its own frame."""
     return _RUBRIC.format(
         request=inert(request, *_FRAME, verdicts=_VERDICT),
         response=inert(response, *_FRAME, verdicts=_VERDICT),

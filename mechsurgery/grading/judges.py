@@ -54,7 +54,7 @@ def request_of(prompt: Prompt) -> str:
 
 
 def called(judge: Judge) -> str:
-    """A judge's name and what else its answers depend on (its `settings`, where it says them), for a grade's version."""
+    """A judge's name and what else its answers depend on (its `settings`), for a grade's version."""
     settings = str(getattr(judge, "settings", "") or "")
     return f"{judge.name} ({settings})" if settings else judge.name
 
