@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import subprocess
 import tempfile
 from collections.abc import Callable, Mapping
@@ -105,6 +106,8 @@ def write_text(path: str | Path, text: str) -> Path:
 def save_json(path: str | Path, content: Any) -> Path:
     """Write `content` as indented JSON."""
     text = json.dumps(content, indent=2, ensure_ascii=False, default=plain_value)
+    # Half of a pair of surrogates is no UTF-8; JSON can spell it.
+    text = re.sub("[\ud800-\udfff]", lambda half: f"\\u{ord(half.group()):04x}", text)
     return write_text(path, text + "\n")
 
 

@@ -22,7 +22,6 @@ import plotly.graph_objects as go
 
 from ..artifacts import load_json, plain_value, save_json, save_table, write_atomically
 from ..errors import InputError, LoadError, MechsurgeryError
-from ..safe_text import visible
 from ..units import Circuit, UnitScores
 from .harmless import harmless
 from .layout import on_screen
@@ -51,7 +50,8 @@ class Drawing:
         from .. import plots
 
         if self.function == _FINISHED:
-            return _finished(*self.given)
+            with _drawn(_FINISHED):
+                return _finished(*self.given)
         # What was saved in a folder may be somebody else's: it may draw, and do nothing else.
         known = self.function in plots.__all__ and getattr(plots, self.function)
         if not isfunction(known) or known.__annotations__.get("return") != "go.Figure":
@@ -65,9 +65,8 @@ _FINISHED = "a figure as it is"
 
 def _finished(body: Any) -> go.Figure:
     """A figure from its JSON, which may be somebody else's: harmless, and of a layout that can be read."""
-    with _drawn(_FINISHED):
-        figure = harmless(go.Figure(body))
-        on_screen(figure)
+    figure = harmless(go.Figure(body))
+    on_screen(figure)
     return figure
 
 
@@ -153,7 +152,7 @@ def load_drawings(folder: str | Path) -> tuple[dict[str, Drawing], dict[str, str
 def _file_name(name: str) -> str:
     """A name that files can have, as they are in the folder itself. Raises `LoadError` for a path."""
     plain = isinstance(name, str) and Path(name).name == name and name not in ("", "..") and len(name) <= 100
-    if not plain or visible(name) != name or "\\" in name:
+    if not plain or not name.isprintable() or "\\" in name:
         raise LoadError(f"{name!r} leads out of the folder; drawings and what they are given are named by plain names")
     return name
 
