@@ -36,7 +36,8 @@ def inert(text: str, *tags: str, verdicts: tuple[str, ...] = ()) -> str:
     if verdicts:
         for found in re.finditer(rf"(?:{said})[*_`'\"]*(:)", folded):
             changes[places[found.start(1)]] = (places[found.start(1)] + 1, "∶")
-    kept, at = [], 0
+    kept: list[str] = []
+    at = 0
     for start, (end, sign) in sorted(changes.items()):
         if start >= at:
             kept, at = [*kept, text[at:start], sign], end
