@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -92,8 +93,8 @@ def write_text(path: str | Path, text: str) -> Path:
 def save_json(path: str | Path, content: Any) -> Path:
     """Write `content` as indented JSON. Raises `WriteError`."""
     text = json.dumps(content, indent=2, ensure_ascii=False, default=plain_value)
-    if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
-        text = json.dumps(content, indent=2, default=plain_value)
+    # Half of a pair of surrogates is no UTF-8; JSON can spell it.
+    text = re.sub("[\ud800-\udfff]", lambda half: f"\\u{ord(half.group()):04x}", text)
     return write_text(path, text + "\n")
 
 

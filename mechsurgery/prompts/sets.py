@@ -7,7 +7,6 @@ was asked in several ways. Nothing here needs a model.
 from __future__ import annotations
 
 import hashlib
-import html
 import json
 import logging
 import random
@@ -21,6 +20,7 @@ import pandas as pd
 
 from ..artifacts import load_json, save_json
 from ..errors import InputError, LoadError, PromptError, listed
+from ..safe_text import html_note, html_table
 from .files import read_table
 
 logger = logging.getLogger(__name__)
@@ -212,11 +212,8 @@ class PromptSet:
         return cls.from_records(content["prompts"], content["name"])
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td>{html.escape(p.id)}</td><td>{html.escape(p.label)}</td><td>{html.escape(p.text[:200])}</td></tr>"
-            for p in self.prompts[:10]
-        )
-        return f"<p>PromptSet {html.escape(self.name)}: {len(self)} prompts</p><table>{rows}</table>"
+        shown = pd.DataFrame([(p.id, p.label, p.text[:200]) for p in self.prompts[:10]])
+        return html_note(f"PromptSet {self.name}: {len(self)} prompts") + html_table(shown, header=False)
 
 
 def normalised(text: str) -> str:
