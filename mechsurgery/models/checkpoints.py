@@ -10,8 +10,10 @@ from typing import Any
 from einops import rearrange
 from torch import Tensor
 
-from ..errors import LoadError, MismatchError
+from ..errors import MismatchError
 from .architectures import architecture_of, lens_config
+from .reading import check_own_files, reading
+from .weight_files import read_raw_config
 
 _SAME, _TURNED = "... -> ...", "a b -> b a"
 
@@ -135,11 +137,10 @@ def read_config(directory: Path) -> Any:
     """The transformers configuration of a checkpoint. Raises `LoadError` or `UnsupportedModelError`."""
     import transformers
 
-    if not (directory / "config.json").is_file():
-        raise LoadError(f"{str(directory)!r} has no config.json; give the Hugging Face directory the model is from")
-    config = transformers.AutoConfig.from_pretrained(directory, local_files_only=True)
-    architecture_of(config.to_dict())
-    return config
+    with reading(directory):
+        check_own_files(directory)
+        architecture_of(read_raw_config(directory))
+        return transformers.AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
 
 
 def architecture_facts(config: Any) -> Any:

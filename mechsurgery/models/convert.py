@@ -16,7 +16,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..errors import UnsupportedModelError, listed
+from ..errors import LoadError, UnsupportedModelError, listed
 from . import sites
 from .architectures import lens_config
 from .protocol import Model
@@ -85,6 +85,8 @@ def _assign(model: Any, name: str, tensor: Tensor, taken: set[int]) -> None:
             "the two do not belong together"
         )
     tensor = tensor.to(device=model.cfg.device, dtype=model.cfg.dtype)
+    if tensor.numel() and not all(torch.isfinite(end) for end in tensor.aminmax()):
+        raise LoadError(f"{name} has weights that are NaN or infinite in {model.cfg.dtype}; fetch the model again")
     order = _LAYOUT.get(leaf, tuple(range(tensor.ndim)))
     tensor = tensor.permute(order).contiguous()
     memory = tensor.untyped_storage()

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import LoadError, ModelNotFoundError, UnsafeFileError, listed
+from .reading import check_own_files, reading, reason
 
 INDEX = "model.safetensors.index.json"
 _WHOLE = "model.safetensors"
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
-_BARE = re.compile(r"[\w][\w.+ -]*\.safetensors")
+_BARE = re.compile(r"\w[\w.+ -]{0,200}\.safetensors")
 #: Names of the same number in configurations of different families.
 _SIZES = {
     "layers": ("num_hidden_layers", "n_layer"),
@@ -42,6 +43,12 @@ def weight_files(directory: Path) -> list[Path]:
     Raises `LoadError` for an index that is no index, `UnsafeFileError` where it names anything but safetensors files
     beside it or where there are only pickled weights, `ModelNotFoundError` for files that are not there.
     """
+    with reading(directory):
+        check_own_files(directory)
+        return _found(directory)
+
+
+def _found(directory: Path) -> list[Path]:
     if (directory / _WHOLE).is_file():
         return [directory / _WHOLE]
     if (directory / INDEX).is_file():
@@ -61,8 +68,10 @@ def _of_index(directory: Path) -> list[Path]:
     try:
         index = json.loads((directory / INDEX).read_text(encoding="utf-8"))
         names = sorted(set(index["weight_map"].values()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise LoadError(f"{INDEX} in {str(directory)!r} is no index of weights: {error!r}; fetch it again") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise LoadError(
+            f"{INDEX} in {str(directory)!r} is no index of weights: {reason(error)}; fetch it again"
+        ) from error
     wrong = [name for name in names if not isinstance(name, str) or not _BARE.fullmatch(name)]
     if wrong or not names:
         raise UnsafeFileError(
@@ -85,8 +94,8 @@ def read_raw_config(directory: Path) -> dict[str, Any]:
         raise ModelNotFoundError(f"{str(directory)!r} has no config.json; give a Hugging Face model directory")
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise LoadError(f"{str(path)!r} is not valid JSON: {error}; fetch the model again") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise LoadError(f"{str(path)!r} is not valid JSON: {reason(error)}; fetch the model again") from error
     if not isinstance(raw, dict):
         raise LoadError(f"{str(path)!r} holds a {type(raw).__name__}, no configuration; fetch the model again")
     for what, names in _SIZES.items():
@@ -117,6 +126,7 @@ def check_belongs(raw: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]],
     queries = heads * head if heads and head else None
     expected: dict[str, tuple[int | None, int | None]] = {
         r"(embed_tokens|wte|embed_in)\.weight": (_size(raw, "vocabulary"), width),
+        r"wpe\.weight": (_size(raw, "context"), width),
         r"mlp\.(up_proj|dense_h_to_4h)\.weight": (_size(raw, "neurons"), width),
         r"mlp\.c_fc\.weight": (width, _size(raw, "neurons") or (4 * width if width else None)),
         r"self_attn\.q_proj\.weight": (queries, width),
