@@ -8,12 +8,14 @@ from typing import Any
 
 import torch
 
-from ..errors import LoadError, ModelNotFoundError
+from ..errors import LoadError
 from ..models.checkpoints import read_config
+from ..models.load import directory_of, quiet
 
 #: Words of the random tokenizer; whatever the vocabulary, only these are used in prompts.
 N_WORDS = 500
 _SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "User", "Assistant", ":")
+N_SPECIAL = len(_SPECIAL)
 
 
 def read_config_of(name: str | Path, revision: str | None = None) -> Any:
@@ -21,9 +23,7 @@ def read_config_of(name: str | Path, revision: str | None = None) -> Any:
 
     Raises `ModelNotFoundError` or `UnsupportedModelError`.
     """
-    from ..models.load import find_config
-
-    return read_config(find_config(name, revision))
+    return read_config(directory_of(name, revision, ["config.json"]))
 
 
 def n_parameters(config: Any) -> int:
@@ -52,21 +52,17 @@ def write_miniature(config: Any, folder: Path, dtype: torch.dtype) -> Path:
     import transformers
     from tokenizers import Tokenizer, models, pre_tokenizers
 
-    words = [*_SPECIAL, *(f"w{i}" for i in range(N_WORDS))]
-    if config.vocab_size < len(words):
-        words = words[: config.vocab_size]
-    config.pad_token_id, config.bos_token_id, config.eos_token_id = 0, 1, 2
-    if len(words) <= len(_SPECIAL):
+    words = [*_SPECIAL, *(f"w{i}" for i in range(N_WORDS))][: config.vocab_size]
+    if len(words) < 2 * len(_SPECIAL):
         raise LoadError(f"a vocabulary of {config.vocab_size} tokens is too small to plan with")
+    config.pad_token_id, config.bos_token_id, config.eos_token_id = 0, 1, 2
     torch.manual_seed(0)
     model = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype)
-    model.save_pretrained(folder)
+    with quiet():
+        model.save_pretrained(folder)
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     transformers.PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>", unk_token="<unk>"
     ).save_pretrained(folder)
     return folder
-
-
-__all__ = ["ModelNotFoundError", "n_parameters", "read_config_of", "shortened", "write_miniature"]
