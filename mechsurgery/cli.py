@@ -171,6 +171,31 @@ def evaluate(model: str, circuit_path: Path, out: Path, whole: bool, **options: 
     _say(f"Files: {out} (results.parquet, prompts.parquet, manifest.json); draw: mechsurgery figures {out}")
 
 
+@main.command("plan")
+@click.argument("model")
+@click.option("--prompts", "n_prompts", default=200, show_default=True, help="Prompts that are read and answered.")
+@click.option("--tokens", default=64, show_default=True, help="Tokens of a prompt, with its template.")
+@click.option("--new-tokens", default=32, show_default=True, help="Tokens of an answer.")
+@click.option("--steps", default=100, show_default=True, help="Steps of fine-tuning.")
+@click.option("--limit", type=float, default=None, help="GiB that may be used [default: what is free].")
+@_where
+@click.option("--out", type=click.Path(path_type=Path), default=None, help="Also write the table here, as CSV.")
+def plan_model(model: str, limit: float | None, out: Path | None, **options: Any) -> None:
+    """Say what MODEL needs on this machine: memory, time and batch of every verb, from its config.json alone.
+
+    No weights are read or fetched. Models with one and three random layers of its shape are measured.
+    """
+    from .artifacts import write_text
+    from .evaluation.planning import Work, plan, told
+
+    work = Work(**{key: options[key] for key in ("n_prompts", "tokens", "new_tokens", "steps")})
+    where = {key: options[key] for key in ("revision", "dtype", "device")}
+    table = plan(model, work=work, limit=limit, **where)
+    click.echo(told(table))
+    if out is not None:
+        click.echo(f"saved to {write_text(out, table.to_csv(index=False))}")
+
+
 @main.command()
 @click.argument("base")
 @click.argument("instruct")

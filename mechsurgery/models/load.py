@@ -58,7 +58,7 @@ def load_model(
     """
     warn_of_missing_extensions()
     kind, where = _dtype(dtype, name), _device(device)
-    directory = _find(name, revision, trust_remote_code)
+    directory = directory_of(name, revision, _HUB_FILES + (["*.py"] if trust_remote_code else []))
     with reading(directory):
         model, architecture = _read(directory, str(name), kind, where, trust_remote_code)
     logger.info("loaded %s: %s, %d layers, %s on %s", name, architecture, model.cfg.n_layers, model.cfg.dtype, where)
@@ -114,8 +114,11 @@ def _device(device: str | torch.device | None) -> torch.device:
     return where
 
 
-def _find(name: str | Path, revision: str | None, trust_remote_code: bool) -> Path:
-    """The directory a name stands for, downloaded where it is a hub id."""
+def directory_of(name: str | Path, revision: str | None, patterns: list[str]) -> Path:
+    """The directory that an organism, a path or a hub id stands for; of a hub id the files of `patterns` are fetched.
+
+    Raises `ModelNotFoundError` or `InputError`.
+    """
     if not isinstance(name, str | Path) or not str(name).strip():
         raise InputError(f"{name!r} names no model; give 'organism/…', a directory, or a hub id such as 'owner/model'")
     text = str(name)
@@ -126,7 +129,7 @@ def _find(name: str | Path, revision: str | None, trust_remote_code: bool) -> Pa
     elif isinstance(name, Path) or _is_local(text):
         directory = _directory(text)
     elif _HUB_ID.fullmatch(text) and len(text) <= 200 and text.split("/")[0].lower() not in ("organism", "organisms"):
-        return _download(text, revision, trust_remote_code)
+        return _download(text, revision, patterns)
     else:
         raise ModelNotFoundError(
             f"{text[:200]!r} is no organism, no directory here and no hub id; give 'organism/…', the path of a "
@@ -161,11 +164,10 @@ def _directory(text: str) -> Path:
     )
 
 
-def _download(name: str, revision: str | None, trust_remote_code: bool) -> Path:
+def _download(name: str, revision: str | None, patterns: list[str]) -> Path:
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    patterns = _HUB_FILES + (["*.py"] if trust_remote_code else [])
     try:
         return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=patterns))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
@@ -224,7 +226,7 @@ def _transformers_model(
         directory, local_files_only=True, trust_remote_code=trust_remote_code
     )
     lens_config(config, architecture)
-    with _quiet():
+    with quiet():
         source, info = getattr(transformers, architecture).from_pretrained(
             directory,
             config=config,
@@ -254,7 +256,7 @@ def _transformers_model(
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Transformers without its progress bars and load report, as it was afterwards."""
     from transformers.utils import logging as theirs
 
