@@ -60,7 +60,7 @@ def divergence(
             runs = range(start, min(repeats, start + at_once))
             changes = checked_hooks(model, hooks, [run * n + row for run in runs for row in batch.rows])
             ids_, mask = (repeat(t, "b p -> (r b) p", r=len(runs)) for t in (batch.ids, batch.mask))
-            with prompts_end((counts - 1).repeat(len(runs))):
+            with prompts_end(model, (counts - 1).repeat(len(runs))):
                 changed = rearrange(log_probs(model, ids_, mask, wide, changes), "(r b) p v -> r b p v", r=len(runs))
             each = kl(base, changed).clamp_min(0) * counted
             divergences[start : start + len(runs), batch.rows] = (each.sum(-1) / counts).cpu()
