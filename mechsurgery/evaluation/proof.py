@@ -28,6 +28,7 @@ from ..intervention import Intervention, mean_ablate, scale, shift_weights
 from ..intervention.changes import Affine
 from ..models import sites
 from ..models.protocol import Model
+from ..models.turns import in_turn
 from ..prompts import PromptSet
 from ..units import Circuit
 from . import verdicts as v
@@ -65,6 +66,7 @@ class Proof:
             return self.claims.to_html(index=False) + self.table.to_html(index=False)
 
 
+@in_turn
 def prove(
     model: Model,
     circuit: Circuit,

@@ -24,6 +24,7 @@ from ..models import sites, tokens
 from ..models.divergence import HELD, log_probs
 from ..models.generate import generate
 from ..models.protocol import Model
+from ..models.turns import in_turn
 from ..prompts import Prompt, PromptSet
 from ..prompts.chat import Template, as_template, encode, render, response_text, tokenise
 from .grade import Grade, Item
@@ -52,6 +53,7 @@ def response_ids(
     return start, list(tokenizer.encode(text[len(shown) :], add_special_tokens=False))
 
 
+@in_turn
 @torch.no_grad()
 def mean_log_probs(
     model: Model,
@@ -174,6 +176,7 @@ class Coherence:
         return Grade(name, self.version, decide_all=decide_all, scale="number")
 
 
+@in_turn
 def calibrated(
     model: Model,
     prompts: PromptSet | Sequence[Prompt],

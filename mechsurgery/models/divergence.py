@@ -16,12 +16,14 @@ from . import sites, tokens
 from .capture import RowHooks, checked_hooks, final_residual
 from .positions import prompts_end
 from .protocol import Model
+from .turns import in_turn
 from .with_hooks import with_hooks
 
 #: Numbers of one batch's log-probabilities held at once.
 HELD = 1 << 26
 
 
+@in_turn
 @torch.no_grad()
 def divergence(
     model: Model,

@@ -20,9 +20,11 @@ from . import sites, tokens
 from .capture import RowHooks, checked_hooks
 from .positions import prompts_end
 from .protocol import Model
+from .turns import in_turn
 from .with_hooks import with_hooks
 
 
+@in_turn
 @torch.no_grad()
 def generate(
     model: Model,

@@ -28,6 +28,7 @@ from weakref import WeakKeyDictionary
 import torch
 
 from ..errors import BusyError
+from .protocol import hooked
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +61,14 @@ class _Held:
 _HELD: WeakKeyDictionary[Any, _Held] = WeakKeyDictionary()
 
 
+def _held(model: Any) -> _Held:
+    try:
+        return _HELD.setdefault(model, _Held())
+    except TypeError:
+        hooked(model)  # says that this is no model
+        raise
+
+
 class Turn(io.IOBase):
     """A context in which this thread alone uses a model: `act(turn)` changes it, leaving takes the changes back.
 
@@ -72,7 +81,7 @@ class Turn(io.IOBase):
     def __init__(self, model: Any, act: Callable[[Turn], Any] = bool, *, ends_all: bool = False) -> None:
         self._model, self._act, self._ends_all = model, act, ends_all
         self._steps: list[Any] = []
-        self.close = bool  # type: ignore[method-assign] # a function in C that does nothing
+        self.close: Callable[[], Any] = bool  # type: ignore[method-assign] # a function in C that does nothing
 
     def undo(self, step: Callable[..., Any], *values: Any) -> None:
         """Have `step(*values)` done when the turn ends: a function in C, or Python that may as well be left out."""
@@ -82,7 +91,7 @@ class Turn(io.IOBase):
         try:
             if self._steps:
                 raise BusyError("this context was entered already; make another one")
-            self._begin(_HELD.setdefault(self._model, _Held()))
+            self._begin(_held(self._model))
             return self._act(self)
         except BaseException:
             self.close()
@@ -91,7 +100,7 @@ class Turn(io.IOBase):
     def _begin(self, held: _Held) -> None:
         steps = self._steps = [_STOP, held.stack.pop]
         turn = [False, map(operator.call, iter(steps.pop, _STOP))]
-        begin = [partial(held.stack.__iadd__, [turn])]
+        begin: list[Callable[[], Any]] = [partial(held.stack.__iadd__, [turn])]
         if held.owner != threading.get_ident():
             steps[1:1] = [held.lock.release, partial(vars(held).pop, "owner", None)]
             own = partial(vars(held).setdefault, "owner", threading.get_ident())
@@ -156,7 +165,7 @@ def _awaited(frame: FrameType | None) -> set[int]:
 
 
 def _awaits_me(frame: FrameType | None) -> set[int]:
-    """This thread, and the futures whose results it is at work on."""
+    """The present thread, and the futures whose results it is at work on."""
     found = {id(threading.current_thread())}
     while frame is not None:
         if frame.f_code.co_filename.startswith(_FUTURES):

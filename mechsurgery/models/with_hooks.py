@@ -43,7 +43,8 @@ def _drop(handle: Any, facts: dict[str, Any]) -> Callable[[], None]:
     """A function in C that takes a handle out of `fwd_hooks`, which may be another list by then."""
     now = map(operator.itemgetter("fwd_hooks"), [facts])
     others = map(list, map(partial(filterfalse, partial(operator.is_, handle)), now))
-    return partial(deque(maxlen=0).extend, map(partial(facts.__setitem__, "fwd_hooks"), others))
+    done: deque[Any] = deque(maxlen=0)
+    return partial(done.extend, map(partial(facts.__setitem__, "fwd_hooks"), others))
 
 
 def _as_torch_calls_it(point: Any, hook: Callable[..., Any]) -> Callable[..., Any]:

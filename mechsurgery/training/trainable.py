@@ -229,7 +229,7 @@ def _attach(turn: Turn, module: nn.Module, deltas: dict[str, nn.Module]) -> None
 
 def _changed(before: Any, leaf: str, delta: nn.Module) -> property:
     """A module's weight with a delta, on top of those that were attached `before`."""
-    read = before.fget if isinstance(before, property) else lambda module: module._parameters[leaf]
+    read = getattr(before, "fget", None) or (lambda module: module._parameters[leaf])
     return property(lambda module: delta(read(module)))
 
 
