@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from .architectures import SUPPORTED, architecture_of, lens_config
 from .convert import check_neurons, convert
 from .protocol import Model
 from .streaming import Checkpoint
+from .turns import LOADING, Turn
 from .weight_files import check_belongs, read_raw_config, weight_files
 
 logger = logging.getLogger(__name__)
@@ -50,8 +49,26 @@ def load_model(
     Parameters come frozen (`requires_grad` False), `model.tokenizer` is transformers' tokenizer untouched,
     `model.cfg.model_name` the name given. Peak memory is about the weights themselves.
 
-    Raises `ModelNotFoundError`, `UnsupportedModelError`, `UnsafeFileError`, `LoadError` or `InputError`.
+    Threads load one after the other. Raises `ModelNotFoundError`, `UnsupportedModelError`, `UnsafeFileError`,
+    `LoadError` or `InputError`.
     """
+    # In one line, as in `turns.in_turn`.
+    with Turn(LOADING, _restore_settings, ends_all=True): return _load(name, revision, dtype, device, trust_remote_code)  # fmt: skip # noqa: E501, E701
+
+
+def _restore_settings(turn: Turn) -> None:
+    """Note what loading changes for the whole process: an interrupt can leave it changed."""
+    turn.undo(torch._C._set_default_dtype, torch.get_default_dtype())
+    turn.undo(torch._C._set_grad_enabled, torch.is_grad_enabled())
+
+
+def _load(
+    name: str | Path,
+    revision: str | None,
+    dtype: str | torch.dtype,
+    device: str | torch.device | None,
+    trust_remote_code: bool,
+) -> Model:
     warn_of_missing_extensions()
     kind, where = _dtype(dtype, name), _device(device)
     directory = _find(name, revision, trust_remote_code)
@@ -189,7 +206,7 @@ def _transformers_model(
             directory, local_files_only=True, trust_remote_code=trust_remote_code
         )
         lens_config(config, architecture)
-        with _quiet():
+        with Turn(LOADING, _quiet, ends_all=True):
             source, info = getattr(transformers, architecture).from_pretrained(
                 directory,
                 config=config,
@@ -222,20 +239,15 @@ def _transformers_model(
     return source.eval()
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Transformers without its progress bars and load report, as it was afterwards."""
+def _quiet(turn: Turn) -> None:
+    """Have transformers without its progress bars and load report until a turn ends."""
     from transformers.utils import logging as theirs
 
-    verbosity, bars = theirs.get_verbosity(), theirs.is_progress_bar_enabled()
+    turn.undo(theirs.set_verbosity, theirs.get_verbosity())
+    if theirs.is_progress_bar_enabled():
+        turn.undo(theirs.enable_progress_bar)
     theirs.set_verbosity_error()
     theirs.disable_progress_bar()
-    try:
-        yield
-    finally:
-        theirs.set_verbosity(verbosity)
-        if bars:
-            theirs.enable_progress_bar()
 
 
 def _stop_tokens(source: Any) -> tuple[int, ...]:

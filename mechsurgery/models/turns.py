@@ -178,6 +178,14 @@ def _awaits_me(frame: FrameType | None) -> set[int]:
 _FUTURES = threading.__file__.replace("threading.py", "concurrent")
 
 
+class _Process:
+    """The process, for what has a turn with more than one model."""
+
+
+#: Loading, which for a moment changes things for the whole process: has turns like a model.
+LOADING = _Process()
+
+
 def _restore_grad_mode(turn: Turn) -> None:
     """Note whether gradients are on: an interrupt can leave them off."""
     turn.undo(torch._C._set_grad_enabled, torch.is_grad_enabled())
