@@ -88,9 +88,9 @@ class Turn(io.IOBase):
         self._steps.append(partial(step, *values))
 
     def __enter__(self) -> Any:
+        if self._steps:
+            raise BusyError("this context was entered already; make another one")
         try:
-            if self._steps:
-                raise BusyError("this context was entered already; make another one")
             self._begin(_held(self._model))
             return self._act(self)
         except BaseException:
@@ -159,7 +159,8 @@ def _awaited(frame: FrameType | None) -> set[int]:
     """Threads and futures that a thread waits for, by the code of the standard library that it is in."""
     found = set()
     while frame is not None and frame.f_code.co_filename.startswith((threading.__file__, _FUTURES)):
-        found.add(id(frame.f_locals.get("self")))
+        if frame.f_locals.get("timeout") in (None, -1):  # else it goes on after a while
+            found.add(id(frame.f_locals.get("self")))
         frame = frame.f_back
     return found
 
