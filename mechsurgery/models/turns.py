@@ -125,10 +125,10 @@ def _wait(held: _Held, begin: list[Callable[[], Any]]) -> None:
     """Begin a turn (`all` is one call of C: it begins wholly or not) as soon as no other thread has one."""
     looks = 0
     while not all(map(operator.call, begin)):
-        frames = sys._current_frames()
+        open_turns, frames = held.stack[1:], sys._current_frames()
         if held.owner is not None and held.owner not in frames:
             # Its thread ended without leaving: what it left is undone, and its lock given back.
-            ended = map(operator.setitem, held.stack[1:], repeat(0), repeat(True))
+            ended = map(operator.setitem, open_turns, repeat(0), repeat(True))
             deque(chain(ended, held.undone()), maxlen=0)
         elif _would_never_end(held, frames):
             raise BusyError(
