@@ -11,10 +11,12 @@ from jaxtyping import Float
 from ..errors import PromptError, listed
 from ..models import capture, tokens
 from ..models.protocol import Model
+from ..models.turns import in_turn
 from ..prompts import Prompt, PromptSet
 from ..prompts.chat import Template, check_template, encode_plain
 
 
+@in_turn
 def choice_scores(
     model: Model,
     ids: Sequence[Sequence[int]],

@@ -11,6 +11,7 @@ import torch
 from ..errors import LoadError
 from ..models.checkpoints import read_config
 from ..models.load import directory_of, quiet
+from ..models.turns import LOADING, Turn
 
 #: Words of the random tokenizer; whatever the vocabulary, only these are used in prompts.
 N_WORDS = 500
@@ -29,9 +30,8 @@ def read_config_of(name: str | Path, revision: str | None = None) -> Any:
 def n_parameters(config: Any) -> int:
     """Numbers that the weights of a configuration have; tied embeddings count once."""
     import transformers
-    from accelerate import init_empty_weights
 
-    with init_empty_weights():
+    with torch.device("meta"):
         model = transformers.AutoModelForCausalLM.from_config(config)
     model.tie_weights()
     return sum(parameter.numel() for parameter in model.parameters())
@@ -58,7 +58,7 @@ def write_miniature(config: Any, folder: Path, dtype: torch.dtype) -> Path:
     config.pad_token_id, config.bos_token_id, config.eos_token_id = 0, 1, 2
     torch.manual_seed(0)
     model = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype)
-    with quiet():
+    with Turn(LOADING, quiet, ends_all=True):
         model.save_pretrained(folder)
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()

@@ -28,6 +28,7 @@ from ..intervention import Intervention, mean_ablate, scale, shift_weights
 from ..intervention.changes import Affine
 from ..models import sites
 from ..models.protocol import Model
+from ..models.turns import in_turn
 from ..prompts import PromptSet
 from ..safe_text import html_table
 from ..units import Circuit
@@ -66,6 +67,7 @@ class Proof:
             return html_table(self.claims) + html_table(self.table)
 
 
+@in_turn
 def prove(
     model: Model,
     circuit: Circuit,

@@ -24,6 +24,7 @@ from ..models import sites, tokens
 from ..models.divergence import HELD, log_probs
 from ..models.generate import generate
 from ..models.protocol import Model
+from ..models.turns import in_turn
 from ..prompts import Prompt, PromptSet
 from ..prompts.chat import Template, as_template, encode, encode_continued, encode_plain, render, response_text
 from .grade import Grade, Item
@@ -51,6 +52,7 @@ def response_ids(
     return start, encode_plain(tokenizer, text[len(shown) :], template)
 
 
+@in_turn
 @torch.no_grad()
 def mean_log_probs(
     model: Model,
@@ -173,6 +175,7 @@ class Coherence:
         return Grade(name, self.version, decide_all=decide_all, scale="number")
 
 
+@in_turn
 def calibrated(
     model: Model,
     prompts: PromptSet | Sequence[Prompt],

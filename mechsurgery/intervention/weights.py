@@ -5,9 +5,6 @@ The original weights are kept and put back, never computed back by subtraction, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor, nn
 
@@ -16,15 +13,26 @@ from ..deltas import WeightDelta
 from ..errors import MismatchError
 from ..models import sites
 from ..models.protocol import Model
+from ..models.turns import Turn
 
 
 class ShiftedWeights:
     """A model's weights with a delta in them, whose strength can be changed without loading anything."""
 
-    def __init__(self, model: Model | nn.Module, delta: WeightDelta) -> None:
+    def __init__(self, model: Model, delta: WeightDelta) -> None:
+        self._model = model
         self._weights = {name: parameter_of(model, name).detach() for name in delta.parts}
         self._kept = {name: _kept(self._weights[name], part) for name, part in delta.parts.items()}
         self._delta, self._strength = delta, 0.0
+
+    def restore_after(self, turn: Turn) -> None:
+        """Have the original weights put back when a turn ends."""
+        for name, part in self._delta.parts.items():
+            weight, before = self._weights[name], self._kept[name]
+            if isinstance(part, Rows):
+                turn.undo(weight.index_copy_, part.axis, part.index.to(weight.device), before)
+            else:
+                turn.undo(weight.copy_, before)
 
     @torch.no_grad()
     def set(self, strength: float) -> None:
@@ -42,26 +50,31 @@ class ShiftedWeights:
                 weight.copy_(changed)
         self._strength = strength
 
-    @contextmanager
-    def off(self) -> Iterator[None]:
-        """The original weights inside."""
-        strength = self._strength
-        self.set(0.0)
-        try:
-            yield
-        finally:
-            self.set(strength)
+    def off(self) -> Turn:
+        """A context with the original weights."""
+
+        def put_back(turn: Turn) -> None:
+            # Interrupted there, the turn in which the weights are shifted puts the original ones back anyway.
+            turn.undo(self.set, self._strength)
+            self.set(0.0)
+
+        return Turn(self._model, put_back, ends_all=True)
 
 
-@contextmanager
-def shifted_weights(model: Model, delta: WeightDelta, strength: float) -> Iterator[ShiftedWeights]:
-    """Run the body with `strength` times a delta in the model's weights; put back bit for bit after."""
+def shifted_weights(model: Model, delta: WeightDelta, strength: float) -> Turn:
+    """A context with `strength` times a delta in the model's weights (`as` a `ShiftedWeights`), put back bit for bit.
+
+    See `Turn` for interrupts and threads.
+    """
+    return Turn(model, lambda turn: shift(turn, model, delta, strength), ends_all=True)
+
+
+def shift(turn: Turn, model: Model, delta: WeightDelta, strength: float) -> ShiftedWeights:
+    """Put `strength` times a delta into the model's weights until a turn ends."""
     weights = ShiftedWeights(model, delta)
-    try:
-        weights.set(strength)
-        yield weights
-    finally:
-        weights.set(0.0)
+    weights.restore_after(turn)
+    weights.set(strength)
+    return weights
 
 
 def check_delta(model: Model, delta: WeightDelta) -> None:

@@ -8,6 +8,7 @@ rearrangements of the attention weights at every call, and both are views of an 
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -20,6 +21,7 @@ from ..errors import LoadError, UnsupportedModelError, listed
 from . import sites
 from .architectures import lens_config
 from .protocol import Model
+from .turns import LOADING, Turn
 from .with_hooks import with_hooks
 
 # How each weight lies in memory, as a permutation of its logical axes.
@@ -73,12 +75,24 @@ def convert(source: Any, *, name: str, dtype: torch.dtype, device: torch.device)
 
 def empty_model(cfg: Any) -> Any:
     """A HookedTransformer of a configuration whose parameters have shapes and no memory."""
-    from accelerate import init_empty_weights
     from transformer_lens import HookedTransformer
 
-    with warnings.catch_warnings(), init_empty_weights(include_buffers=False):
+    with warnings.catch_warnings(), Turn(LOADING, _without_memory, ends_all=True):
         warnings.simplefilter("ignore", DeprecationWarning)
         return HookedTransformer(cfg, move_to_device=False)
+
+
+def _without_memory(turn: Turn) -> None:
+    """Have the parameters of modules that this thread makes take no memory until a turn ends."""
+    own, here = nn.Module.register_parameter, threading.get_ident()
+
+    def register(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        own(module, name, parameter)
+        if parameter is not None and threading.get_ident() == here:
+            module._parameters[name] = nn.Parameter(parameter.to("meta"), requires_grad=False)
+
+    turn.undo(setattr, nn.Module, "register_parameter", own)
+    nn.Module.register_parameter = register  # type: ignore[method-assign]
 
 
 def _assign(model: Any, name: str, tensor: Tensor, taken: set[int]) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from .convert import check_neurons, convert
 from .protocol import Model
 from .reading import reading, reason
 from .streaming import Checkpoint
+from .turns import LOADING, Turn
 from .weight_files import check_belongs, check_dtypes, read_raw_config, weight_files
 
 logger = logging.getLogger(__name__)
@@ -54,8 +53,26 @@ def load_model(
     a GPU where there is one. Parameters come frozen (`requires_grad` False), `model.tokenizer` is transformers'
     tokenizer untouched, `model.cfg.model_name` the name given. Peak memory is about the weights themselves.
 
-    Raises `ModelNotFoundError`, `UnsupportedModelError`, `UnsafeFileError`, `LoadError` or `InputError`.
+    Threads load one after the other. Raises `ModelNotFoundError`, `UnsupportedModelError`, `UnsafeFileError`,
+    `LoadError` or `InputError`.
     """
+    # In one line, as in `turns.in_turn`.
+    with Turn(LOADING, _restore_settings, ends_all=True): return _load(name, revision, dtype, device, trust_remote_code)  # fmt: skip # noqa: E501, E701
+
+
+def _restore_settings(turn: Turn) -> None:
+    """Note what loading changes for the whole process: an interrupt can leave it changed."""
+    turn.undo(torch._C._set_default_dtype, torch.get_default_dtype())
+    turn.undo(torch._C._set_grad_enabled, torch.is_grad_enabled())
+
+
+def _load(
+    name: str | Path,
+    revision: str | None,
+    dtype: str | torch.dtype,
+    device: str | torch.device | None,
+    trust_remote_code: bool,
+) -> Model:
     warn_of_missing_extensions()
     kind, where = _dtype(dtype, name), _device(device)
     directory = directory_of(name, revision, _HUB_FILES + (["*.py"] if trust_remote_code else []))
@@ -226,7 +243,7 @@ def _transformers_model(
         directory, local_files_only=True, trust_remote_code=trust_remote_code
     )
     lens_config(config, architecture)
-    with quiet():
+    with Turn(LOADING, quiet, ends_all=True):
         source, info = getattr(transformers, architecture).from_pretrained(
             directory,
             config=config,
@@ -255,20 +272,15 @@ def _transformers_model(
     return source.eval()
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Transformers without its progress bars and load report, as it was afterwards."""
+def quiet(turn: Turn) -> None:
+    """Have transformers without its progress bars and load report until a turn ends."""
     from transformers.utils import logging as theirs
 
-    verbosity, bars = theirs.get_verbosity(), theirs.is_progress_bar_enabled()
+    turn.undo(theirs.set_verbosity, theirs.get_verbosity())
+    if theirs.is_progress_bar_enabled():
+        turn.undo(theirs.enable_progress_bar)
     theirs.set_verbosity_error()
     theirs.disable_progress_bar()
-    try:
-        yield
-    finally:
-        theirs.set_verbosity(verbosity)
-        if bars:
-            theirs.enable_progress_bar()
 
 
 def _stop_tokens(source: Any) -> tuple[int, ...]:
