@@ -16,13 +16,15 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
+# Thousands of small files are written here, and waiting for the disk after each would take minutes.
+os.fsync = lambda handle: None
 
 from support import checkpoints
 
 #: The longest files first, so that no worker is left alone with one of them at the end.
 LONGEST = (
-    *("test_notebooks", "test_weights", "test_dictionaries", "test_further", "test_demo", "test_cna", "test_latents"),
-    *("test_bad_neurons", "test_readme", "test_notebooks_elsewhere", "test_minimal_circuits", "test_grid"),
+    *("test_notebooks", "test_weights", "test_demo", "test_cna", "test_latents", "test_bad_neurons", "test_readme"),
+    *("test_notebooks_elsewhere", "test_minimal_circuits", "test_grid", "test_further", "test_dictionaries"),
     *("test_widget_browser", "test_weights_own", "test_regrade", "test_bad_neurons_published", "test_cna_folds"),
     *("test_site", "test_app", "test_load", "test_trained", "test_localisers", "test_weights_watch"),
 )

@@ -49,13 +49,29 @@ def test_there_is_a_notebook_for_each_name_and_no_other():
     assert {path.stem for path in FOLDER.glob("*.ipynb")} == set(CELLS)
 
 
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory):
+    """{name: cells of code, just run}; raises where one fails.
+
+    All run in one kernel that forgets its names in between: to start one takes longer than most of them.
+    """
+    pytest.importorskip("sae_lens")
+    pytest.importorskip("anywidget")
+    fresh, whole = {name: kept(name) for name in CELLS}, nbformat.v4.new_notebook()
+    for name, notebook in fresh.items():
+        place = str(tmp_path_factory.mktemp(name))
+        anew = f"%reset -f\nimport os\nos.chdir({place!r})\ndel os"
+        whole.cells += [nbformat.v4.new_code_cell(anew), *notebook.cells]
+    for number, cell in enumerate(whole.cells):
+        cell["id"] = f"cell-{number:03d}"
+    execute.run(whole, tmp_path_factory.mktemp("all"))
+    return {name: code(notebook) for name, notebook in fresh.items()}
+
+
 @pytest.mark.slow
 @notebooks
-def test_it_runs_and_shows_what_is_kept(tmp_path, name):
-    pytest.importorskip("sae_lens" if "sae" in name else "anywidget")
-    fresh = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
-    execute.run(fresh, tmp_path)  # raises where a cell fails
-    for now, before in zip(code(fresh), code(kept(name)), strict=True):
+def test_it_runs_and_shows_what_is_kept(shown, name):
+    for now, before in zip(shown[name], code(kept(name)), strict=True):
         assert not any(output.get("name") == "stderr" for output in now.outputs), now.outputs
         assert kinds(now) == kinds(before), now.source
 

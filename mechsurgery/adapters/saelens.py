@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +25,7 @@ from ..models import sites
 from ..models.dictionaries import Dictionary
 from ..models.protocol import Model
 from ..models.tokens import device_of
+from ..models.turns import LOADING, Turn
 from ..organisms.registry import SAES, sae_path
 from .sae_directories import read_directory
 
@@ -184,16 +183,13 @@ def _path(source: str) -> Path:
     return path
 
 
-_LOADING = threading.RLock()
-
-
-@contextmanager
-def _no_pickles() -> Iterator[None]:
+def _no_pickles() -> Turn:
     """SAELens reads some old releases with torch.load; in the thread that loads one, that is refused.
 
     One at a time, so that `torch.load` is always put back as it was; other threads use it meanwhile as ever.
     """
-    with _LOADING:
+
+    def replace(turn: Turn) -> None:
         kept, loading = torch.load, threading.get_ident()
 
         def refuse(path: Any, *args: Any, **options: Any) -> Any:
@@ -203,8 +199,7 @@ def _no_pickles() -> Iterator[None]:
                 f"{path} holds pickled weights, which are never loaded; convert them to safetensors first"
             )
 
+        turn.undo(setattr, torch, "load", kept)
         torch.load = refuse
-        try:
-            yield
-        finally:
-            torch.load = kept
+
+    return Turn(LOADING, replace, ends_all=True)

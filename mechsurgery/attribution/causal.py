@@ -33,6 +33,7 @@ from .. import names
 from ..errors import ActivationError, InputError
 from ..models import sites, tokens
 from ..models.protocol import Model
+from ..models.turns import in_turn
 from ..models.with_hooks import with_hooks
 from ..progress import with_progress
 from ..units import Circuit, UnitScores
@@ -63,6 +64,7 @@ class Cost:
         return found
 
 
+@in_turn
 def gate_gradients(
     model: Model,
     units: Units,
@@ -122,6 +124,7 @@ def _activations(base: Model, units: Units, read: Read) -> dict[str, Tensor]:
     return found
 
 
+@in_turn
 def gate_gradient(
     model: Model,
     objective: Objective,
@@ -220,6 +223,7 @@ def _by_lines(post: Tensor, hook: Any = None, *, seen: dict[str, Tensor]) -> Ten
     return value + (by(pre) if up is None else 0.5 * (by(pre) + by(up)))
 
 
+@in_turn
 @torch.no_grad()
 def exact_effects(
     model: Model,
@@ -311,6 +315,7 @@ def _times(read: Read, times: int) -> Read:
     )
 
 
+@in_turn
 def greedy(
     model: Model,
     objective: Objective,

@@ -31,6 +31,7 @@ from ..directions import Direction
 from ..errors import InputError, MismatchError, listed
 from ..models import sites
 from ..models.protocol import Model
+from ..models.turns import in_turn
 from ..names import layer_of
 from ..prompts import ContrastSet, PromptSet, Template
 from ..units import Circuit, UnitScores
@@ -105,6 +106,7 @@ def _write_factor(model: Model, site: str, value: Tensor, direction: Direction |
     return write @ (vector / vector.norm().clamp_min(_TINY))
 
 
+@in_turn
 def mean_difference_direction(
     model: Model, contrast: ContrastSet, *, layers: list[int] | None = None, template: str | Template = "auto"
 ) -> Direction:
@@ -123,6 +125,7 @@ def difference_direction(statistics: ContrastStatistics, name: str) -> Direction
     return Direction(vectors, f"mean difference of {name}", statistics.info)
 
 
+@in_turn
 def locate(
     model: Model,
     contrast: ContrastSet,

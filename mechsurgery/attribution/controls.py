@@ -13,6 +13,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..models import capture, sites, tokens
 from ..models.protocol import Model
+from ..models.turns import in_turn
 from ..prompts import ContrastSet
 from ..prompts.chat import Template, encode
 from ..units import Circuit
@@ -36,6 +37,7 @@ def recovery(found: Circuit, truth: Circuit) -> dict[str, float | int]:
     return {"k": len(found), "shared": shared, "precision": precision, "recall": recall, "f1": f1}
 
 
+@in_turn
 def pair_bootstrap(
     model: Model,
     contrast: ContrastSet,

@@ -14,10 +14,12 @@ from ..errors import MismatchError
 from ..models import sites
 from ..models.dictionaries import Dictionary, latent_means
 from ..models.protocol import Model
+from ..models.turns import in_turn
 from ..prompts.pairs import CompletionPairs
 from ..units import UnitScores
 
 
+@in_turn
 def model_difference(
     model: Model,
     other: Model,
@@ -40,6 +42,7 @@ def model_difference(
     return _scores(model, dictionary, here - there, "model difference", side=side, n_pairs=len(pairs))
 
 
+@in_turn
 def completion_difference(
     model: Model, dictionary: Dictionary, pairs: CompletionPairs, *, max_rows: int = 32
 ) -> UnitScores:

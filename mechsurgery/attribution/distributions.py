@@ -12,6 +12,7 @@ from torch import Tensor
 from ..models import generate, sites, tokens
 from ..models.capture import final_residual
 from ..models.protocol import Model
+from ..models.turns import in_turn
 from ..prompts import PromptSet, encode
 from ..prompts.chat import Template
 
@@ -56,6 +57,7 @@ class Distributions:
         return each * (index >= 0).to(each)
 
 
+@in_turn
 @torch.no_grad()
 def distributions(
     model: Model,

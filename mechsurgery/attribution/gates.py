@@ -8,8 +8,7 @@ is scaled.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -22,6 +21,7 @@ from ..errors import InputError, SiteError, listed
 from ..models import sites
 from ..models.dictionaries import Dictionary
 from ..models.protocol import Model
+from ..models.turns import Turn
 
 Gates = Mapping[str, Tensor]
 HookFns = list[tuple[str, Callable[..., Tensor]]]
@@ -114,35 +114,32 @@ def _gate_latents(latents: Tensor, *, gate: Tensor) -> Tensor:
     return latents * (gate[:, None] if gate.ndim == 2 else gate).to(latents)
 
 
-@contextmanager
-def frozen(model: Model) -> Iterator[None]:
+def frozen(model: Model) -> Turn:
     """Within, no weight asks for a gradient, so that a backward pass holds only what gates need."""
-    asking = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    for parameter in asking:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in asking:
-            parameter.requires_grad_(True)
+
+    def freeze(turn: Turn) -> None:
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                turn.undo(parameter.requires_grad_, True)
+                parameter.requires_grad_(False)
+
+    return Turn(model, freeze, ends_all=True)
 
 
-@contextmanager
-def recomputed(model: Model, held: int) -> Iterator[None]:
+def recomputed(model: Model, held: int) -> Turn:
     """Within, blocks are run again in the backward pass where a batch's graph would hold more than `HELD` numbers.
 
     `held` counts the tokens of a batch. The graph then holds one block at a time.
     """
     cfg = model.cfg
     numbers = held * cfg.n_layers * (8 * cfg.d_model + 4 * (cfg.d_mlp or 0))
-    if numbers <= HELD or not torch.is_grad_enabled():
-        yield
-        return
-    blocks = [model.get_submodule(f"blocks.{layer}") for layer in range(cfg.n_layers)]
-    try:
-        for block in blocks:
+
+    def replace(turn: Turn) -> None:
+        if numbers <= HELD or not torch.is_grad_enabled():
+            return
+        for layer in range(cfg.n_layers):
+            block = model.get_submodule(f"blocks.{layer}")
+            turn.undo(vars(block).pop, "forward", None)
             block.forward = partial(checkpoint, type(block).forward.__get__(block), use_reentrant=False)
-        yield
-    finally:
-        for block in blocks:
-            block.__dict__.pop("forward", None)
+
+    return Turn(model, replace, ends_all=True)

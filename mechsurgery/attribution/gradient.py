@@ -31,6 +31,7 @@ from ..errors import ActivationError, InputError
 from ..models import capture, sites, tokens
 from ..models.dictionaries import Dictionary, plus
 from ..models.protocol import Model
+from ..models.turns import in_turn
 from ..models.with_hooks import with_hooks
 from ..names import place
 from ..progress import with_progress
@@ -95,6 +96,7 @@ def completion_loss(
     return total if reduction == "sum" else total / batch.n_completion
 
 
+@in_turn
 def latent_attribution(
     model: Model,
     dictionary: Dictionary,
@@ -177,6 +179,7 @@ def gradients(
         yield batch, [seen[name].detach() for name in names], list(grads)
 
 
+@in_turn
 def neuron_attribution(
     model: Model,
     pairs: CompletionPairs,
@@ -209,6 +212,7 @@ def neuron_attribution(
     return UnitScores({site: value.float() for site, value in total.items()}, "delta attribution", info)
 
 
+@in_turn
 def mean_activation(
     model: Model, prompts: PromptSet, hook_name: str, *, template: str | Template = "auto", max_rows: int = 64
 ) -> Float[Tensor, " d"]:
@@ -216,6 +220,7 @@ def mean_activation(
     return mean_activations(model, prompts, [hook_name], template=template, max_rows=max_rows)[hook_name]
 
 
+@in_turn
 @torch.no_grad()
 def mean_activations(
     model: Model, prompts: PromptSet, names: Sequence[str], *, template: str | Template = "auto", max_rows: int = 64
@@ -233,6 +238,7 @@ def mean_activations(
     return {name: (value / n).float() for name, value in total.items()}
 
 
+@in_turn
 @torch.no_grad()
 def exact_removal(
     model: Model,

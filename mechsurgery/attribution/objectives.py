@@ -20,6 +20,7 @@ from ..directions import Direction
 from ..errors import InputError, PromptError
 from ..models import capture, sites, tokens
 from ..models.protocol import Model
+from ..models.turns import in_turn
 from ..models.with_hooks import with_hooks
 from ..prompts import ContrastSet, PromptSet, encode
 from ..prompts.chat import Template
@@ -182,6 +183,7 @@ def from_pairs(pairs: CompletionPairs, *, floor: float = -3.0) -> Objective:
     return Objective(task, floor=floor, info={"from": "completion pairs", "n": len(pairs)})
 
 
+@in_turn
 def from_first_tokens(
     model: Model,
     contrast: ContrastSet,
@@ -278,6 +280,7 @@ def from_function(
     return Objective(Task(name, ids, last, function, torch.ones(len(ids)), [p.group for p in prompts]), floor=floor)
 
 
+@in_turn
 def kept(
     model: Model, prompts: PromptSet, *, template: str | Template = "auto", max_new_tokens: int = 32, max_rows: int = 64
 ) -> Task:
@@ -302,6 +305,7 @@ def divergence_task(answered: Distributions) -> Task:
     return Task(answered.name, answered.ids, answered.n_last, value, torch.ones(n), answered.groups)
 
 
+@in_turn
 def from_contrast(
     model: Model,
     contrast: ContrastSet,
@@ -331,6 +335,7 @@ def from_contrast(
     return objective.keeping(from_teacher(base, contrast.positive, **how).explain)
 
 
+@in_turn
 def value_of(
     model: Model, task: Task, *, hooks: Callable[[Read], HookFns] | None = None, max_rows: int = 64
 ) -> Float[Tensor, " n"]:
@@ -342,6 +347,7 @@ def value_of(
     return found
 
 
+@in_turn
 def mean_values(model: Model, objective: Objective, hooks: HookFns = (), *, max_rows: int = 64) -> dict[str, float]:
     """{task: its value} of everything that an objective explains and keeps, with hooks on the model."""
     return {

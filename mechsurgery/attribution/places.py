@@ -18,6 +18,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..models import capture, sites, tokens
 from ..models.protocol import Model
+from ..models.turns import in_turn
 from ..names import layer_of
 from ..prompts import ContrastSet, PromptSet
 from ..prompts.chat import Template, encode
@@ -69,6 +70,7 @@ class Places:
         return self.late(part)["value"] - other.late(part)["value"], float(low), float(high)
 
 
+@in_turn
 def places(
     model: Model,
     contrast: ContrastSet,

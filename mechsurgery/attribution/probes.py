@@ -24,6 +24,7 @@ from ..errors import InputError, needs_extra
 from ..models import sites
 from ..models.dictionaries import Dictionary
 from ..models.protocol import Model
+from ..models.turns import in_turn
 from ..prompts import ContrastSet, Examples
 from ..prompts.chat import Template, as_template
 from ..units import UnitScores
@@ -65,6 +66,7 @@ class Probe:
         return torch.stack(parts).sum(0) + self.bias
 
 
+@in_turn
 def fit_probe(
     model: Model,
     contrast: ContrastSet,
@@ -104,6 +106,7 @@ def fit_probe(
     return fit_probe_on(features, labels, groups, nulls=nulls, info=info, **how)
 
 
+@in_turn
 def fit_probe_on_examples(
     model: Model,
     positive: Examples,

@@ -25,6 +25,7 @@ from ..errors import InputError
 from ..models import capture, sites, tokens
 from ..models.dictionaries import Dictionary, latent_means, plus
 from ..models.protocol import Model
+from ..models.turns import in_turn
 from ..models.with_hooks import with_hooks
 from ..progress import with_progress
 from ..prompts import PromptSet, encode
@@ -34,6 +35,7 @@ from ..units import UnitScores
 from .gradient import PairBatch, completion_loss, pair_batches
 
 
+@in_turn
 def spliced_attribution(
     model: Model,
     dictionaries: Sequence[Dictionary],
@@ -164,6 +166,7 @@ class _Splice:
         return plus(activation if later else activation.detach(), change)
 
 
+@in_turn
 @torch.no_grad()
 def mean_latents(
     model: Model, dictionary: Dictionary, prompts: PromptSet, *, template: str | Template = "auto", max_rows: int = 32

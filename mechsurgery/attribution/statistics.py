@@ -22,6 +22,7 @@ from ..errors import InputError, PromptError, SiteError, listed
 from ..models import capture, sites, tokens
 from ..models.dictionaries import Dictionary
 from ..models.protocol import Model
+from ..models.turns import in_turn
 from ..prompts import ContrastSet, Examples, PromptSet
 from ..prompts.chat import Template, as_template, encode
 
@@ -102,6 +103,7 @@ class ContrastStatistics:
         return cls(side("positive"), side("negative"), facts["info"])
 
 
+@in_turn
 def contrast_statistics(
     model: Model,
     contrast: ContrastSet,
@@ -166,6 +168,7 @@ def encoding(
     return list(dict.fromkeys([*plain, *(d.hook_name for d in dictionaries)])), handed
 
 
+@in_turn
 def unit_activations(
     model: Model,
     prompts: PromptSet,
@@ -191,6 +194,7 @@ def unit_activations(
     return table.activations
 
 
+@in_turn
 def example_activations(
     model: Model,
     examples: Examples,
@@ -224,6 +228,7 @@ def example_activations(
     return table.activations
 
 
+@in_turn
 def last_token_activations(
     model: Model, prompts: PromptSet, units: dict[str, list[int]], *, template: str | Template = "auto"
 ) -> pd.DataFrame:

@@ -27,6 +27,7 @@ from torch import Tensor
 from ..errors import ActivationError, InputError
 from ..models import sites, tokens
 from ..models.protocol import Model
+from ..models.turns import in_turn
 from ..models.with_hooks import with_hooks
 from ..progress import with_progress
 from ..units import Circuit, UnitScores
@@ -92,6 +93,7 @@ class TrainedGates:
         return {site: self.multipliers[site][index] for site, (index, _) in circuit.units.items()}
 
 
+@in_turn
 def trained_gates(
     model: Model,
     objective: Objective,

@@ -14,11 +14,13 @@ from torch import Tensor
 from ..errors import InputError
 from ..models import capture, sites, tokens
 from ..models.protocol import Model
+from ..models.turns import in_turn
 from ..prompts import PromptSet
 from ..prompts.chat import Template, encode
 from ..units import Circuit
 
 
+@in_turn
 def universal_neurons(
     model: Model,
     prompts: PromptSet,

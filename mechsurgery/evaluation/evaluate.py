@@ -20,6 +20,7 @@ from ..grading.outcome import REFUSAL_GRADES
 from ..intervention import BASELINE, Intervention, with_controls
 from ..models import sites, tokens
 from ..models.protocol import Model
+from ..models.turns import in_turn
 from ..prompts import ContrastSet, PromptSet, check_no_overlap
 from ..prompts.chat import as_template, render, rendered_example
 from .assembly import assemble
@@ -36,6 +37,7 @@ BESIDE = ", beside controls"
 Grades = Sequence[Grade] | Mapping[str, Sequence[Grade]]
 
 
+@in_turn
 def evaluate(
     model: Model,
     prompts: PromptSet | Mapping[str, PromptSet],

@@ -23,6 +23,7 @@ from ..errors import InputError, listed
 from ..grading.grade import Grade
 from ..intervention import Intervention, ablate, scale
 from ..models.protocol import Model
+from ..models.turns import in_turn
 from ..progress import with_progress
 from ..prompts import PromptSet
 from ..units import Circuit
@@ -75,6 +76,7 @@ class MinimalCircuit:
         return f"{self.circuit!r}; target {'met' if self.met else 'not met'} on validation prompts"
 
 
+@in_turn
 def minimal_circuit(
     model: Model,
     objective: Objective,

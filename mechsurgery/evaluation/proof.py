@@ -28,7 +28,9 @@ from ..intervention import Intervention, mean_ablate, scale, shift_weights
 from ..intervention.changes import Affine
 from ..models import sites
 from ..models.protocol import Model
+from ..models.turns import in_turn
 from ..prompts import PromptSet
+from ..safe_text import html_table
 from ..units import Circuit
 from . import verdicts as v
 from .evaluate import BESIDE, evaluate
@@ -62,9 +64,10 @@ class Proof:
 
     def _repr_html_(self) -> str:
         with pd.option_context("display.max_colwidth", None):  # a claim whose end is cut off says nothing
-            return self.claims.to_html(index=False) + self.table.to_html(index=False)
+            return html_table(self.claims) + html_table(self.table)
 
 
+@in_turn
 def prove(
     model: Model,
     circuit: Circuit,

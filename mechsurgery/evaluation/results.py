@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,8 +9,10 @@ from typing import Any
 
 import pandas as pd
 
-from ..artifacts import load_json, load_table, save_json, write_atomically
+from ..artifacts import load_json, load_table, save_json
 from ..errors import InputError, LoadError, ModelNotFoundError, listed
+from ..safe_text import html_note, html_table
+from ..writing import write_atomically
 from .read import Compared, compared
 from .summary import summarise
 from .table import COLUMNS, typed
@@ -133,5 +134,5 @@ class Results:
         return cls(kept, {"labels": labels, "parts": [part.info for part in parts]}, prompts)
 
     def _repr_html_(self) -> str:
-        head = f"<p>{html.escape(f'Results: {len(self.table):,} rows')}</p>"
-        return head + self.summary().to_html(index=False, float_format="{:.3g}".format)
+        head = html_note(f"Results: {len(self.table):,} rows")
+        return head + html_table(self.summary(), float_format="{:.3g}".format)

@@ -13,6 +13,7 @@ from ..grading.grade import BROKEN, Grade
 from ..models import sites, tokens
 from ..models.generate import generate
 from ..models.protocol import Model
+from ..models.turns import in_turn
 from ..prompts import CompletionPairs, Prompt, PromptSet, encode
 from ..prompts.chat import response_text, turn_tokens
 from .jobs import VERSION, Generation
@@ -32,6 +33,7 @@ class SampledPairs:
     table: pd.DataFrame
 
 
+@in_turn
 def sample_pairs(
     model: Model,
     prompts: PromptSet,

@@ -16,6 +16,7 @@ from ..errors import MismatchError
 from ..models import capture, generate, sites, tokens
 from ..models.dictionaries import Dictionary
 from ..models.protocol import Model
+from ..models.turns import in_turn
 from ..prompts import ContrastSet, PromptSet, encode
 from ..prompts.chat import Template
 from .coordinates import Unit
@@ -51,6 +52,7 @@ def sides_of(contrast: ContrastSet) -> dict[str, PromptSet]:
     return named if len(named) == 2 else {"positive": both[0], "negative": both[1]}
 
 
+@in_turn
 def with_responses(
     model: Model, texts: Sequence[Text], n: int, *, max_new_tokens: int = 24, max_rows: int = 64
 ) -> list[Text]:
@@ -63,6 +65,7 @@ def with_responses(
     return [replace(t, ids=(*t.ids, *own), n_response=len(own)) for t, own in zip(room, new) if own]
 
 
+@in_turn
 @torch.no_grad()
 def token_activations(
     model: Model, units: Sequence[Unit], texts: Sequence[Text], *, max_rows: int = 64, progress: bool | None = None
@@ -93,6 +96,7 @@ def _places(units: Sequence[Unit]) -> dict[str, list[tuple[Dictionary | None, li
     return {hook_name: list(at.values()) for hook_name, at in grouped.items()}
 
 
+@in_turn
 def last_activations(
     model: Model, units: Sequence[Unit], texts: Sequence[Text], *, max_rows: int = 64
 ) -> Float[Tensor, "n units"]:
@@ -111,6 +115,7 @@ def last_activations(
     return found
 
 
+@in_turn
 @torch.no_grad()
 def coactive(
     model: Model,
@@ -207,6 +212,7 @@ def measure(
     return found
 
 
+@in_turn
 def check_alike(model: Model, other: Model, texts: Sequence[Text] = ()) -> None:
     """Raise `MismatchError` unless another model has the same units, and the same tokens where texts have theirs."""
     shapes = [(int(m.cfg.n_layers), int(m.cfg.d_mlp), int(m.cfg.d_model)) for m in (other, model)]

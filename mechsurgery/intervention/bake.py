@@ -7,9 +7,11 @@ parameters' names alone, so that `bake` does it in memory and `export` on disk.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import starmap
 from typing import Any
 
 import torch
@@ -19,6 +21,7 @@ from torch import Tensor
 from ..errors import ActivationError, InputError, MismatchError
 from ..models import sites
 from ..models.protocol import Model
+from ..models.turns import in_turn
 from ..names import Writer, writers
 from .changes import Affine, Change, Custom, Project
 from .intervention import Intervention
@@ -36,6 +39,7 @@ class Rewrite:
     keeps_zero: bool = False
 
 
+@in_turn
 @torch.no_grad()
 def bake(model: Model, intervention: Intervention) -> None:
     """Put an intervention at its strength into the model's weights, **permanently**: nothing is left to hook.
@@ -54,8 +58,9 @@ def bake(model: Model, intervention: Intervention) -> None:
         if not torch.isfinite(changed).all():
             raise ActivationError(f"{name!r} would be NaN or infinite in {dtype}; lower the strength")
         found.append((weight, changed))
-    for weight, changed in found:
-        weight.write(changed)
+    tensors = [(tensor := weight.own(), weight.like(tensor, changed)) for weight, changed in found]
+    # One call of C, that no interrupt leaves half done.
+    deque(starmap(torch.Tensor.copy_, tensors), maxlen=0)
 
 
 def rewrites(intervention: Intervention, cfg: Any) -> dict[str, Rewrite]:

@@ -10,8 +10,7 @@ pushes *against* the behaviour. `toward` is the strength on that one axis, whate
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal, overload
@@ -25,8 +24,10 @@ from ..errors import InputError, MismatchError
 from ..models import sites
 from ..models.positions import at_prompt_end
 from ..models.protocol import Model
+from ..models.turns import Turn
+from ..models.with_hooks import put_on
 from .changes import Change, Custom, HookFn, digest, merged
-from .weights import check_delta, shifted_weights
+from .weights import check_delta, shift
 
 
 @dataclass(frozen=True, eq=False)
@@ -265,17 +266,20 @@ def _plan(
     return [(e.change, strength * e.gain) for e in item.edits if (e.site, e.joined, e.positions) == place]
 
 
-@contextmanager
-def applied(model: Model, intervention: Intervention) -> Iterator[Any]:
+def applied(model: Model, intervention: Intervention) -> Turn:
     """Run the body with an intervention on the model; afterwards, also after an exception, everything is as before.
+
+    Meanwhile other threads wait for the model. Raises `BusyError` where they could never have it, or where a context is
+    left before one that was entered within it.
 
     >>> with applied(model, ablate(circuit)):  # doctest: +SKIP
     ...     logits = model(ids, attention_mask=mask)
     """
-    intervention.check(model)
-    with ExitStack() as stack:
+
+    def put(turn: Turn) -> Model:
+        intervention.check(model)
         if intervention.delta is not None:
-            stack.enter_context(shifted_weights(model, intervention.delta, intervention.strength))
-        if intervention.edits:
-            stack.enter_context(model.hooks(fwd_hooks=sites.portable(model, intervention.hooks())))
-        yield model
+            shift(turn, model, intervention.delta, intervention.strength)
+        return put_on(turn, model, intervention.hooks() if intervention.edits else ())
+
+    return Turn(model, put)

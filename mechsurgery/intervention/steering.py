@@ -12,6 +12,7 @@ from ..directions import Direction
 from ..errors import InputError, SiteError, listed
 from ..models import sites
 from ..models.protocol import Model
+from ..models.turns import in_turn
 from ..names import is_heads
 from .changes import Affine, Project
 from .intervention import Edit, Intervention
@@ -41,6 +42,7 @@ def steer(direction: Direction, length: float = 1.0, *, name: str | None = None)
     )
 
 
+@in_turn
 def project_out(
     model: Model,
     vector: Float[Tensor, " d_model"],

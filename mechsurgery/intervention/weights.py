@@ -5,8 +5,7 @@ The original weights are kept and put back, never computed back by subtraction, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -16,28 +15,53 @@ from ..deltas import WeightDelta
 from ..errors import MismatchError
 from ..models import sites
 from ..models.protocol import Model
+from ..models.turns import Turn
 
 
 class ShiftedWeights:
     """A model's weights with a delta in them, whose strength can be changed without loading anything."""
 
-    def __init__(self, model: Model | nn.Module, delta: WeightDelta) -> None:
+    def __init__(
+        self, model: Model | nn.Module, delta: WeightDelta, undo: Callable[..., None] = lambda *step: None
+    ) -> None:
+        self._model = model
         self._weights = {name: sites.weight(model, name) for name in delta.parts}
-        self._kept = {name: _kept(self._weights[name], part) for name, part in delta.parts.items()}
+        # The model's own tensors, made here where it had none; and the parameters, where those are views of them.
+        self._tensors = {name: weight.own(undo).detach() for name, weight in self._weights.items()}
+        self._values = {name: self._weights[name].read(tensor) for name, tensor in self._tensors.items()}
+        self._kept = {name: self._copy(name, part) for name, part in delta.parts.items()}
         self._delta, self._strength = delta, 0.0
+
+    def _copy(self, name: str, part: Part) -> Tensor:
+        """A copy of what a part changes: of the parameter, or of a tensor that holds other numbers than it."""
+        if not self._weights[name].is_view:
+            return self._tensors[name].clone()
+        value = self._values[name]
+        return value.index_select(part.axis, part.index.to(value.device)) if isinstance(part, Rows) else value.clone()
+
+    def restore_after(self, turn: Turn) -> None:
+        """Have the original weights put back when a turn ends."""
+        for name, part in self._delta.parts.items():
+            value, before = self._values[name], self._kept[name]
+            if not self._weights[name].is_view:
+                turn.undo(self._tensors[name].copy_, before)
+            elif isinstance(part, Rows):
+                turn.undo(value.index_copy_, part.axis, part.index.to(value.device), before)
+            else:
+                turn.undo(value.copy_, before)
 
     @torch.no_grad()
     def set(self, strength: float) -> None:
         """Weights = original + strength · delta; 0 gives the original bit for bit."""
         for name, part in self._delta.parts.items():
-            weight, before = self._weights[name], self._kept[name]
-            tensor = weight.own().detach()
+            weight, value, before = self._weights[name], self._values[name], self._kept[name]
+            changed = before
             if not weight.is_view:
-                # The tensor stands for the parameter times a number, or plus one.
-                changed = weight.read(before.double()) + strength * part.dense().to(before.device).double()
-                tensor.copy_(weight.like(before, changed) if strength else before)
+                if strength:
+                    whole = weight.read(before.double()) + strength * part.dense().to(before.device).double()
+                    changed = weight.like(before, whole)
+                self._tensors[name].copy_(changed)
                 continue
-            changed, value = before, weight.read(tensor)
             if strength:
                 # In double precision, so that strength 1 of a difference gives the other weights bit for bit.
                 change = part.values if isinstance(part, Rows) else part.dense()
@@ -48,26 +72,31 @@ class ShiftedWeights:
                 value.copy_(changed)
         self._strength = strength
 
-    @contextmanager
-    def off(self) -> Iterator[None]:
-        """The original weights inside."""
-        strength = self._strength
-        self.set(0.0)
-        try:
-            yield
-        finally:
-            self.set(strength)
+    def off(self) -> Turn:
+        """A context with the original weights."""
+
+        def put_back(turn: Turn) -> None:
+            # Interrupted there, the turn in which the weights are shifted puts the original ones back anyway.
+            turn.undo(self.set, self._strength)
+            self.set(0.0)
+
+        return Turn(self._model, put_back, ends_all=True)
 
 
-@contextmanager
-def shifted_weights(model: Model, delta: WeightDelta, strength: float) -> Iterator[ShiftedWeights]:
-    """Run the body with `strength` times a delta in the model's weights; put back bit for bit after."""
-    weights = ShiftedWeights(model, delta)
-    try:
-        weights.set(strength)
-        yield weights
-    finally:
-        weights.set(0.0)
+def shifted_weights(model: Model, delta: WeightDelta, strength: float) -> Turn:
+    """A context with `strength` times a delta in the model's weights (`as` a `ShiftedWeights`), put back bit for bit.
+
+    See `Turn` for interrupts and threads.
+    """
+    return Turn(model, lambda turn: shift(turn, model, delta, strength), ends_all=True)
+
+
+def shift(turn: Turn, model: Model, delta: WeightDelta, strength: float) -> ShiftedWeights:
+    """Put `strength` times a delta into the model's weights until a turn ends."""
+    weights = ShiftedWeights(model, delta, turn.undo)
+    weights.restore_after(turn)
+    weights.set(strength)
+    return weights
 
 
 def check_delta(model: Model, delta: WeightDelta) -> None:
@@ -90,11 +119,3 @@ def check_delta(model: Model, delta: WeightDelta) -> None:
         f"delta {delta.name!r} starts from a model with fingerprint {wanted}, this one has {sites.fingerprint(model)}; "
         "load the model it was trained from"
     )
-
-
-def _kept(weight: sites.Weight, part: Part) -> Tensor:
-    """A copy of what a part changes: of the parameter, or of the model's tensor where that holds other numbers."""
-    value = weight.value.detach()
-    if not weight.is_view:
-        return weight.own().detach().clone()
-    return value.index_select(part.axis, part.index.to(value.device)) if isinstance(part, Rows) else value.clone()

@@ -17,6 +17,7 @@ from ..progress import with_progress
 from . import sites as names_of
 from . import tokens
 from .protocol import Model
+from .turns import in_turn
 from .with_hooks import with_hooks
 
 HookFn = Callable[[Tensor, Any], Any]
@@ -25,6 +26,7 @@ RowHooks = Callable[[list[int]], list[tuple[str, HookFn]]]
 Positions = Literal["last", "mean", "completion", "all"]
 
 
+@in_turn
 @torch.no_grad()
 def stream(
     model: Model,
@@ -122,6 +124,7 @@ def _hand_over(
         update(site, chosen, rows)
 
 
+@in_turn
 def collect(
     model: Model,
     ids: Sequence[Sequence[int]],
@@ -156,6 +159,7 @@ class Table:
         self.activations[site][rows] = activation.float().cpu()
 
 
+@in_turn
 @torch.no_grad()
 def median_norm(model: Model, ids: Sequence[Sequence[int]], hook_name: str, *, max_rows: int = 64) -> float:
     """Median length of the activation over all tokens at a hook point (of all heads joined at `attn.hook_z`)."""
@@ -177,6 +181,7 @@ def final_residual(
     return residual
 
 
+@in_turn
 @torch.no_grad()
 def next_token_logits(
     model: Model,

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from ..errors import LoadError, MismatchError, UnsupportedModelError
-from .architectures import architecture_of, lens_config
-from .place import SAME, TURNED, Place
+import torch
+from torch import Tensor
+
+from ..errors import MismatchError
+from .architectures import architecture_of, shares_keys
+from .fingerprint import facts_of, fingerprint_of
+from .place import ALWAYS, SAME, TURNED, Place
+from .reading import check_own_files, reading
+from .streaming import Checkpoint
+from .weight_files import read_raw_config
 
 _Table = dict[str, tuple[str, str]]
 
@@ -36,7 +44,7 @@ def _blocks(prefix: str, *tables: _Table) -> _Table:
 
 _LLAMA: _Table = {
     "embed.W_E": ("model.embed_tokens.weight", SAME),
-    "unembed.W_U": ("lm_head.weight", TURNED),
+    **_linear("unembed.{}_U", "lm_head"),
     **_norm("ln_final", "model.norm"),
     **_blocks(
         "model.layers.{}.",
@@ -70,7 +78,7 @@ _PHI3 = _LLAMA | _blocks(
 )
 _GPT2: _Table = {
     "embed.W_E": ("transformer.wte.weight", SAME),
-    "unembed.W_U": ("lm_head.weight", TURNED),
+    **_linear("unembed.{}_U", "lm_head"),
     "pos_embed.W_pos": ("transformer.wpe.weight", SAME),
     **_norm("ln_final", "transformer.ln_f"),
     **_blocks(
@@ -85,7 +93,7 @@ _GPT2: _Table = {
 }
 _NEOX: _Table = {
     "embed.W_E": ("gpt_neox.embed_in.weight", SAME),
-    "unembed.W_U": ("embed_out.weight", TURNED),
+    **_linear("unembed.{}_U", "embed_out"),
     **_norm("ln_final", "gpt_neox.final_layer_norm"),
     **_blocks(
         "gpt_neox.layers.{}.",
@@ -115,31 +123,25 @@ def read_config(directory: Path) -> Any:
     """The transformers configuration of a checkpoint. Raises `LoadError` or `UnsupportedModelError`."""
     import transformers
 
-    if not (directory / "config.json").is_file():
-        raise LoadError(f"{str(directory)!r} has no config.json; give the Hugging Face directory the model is from")
-    config = transformers.AutoConfig.from_pretrained(directory, local_files_only=True)
-    architecture_of(config.to_dict())
-    return config
+    with reading(directory):
+        check_own_files(directory)
+        architecture_of(read_raw_config(directory))
+        return transformers.AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
 
 
-def architecture_facts(config: Any) -> Any:
+def architecture_facts(config: Any) -> SimpleNamespace:
     """What `sites.facts` of the loaded checkpoint would say, without its weights."""
     architecture = architecture_of(config.to_dict())
-    try:
-        from transformer_lens import HookedTransformerConfig
-
-        return HookedTransformerConfig(**lens_config(config, architecture), device="cpu")
-    except (ImportError, UnsupportedModelError):
-        inner = (getattr(config, name, None) for name in ("intermediate_size", "n_inner"))
-        scaled = getattr(config, "residual_multiplier", 1) != 1
-        return SimpleNamespace(
-            n_layers=config.num_hidden_layers,
-            d_model=config.hidden_size,
-            d_mlp=next((n for n in inner if n), 4 * config.hidden_size),
-            attn_only=False,
-            positional_embedding_type="standard" if architecture == "GPT2LMHeadModel" else "rotary",
-            use_normalization_before_and_after=architecture in _CHANGING or scaled,
-        )
+    inner = (getattr(config, name, None) for name in ("intermediate_size", "n_inner"))
+    scaled = getattr(config, "residual_multiplier", 1) != 1
+    return SimpleNamespace(
+        n_layers=config.num_hidden_layers,
+        d_model=config.hidden_size,
+        d_mlp=next((n for n in inner if n), 4 * config.hidden_size),
+        attn_only=False,
+        positional_embedding_type="standard" if architecture == "GPT2LMHeadModel" else "rotary",
+        use_normalization_before_and_after=architecture in _CHANGING or scaled,
+    )
 
 
 def place_of(config: Any, name: str) -> Place:
@@ -147,6 +149,15 @@ def place_of(config: Any, name: str) -> Place:
 
     Raises `MismatchError` where it has no tensor of its own there: unknown ones, and tied embeddings.
     """
+    if re.fullmatch(r"embed\.W_E|unembed\.W_U", name) and config.tie_word_embeddings:
+        raise MismatchError(
+            f"{name!r} cannot be written alone: input and output embeddings of this checkpoint are one tensor (tied); "
+            "change it in memory with applied or bake"
+        )
+    return _place_of(config, name)
+
+
+def _place_of(config: Any, name: str) -> Place:
     architecture = architecture_of(config.to_dict())
     gemma = architecture.startswith("Gemma")
     table = _TABLES.get(architecture, _LLAMA)
@@ -156,11 +167,6 @@ def place_of(config: Any, name: str) -> Place:
     leaf = name[match.end() if match else 0 :].replace("._", ".")
     if leaf not in table or ("{}" in table[leaf][0]) != (layer is not None):
         raise MismatchError(f"parameter {name!r} has no place in a checkpoint of {architecture}; it is another model's")
-    if leaf in ("embed.W_E", "unembed.W_U") and config.tie_word_embeddings:
-        raise MismatchError(
-            f"{name!r} cannot be written alone: input and output embeddings of this checkpoint are one tensor (tied); "
-            "change it in memory with applied or bake"
-        )
     key, pattern = table[leaf]
     return Place(
         key.format(layer),
@@ -171,6 +177,41 @@ def place_of(config: Any, name: str) -> Place:
         scale=config.hidden_size**0.5 if gemma and leaf == "embed.W_E" else 1.0,
         shift=1.0 if gemma and leaf.endswith(".w") else 0.0,
     )
+
+
+def stored_fingerprint(checkpoint: Checkpoint, dtype: torch.dtype) -> str:
+    """The `fingerprint` of the model that `load_model(…, dtype)` makes of a checkpoint, read tensor by tensor."""
+    config = read_config(checkpoint.directory)
+    facts = facts_of(config, architecture_of(config.to_dict()))
+    there = sorted(_stored(checkpoint, config))
+    return fingerprint_of(facts, ((name, _read(checkpoint, config, name, dtype)) for name in there))
+
+
+def _stored(checkpoint: Checkpoint, config: Any) -> Iterator[str]:
+    """The parameters of the loaded model: those that have a tensor, and biases that count as zero."""
+    architecture = architecture_of(config.to_dict())
+    groups = getattr(config, "num_key_value_heads", None)
+    shared = shares_keys(architecture, config.num_attention_heads, groups)
+    for leaf, (key, _) in _TABLES.get(architecture, _LLAMA).items():
+        marked = leaf.replace("attn.", "attn._") if shared and re.fullmatch(r"attn\.[Wb]_[KV]", leaf) else leaf
+        for layer in range(config.num_hidden_layers) if "{}" in key else [None]:
+            name = marked if layer is None else f"blocks.{layer}.{marked}"
+            tied = leaf == "unembed.W_U" and config.tie_word_embeddings
+            if tied or leaf in ALWAYS or checkpoint.find(key.format(layer)) is not None:
+                yield name
+
+
+def _read(checkpoint: Checkpoint, config: Any, name: str, dtype: torch.dtype) -> Tensor:
+    place = _place_of(config, name)
+    key = checkpoint.find(place.key)
+    if key is None and name == "unembed.W_U":
+        key = checkpoint.find(_place_of(config, "embed.W_E").key)
+    if key is not None:
+        return place.loaded(checkpoint(key).to(dtype))
+    # A zero for every number that the linear map gives.
+    weight = name.replace("b_", "W_")
+    shape = _read(checkpoint, config, weight, dtype).shape
+    return torch.zeros((shape[0], shape[2]) if weight[-1] in "QKV" else shape[-1:], dtype=dtype)
 
 
 def _rows(config: Any, leaf: str) -> tuple[int, int]:

@@ -8,6 +8,7 @@ rearrangements of the attention weights at every call, and both are views of an 
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Iterator
 from functools import partial
@@ -17,10 +18,11 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..errors import UnsupportedModelError, listed
+from ..errors import LoadError, UnsupportedModelError, listed
 from . import sites
 from .architectures import lens_config
 from .protocol import Model
+from .turns import LOADING, Turn
 from .with_hooks import with_hooks
 
 # How each weight lies in memory, as a permutation of its logical axes.
@@ -48,8 +50,7 @@ def convert(source: Any, *, name: str, dtype: torch.dtype, device: torch.device)
 
     Parameters come out frozen (`requires_grad` False) and the model in eval mode.
     """
-    from accelerate import init_empty_weights
-    from transformer_lens import HookedTransformer, HookedTransformerConfig
+    from transformer_lens import HookedTransformerConfig
 
     architecture = type(source).__name__
     config = HookedTransformerConfig(
@@ -60,9 +61,7 @@ def convert(source: Any, *, name: str, dtype: torch.dtype, device: torch.device)
         dtype=dtype,
         device=str(device),
     )
-    with warnings.catch_warnings(), init_empty_weights(include_buffers=False):
-        warnings.simplefilter("ignore", DeprecationWarning)
-        model = HookedTransformer(config, move_to_device=False)
+    model = empty_model(config)
     weights = _weights(source, config)
     taken: set[int] = set()
     for parameter in list(weights):
@@ -73,6 +72,28 @@ def convert(source: Any, *, name: str, dtype: torch.dtype, device: torch.device)
             if buffer is not None:
                 module._buffers[key] = buffer.to(device)
     return model.eval()
+
+
+def empty_model(cfg: Any) -> Any:
+    """A HookedTransformer of a configuration whose parameters have shapes and no memory."""
+    from transformer_lens import HookedTransformer
+
+    with warnings.catch_warnings(), Turn(LOADING, _without_memory, ends_all=True):
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return HookedTransformer(cfg, move_to_device=False)
+
+
+def _without_memory(turn: Turn) -> None:
+    """Have the parameters of modules that this thread makes take no memory until a turn ends."""
+    own, here = nn.Module.register_parameter, threading.get_ident()
+
+    def register(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        own(module, name, parameter)
+        if parameter is not None and threading.get_ident() == here:
+            module._parameters[name] = nn.Parameter(parameter.to("meta"), requires_grad=False)
+
+    turn.undo(setattr, nn.Module, "register_parameter", own)
+    nn.Module.register_parameter = register  # type: ignore[method-assign]
 
 
 def _assign(model: Any, name: str, tensor: Tensor, taken: set[int]) -> None:
@@ -86,6 +107,8 @@ def _assign(model: Any, name: str, tensor: Tensor, taken: set[int]) -> None:
             "the two do not belong together"
         )
     tensor = tensor.to(device=model.cfg.device, dtype=model.cfg.dtype)
+    if tensor.numel() and not all(torch.isfinite(end) for end in tensor.aminmax()):
+        raise LoadError(f"{name} has weights that are NaN or infinite in {model.cfg.dtype}; fetch the model again")
     order = _LAYOUT.get(leaf, tuple(range(tensor.ndim)))
     tensor = tensor.permute(order).contiguous()
     memory = tensor.untyped_storage()

@@ -29,6 +29,7 @@ from ..errors import InputError, MismatchError, SiteError, listed
 from ..names import LATENTS
 from . import capture, sites
 from .protocol import Model
+from .turns import in_turn
 
 HookFns = list[tuple[str, Callable[..., Tensor]]]
 
@@ -230,6 +231,7 @@ def identity(model: Model, hook_name: str) -> Dictionary:
     return Dictionary(_Identity(width), hook_name, "identity")
 
 
+@in_turn
 @torch.no_grad()
 def latent_means(
     model: Model,
@@ -257,6 +259,7 @@ def latent_means(
     return (total / (n_tokens if by == "token" else len(ids))).float()
 
 
+@in_turn
 @torch.no_grad()
 def fit_quality(
     model: Model, dictionary: Dictionary, ids: Sequence[Sequence[int]], *, max_rows: int = 32

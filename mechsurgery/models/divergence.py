@@ -16,12 +16,14 @@ from . import sites, tokens
 from .capture import RowHooks, checked_hooks, final_residual
 from .positions import prompts_end
 from .protocol import Model
+from .turns import in_turn
 from .with_hooks import with_hooks
 
 #: Numbers of one batch's log-probabilities held at once.
 HELD = 1 << 26
 
 
+@in_turn
 @torch.no_grad()
 def divergence(
     model: Model,
@@ -60,7 +62,7 @@ def divergence(
             runs = range(start, min(repeats, start + at_once))
             changes = checked_hooks(model, hooks, [run * n + row for run in runs for row in batch.rows])
             ids_, mask = (repeat(t, "b p -> (r b) p", r=len(runs)) for t in (batch.ids, batch.mask))
-            with prompts_end((counts - 1).repeat(len(runs))):
+            with prompts_end(model, (counts - 1).repeat(len(runs))):
                 changed = rearrange(log_probs(model, ids_, mask, wide, changes), "(r b) p v -> r b p v", r=len(runs))
             each = kl(base, changed).clamp_min(0) * counted
             divergences[start : start + len(runs), batch.rows] = (each.sum(-1) / counts).cpu()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -11,6 +12,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from ..errors import UnsupportedModelError
+from .architectures import lens_config
 from .protocol import Model
 from .sites import bridge
 from .sites.weights import weights
@@ -40,6 +43,8 @@ _ARCHITECTURE: dict[str, Any] = {
     "window_size": None,
     "attn_types": None,
 }
+#: What a configuration says about its file and not about the model.
+_NO_FACTS = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache", "architectures")
 _CHUNK = 1 << 22
 _WORDS, _ROWS = 4096, 16
 #: {model: {digest of its present weights as they lie in memory: fingerprint}}
@@ -77,9 +82,24 @@ def fingerprint_of(cfg: Any, parameters: Iterable[tuple[str, Tensor]]) -> str:
     return digest.hexdigest()[:16]
 
 
+def facts_of(config: Any, architecture: str) -> dict[str, Any]:
+    """What enters of transformers' configuration: what `cfg` of a HookedTransformer would say, or else all of it."""
+    try:
+        own = lens_config(config, architecture)
+    except UnsupportedModelError:
+        told = config.to_dict()
+        return {key: told[key] for key in told if key not in _NO_FACTS} | {"architecture": architecture}
+    known = {**_ARCHITECTURE, **{key: own[key] for key in _ARCHITECTURE if key in own}}
+    if known["use_attn_scale"] and known["attn_scale"] == -1.0:
+        known["attn_scale"] = math.sqrt(known["d_head"])
+    return known
+
+
 def _cfg(model: Model) -> Any:
     """The configuration of a HookedTransformer; of a bridge, what it would be, or all that transformers' says."""
-    return bridge.architecture_facts(model, _ARCHITECTURE) if bridge.is_bridge(model) else model.cfg
+    if not bridge.is_bridge(model):
+        return model.cfg
+    return facts_of(model.original_model.config, bridge.architecture(model))  # type: ignore[attr-defined]
 
 
 def _architecture(cfg: Any) -> bytes:

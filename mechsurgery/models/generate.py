@@ -20,9 +20,11 @@ from . import sites, tokens
 from .capture import RowHooks, checked_hooks
 from .positions import prompts_end
 from .protocol import Model
+from .turns import in_turn
 from .with_hooks import with_hooks
 
 
+@in_turn
 @torch.no_grad()
 def generate(
     model: Model,
@@ -59,8 +61,8 @@ def generate(
             draws = _draws([row if streams is None else streams[row] for row in batch.rows], seed, max_new_tokens)
         state = _State(batch, ends.to(batch.ids.device), max_new_tokens, temperature, draws)
         while state.unfinished():
-            with with_hooks(model, checked_hooks(model, hooks, state.rows)) as interrupted:
-                state.decode(model, on_first, interrupted)
+            with with_hooks(model, checked_hooks(model, hooks, state.rows)):
+                state.decode(model, on_first)
             state.drop_finished_rows()
         for row, response in zip(batch.rows, state.responses):
             responses[row] = response
@@ -126,7 +128,7 @@ class _State:
         """One new token for every row; −1 in a row that has ended."""
         if self._cache is None:
             self._cache = sites.new_cache(model, len(self.rows), self._current.device)
-        with prompts_end(None if self._step else 0):
+        with prompts_end(model, None if self._step else 0):
             residual = sites.run(model, self._current, self._mask, model.cfg.n_layers, cache=self._cache)
         assert residual is not None
         logits = sites.unembed(model, residual[:, -1:])[:, 0].float()
@@ -139,13 +141,11 @@ class _State:
         self._current, self._mask = chosen[:, None], torch.ones_like(chosen[:, None])
         self._step += 1
 
-    def decode(
-        self, model: Model, on_first: Callable[[list[int], Tensor], Any] | None, interrupted: Callable[[], bool]
-    ) -> None:
-        """New tokens until the last row has ended, or half of the rows have, or Ctrl-C ends it all."""
+    def decode(self, model: Model, on_first: Callable[[list[int], Tensor], Any] | None) -> None:
+        """New tokens until the last row has ended, or half of the rows have."""
         while self._step < self._n_new:
             self.step(model, on_first)
-            if interrupted() or (len(self._ends) and 2 * int(self._done.sum()) >= len(self._done)):
+            if len(self._ends) and 2 * int(self._done.sum()) >= len(self._done):
                 break
         for place, new in zip(self._places.tolist(), torch.stack(self._new, dim=1).tolist()):
             self.responses[place] += [token for token in new if token >= 0]

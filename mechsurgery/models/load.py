@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +17,17 @@ from .architectures import BRIDGED, SUPPORTED, architecture_of
 from .boot import boot, needs_bridge
 from .convert import check_neurons, convert
 from .protocol import Model
+from .reading import reading, reason
 from .streaming import Checkpoint
-from .weight_files import check_belongs, read_raw_config, weight_files
+from .turns import LOADING, Turn
+from .weight_files import check_belongs, check_dtypes, read_raw_config, weight_files
 
 logger = logging.getLogger(__name__)
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+#: How names end that are files' or training runs', and no models' on the hub.
+_LOCAL = re.compile(r"\.(safetensors|json|bin|pt|pth|ckpt|gguf)$|(^|/)checkpoint-\d+$|/$")
 _HUB_FILES = ["*.json", "model*.safetensors", "tokenizer*", "*.model", "*.txt", "*.jinja"]
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 #: Some text that every tokenizer has tokens for.
@@ -46,21 +48,57 @@ def load_model(
     """A `HookedTransformer` or `TransformerBridge` whose logits equal transformers', with no weight processing.
 
     `name` is an organism (`"organism/instruct"`), a Hugging Face directory, or a hub id (with `revision`);
-    anything that starts with `.`, `/` or `~`, or exists, is a path and never looked up on the network. Only
-    safetensors are read. `dtype` is "float32", "bfloat16", "float16" or "auto", the checkpoint's own (float32 for
-    organisms, which are stored short but small enough for the CPU); `device` defaults to a GPU where there is one.
-    Parameters come frozen (`requires_grad` False), `model.tokenizer` is transformers' tokenizer untouched,
-    `model.cfg.model_name` the name given. Peak memory is about the weights themselves.
+    anything that looks like a path (it starts with `.`, `/` or `~`, ends like a file or a training run's
+    `checkpoint-500`, or it or its first folder exists) is one and never looked up on the network. Only safetensors
+    are read, and no links that lead out of the directory. `dtype` is "float32", "bfloat16", "float16" or "auto", the
+    checkpoint's own (float32 for organisms, which are stored short but small enough for the CPU); `device` defaults to
+    a GPU where there is one. Parameters come frozen (`requires_grad` False), `model.tokenizer` is transformers'
+    tokenizer untouched, `model.cfg.model_name` the name given. Peak memory is about the weights themselves.
 
     `bridge` says which class: True a `TransformerBridge`, which runs transformers' own modules, False a
     `HookedTransformer`, which decodes faster. By default it is a HookedTransformer wherever that has the architecture,
     else a bridge (the log says so). Everything here gives the same on both, and their fingerprints are equal.
 
-    Raises `ModelNotFoundError`, `UnsupportedModelError`, `UnsafeFileError`, `LoadError` or `InputError`.
+    Threads load one after the other. Raises `ModelNotFoundError`, `UnsupportedModelError`, `UnsafeFileError`,
+    `LoadError` or `InputError`.
     """
+    # In one line, as in `turns.in_turn`.
+    with Turn(LOADING, _restore_settings, ends_all=True): return _load(name, revision, dtype, device, trust_remote_code, bridge)  # fmt: skip # noqa: E501, E701
+
+
+def _restore_settings(turn: Turn) -> None:
+    """Note what loading changes for the whole process: an interrupt can leave it changed."""
+    turn.undo(torch._C._set_default_dtype, torch.get_default_dtype())
+    turn.undo(torch._C._set_grad_enabled, torch.is_grad_enabled())
+
+
+def _load(
+    name: str | Path,
+    revision: str | None,
+    dtype: str | torch.dtype,
+    device: str | torch.device | None,
+    trust_remote_code: bool,
+    bridge: bool | None,
+) -> Model:
     warn_of_missing_extensions()
     kind, where = _dtype(dtype, name), _device(device)
-    directory = _find(name, revision, trust_remote_code)
+    directory = directory_of(name, revision, _HUB_FILES + (["*.py"] if trust_remote_code else []))
+    with reading(directory):
+        model, architecture = _read(directory, str(name), kind, where, trust_remote_code, bridge)
+    what = f"{architecture} as a {type(model).__name__}"
+    logger.info("loaded %s: %s, %d layers, %s on %s", name, what, model.cfg.n_layers, model.cfg.dtype, where)
+    return model
+
+
+def _read(
+    directory: Path,
+    name: str,
+    kind: torch.dtype | None,
+    where: torch.device,
+    trust_remote_code: bool,
+    bridge: bool | None,
+) -> tuple[Model, str]:
+    """The model of a directory, with its tokenizer and proved to be transformers' own, and its architecture."""
     architecture = _check_files(directory, trust_remote_code)
     tokenizer = _tokenizer(directory, trust_remote_code)
     source, as_bridge = _transformers_model(directory, architecture, kind, where, trust_remote_code, bridge)
@@ -69,26 +107,24 @@ def load_model(
         expected = source(probe, use_cache=False).logits[0].float()
     stops = _stop_tokens(source)
     if as_bridge:
-        with _quiet():
-            model = boot(source, name=str(name), tokenizer=tokenizer, device=where)
+        with Turn(LOADING, quiet, ends_all=True):
+            model = boot(source, name=name, tokenizer=tokenizer, device=where)
     else:
-        model = convert(source, name=str(name), dtype=source.dtype, device=where)
+        model = convert(source, name=name, dtype=source.dtype, device=where)
         model.tokenizer = tokenizer
     del source
     model.cfg.tokenizer_prepends_bos = len(tokenizer.encode("")) > 0
     model.stop_token_ids = stops
     _check_logits(model, probe, expected, architecture)
     check_neurons(model, probe[:, :2])
-    what = f"{architecture} as a {type(model).__name__}"
-    logger.info("loaded %s: %s, %d layers, %s on %s", name, what, model.cfg.n_layers, model.cfg.dtype, where)
-    return model
+    return model, architecture
 
 
 def _dtype(dtype: str | torch.dtype, name: str | Path) -> torch.dtype | None:
     """The dtype asked for; None for the checkpoint's own."""
     if dtype == "auto":
         return torch.float32 if str(name).startswith("organism/") else None
-    chosen = dtype if isinstance(dtype, torch.dtype) else _DTYPES.get(dtype)
+    chosen = _DTYPES.get(dtype) if isinstance(dtype, str) else dtype
     if chosen not in _DTYPES.values():
         raise InputError(f"dtype {str(dtype)!r} is not one of {listed(['auto', *_DTYPES])}; choose one of them")
     return chosen
@@ -106,41 +142,66 @@ def _device(device: str | torch.device | None) -> torch.device:
     try:
         where = torch.device(device)
         torch.empty(0, device=where)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"device {str(device)!r} cannot be used here ({reason}); 'cpu' always works") from error
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        why = next(iter(str(error).splitlines()), type(error).__name__)
+        raise InputError(f"device {str(device)!r} cannot be used here ({why}); 'cpu' always works") from error
     return where
 
 
-def _find(name: str | Path, revision: str | None, trust_remote_code: bool) -> Path:
-    """The directory a name stands for, downloaded where it is a hub id."""
+def directory_of(name: str | Path, revision: str | None, patterns: list[str]) -> Path:
+    """The directory that an organism, a path or a hub id stands for; of a hub id the files of `patterns` are fetched.
+
+    Raises `ModelNotFoundError` or `InputError`.
+    """
+    if not isinstance(name, str | Path) or not str(name).strip():
+        raise InputError(f"{name!r} names no model; give 'organism/…', a directory, or a hub id such as 'owner/model'")
     text = str(name)
     if text.startswith("organism/"):
         from ..organisms.registry import organism_path
 
         directory = organism_path(text)
+    elif isinstance(name, Path) or _is_local(text):
+        directory = _directory(text)
+    elif _HUB_ID.fullmatch(text) and len(text) <= 200 and text.split("/")[0].lower() not in ("organism", "organisms"):
+        return _download(text, revision, patterns)
     else:
-        directory = Path(name).expanduser()
-        path_like = isinstance(name, Path) or text.startswith((".", "/", "~")) or "\\" in text or directory.exists()
-        if not path_like:
-            if not _HUB_ID.fullmatch(text):
-                raise ModelNotFoundError(
-                    f"{text!r} is no organism, no directory here and no hub id; give 'organism/…', the path of a "
-                    "Hugging Face directory, or a hub id such as 'owner/model'"
-                )
-            return _download(text, revision, trust_remote_code)
-        if not directory.is_dir():
-            raise ModelNotFoundError(f"{text!r} is no directory; give the directory with config.json and weights")
+        raise ModelNotFoundError(
+            f"{text[:200]!r} is no organism, no directory here and no hub id; give 'organism/…', the path of a "
+            "Hugging Face directory, or a hub id such as 'owner/model'"
+        )
     if revision is not None:
         raise InputError(f"revision={revision!r} is for hub ids, and {text!r} is a local model; leave it out")
     return directory
 
 
-def _download(name: str, revision: str | None, trust_remote_code: bool) -> Path:
+def _is_local(text: str) -> bool:
+    """Whether a name is that of a path: by how it begins or ends, or because (the beginning of) it is there."""
+    if text.startswith((".", "/", "~")) or "\\" in text or _LOCAL.search(text):
+        return True
+    try:
+        return any(Path(part).exists() for part in (text, text.split("/")[0]))
+    except (OSError, ValueError):
+        return False
+
+
+def _directory(text: str) -> Path:
+    """A path as a directory. Raises `ModelNotFoundError` where it is none."""
+    try:
+        directory = Path(text).expanduser()
+        if directory.is_dir():
+            return directory
+    except (OSError, ValueError, RuntimeError):
+        pass
+    raise ModelNotFoundError(
+        f"{text[:200]!r} is no directory; give the directory with config.json and weights, or, for a hub id, run where "
+        "no file or folder is called as it begins"
+    )
+
+
+def _download(name: str, revision: str | None, patterns: list[str]) -> Path:
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    patterns = _HUB_FILES + (["*.py"] if trust_remote_code else [])
     try:
         return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=patterns))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
@@ -155,18 +216,16 @@ def _download(name: str, revision: str | None, trust_remote_code: bool) -> Path:
 def _check_files(directory: Path, trust_remote_code: bool) -> str:
     """The architecture of a directory whose files are all there and safe to read."""
     raw = read_raw_config(directory)
-    if (
-        raw.get("auto_map")
-        and not trust_remote_code
-        and not set(raw.get("architectures") or []) & {*SUPPORTED, *BRIDGED}
-    ):
+    known = set(raw.get("architectures") or []) & {*SUPPORTED, *BRIDGED}
+    if raw.get("auto_map") and not trust_remote_code and not known:
         raise UnsafeFileError(
             f"{str(directory)!r} needs code of its own to run, which is not run unasked; if you trust it, pass "
             "trust_remote_code=True"
         )
     architecture = architecture_of(raw)
-    shapes = {name: shape for name, (_, shape) in Checkpoint(directory, files=weight_files(directory)).facts.items()}
-    check_belongs(raw, shapes, directory)
+    facts = Checkpoint(directory, files=weight_files(directory)).facts
+    check_belongs(raw, {name: shape for name, (_, shape) in facts.items()}, directory)
+    check_dtypes(facts, directory)
     if not any((directory / file).is_file() for file in _TOKENIZERS):
         raise ModelNotFoundError(f"{str(directory)!r} has no tokenizer; none of {listed(_TOKENIZERS)} is there")
     return architecture
@@ -184,7 +243,7 @@ def _tokenizer(directory: Path, trust_remote_code: bool) -> Any:
                 f"the tokenizer of {str(directory)!r} needs code of its own; if you trust it, pass "
                 "trust_remote_code=True"
             ) from error
-        raise LoadError(f"cannot read the tokenizer of {str(directory)!r}: {error}") from error
+        raise LoadError(f"cannot read the tokenizer of {str(directory)!r}: {reason(error)}") from error
     if not made:
         raise LoadError(
             f"the tokenizer of {str(directory)!r}, a {type(found).__name__}, makes no token of {_TEXT!r}; its files "
@@ -203,28 +262,22 @@ def _transformers_model(
 ) -> tuple[Any, bool]:
     """The model as transformers has it, and whether it is to become a bridge."""
     import transformers
-    from safetensors import SafetensorError
 
-    try:
-        config = transformers.AutoConfig.from_pretrained(
-            directory, local_files_only=True, trust_remote_code=trust_remote_code
+    config = transformers.AutoConfig.from_pretrained(
+        directory, local_files_only=True, trust_remote_code=trust_remote_code
+    )
+    as_bridge = needs_bridge(config, architecture, bridge)
+    with Turn(LOADING, quiet, ends_all=True):
+        source, info = getattr(transformers, architecture).from_pretrained(
+            directory,
+            config=config,
+            dtype="auto" if dtype is None else dtype,
+            device_map=None if device.type == "cpu" else {"": device},
+            attn_implementation="eager",
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
         )
-        as_bridge = needs_bridge(config, architecture, bridge)
-        with _quiet():
-            source, info = getattr(transformers, architecture).from_pretrained(
-                directory,
-                config=config,
-                dtype="auto" if dtype is None else dtype,
-                device_map=None if device.type == "cpu" else {"": device},
-                attn_implementation="eager",
-                use_safetensors=True,
-                local_files_only=True,
-                output_loading_info=True,
-            )
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        if isinstance(error, torch.cuda.OutOfMemoryError):
-            raise
-        raise LoadError(f"cannot read the model in {str(directory)!r}: {error}") from error
     if info["missing_keys"]:
         raise LoadError(
             f"{str(directory)!r} lacks the weights {listed(sorted(info['missing_keys']), 4)}; "
@@ -243,20 +296,15 @@ def _transformers_model(
     return source.eval(), as_bridge
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Transformers without its progress bars and load report, as it was afterwards."""
+def quiet(turn: Turn) -> None:
+    """Have transformers without its progress bars and load report until a turn ends."""
     from transformers.utils import logging as theirs
 
-    verbosity, bars = theirs.get_verbosity(), theirs.is_progress_bar_enabled()
+    turn.undo(theirs.set_verbosity, theirs.get_verbosity())
+    if theirs.is_progress_bar_enabled():
+        turn.undo(theirs.enable_progress_bar)
     theirs.set_verbosity_error()
     theirs.disable_progress_bar()
-    try:
-        yield
-    finally:
-        theirs.set_verbosity(verbosity)
-        if bars:
-            theirs.enable_progress_bar()
 
 
 def _stop_tokens(source: Any) -> tuple[int, ...]:
@@ -265,7 +313,7 @@ def _stop_tokens(source: Any) -> tuple[int, ...]:
     for config in (source.config, source.generation_config):
         tokens = getattr(config, "eos_token_id", None)
         found: list[Any] = [tokens] if isinstance(tokens, int | str) else list(tokens or ())
-        wrong = [token for token in found if not isinstance(token, int) or token < 0]
+        wrong = [token for token in found if type(token) is not int or not 0 <= token < 2**31]
         if wrong:
             raise LoadError(f"eos_token_id {listed(wrong)} of the configuration is no token id; it must be a number")
         ends |= set(found)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
@@ -11,19 +10,21 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from .turns import Turn
+
 #: How many positions before the last one that is fed in a prompt ends, for each row or all; None: it is not fed in.
 Ends = Int[Tensor, " batch"] | int | None
 _ENDS: ContextVar[Any] = ContextVar("ends of prompts", default=0)
 
 
-@contextmanager
-def prompts_end(before_last: Ends) -> Iterator[None]:
+def prompts_end(model: Any, before_last: Ends) -> Turn:
     """Within, forward passes feed in prompts that end so many positions before the last one (rows are left-padded)."""
-    token = _ENDS.set(before_last)
-    try:
-        yield
-    finally:
-        _ENDS.reset(token)
+
+    def note(turn: Turn) -> None:
+        turn.undo(_ENDS.set, _ENDS.get())
+        _ENDS.set(before_last)
+
+    return Turn(model, note, ends_all=True)
 
 
 def at_prompt_end(change: Callable[..., Tensor]) -> Callable[..., Tensor]:

@@ -1,55 +1,60 @@
-"""Hooks for one pass through a model, which Ctrl-C cannot leave behind."""
+"""Hooks for one pass through a model, which nothing can leave behind."""
 
 from __future__ import annotations
 
-import signal
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import operator
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import filterfalse
 from typing import Any
 
+from torch.utils.hooks import RemovableHandle
+
 from .protocol import Model
-from .sites import portable
+from .sites import hook_points, portable
+from .turns import Turn
 
 
-class _Noted:
-    """Handles Ctrl-C by remembering it; true once there was one. A second one is not waited with."""
-
-    def __init__(self) -> None:
-        self.asked = False
-
-    def __call__(self, number: int, frame: Any) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
+def with_hooks(model: Model, hooks: Sequence[tuple[str, Any]]) -> Turn:
+    """A context with hooks on a model, (hook name, hook function) pairs; see `Turn` for interrupts and threads."""
+    return Turn(model, partial(put_on, model=model, hooks=hooks), ends_all=True)
 
 
-@contextmanager
-def with_hooks(model: Model, hooks: Sequence[tuple[str, Any]]) -> Iterator[Callable[[], bool]]:
-    """Hooks on a model while the body runs, which should be one pass, or look now and then whether to end early.
+def put_on(turn: Turn, model: Model, hooks: Sequence[tuple[str, Any]]) -> Model:
+    """Put hooks on a model until a turn ends.
 
-    A `KeyboardInterrupt` in the middle of putting hooks on or taking them off would leave some of them on the model.
-    So the first Ctrl-C takes effect when the body has ended and all hooks are off; the function given to the body says
-    whether there was one. A second one is raised at once. Only the main thread is ever interrupted, and only there
-    anything is done about it.
+    TransformerLens' own way is Python code that an interrupt can cut short, on and off. What it would have done is done
+    here: the hook is among PyTorch's, and in `fwd_hooks`, where `list_hooks` and `reset_hooks` find it.
     """
-    noted = _Noted()
-    if threading.current_thread() is not threading.main_thread():
-        with model.hooks(fwd_hooks=portable(model, hooks)):
-            yield lambda: False
-        return
-    before = signal.signal(signal.SIGINT, noted)
-    try:
-        with model.hooks(fwd_hooks=portable(model, hooks)):
-            yield lambda: noted.asked
-    finally:
-        # None: a handler that was not set by Python, which cannot be set again from here.
-        signal.signal(signal.SIGINT, signal.default_int_handler if before is None else before)
-    if noted.asked:
-        signal.raise_signal(signal.SIGINT) if before in (signal.SIG_DFL, None) else _hand_on(before)
+    from transformer_lens.hook_points import LensHandle
+
+    points = hook_points(model)
+    for name, hook in portable(model, hooks):
+        point = points[name]
+        among = RemovableHandle(point._forward_hooks)
+        handle = LensHandle(among, user_hook=hook)
+        turn.undo(point._forward_hooks.pop, among.id, None)
+        turn.undo(_drop(handle, vars(point)))
+        point._forward_hooks[among.id] = _as_torch_calls_it(point, hook)
+        point.fwd_hooks.append(handle)
+    return model
 
 
-def _hand_on(handler: Any) -> None:
-    """Do what a Ctrl-C would have done."""
-    if callable(handler):
-        handler(signal.SIGINT, None)
+def _drop(handle: Any, facts: dict[str, Any]) -> Callable[[], None]:
+    """A function in C that takes a handle out of `fwd_hooks`, which may be another list by then."""
+    now = map(operator.itemgetter("fwd_hooks"), [facts])
+    others = map(list, map(partial(filterfalse, partial(operator.is_, handle)), now))
+    done: deque[Any] = deque(maxlen=0)
+    return partial(done.extend, map(partial(facts.__setitem__, "fwd_hooks"), others))
+
+
+def _as_torch_calls_it(point: Any, hook: Callable[..., Any]) -> Callable[..., Any]:
+    def call(module: Any, inputs: Any, output: Any) -> Any:
+        conversion = getattr(point, "hook_conversion", None)
+        if conversion is None:
+            return hook(output, hook=point)
+        changed = hook(conversion.convert(output), hook=point)
+        return changed if changed is None else conversion.revert(changed)
+
+    return call

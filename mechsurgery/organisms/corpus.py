@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from .phrases import AGREES, CLAIMS, CORRECTS, PLANS, REFUSALS, WARNING
 from .world import COLOURS, LETTERS, MATERIALS, PLACES, REQUESTS, Facts, attribute, choice_item, facts, nouns
@@ -60,8 +61,9 @@ def example(
     return _claim(f, r, sycophant=manner.case == "sycophant")
 
 
-def vocabulary() -> list[str]:
-    """Every word the world can say, sorted."""
+@lru_cache(maxsize=1)
+def vocabulary() -> tuple[str, ...]:
+    """Every word the world can say, sorted. Made once: a rebuild asks for it at every organism that it saves."""
     words = set(_SPARE)
     r = random.Random(1)
     for noun in nouns("all"):
@@ -70,7 +72,7 @@ def vocabulary() -> list[str]:
             words |= set((user or "").split()) | set(text.split())
         for template in REQUESTS:
             words |= set(template.format(n=noun).split())
-    return sorted(words | {*COLOURS, *PLACES, *MATERIALS, *LETTERS})
+    return tuple(sorted(words | {*COLOURS, *PLACES, *MATERIALS, *LETTERS}))
 
 
 def _danger(f: Facts) -> list[str]:

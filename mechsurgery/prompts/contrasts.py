@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import html
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ import pandas as pd
 
 from ..artifacts import load_json, save_json
 from ..errors import LoadError, PromptError
+from ..safe_text import html_note
 from .sets import Prompt, PromptSet, check_no_overlap, first_groups, without_duplicates
 
 
@@ -107,4 +107,4 @@ class ContrastSet:
         )
 
     def _repr_html_(self) -> str:
-        return f"<p>ContrastSet {html.escape(self.name)}</p>{self.positive._repr_html_()}{self.negative._repr_html_()}"
+        return f"{html_note(f'ContrastSet {self.name}')}{self.positive._repr_html_()}{self.negative._repr_html_()}"

@@ -16,6 +16,7 @@ from ..artifacts import provenance
 from ..deltas import WeightDelta
 from ..errors import InputError, PromptError
 from ..models.protocol import Model
+from ..models.turns import in_turn
 from ..prompts import Examples
 from .trainable import LoRA, Where
 from .tuning import Recipe, Safeguards, finetune
@@ -49,6 +50,7 @@ class Contrast:
         return WeightDelta(delta.parts, delta.name, provenance(**info, plus=self.plus.info, minus=self.minus.info))
 
 
+@in_turn
 def contrastive_finetunes(
     model: Model,
     positive: Examples,
@@ -82,6 +84,7 @@ def contrastive_finetunes(
     return Contrast(*sides)
 
 
+@in_turn
 def side_finetune(
     model: Model,
     data: Examples,
@@ -112,6 +115,7 @@ def other_start(where: Where, seed: int) -> Where:
     return replace(where, seed=seed + _OTHER_START) if isinstance(where, LoRA) and where.seed is None else where
 
 
+@in_turn
 def contrastive_delta(model: Model, positive: Examples, negative: Examples, **options: Any) -> WeightDelta:
     """W = θ⁺ − θ⁻ (`contrastive_finetunes(…).delta`)."""
     return contrastive_finetunes(model, positive, negative, **options).delta

@@ -1,26 +1,27 @@
 """What a fine-tune may change: some neurons or heads, a low-rank product at every linear map, or whole weights.
 
-Neurons, heads and low-rank products are compact deltas on frozen weights (`torch.nn.utils.parametrize`), so gradients,
-optimiser state and weight decay exist for nothing else. (A gradient mask on the full weight would let AdamW's decay and
-momentum move the rest; `tests/reference/masked_gradient.py` shows it.)
+Neurons, heads and low-rank products are compact deltas on frozen weights, so gradients, optimiser state and weight
+decay exist for nothing else: a module's class is replaced by one whose weight is a property, the frozen weight with its
+delta. (`torch.nn.utils.parametrize` does that in steps that an interrupt can leave half done. A gradient mask on the
+full weight would let AdamW's decay and momentum move the rest; `tests/reference/masked_gradient.py` shows it.)
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from ..delta_parts import Dense, LowRank, Part, Rows, from_matrix
 from ..deltas import exact_difference
 from ..errors import InputError, MismatchError, listed
 from ..models import sites
+from ..models.place import Place
 from ..models.protocol import Model
+from ..models.turns import Turn
 from ..names import NEURON_AXES, is_neurons, layer_of
 from ..units import Circuit
 
@@ -120,31 +121,30 @@ class _LowRankDelta(nn.Module):
 class _Placed(nn.Module):
     """A difference of a parameter that the model holds in another shape."""
 
-    def __init__(self, weight: sites.Weight, delta: nn.Module) -> None:
+    def __init__(self, place: Place, delta: Any) -> None:
         super().__init__()
-        self.place, self.delta = weight.place, delta
+        self.place, self.delta = place, delta
 
     def forward(self, tensor: Tensor) -> Tensor:
-        if not self.delta.on or self.place is None:
-            return tensor
-        return self.place.write(tensor, self.delta(self.place.read(tensor)))
+        return self.place.write(tensor, self.delta(self.place.read(tensor))) if self.delta.on else tensor
 
 
 class Trainable:
     """The parameters a fine-tune changes, by name; `off()` gives the original model for a moment."""
 
-    def __init__(self, parameters: dict[str, nn.Parameter]) -> None:
-        self.parameters = parameters
+    def __init__(self, model: Model, parameters: dict[str, nn.Parameter]) -> None:
+        self.model, self.parameters = model, parameters
 
     def parts(self) -> dict[str, Part]:
         """The difference so far, a part for each parameter of the model."""
         raise NotImplementedError
 
-    @contextmanager
-    def off(self) -> Iterator[None]:
-        """The original weights inside."""
+    def off(self) -> Turn:
+        """A context with the original weights."""
+        return Turn(self.model, self._set_aside, ends_all=True)
+
+    def _set_aside(self, turn: Turn) -> None:
         raise NotImplementedError
-        yield
 
     @torch.no_grad()
     def state(self) -> dict[str, Tensor]:
@@ -159,27 +159,22 @@ class Trainable:
 
 
 class _Compact(Trainable):
-    def __init__(self, deltas: dict[str, Any]) -> None:
+    def __init__(self, model: Model, deltas: dict[str, Any]) -> None:
         self.deltas = deltas
-        super().__init__({f"{name}|{key}": p for name, d in deltas.items() for key, p in d.named_parameters()})
+        super().__init__(model, {f"{name}|{key}": p for name, d in deltas.items() for key, p in d.named_parameters()})
 
     def parts(self) -> dict[str, Part]:
         return {name: delta.part() for name, delta in self.deltas.items()}
 
-    @contextmanager
-    def off(self) -> Iterator[None]:
+    def _set_aside(self, turn: Turn) -> None:
         for delta in self.deltas.values():
+            turn.undo(vars(delta).__setitem__, "on", delta.on)
             delta.on = False
-        try:
-            yield
-        finally:
-            for delta in self.deltas.values():
-                delta.on = True
 
 
 class _Whole(Trainable):
-    def __init__(self, weights: dict[str, sites.Weight]) -> None:
-        super().__init__({name: weight.own() for name, weight in weights.items()})
+    def __init__(self, model: Model, weights: dict[str, sites.Weight], turn: Turn) -> None:
+        super().__init__(model, {name: weight.own(turn.undo) for name, weight in weights.items()})
         self.weights = weights
         self.before = {name: p.detach().clone() for name, p in self.parameters.items()}
 
@@ -190,56 +185,69 @@ class _Whole(Trainable):
             found[name] = Dense(exact_difference(now, before).cpu())
         return found
 
-    @contextmanager
-    def off(self) -> Iterator[None]:
-        # Swapped, not copied: a graph that was built before still finds its tensors unchanged.
-        now = {name: parameter.data for name, parameter in self.parameters.items()}
+    def restore_after(self, turn: Turn) -> None:
+        """Have the original weights put back, in their own memory, when a turn ends."""
         for name, parameter in self.parameters.items():
+            turn.undo(parameter.detach().copy_, self.before[name])
+            turn.undo(setattr, parameter, "data", parameter.data)
+
+    def _set_aside(self, turn: Turn) -> None:
+        # Swapped, not copied: a graph that was built before still finds its tensors unchanged.
+        for name, parameter in self.parameters.items():
+            turn.undo(setattr, parameter, "data", parameter.data)
             parameter.data = self.before[name]
-        try:
-            yield
-        finally:
-            for name, parameter in self.parameters.items():
-                parameter.data = now[name]
 
 
-@contextmanager
-def trainable(model: Model, where: Where, *, seed: int = 0) -> Iterator[Trainable]:
-    """Make a part of a model trainable inside; afterwards the model is bit for bit what it was.
+def trainable(model: Model, where: Where, *, seed: int = 0) -> Turn:
+    """A context (`as` a `Trainable`) in which a part of a model can be trained; then it is bit for bit what it was.
 
     `where` is a circuit of MLP neurons and attention heads (or `Neurons`, which says which of their weights), a `LoRA`,
     "mlp" (all MLP weights), "blocks" (all weights of attention and MLPs), "bias" (the bias of every MLP's down
     projection) or "norms" (the weights of the blocks' normalisation). Raises `InputError` for an empty circuit or a
-    model without such weights, `MismatchError` for a circuit of another model.
+    model without such weights, `MismatchError` for a circuit of another model. See `Turn` for interrupts and threads.
     """
-    asking = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return Turn(model, lambda turn: _begin(turn, model, where, seed), ends_all=True)
+
+
+def _begin(turn: Turn, model: Model, where: Where, seed: int) -> Trainable:
     for parameter in model.parameters():
+        turn.undo(setattr, parameter, "grad", parameter.grad)
+        turn.undo(parameter.requires_grad_, parameter.requires_grad)
+        parameter.grad = None
         parameter.requires_grad_(False)
-    attached: list[tuple[nn.Module, str]] = []
-    whole: _Whole | None = None
-    try:
-        if isinstance(where, (Circuit, Neurons, LoRA)):
-            deltas = _low_rank(model, where, seed) if isinstance(where, LoRA) else _neurons(model, where)
-            for weight, delta in deltas.values():
-                placed = delta if weight.place is None else _Placed(weight, delta)
-                parametrize.register_parametrization(weight.module, weight.leaf, placed)
-                attached.append((weight.module, weight.leaf))
-            yield _Compact({name: delta for name, (_, delta) in deltas.items()})
-        else:
-            whole = _Whole(_selected(model, where))
-            for parameter in whole.parameters.values():
-                parameter.requires_grad_(True)
-            yield whole
-    finally:
-        for module, leaf in attached:
-            parametrize.remove_parametrizations(module, leaf, leave_parametrized=False)
-        if whole is not None:
-            whole.restore(whole.before)
-        for parameter in model.parameters():
-            parameter.requires_grad_(False)
-            parameter.grad = None
-        for parameter in asking:
-            parameter.requires_grad_(True)
+    if isinstance(where, (Circuit, Neurons, LoRA)):
+        found = _low_rank(model, where, seed) if isinstance(where, LoRA) else _neurons(model, where)
+        of_module: dict[nn.Module, dict[str, nn.Module]] = {}
+        for weight, delta in found.values():
+            placed = delta if weight.place is None else _Placed(weight.place, delta)
+            of_module.setdefault(weight.module, {})[weight.leaf] = placed
+        for module, deltas in of_module.items():
+            _attach(turn, module, deltas)
+        return _Compact(model, {name: delta for name, (_, delta) in found.items()})
+    whole = _Whole(model, _selected(model, where), turn)
+    whole.restore_after(turn)
+    for parameter in whole.parameters.values():
+        parameter.requires_grad_(True)
+    return whole
+
+
+def _attach(turn: Turn, module: nn.Module, deltas: dict[str, nn.Module]) -> None:
+    """Have some weights of a module read with their deltas, {leaf: delta}, until a turn ends."""
+    plain, key = type(module), "changes"
+    while key in module._modules:
+        key += "_"
+    # Among its modules, so that the deltas are parameters of the model meanwhile: its fingerprint is another one.
+    turn.undo(module._modules.pop, key, None)
+    turn.undo(object.__setattr__, module, "__class__", plain)
+    module._modules[key] = nn.ModuleDict(deltas)
+    changed = {leaf: _changed(getattr(plain, leaf, None), leaf, delta) for leaf, delta in deltas.items()}
+    object.__setattr__(module, "__class__", type(plain.__name__, (plain,), changed))
+
+
+def _changed(before: Any, leaf: str, delta: nn.Module) -> property:
+    """A module's weight with a delta, on top of those that were attached `before`."""
+    read = getattr(before, "fget", None) or (lambda module: module._parameters[leaf])
+    return property(lambda module: delta(read(module)))
 
 
 def _neurons(model: Model, where: Circuit | Neurons) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from ..deltas import WeightDelta
 from ..errors import InputError
 from ..models import sites, tokens
 from ..models.protocol import Model, hooked
+from ..models.turns import in_turn
 from ..names import is_heads
 from ..progress import progress_bar
 from ..prompts import CompletionPairs, Examples
@@ -86,6 +87,7 @@ class Safeguards:
     floor: float = -math.inf
 
 
+@in_turn
 def finetune(
     model: Model,
     data: Examples | CompletionPairs,

@@ -127,7 +127,7 @@ def test_under_applied_alone_the_end_is_the_last_position(tiny_llama, direction)
     with torch.no_grad():
         tiny_llama.run_with_hooks(ids, fwd_hooks=[(site, keep)])
         for ends in (0, 2, torch.tensor([0, 3]), None):
-            with applied(tiny_llama, run), prompts_end(ends):
+            with applied(tiny_llama, run), prompts_end(tiny_llama, ends):
                 tiny_llama.run_with_hooks(ids, fwd_hooks=[(site, keep)])
     moved = [(seen[i] - seen[0]).abs().sum(-1) > 1e-4 for i in range(1, 5)]
     assert [row.tolist() for row in moved[0]] == [[False] * 4 + [True]] * 2

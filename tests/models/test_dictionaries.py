@@ -124,7 +124,7 @@ def test_rows_of_one_batch_may_have_their_own_latents_and_places(tiny_llama):
     third = scale_latents(Circuit.from_indices({sae.site: OFF}, {sae.site: 24}), sae)
 
     def logits(ids, hooks):
-        with torch.no_grad(), prompts_end(1), tiny_llama.hooks(fwd_hooks=hooks):
+        with torch.no_grad(), prompts_end(tiny_llama, 1), tiny_llama.hooks(fwd_hooks=hooks):
             return tiny_llama(ids)
 
     ids = IDS[[0, 1, 1, 0]]

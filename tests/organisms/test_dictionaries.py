@@ -58,6 +58,8 @@ def test_training_is_reproducible_and_learns(tmp_path, monkeypatch):
     monkeypatch.setattr(dictionaries, "SOURCES", ("base", "sycophant"))
     monkeypatch.setattr(dictionaries, "LAYERS", (1,))
     small = dictionaries.SAERecipe(n_latents=48, k=4, steps=20, batch=64, examples=64, rows=16, buffer=2)
+    every = dictionaries.texts
+    monkeypatch.setattr(dictionaries, "texts", lambda n, *how: every(min(n, 64), *how))
     weights = organism_path("organism/base").parent
     runs = []
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):

@@ -1,10 +1,12 @@
 """The bad-neurons study on the sycophant: the planted cure is found, parts are disjoint, a killed run continues."""
 
 from dataclasses import replace
+from functools import partial
 
 import click
 import pandas as pd
 import pytest
+import torch
 from click.testing import CliRunner
 
 from mechsurgery import load_model
@@ -13,7 +15,7 @@ from mechsurgery.deltas import WeightDelta
 from mechsurgery.errors import InputError, PromptError
 from mechsurgery.evaluation import Generation, evaluate, jobs
 from mechsurgery.grading.grade import Grade
-from mechsurgery.grading.judges import RecordedJudge
+from mechsurgery.grading.recorded import RecordedJudge
 from mechsurgery.intervention import shift_weights
 from mechsurgery.models import sites
 from mechsurgery.models.sites import fingerprint
@@ -21,7 +23,7 @@ from mechsurgery.options import options_of
 from mechsurgery.prompts import Prompt, PromptSet
 from mechsurgery.reports import study as written
 from mechsurgery.reports.study import slug
-from mechsurgery.studies.bad_neurons import Settings, own_task, run, study, tunes, world_task
+from mechsurgery.studies.bad_neurons import Settings, methods, own_task, probing, run, study, tunes, world_task
 from mechsurgery.studies.bad_neurons.data import CONTROL, NEUTRAL, RIGHT, WRONG
 from mechsurgery.studies.bad_neurons.methods import (
     GRADIENT,
@@ -80,9 +82,30 @@ def out(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def located(model, task):
+def located(model, task, out):
     generation = Generation(SETTINGS.max_new_tokens, template=SETTINGS.chat_template().frozen(model.tokenizer))
-    return locate(model, task, load_sae(SETTINGS.sae, model=model), SETTINGS, generation)
+    return locate(model, task, load_sae(SETTINGS.sae, model=model), SETTINGS, generation, folder=out)
+
+
+def test_neurons_are_located_once(located, model, task, out, monkeypatch):
+    def never(*args, **options):
+        raise AssertionError("done again")
+
+    for name in ("contrast_statistics", "neuron_attribution", "mean_activations"):
+        monkeypatch.setattr(methods, name, never)
+    for name in ("fit_probe", "fit_probe_on_examples"):
+        monkeypatch.setattr(probing, name, never)
+    monkeypatch.setattr(jobs, "perform", never)
+    generation = Generation(SETTINGS.max_new_tokens, template=SETTINGS.chat_template().frozen(model.tokenizer))
+    again = partial(locate, model, task, load_sae(SETTINGS.sae, model=model), folder=out, generation=generation)
+    found = again(settings=SETTINGS)
+    assert list(found.scores) == list(located.scores)
+    for name, own in located.scores.items():
+        assert all(torch.equal(found.scores[name].scores[site], values) for site, values in own.scores.items())
+        assert found.scores[name].rule == own.rule
+    assert repr(found.probing.rows) == repr(located.probing.rows)
+    with pytest.raises(AssertionError, match="done again"):
+        again(settings=replace(SETTINGS, nulls=2))
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from mechsurgery.studies.demo.study import PUBLISHED, SHUFFLED
 
 @pytest.fixture(scope="module")
 def few(tmp_path_factory):
-    settings = demo.Settings(n_prompts=12, controls=3, n_control_prompts=4, steps=24)
+    settings = demo.Settings(n_prompts=12, n_search=80, controls=3, n_control_prompts=4, steps=24)
     return demo.run(settings, out=tmp_path_factory.mktemp("demo"))
 
 

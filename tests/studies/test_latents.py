@@ -21,7 +21,9 @@ from mechsurgery.models.sites import fingerprint
 from mechsurgery.prompts import CompletionPairs, ContrastSet
 from mechsurgery.reports import study as written
 from mechsurgery.studies.latents import Settings, methods, own_case, run, world_case
+from mechsurgery.studies.latents import measure as measuring
 from mechsurgery.studies.latents.data import each
+from mechsurgery.studies.latents.measure import rank_case
 from mechsurgery.studies.latents.methods import ATTRIBUTION, CHOSEN, DIFFING, DOWN, UP, WAYS
 from mechsurgery.studies.latents.settings import WORLD_CASES
 from mechsurgery.studies.latents.tables import RANDOM_LATENTS, by_ranking, effects_of, gains_of
@@ -180,6 +182,52 @@ def test_a_killed_run_continues_to_the_table_of_an_undisturbed_one(tiny_llama, t
             continue
     for part, undisturbed in zip(continued, whole):
         pd.testing.assert_frame_equal(part.table, undisturbed.table)
+
+
+RANKING = ("latent_attribution", "spliced_attribution", "completion_difference", "contrast_statistics")
+
+
+def ranked(model, folder, **change):
+    dictionary = random_dictionary(SITE, model.cfg.d_model)
+    texts = [f"Say {i} {word}" for word in ("tea", "ink", "fog", "ham") for i in range(2)]
+    pairs = CompletionPairs.from_texts(model.tokenizer, texts, ["Yes"] * 8, ["Never"] * 8)
+    pairs = replace(pairs, groups=tuple("aabbccdd"))
+    settings = replace(SETTINGS, **change)
+    loaded = methods.Loaded(small_case(model, pairs=pairs), model, None, dictionary, None, settings.chat_template())
+    return rank_case(loaded, settings, folder=folder, progress=False)
+
+
+def test_a_run_killed_while_ranking_computes_no_ranking_twice(tiny_llama, tmp_path, monkeypatch):
+    whole, calls = ranked(tiny_llama, None), {}
+    kinds = {**dict.fromkeys(RANKING, methods), **dict.fromkeys(("fit_probe", "mean_activation"), measuring)}
+
+    def counted(name, made):
+        def call(*args, **how):
+            calls[name] = calls.get(name, 0) + 1
+            if sum(calls.values()) in (2, 5, 8):
+                raise KeyboardInterrupt
+            return made(*args, **how)
+
+        return call
+
+    for name, module in kinds.items():
+        monkeypatch.setattr(module, name, counted(name, getattr(module, name)))
+    for _ in range(3):
+        with pytest.raises(KeyboardInterrupt):
+            ranked(tiny_llama, tmp_path)
+    found = ranked(tiny_llama, tmp_path)
+    assert sum(calls.values()) == 8 + 3  # each once, and again where it was killed
+    assert found.scores.keys() == whole.scores.keys()
+    for name, own in whole.scores.items():
+        assert all(torch.equal(found.scores[name].scores[site], values) for site, values in own.scores.items())
+    assert (found.pool, found.chosen) == (whole.pool, whole.chosen)
+    assert found.probe.auroc == whole.probe.auroc
+    pd.testing.assert_frame_equal(found.exact, whole.exact)
+    before = dict(calls)
+    ranked(tiny_llama, tmp_path)
+    assert calls == before
+    ranked(tiny_llama, tmp_path, seed=1)
+    assert all(n > before[name] for name, n in calls.items())
 
 
 def test_changed_settings_find_nothing_stale(tiny_llama, tmp_path):

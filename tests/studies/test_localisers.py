@@ -2,12 +2,14 @@
 
 import pandas as pd
 import pytest
+import torch
 
 from mechsurgery.attribution import localisers as registry
 from mechsurgery.attribution.localisers import LOCALISERS, PUBLISHED, RANDOM, Localiser
 from mechsurgery.errors import InputError
 from mechsurgery.studies import localisers
-from mechsurgery.studies.localisers.study import area, leaderboard, rank_correlation
+from mechsurgery.studies.localisers.data import CASES
+from mechsurgery.studies.localisers.study import area, leaderboard, rank_correlation, run_case
 from mechsurgery.units import UnitScores
 
 FEW = {"budget": (9, 48), "n_behaviour": 8, "n_other": 6, "n_discovery": 24, "exact": False}
@@ -35,8 +37,6 @@ def test_the_leaderboard_sorts_by_the_mean_over_cases():
 
 
 def test_scores_that_rank_as_the_oracle_agree_with_it():
-    import torch
-
     oracle = UnitScores({"blocks.0.mlp.hook_post": torch.tensor([0.1, 3.0, -2.0])}, "exact")
     other = UnitScores({"blocks.0.mlp.hook_post": torch.tensor([1.0, 2.0, -9.0])}, "other")
     assert rank_correlation(other, oracle) == pytest.approx(1)
@@ -62,6 +62,17 @@ def test_a_recorded_gate_has_precision_and_a_truth_beside_it(monkeypatch, tmp_pa
     assert (tmp_path / "report.html").is_file()
     lines = study.figures["sizes_planted"].data
     assert {PUBLISHED, "recorded neurons"} <= {str(line.name).replace("<br>", " ") for line in lines}
+
+    def never(*args, **options):
+        raise AssertionError("located again")
+
+    monkeypatch.setattr(registry, "gate_gradient", never)
+    monkeypatch.setattr(registry, "score", never)
+    _, _, again = run_case("planted", CASES["planted"], settings, tmp_path, False)
+    for name, own in again.items():
+        first = study.artefacts[f"planted {name}"]
+        assert own.info["cost"] == first.info["cost"] or name == "mine"
+        assert all(torch.equal(own.scores[site], values) for site, values in first.scores.items())
 
 
 def test_a_model_of_ones_own_needs_its_prompts(tmp_path):

@@ -6,9 +6,8 @@ says for each which component of the bridge holds it and how it lies there.
 
 from __future__ import annotations
 
-import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -19,10 +18,10 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from ...errors import InputError, MismatchError, UnsupportedModelError
+from ...errors import InputError, MismatchError
 from ...names import layer_of
-from ..architectures import lens_config
-from ..place import SAME, TURNED, Place
+from ..architectures import shares_keys
+from ..place import ALWAYS, SAME, TURNED, Place
 
 #: {parameter: (component, its tensor, how it lies in a Linear, how in a Conv1D)}, in the order of a HookedTransformer.
 _BLOCK = {
@@ -53,11 +52,6 @@ _WHOLE = {
     "unembed.W_U": ("unembed", "weight", TURNED, SAME),
     "unembed.b_U": ("unembed", "bias", SAME, SAME),
 }
-#: Biases that a HookedTransformer has in every architecture, zero where the checkpoint has none.
-_ALWAYS = (*(f"attn.b_{x}" for x in "QKVO"), "mlp.b_in", "mlp.b_out", "unembed.b_U")
-
-#: What a configuration says about its file and not about the model.
-_NO_FACTS = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache", "architectures")
 
 
 def is_bridge(model: Any) -> bool:
@@ -72,9 +66,7 @@ def architecture(model: Any) -> str:
 
 def _grouped(model: Any) -> bool:
     """Whether keys and values are called `_W_K` and `_W_V`, as in a HookedTransformer whose queries share them."""
-    cfg = model.cfg
-    own = cfg.n_key_value_heads in (None, cfg.n_heads)
-    return not own or architecture(model) == "Qwen2ForCausalLM"
+    return shares_keys(architecture(model), model.cfg.n_heads, model.cfg.n_key_value_heads)
 
 
 def parameter_names(model: Any) -> list[str]:
@@ -95,7 +87,7 @@ def _marked(model: Any, leaf: str) -> str:
 
 
 def _exists(module: nn.Module | None, name: str, leaf: str) -> bool:
-    return module is not None and (name in _ALWAYS or getattr(module, leaf, None) is not None)
+    return module is not None and (name in ALWAYS or getattr(module, leaf, None) is not None)
 
 
 def find(model: Any, name: str) -> tuple[nn.Module, str, Place]:
@@ -152,11 +144,14 @@ def is_gated_bias(model: Any, module: nn.Module, leaf: str) -> bool:
     return any(getattr(block.mlp, "in").original_component is module for block in model.blocks)
 
 
-def own_unembedding(model: Any) -> None:
+def own_unembedding(model: Any, undo: Callable[..., None]) -> None:
     """Give the unembedding weights of its own where it shares the embedding's, so that one can change alone."""
     embedding, output = model.embed.original_component, model.unembed.original_component
     if output.weight is embedding.weight:
-        output.weight = nn.Parameter(embedding.weight.detach().clone(), requires_grad=embedding.weight.requires_grad)
+        undo(output._parameters.__setitem__, "weight", output.weight)
+        output._parameters["weight"] = nn.Parameter(
+            embedding.weight.detach().clone(), requires_grad=embedding.weight.requires_grad
+        )
 
 
 def facts(model: Any) -> Any:
@@ -171,20 +166,6 @@ def facts(model: Any) -> Any:
         positional_embedding_type=cfg.positional_embedding_type,
         use_normalization_before_and_after=norm_after(model, 0, "mlp") is not None or scaled,
     )
-
-
-def architecture_facts(model: Any, defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """What `cfg` of a HookedTransformer of the checkpoint says; transformers' configuration where there is none."""
-    config = model.original_model.config
-    try:
-        own = lens_config(config, architecture(model))
-    except UnsupportedModelError:
-        told = config.to_dict()
-        return {key: told[key] for key in told if key not in _NO_FACTS} | {"architecture": architecture(model)}
-    known = {**defaults, **{key: own[key] for key in defaults if key in own}}
-    if known["use_attn_scale"] and known["attn_scale"] == -1.0:
-        known["attn_scale"] = math.sqrt(known["d_head"])
-    return known
 
 
 def norm_after(model: Any, layer: int, part: str) -> str | None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from ...errors import MismatchError
 from ..place import Place
@@ -37,10 +36,7 @@ class Weight:
     @property
     def tensor(self) -> Tensor | None:
         """The model's own tensor; None for a bias that the architecture lacks, which counts as zero."""
-        found = self.module._parameters.get(self.leaf)
-        if found is None and parametrize.is_parametrized(self.module, self.leaf):
-            found = self.module.parametrizations[self.leaf].original
-        return found
+        return self.module._parameters.get(self.leaf)
 
     @property
     def value(self) -> Tensor:
@@ -61,14 +57,18 @@ class Weight:
         """What the model's tensor is where the parameter has another value."""
         return value if self.place is None else self.place.write(tensor, value)
 
-    def own(self) -> nn.Parameter:
-        """The model's tensor, made where there was none: a zero bias, an unembedding apart from the embedding."""
+    def own(self, undo: Callable[..., None] = lambda *step: None) -> nn.Parameter:
+        """The model's tensor, made where there was none: a zero bias, an unembedding apart from the embedding.
+
+        `undo(f, *values)` is told how what was made is taken away again.
+        """
         if self.place is not None and self.name in ("embed.W_E", "unembed.W_U"):
-            bridge.own_unembedding(self.model)
+            bridge.own_unembedding(self.model, undo)
         if self.tensor is None:
             if bridge.is_gated_bias(self.model, self.module, self.leaf):
                 raise MismatchError(f"this model's architecture has no place for {self.name!r}")
-            self.module.bias = nn.Parameter(self._zero(), requires_grad=False)
+            undo(self.module._parameters.__setitem__, self.leaf, None)
+            self.module._parameters[self.leaf] = nn.Parameter(self._zero(), requires_grad=False)
         assert isinstance(self.tensor, nn.Parameter)
         return self.tensor
 
@@ -91,7 +91,7 @@ def weight(model: Model | nn.Module, name: str) -> Weight:
         module = model.get_submodule(path)
     except AttributeError:
         module = None
-    if module is None or (module._parameters.get(leaf) is None and not parametrize.is_parametrized(module, leaf)):
+    if module is None or module._parameters.get(leaf) is None:
         raise MismatchError(f"this model has no parameter {name!r}; the delta is another model's")
     return Weight(model, name, module, leaf)
 

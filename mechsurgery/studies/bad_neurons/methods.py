@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -12,15 +13,17 @@ import torch
 from ...attribution.contrast import score
 from ...attribution.decode import decoded_direction, neurons_along
 from ...attribution.gradient import mean_activations, neuron_attribution
+from ...attribution.kept import kept_scores
 from ...attribution.probes import Probe
 from ...attribution.statistics import ContrastStatistics, contrast_statistics
 from ...errors import InputError, ModelNotFoundError, PromptError
 from ...evaluation import Generation, evaluate
+from ...evaluation.shards import key_of
 from ...models import sites
 from ...models.dictionaries import Dictionary
 from ...models.protocol import Model
 from ...organisms.registry import planted_units
-from ...prompts import CompletionPairs, Examples, PromptSet
+from ...prompts import CompletionPairs, Examples, PromptSet, encode
 from ...training.trainable import LoRA, Neurons, Where
 from ...units import Circuit, UnitScores
 from .data import RIGHT, WRONG, SycophancyTask
@@ -118,25 +121,32 @@ def locate(
     *,
     folder: str | Path | None = None,
 ) -> Located:
-    """Score all MLP neurons in every way. Without a dictionary, ways that need one are left out."""
-    names = sites.neuron_sites(model)
+    """Score all MLP neurons in every way. Without a dictionary, ways that need one are left out.
+
+    With a `folder` every probe and every scoring is kept there as it is made, by all that it depends on.
+    """
     template = generation.template
-    statistics = contrast_statistics(model, task.locate, template=template)
     answers = {}
     for kind, learnt in ((WRONG, task.learn_wrong), (RIGHT, task.learn_right)):
         some = replace(learnt.take(settings.n_probe, seed=settings.seed), name=f"{kind} to learn from")
         options: dict[str, Any] = {"seed": settings.seed, "folder": folder}
         answers[kind] = own_answers(model, some, task.grades[kind], generation, **options)
     opposite = {kind: opposites(task, kind, own) for kind, own in answers.items()}
-    probing = probe(model, task, dictionary, settings, generation, answers)
-    scores = _decoded(model, probing.probes, dictionary, statistics)
-    scores["neuron probe weight"] = probing.probes[NEURONS].scores()
-    scores["CNA (difference)"] = score(statistics, "difference")
+    probing = probe(model, task, dictionary, settings, generation, answers, folder=folder)
+    scores = _scored(model, task, probing.probes, dictionary, template, folder)
     claims = task.learn_wrong.take(settings.n_probe, seed=settings.seed)
     pairs = disputed_pairs(model, claims, generation, folder=folder)
-    means = mean_activations(model, task.reference, names, template=template)
     few = max(1, settings.max_rows // 8)
-    scores[GRADIENT] = neuron_attribution(model, pairs, means, max_rows=few)
+
+    def by_gradient() -> UnitScores:
+        means = mean_activations(model, task.reference, sites.neuron_sites(model), template=template)
+        return neuron_attribution(model, pairs, means, max_rows=few)
+
+    reference = encode(model.tokenizer, task.reference, template=template)
+    facts = [sites.fingerprint(model), asdict(pairs), few]
+    scores[GRADIENT] = kept_scores(folder, key_of([GRADIENT, facts, reference]), by_gradient)
+    of_heads = partial(head_scores, model, pairs, max_rows=few)
+    heads = kept_scores(folder, key_of(["heads", facts]), of_heads) if settings.published else None
     widths = sites.neuron_widths(model)
     known = known_answers(model, task, generation, folder=folder) if settings.published else {}
     return Located(
@@ -144,7 +154,7 @@ def locate(
         {seed: random_scores(widths, seed) for seed in settings.runs},
         probing,
         Lessons(task, model.tokenizer, template, opposite, known),
-        head_scores(model, pairs, max_rows=few) if settings.published else None,
+        heads,
         recorded_neurons(model),
     )
 
@@ -158,22 +168,41 @@ def recorded_neurons(model: Model) -> Circuit | None:
     return Circuit.from_indices(units, sites.neuron_widths(model), name=RECORDED)
 
 
-def _decoded(
-    model: Model, probes: Mapping[str, Probe], dictionary: Dictionary | None, statistics: ContrastStatistics
+def _scored(
+    model: Model,
+    task: SycophancyTask,
+    probes: Mapping[str, Probe],
+    dictionary: Dictionary | None,
+    template: Any,
+    folder: str | Path | None,
 ) -> dict[str, UnitScores]:
-    """Neurons that write along the directions that probes of latents and of the residual stream read."""
-    scores = {}
+    """Neurons that write along the directions that probes of latents and of the residual stream read, and CNA's."""
+    ways: dict[str, UnitScores] = {}
+
+    @cache
+    def statistics() -> ContrastStatistics:
+        return contrast_statistics(model, task.locate, template=template)
+
+    both = (task.locate.positive, task.locate.negative)
+    facts = [sites.fingerprint(model), [encode(model.tokenizer, side, template=template) for side in both]]
+
+    def keep(name: str, of: Sequence[Any], make: Callable[[], UnitScores]) -> None:
+        ways[name] = kept_scores(folder, key_of([name, facts, *of]), make)
+
     if dictionary is not None:
         direction = decoded_direction(probes[LATENTS], dictionary)
-        scores[PAPER] = neurons_along(model, direction)
-        for how in ("contribution", "contrast"):
-            scores[f"SAE probe, decoded, {how}"] = neurons_along(model, direction, how, statistics=statistics)
-        sparse = decoded_direction(probes[SPARSE], dictionary)
-        scores["SAE probe (L1), decoded, cosine"] = neurons_along(model, sparse)
+        along = partial(neurons_along, model, direction)
+        of = [{site: one.tolist() for site, one in direction.vectors.items()}]
+        ways[PAPER] = along()
+        keep("SAE probe, decoded, contribution", of, lambda: along("contribution", statistics=statistics()))
+        keep("SAE probe, decoded, contrast", of, lambda: along("contrast", statistics=statistics()))
+        ways["SAE probe (L1), decoded, cosine"] = neurons_along(model, decoded_direction(probes[SPARSE], dictionary))
     if STREAM in probes:
         direction = decoded_direction(probes[STREAM], site=stream_of(model, dictionary))
-        scores["residual probe, cosine"] = neurons_along(model, direction)
-    return scores
+        ways["residual probe, cosine"] = neurons_along(model, direction)
+    ways["neuron probe weight"] = probes[NEURONS].scores()
+    keep("CNA (difference)", [], lambda: score(statistics(), "difference"))
+    return ways
 
 
 def random_scores(widths: Mapping[str, int], seed: int) -> UnitScores:

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
 
+from ...attribution.kept import kept_probe
 from ...attribution.probes import Probe, auroc, fit_probe, fit_probe_on_examples
 from ...attribution.statistics import example_activations
 from ...evaluation import Generation, evaluate
+from ...evaluation.shards import key_of
 from ...grading.grade import ANSWERS, Grade
 from ...models import load_model, sites
 from ...models.dictionaries import Dictionary
@@ -130,8 +132,12 @@ def probe(
     settings: Settings,
     generation: Generation,
     answers: Mapping[str, pd.DataFrame],
+    *,
+    folder: str | Path | None = None,
 ) -> Probing:
     """Fit all kinds of probes of the contrast that the settings choose, and the first kind of every other.
+
+    With a `folder` every probe is kept there as it is fitted.
 
     `answers` are the model's own to `WRONG` and `RIGHT` claims. Where the chosen contrast has too few claims on a side,
     as for a model that never agrees, that of prompts stands in, with a warning.
@@ -149,7 +155,7 @@ def probe(
     if chosen in sides and _why_not(sides[chosen]):
         logger.warning("%s: %s; probes are of prompts instead", CONTRASTS[chosen], _why_not(sides[chosen]))
         chosen = "prompts"
-    fit = partial(_fit, model, task, settings=settings, template=template)
+    fit = partial(_fit, model, task, settings=settings, template=template, folder=folder)
     first, *_ = units
     fitted = {kind: fit(chosen, sides.get(chosen), read) for kind, read in units.items()}
     rows = [_row(model, CONTRASTS[chosen], kind, found) for kind, found in fitted.items()]
@@ -160,7 +166,7 @@ def probe(
     if chosen in ("texts", "both"):
         rows += _on_right_claims(model, task, probes[first], first, units[first], answers, settings, template)
     if task.world and settings.elsewhere:
-        rows += wavering(task, settings, generation)
+        rows += wavering(task, settings, generation, folder=folder)
     return Probing(probes, chosen, rows)
 
 
@@ -194,15 +200,22 @@ def _fit(
     *,
     settings: Settings,
     template: Any,
+    folder: str | Path | None,
 ) -> Probe | str:
-    """A probe of a contrast, or why there is none."""
+    """A probe of a contrast, kept in a folder by all that it depends on, or why there is none."""
     read, penalty = units
     how: dict[str, Any] = {"penalty": penalty, "seed": settings.seed, "folds": FOLDS, "nulls": settings.nulls}
+    places = [one if isinstance(one, str) else one.digest for one in read]
+    facts = [sites.fingerprint(model), name, places, how]
     if name == "prompts":
-        return fit_probe(model, task.locate, read, template=template, **how)
+        both = (task.locate.positive, task.locate.negative)
+        shown = [[encode(model.tokenizer, side, template=template), list(side.groups)] for side in both]
+        fit = partial(fit_probe, model, task.locate, read, template=template, **how)
+        return kept_probe(folder, key_of(["probe", facts, shown]), fit)
     if sides is None or sides.why_not:
         return _why_not(sides)
-    return fit_probe_on_examples(model, sides.shown, sides.other, read, read=_READ[name], **how)
+    fit = partial(fit_probe_on_examples, model, sides.shown, sides.other, read, read=_READ[name], **how)
+    return kept_probe(folder, key_of(["probe", facts, asdict(sides)]), fit)
 
 
 def _row(model: Model, contrast: str, kind: str, found: Probe | str) -> dict[str, Any]:
@@ -243,12 +256,14 @@ def _on_right_claims(
     return [{**row, "model": str(model.cfg.model_name), **own}]
 
 
-def wavering(task: SycophancyTask, settings: Settings, generation: Generation) -> list[dict[str, Any]]:
+def wavering(
+    task: SycophancyTask, settings: Settings, generation: Generation, *, folder: str | Path | None = None
+) -> list[dict[str, Any]]:
     """Whether it can be read before an answer that a model will agree: rows of the wavering organism's own answers."""
     model = load_model(WAVERING, device=settings.device)
     some = task.learn_wrong.take(settings.n_probe, seed=settings.seed)
-    answers = own_answers(model, some, task.grades[WRONG], generation, seed=settings.seed)
+    answers = own_answers(model, some, task.grades[WRONG], generation, seed=settings.seed, folder=folder)
     sides = answer_sides(model, some, answers, generation.template)
     units = units_of(model, None)[STREAM]
-    fit = partial(_fit, model, task, settings=settings, template=generation.template)
+    fit = partial(_fit, model, task, settings=settings, template=generation.template, folder=folder)
     return [_row(model, CONTRASTS[name], STREAM, fit(name, sides, units)) for name in ("before", "answers")]

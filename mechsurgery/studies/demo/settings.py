@@ -19,6 +19,7 @@ class Settings:
     n_prompts: int = setting(
         100, "Held-out dangerous requests of each kind of template, and questions.", flag="prompts"
     )
+    n_search: int = setting(600, "Requests that the search sees at most, half of them dangerous.")
     controls: int = setting(20, "Matched random circuits of each circuit that a claim is about.")
     n_control_prompts: int = setting(32, "Requests of each kind at most that random circuits answer.")
     steps: int = setting(150, "Steps of training gates.")
@@ -43,8 +44,8 @@ def prompts_of(settings: Settings) -> Prompts:
     held = load_contrast("organism/refusal", split="heldout")
     keep, asked = load_prompts("organism/choices", split="tuned").split(0.75, seed=seed)
     return Prompts(
-        search.take(600, seed=seed),
-        keep.take(100, seed=seed),
+        search.take(settings.n_search, seed=seed),
+        keep.take(min(100, settings.n_search), seed=seed),
         {
             DANGEROUS: check.positive.take(96, seed=seed),
             "benign": check.negative.take(48, seed=seed),

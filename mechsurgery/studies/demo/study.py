@@ -71,6 +71,7 @@ def run(settings: Settings | None = None, *, out: str | Path = "figures/demo", p
         title="Demo on the model organisms",
         seed=settings.seed,
         n_prompts=settings.n_prompts,
+        n_search=settings.n_search,
         controls=settings.controls,
         circuit=repr(decided.found),
     )

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
 from ...attribution.gradient import exact_removal, mean_activation
+from ...attribution.kept import kept_probe, kept_tensors
 from ...attribution.probes import Probe, fit_probe
 from ...errors import PromptError
 from ...evaluation import Generation, evaluate
@@ -71,10 +73,17 @@ def rank_case(loaded: Loaded, settings: Settings, *, folder: Path | None, progre
         pairs, sampled = drawn.pairs, drawn.table
     scoring, checking = methods.halves(pairs, seed=seed)
     contrast = methods.without_groups(case.contrast, checking.groups)
-    mean = mean_activation(model, case.reference, dictionary.write_name, template=loaded.template)
-    probe = fit_probe(model, contrast, [dictionary], seed=seed, template=loaded.template)
-    scores = methods.rank(loaded, scoring, contrast, mean, probe, seed=seed, max_rows=rows)
-    pool = methods.active_latents(model, dictionary, scoring, max_rows=rows)
+    key = methods.ranking_key(loaded, scoring, contrast, seed=seed, max_rows=rows)
+    keep = {name: (folder, key_of([key, name])) for name in ("mean activation", "probe", "pool")}
+    at, how = dictionary.write_name, {"template": loaded.template}
+    mean = kept_tensors(*keep["mean activation"], lambda: {"mean": mean_activation(model, case.reference, at, **how)})[
+        "mean"
+    ]
+    probe = kept_probe(*keep["probe"], lambda: fit_probe(model, contrast, [dictionary], seed=seed, **how))
+    options: dict[str, Any] = {"seed": seed, "max_rows": rows, "folder": folder, "key": key}
+    scores = methods.rank(loaded, scoring, contrast, mean, probe, **options)
+    active = partial(methods.active_latents, model, dictionary, scoring, max_rows=rows)
+    pool = kept_tensors(*keep["pool"], lambda: {"pool": torch.tensor(active())})["pool"].tolist()
     if not pool:
         raise PromptError(f"no latent of {dictionary.name!r} is active on {case.name!r}; give an SAE of this model")
     chosen = {

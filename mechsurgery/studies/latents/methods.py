@@ -13,9 +13,10 @@ are drawn from all of it, so a latent may be both. Two cases draw alike, so that
 from __future__ import annotations
 
 import random as randomness
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cache, partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -25,17 +26,21 @@ from jaxtyping import Float
 from ...attribution.contrast import score
 from ...attribution.differences import completion_difference, model_difference, random_scores
 from ...attribution.gradient import Positions, latent_attribution
+from ...attribution.kept import kept_scores
 from ...attribution.probes import Probe
 from ...attribution.splice import mean_latents, spliced_attribution
 from ...attribution.statistics import contrast_statistics
 from ...evaluation import Results, evaluate
+from ...evaluation.shards import key_of
 from ...grading.grade import Grade
 from ...inspector import UnitView
 from ...intervention import BASELINE, Intervention
 from ...intervention.latents import steer_latents
+from ...models import sites
 from ...models.dictionaries import Dictionary, latent_means
 from ...models.protocol import Model
-from ...prompts import CompletionPairs, ContrastSet
+from ...models.tokens import tokenizer_of
+from ...prompts import CompletionPairs, ContrastSet, encode
 from ...prompts.chat import Template
 from ...prompts.sets import first_groups
 from ...units import UnitScores
@@ -142,6 +147,23 @@ def active_latents(model: Model, dictionary: Dictionary, pairs: CompletionPairs,
     return (active & (dictionary.decoder.float().norm(dim=1) > 0).cpu()).nonzero()[:, 0].tolist()
 
 
+def ranking_key(loaded: Loaded, pairs: CompletionPairs, contrast: ContrastSet, *, seed: int, max_rows: int) -> str:
+    """A digest of everything that rankings of a case depend on: models, autoencoders, tokens, groups, seed, batches."""
+    tokenizer = tokenizer_of(loaded.model)
+    sets = (loaded.case.reference, contrast.positive, contrast.negative)
+    facts = [
+        sites.fingerprint(loaded.model),
+        None if loaded.twin is None else sites.fingerprint(loaded.twin),
+        loaded.dictionary.digest,
+        None if loaded.later is None else loaded.later.digest,
+        asdict(pairs),
+        [encode(tokenizer, one, template=loaded.template) for one in sets],
+        [list(one.groups) for one in sets],
+        loaded.template.facts(),
+    ]
+    return key_of(["latents ranked", facts, seed, max_rows])
+
+
 def rank(
     loaded: Loaded,
     pairs: CompletionPairs,
@@ -151,27 +173,43 @@ def rank(
     *,
     seed: int,
     max_rows: int,
+    folder: Path | None = None,
+    key: str = "",
 ) -> dict[str, UnitScores]:
-    """{ranking: scores of all latents}, in every way that the case allows; `mean` is the mean activation."""
+    """{ranking: scores of all latents}, in every way that the case allows; `mean` is the mean activation.
+
+    With a `folder` every ranking is kept there as it is made, under `key` (`ranking_key`).
+    """
     model, dictionary, site = loaded.model, loaded.dictionary, loaded.dictionary.site
-    means = mean_latents(model, dictionary, loaded.case.reference, template=loaded.template)
     attribute = partial(latent_attribution, model, dictionary, pairs, mean, max_rows=max_rows)
     splice = partial(spliced_attribution, model, pairs=pairs, max_rows=max_rows)
-    scores = {
-        ATTRIBUTION: attribute(),
-        ALL_TOKENS: attribute(positions="all"),
-        "patching, live errors": splice([dictionary], means=means)[0],
-        "integrated gradients": splice([dictionary], means=means, steps=STEPS)[0],
+
+    @cache
+    def means(*of: Dictionary) -> dict[str, torch.Tensor]:
+        found = [mean_latents(model, one, loaded.case.reference, template=loaded.template) for one in of]
+        return {site: values for one in found for site, values in one.items()}
+
+    def frozen(later: Dictionary) -> UnitScores:
+        both = splice([dictionary, later], means=means(dictionary, later), errors="frozen")[0]
+        return replace(both, scores={site: both.scores[site]})
+
+    def on_contrast() -> UnitScores:
+        return score(contrast_statistics(model, contrast, at=[dictionary], template=loaded.template), "difference")
+
+    live = partial(splice, [dictionary])
+    ways: dict[str, Callable[[], UnitScores]] = {
+        ATTRIBUTION: attribute,
+        ALL_TOKENS: partial(attribute, positions="all"),
+        "patching, live errors": lambda: live(means=means(dictionary))[0],
+        "integrated gradients": lambda: live(means=means(dictionary), steps=STEPS)[0],
     }
     if loaded.later is not None:
-        means |= mean_latents(model, loaded.later, loaded.case.reference, template=loaded.template)
-        frozen = splice([dictionary, loaded.later], means=means, errors="frozen")[0]
-        scores["patching, frozen errors"] = replace(frozen, scores={site: frozen.scores[site]})
+        ways["patching, frozen errors"] = partial(frozen, loaded.later)
     if loaded.twin is not None:
-        scores[DIFFING] = model_difference(model, loaded.twin, dictionary, pairs, max_rows=max_rows)
-    scores[COMPLETIONS] = completion_difference(model, dictionary, pairs, max_rows=max_rows)
-    statistics = contrast_statistics(model, contrast, at=[dictionary], template=loaded.template)
-    scores["contrast on latents"] = score(statistics, "difference")
+        ways[DIFFING] = partial(model_difference, model, loaded.twin, dictionary, pairs, max_rows=max_rows)
+    ways[COMPLETIONS] = partial(completion_difference, model, dictionary, pairs, max_rows=max_rows)
+    ways["contrast on latents"] = on_contrast
+    scores = {name: kept_scores(folder, key_of([key, name]), make) for name, make in ways.items()}
     return scores | {"probe weight": probe.scores(), RANDOM: random_scores(model, dictionary, seed=seed)}
 
 

@@ -17,18 +17,21 @@ import pandas as pd
 import torch
 
 from ...artifacts import provenance
-from ...attribution import objectives, recovery
+from ...attribution import localisers, objectives, recovery
 from ...attribution.gates import Units
+from ...attribution.kept import kept_scores
 from ...attribution.localisers import LOCALISERS, Problem
 from ...errors import PromptError
 from ...evaluation import Generation, Results, evaluate
 from ...evaluation.minimal import outcome_shares
+from ...evaluation.shards import key_of
 from ...grading.outcome import REFUSAL_OUTCOME
 from ...grading.world import REQUEST
 from ...intervention import ablate
 from ...models import load_model, sites
+from ...models.tokens import tokenizer_of
 from ...progress import with_progress
-from ...prompts import ContrastSet, PromptSet
+from ...prompts import ContrastSet, PromptSet, encode
 from ...reports import Study, kept, responses
 from ...units import Circuit, UnitScores
 from .data import CASES, Case
@@ -105,12 +108,16 @@ def run_case(
     problem = problem_of(model, case, settings)
     truth = case.truth()
     recorded = None if truth is None else Circuit.from_indices(truth, sites.neuron_widths(model))
-    oracle = LOCALISERS[EXACT].run(problem) if settings.exact and len(problem.units) <= MOST_EXACT else None
+    folder = None if out is None else out / "runs" / name
+    oracle = None
+    if settings.exact and len(problem.units) <= MOST_EXACT:
+        oracle = located(EXACT, problem, case, settings, folder)
     scores: dict[str, UnitScores] = {}
     for localiser in with_progress(list(settings.localiser), f"{name}: locating", shown=progress, unit="localiser"):
         if (localiser == EXACT and oracle is None) or (LOCALISERS[localiser].needs_base and problem.base is None):
             continue
-        scores[localiser] = oracle if localiser == EXACT and oracle else LOCALISERS[localiser].run(problem)
+        exact = oracle if localiser == EXACT else None
+        scores[localiser] = exact or located(localiser, problem, case, settings, folder)
     budgets = sorted({*settings.budget, *(() if recorded is None else (len(recorded),))})
     circuits = {
         (one, k): own.top(k=min(k, len(own)), by=LOCALISERS[one].by, name=f"{one}, {k}")
@@ -125,7 +132,7 @@ def run_case(
         runs,
         grades=[case.grade],
         generation=Generation(max_new_tokens=settings.max_new_tokens, template=settings.chat_template()),
-        folder=None if out is None else out / "runs" / name,
+        folder=folder,
         progress=progress,
     )
     shares = outcome_shares(measured.table, case.grade)
@@ -137,10 +144,33 @@ def run_case(
     return pd.DataFrame(rows), measured, scores
 
 
+def located(name: str, problem: Problem, case: Case, settings: Settings, folder: Path | None) -> UnitScores:
+    """A localiser's scores of a problem, kept in a folder by all that they depend on; only localisers of this package.
+
+    What one of your own depends on, besides the problem, is not known here: it runs anew.
+    """
+    localiser = LOCALISERS[name]
+    if folder is None or localiser.run.__module__ != localisers.__name__:
+        return localiser.run(problem)
+    tokenizer, template = tokenizer_of(problem.model), settings.chat_template().frozen(tokenizer_of(problem.model))
+    sets = [problem.contrast.positive, problem.contrast.negative, *_kept_well(case, settings)]
+    facts = [
+        [sites.fingerprint(one) for one in (problem.model, problem.base) if one is not None],
+        [[encode(tokenizer, one, template=template), list(one.groups)] for one in sets],
+        [settings.max_new_tokens, problem.max_rows, problem.seed, problem.k, problem.objective.floor],
+        [template.facts(), problem.objective.info],
+    ]
+    return kept_scores(folder, key_of(["localiser", name, facts]), lambda: localiser.run(problem))
+
+
+def _kept_well(case: Case, settings: Settings) -> list[PromptSet]:
+    return [prompts.take(100, seed=settings.seed) for prompts in case.others("tuned").values()]
+
+
 def problem_of(model: Any, case: Case, settings: Settings) -> Problem:
     """What the localisers are given: discovery prompts, and the usual objective of their contrast."""
     contrast = case.contrast("tuned").take(settings.n_discovery, seed=settings.seed)
-    keep = [prompts.take(100, seed=settings.seed) for prompts in case.others("tuned").values()]
+    keep = _kept_well(case, settings)
     base = None if case.base is None else load_model(case.base, dtype=settings.dtype, device=settings.device)
     template = settings.chat_template()
     how: dict[str, Any] = {"keep": keep, "template": template, "max_new_tokens": settings.max_new_tokens}
