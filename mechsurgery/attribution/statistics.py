@@ -6,7 +6,7 @@ LeVeque 1983), in float64 where the device has it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -29,7 +29,10 @@ from ..prompts.chat import Template, as_template, encode
 
 @dataclass
 class Moments:
-    """Number of prompts, and per hook point the mean and the sum of squared deviations, each [d]."""
+    """Per hook point the number of activations, their mean and the sum of squared deviations, each [d].
+
+    `n` is the number of prompts (or tokens); at the neurons of a routed expert only of those that reached it.
+    """
 
     n: dict[str, int] = field(default_factory=dict)
     mean: dict[str, Float[Tensor, " d"]] = field(default_factory=dict)
@@ -51,6 +54,13 @@ class Moments:
         self.m2[site] += m2 + delta.square() * (before * n / total)
         self.n[site] = total
 
+    def fill(self, widths: Mapping[str, int]) -> None:
+        """Note n = 0 at hook points, {name: width}, that no token reached."""
+        for site, width in widths.items():
+            if site not in self.n:
+                self.n[site] = 0
+                self.mean[site], self.m2[site] = torch.zeros(2, width, dtype=torch.float64)
+
     def variance(self, site: str) -> Float[Tensor, " d"]:
         """Unbiased variance (n − 1 in the denominator; zero for a single prompt)."""
         return self.m2[site] / max(1, self.n[site] - 1)
@@ -71,7 +81,15 @@ class ContrastStatistics:
 
     def difference(self, site: str) -> Float[Tensor, " d"]:
         """Mean activation on the positive prompts minus mean on the negative ones."""
-        return self.positive.mean[site] - self.negative.mean[site]
+        mean = self.positive.mean[site]
+        return mean - self.negative.mean[site].to(mean.device)
+
+    @property
+    def routed(self) -> dict[str, list[int]]:
+        """{hook point: how many activations each side has there}; `{}` where no hook point is an expert's."""
+        if not any(spelled.is_experts(site) for site in self.sites):
+            return {}
+        return {site: [self.positive.n[site], self.negative.n[site]] for site in self.sites}
 
     def at(self, names: Iterable[str]) -> ContrastStatistics:
         """The same statistics for only some of the hook points."""
@@ -121,17 +139,20 @@ def contrast_statistics(
     `blocks.{l}.mlp.hook_post` of `layers`, the input of the down projection and so the MLP neurons of the CNA
     paper). The batched forward stops after the deepest of them and never computes logits. `positions="all"` takes every
     token of the prompts instead, each as one: the moments of what an intervention at every position replaces.
+
+    At the neurons of a routed expert, prompts whose token did not reach it do not count: `routed` says how many did.
     """
     wanted = list(at) if at is not None else sites.neuron_sites(model, layers)
     names = [unit if isinstance(unit, str) else unit.site for unit in wanted]
+    experts = {site: sites.width(model, site) for site in names if spelled.is_experts(site)}
     sides = []
     for side in (contrast.positive, contrast.negative):
         moments = Moments()
         ids = encode(tokens.tokenizer_of(model), side, template=template)
         hooks, update = encoding(model, wanted, moments.update)
-        capture.stream(
-            model, ids, hooks, update, join_heads=True, positions=positions, max_rows=max_rows, progress=progress
-        )
+        options: dict[str, Any] = {"positions": positions, "max_rows": max_rows, "progress": progress}
+        capture.stream(model, ids, hooks, update, join_heads=True, reached_only=True, **options)
+        moments.fill(experts)
         sides.append(Moments(*({s: part[s] for s in names} for part in (moments.n, moments.mean, moments.m2))))
     info = sites.provenance_of(
         model,

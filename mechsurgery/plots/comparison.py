@@ -10,7 +10,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from ..errors import InputError, listed
-from ..names import layer_of
+from ..names import neuron
 from ..units import Circuit, UnitScores
 from .layout import AUTO, heading, label_rows, themed
 from .tables import known
@@ -119,7 +119,7 @@ def _neurons(
         y=[y for _, y in points],
         mode="markers",
         marker=marker,
-        text=[f"L{layer_of(site)}.{index}" for site, index in units],
+        text=[neuron(site, index) for site, index in units],
         hovertemplate=f"%{{text}}<br>{models[0]}: %{{x}}<br>{models[1]}: %{{y}}<extra></extra>",
         name=safe(name),
     )

@@ -10,6 +10,7 @@ from typing import Any
 from ... import names
 from ...errors import SiteError, listed
 from ...names import LATENTS, layer_of
+from ..experts import mixtures
 from ..protocol import Model, hooked
 from . import bridge
 
@@ -50,8 +51,13 @@ def check_layers(model: Model, layers: Sequence[int] | None = None) -> list[int]
 
 
 def neuron_sites(model: Model, layers: Sequence[int] | None = None) -> list[str]:
-    """Hook points of the MLP neurons: the input of each layer's down projection."""
-    return [names.neurons(layer) for layer in check_layers(model, layers)]
+    """Hook points of the MLP neurons: the input of each layer's down projection, or of that of each of its experts."""
+    known = mixtures(model)
+    return [
+        name
+        for layer in check_layers(model, layers)
+        for name in (known[layer] if layer in known else (names.neurons(layer),))
+    ]
 
 
 def neuron_widths(model: Model, layers: Sequence[int] | None = None) -> dict[str, int]:
@@ -129,6 +135,8 @@ def width(model: Model, name: str) -> int:
     Raises `SiteError` for any other shape.
     """
     check_sites(model, [name])
+    if names.is_experts(name):
+        return int(hook_points(model)[name].units)
     if name.endswith(_WIDE):
         return int(model.cfg.d_mlp)
     if name.endswith(_RESIDUAL_WIDTH) and ".q_norm." not in name and ".k_norm." not in name:
