@@ -21,7 +21,7 @@ from torch import Tensor
 from .artifacts import load_tensors, provenance, save_tensors
 from .delta_parts import Dense, LowRank, Part, Rows, inner, total
 from .errors import ActivationError, InputError, MismatchError, listed
-from .names import is_neurons, neuron_parameters
+from .names import is_experts, is_neurons, neuron_parameters
 from .safe_text import html_note, html_table
 from .units import Circuit, UnitScores
 
@@ -185,8 +185,8 @@ class WeightDelta:
 
 def _neuron_weights(site: str) -> dict[str, int]:
     """{parameter: axis that counts neurons} of the MLP whose neurons are at a hook point."""
-    if not is_neurons(site):
-        raise InputError(f"weights belong to MLP neurons, not to units at {site!r}")
+    if not is_neurons(site) or is_experts(site):
+        raise InputError(f"weights belong to MLP neurons of dense layers, not to units at {site!r}")
     return neuron_parameters(site)
 
 

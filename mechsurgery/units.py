@@ -143,7 +143,9 @@ class UnitScores:
         Those columns are expert, n_positive and n_negative; experts without a score have NaN.
         """
         known = {site: (torch.arange(v.numel()), v) for site, v in self.scores.items()}
-        return _frame(known | {site: (known[site][0], known[site][1] * torch.nan) for site in self._unscored}, self.info)
+        return _frame(
+            known | {site: (known[site][0], known[site][1] * torch.nan) for site in self._unscored}, self.info
+        )
 
     def save(self, path: str | Path) -> Path:
         """Write as one safetensors file."""

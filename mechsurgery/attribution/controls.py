@@ -14,9 +14,9 @@ from ..errors import InputError
 from ..models import capture, sites, tokens
 from ..models.protocol import Model
 from ..models.turns import in_turn
+from ..names import is_experts
 from ..prompts import ContrastSet
 from ..prompts.chat import Template, encode
-from ..names import is_experts
 from ..units import Circuit
 from .contrast import contrast_statistics, mean_difference_direction, score
 from .statistics import ContrastStatistics, Moments
@@ -120,7 +120,7 @@ def _weighted_sums(
     template: str | Template,
     max_rows: int,
 ) -> dict[str, list[Tensor]]:
-    """Per hook point the weighted sums of x − c and (x − c)², c the overall mean (so fp32 keeps its digits), and of 1."""
+    """Per hook point the weighted sums of x − c, (x − c)² and 1, c the overall mean (so fp32 keeps its digits)."""
     experts = {site: sites.width(model, site) for site in names if is_experts(site)}
     sums = {site: [torch.zeros(len(weights), n) for n in (width, width, 1)] for site, width in experts.items()}
 
@@ -139,9 +139,7 @@ def _centre(full: ContrastStatistics, site: str) -> Tensor:
     return ((full.positive.mean[site] + full.negative.mean[site]) / 2).float()
 
 
-def _resampled(
-    sums: dict[str, list[Tensor]], draw: int, names: Sequence[str], full: ContrastStatistics
-) -> Moments:
+def _resampled(sums: dict[str, list[Tensor]], draw: int, names: Sequence[str], full: ContrastStatistics) -> Moments:
     counts, mean, m2 = {}, {}, {}
     for site in names:
         total, square = sums[site][0][draw].double(), sums[site][1][draw].double()

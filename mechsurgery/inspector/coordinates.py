@@ -45,7 +45,10 @@ class Unit:
 
     @property
     def name(self) -> str:
-        """Its short name: `L12.4071` for a neuron (`L12.E7.4071` of an expert), `NAME/812` for a latent, `HOOK/17` for a channel."""
+        """Its short name: `L12.4071` for a neuron, `NAME/812` for a latent, `HOOK/17` for a channel.
+
+        A neuron of a routed expert is `L12.E7.4071`, of a shared one `L12.S.4071`.
+        """
         if self.kind == "neuron":
             return names.neuron(self.site, self.index)
         return f"{self.site if self.dictionary is None else self.dictionary.name}/{self.index}"

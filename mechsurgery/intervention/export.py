@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError, MismatchError, listed
+from ..models.architectures import MIXTURES, architecture_of
 from ..models.checkpoints import Place, architecture_facts, place_of, read_config, stored_fingerprint
 from ..models.streaming import Change, Checkpoint, rewrite, summed, whole_checkpoint
 from ..writing import check_path
@@ -60,6 +61,11 @@ def export(
 def _of_intervention(checkpoint: Checkpoint, intervention: Intervention) -> dict[str, Change]:
     """{tensor: change}: several parameters may stand in one tensor."""
     config = read_config(checkpoint.directory)
+    if architecture_of(config.to_dict()) in MIXTURES:
+        raise InputError(
+            "a checkpoint keeps the experts of a mixture in tensors of another form than the model, which are not "
+            "written yet; use applied(model, intervention), or bake it in memory"
+        )
 
     def get(name: str) -> Tensor:
         place = place_of(config, name)

@@ -60,7 +60,13 @@ def stream(
     if not sites:
         raise SiteError("no hook points to measure; give at least one, e.g. those of neuron_sites(model)")
     names_of.check_sites(model, sites)
-    hand_over = partial(_hand_over, update=update, choose=_chooser(positions, ids, n_completion), join=join_heads, reached_only=reached_only)
+    hand_over = partial(
+        _hand_over,
+        update=update,
+        choose=_chooser(positions, ids, n_completion),
+        join=join_heads,
+        reached_only=reached_only,
+    )
     stop = names_of.stop_layer(model, sites)
     batches = tokens.batches_for(model, ids, max_rows=max_rows, max_tokens=max_tokens)
     for batch in with_progress(batches, "reading activations", shown=progress):

@@ -18,8 +18,8 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..errors import LoadError, UnsupportedModelError, listed
 from .. import names as spelled
+from ..errors import LoadError, UnsupportedModelError, listed
 from . import sites
 from .architectures import lens_config
 from .experts import mixtures

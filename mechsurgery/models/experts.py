@@ -212,4 +212,3 @@ def _inner(module: Any) -> Any:
     while isinstance(getattr(module, "original_component", None), nn.Module):
         module = module.original_component
     return module
-

@@ -103,6 +103,12 @@ def check_sites(model: Model, wanted: Sequence[str]) -> list[str]:
                 "scale_latents(circuit, dictionary) or another function that takes the dictionary"
             )
         if name not in known:
+            layer = layer_of(name)
+            if names.is_neurons(name) and layer in mixtures(model):
+                raise SiteError(
+                    f"no hook point {name!r}: the MLP of layer {layer} is a mixture of experts, whose neurons are at "
+                    f"{listed(neuron_sites(model, [layer]), 4)}"
+                )
             near = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or list(known)[:3]
             raise SiteError(
                 f"no hook point {name!r} in this model of {model.cfg.n_layers} layers; near: {listed(near)}; "
