@@ -31,6 +31,8 @@ _MODEL_TYPES = {
 SUPPORTED, BRIDGED = tuple(_MODEL_TYPES), tuple(_BRIDGED_TYPES)
 _TYPES = _MODEL_TYPES | _BRIDGED_TYPES
 _ACTIVATIONS = ("silu", "gelu", "gelu_new", "gelu_pytorch_tanh", "relu")
+#: Those whose every layer has the window that the configuration gives.
+_WINDOWED = ("MistralForCausalLM", "Phi3ForCausalLM")
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 
 
@@ -78,19 +80,22 @@ def lens_config(config: Any, architecture: str) -> dict[str, Any]:
     facts = build(config, architecture)
     if facts["act_fn"] not in _ACTIVATIONS:
         _refuse(architecture, "activation function", facts["act_fn"], _ACTIVATIONS)
-    window = getattr(config, "sliding_window", None)
-    windowed = window is not None and getattr(config, "layer_types", None) is None and "use_local_attn" not in facts
-    if windowed and not (isinstance(window, int) and window >= facts["n_ctx"]):
-        # Transformers' cache forgets what is outside such a window, and its masks do not.
-        _refuse(architecture, "sliding_window", window, (None,))
     return {"original_architecture": architecture, "d_vocab": config.vocab_size, **facts}
 
 
 def check_causal(config: Any, architecture: str) -> None:
-    """Raise `UnsupportedModelError` for models whose tokens see what comes after them, or another model's states."""
+    """Raise `UnsupportedModelError` where tokens see what comes after them, or less with a cache than without.
+
+    A window that the attention does not have is one that only transformers' cache has.
+    """
     for name in ("use_bidirectional_attention", "add_cross_attention"):
         if getattr(config, name, None):
             _refuse(architecture, name, True, (False,))
+    window = getattr(config, "sliding_window", None)
+    windowed = window is not None and getattr(config, "layer_types", None) is None and architecture not in _WINDOWED
+    if windowed and not (isinstance(window, int) and window >= config.max_position_embeddings):
+        # Transformers' cache forgets what is outside such a window, and its masks do not.
+        _refuse(architecture, "sliding_window", window, (None,))
 
 
 def shares_keys(architecture: str, heads: int, groups: int | None) -> bool:
