@@ -14,7 +14,7 @@ from ..grading.grade import Grade, Value
 from ..intervention import Intervention
 from ..prompts import Prompt, PromptSet
 from ..prompts.chat import response_text
-from .jobs import Generation, Task
+from .jobs import VERSION, Generation, Task
 from .shards import Shards, key_of
 from .table import typed
 
@@ -149,7 +149,8 @@ def graded(grade: Grade, items: Sequence[tuple[Prompt, str | None]], shards: Sha
     known: dict[tuple[str, str], Value] = {}
     asked = {(prompt.id, text): (prompt, text) for prompt, text in items if text is not None}
     if asked:
-        key = key_of(["grade", grade.name, grade.version, [[asdict(prompt), text] for prompt, text in asked.values()]])
+        how = [grade.name, grade.version, grade.scale, grade.labels]
+        key = key_of("grade", VERSION, how, [[asdict(prompt), text] for prompt, text in asked.values()])
         kept = shards.find(key) if grade.decide_all is not None else None
         values = list(kept["value"]) if kept is not None else grade.all(list(asked.values()))
         if grade.decide_all is not None and kept is None:

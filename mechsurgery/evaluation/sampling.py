@@ -12,6 +12,7 @@ from ..errors import InputError, PromptError
 from ..grading.grade import BROKEN, Grade
 from ..models import sites, tokens
 from ..models.generate import generate
+from ..models.unmodified import check_unmodified
 from ..models.protocol import Model
 from ..prompts import CompletionPairs, Prompt, PromptSet, encode
 from ..prompts.chat import response_text, turn_tokens
@@ -51,6 +52,7 @@ def sample_pairs(
     """
     if n_samples < 2 or generation.temperature <= 0:
         raise InputError(f"n_samples={n_samples} must be at least 2 and temperature={generation.temperature} above 0")
+    check_unmodified(model)
     ids = encode(model.tokenizer, prompts, template=generation.template)
     rows_asked = [row for row in ids for _ in range(n_samples)]
     new = _samples(model, rows_asked, generation, Shards(folder), progress)
@@ -89,8 +91,8 @@ def _samples(
 ) -> list[list[int]]:
     """New tokens of every row, generated or found where they were kept."""
     own = shards.of(sites.fingerprint(model))
-    drawn = [how.temperature, how.seeds[0], how.max_new_tokens, sorted(tokens.stop_ids(model))]
-    key = key_of(["samples", VERSION, drawn, ids])
+    drawn = [how.temperature, how.seeds[0], how.max_new_tokens, how.max_rows, sorted(tokens.stop_ids(model))]
+    key = key_of("samples", VERSION, drawn, tokens.tokenizer_digest(model.tokenizer), ids)
     rows = own.find(key)
     if rows is None:
         options = {"max_new_tokens": how.max_new_tokens, "max_rows": how.max_rows, "progress": progress}
