@@ -105,7 +105,7 @@ def write_text(path: str | Path, text: str) -> Path:
 
 
 def save_json(path: str | Path, content: Any, *, seal: bool = False) -> Path:
-    """Write `content` as indented JSON; with `seal` (of a mapping), so that a changed byte is noticed by `load_json`."""
+    """Write `content` as indented JSON; with `seal`, a mapping in which `load_json` notices a changed byte."""
     whole = {**content, _SEAL: BLANK} if seal else content
     text = json.dumps(whole, indent=2, ensure_ascii=False, default=plain_value) + "\n"
     return write_text(path, sealed(text.encode()).decode() if seal else text)

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from .artifacts import load_tensors, provenance, save_tensors
-from .digests import digest_of
 from .delta_parts import Dense, LowRank, Part, Rows, inner, total
+from .digests import digest_of
 from .errors import ActivationError, InputError, MismatchError, listed
 from .names import is_neurons, neuron_parameters
 from .units import Circuit, UnitScores

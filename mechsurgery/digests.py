@@ -114,8 +114,8 @@ def _object(value: Any, inside: tuple[int, ...]) -> bytes:
     if hasattr(value, "state_dict"):
         return _framed(b"d", named + into(value.state_dict()))
     if isinstance(getattr(value, "__dict__", None), dict):
-        called = getattr(kind, "__call__", None)
-        return _framed(b"d", named + into([called if isinstance(called, FunctionType) else None, vars(value)]))
+        called = vars(kind).get("__call__")
+        return _framed(b"d", named + into([called, vars(value)]))
     raise InputError(
         f"a {kind.__qualname__} cannot be part of what kept results depend on; use plain values, tensors and "
         "dataclasses, or give the object or function that uses it an attribute `digest`, a text that stands for it"

@@ -61,9 +61,7 @@ class Generation:
             wrong = f"seeds={self.seeds} hold one twice" if self.seeds else "no seed"
             raise InputError(f"{wrong}: give at least one, such as seeds=(0,), and each once")
         if self.max_new_tokens < 1 or self.max_rows < 1:
-            raise InputError(
-                f"max_new_tokens={self.max_new_tokens} and max_rows={self.max_rows} must be at least 1"
-            )
+            raise InputError(f"max_new_tokens={self.max_new_tokens} and max_rows={self.max_rows} must be at least 1")
         if self.temperature == 0 and len(self.seeds) > 1:
             raise InputError(
                 f"greedy decoding is the same for every seed; give one seed or a temperature, not {self.seeds}"
@@ -134,7 +132,12 @@ def tasks_of(model: Model, sets: Mapping[str, PromptSet], settings: Generation, 
                 letters = [choice_tokens(model.tokenizer, prompt) for prompt in own[0]]
                 tasks.append(Task("choice", name, *own, settings.seeds[0], _facts("choice", **common, letters=letters)))
                 continue
-            spoken = {**common, "stops": stops, "max_new_tokens": settings.max_new_tokens, "temperature": settings.temperature}
+            spoken = {
+                **common,
+                "stops": stops,
+                "max_new_tokens": settings.max_new_tokens,
+                "temperature": settings.temperature,
+            }
             opening = settings.opening_tokens(model.tokenizer)
             streams = [_stream(prompt) for prompt in own[0]]
             drawn = [{"seed": seed, "streams": streams} if settings.temperature else {} for seed in settings.seeds]

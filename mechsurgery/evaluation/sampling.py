@@ -12,8 +12,8 @@ from ..errors import InputError, PromptError
 from ..grading.grade import BROKEN, Grade
 from ..models import sites, tokens
 from ..models.generate import generate
-from ..models.unmodified import check_unmodified
 from ..models.protocol import Model
+from ..models.unmodified import check_unmodified
 from ..prompts import CompletionPairs, Prompt, PromptSet, encode
 from ..prompts.chat import response_text, turn_tokens
 from .jobs import VERSION, Generation

@@ -2,8 +2,8 @@
 
 A file's name is the SHA-256 of everything its rows depend on: model fingerprint, tokenizer, token ids, what the
 intervention does, strength, generation settings. A changed setting therefore never finds stale rows, and two processes
-that measure the same thing write the same file. Files appear whole or not at all; each holds its whole key, how many rows
-it has and a checksum of all its bytes, and one where any of these differ is measured again.
+that measure the same thing write the same file. Files appear whole or not at all; each holds its whole key, how many
+rows it has and a checksum of all its bytes, and one where any of these differ is measured again.
 """
 
 from __future__ import annotations

@@ -207,8 +207,8 @@ def require_finite(bad: Bool[Tensor, " n"], rows: Sequence[int], named: Callable
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise ActivationError(
-            f"{what} {'; '.join(wrong[:3])}{more} are NaN or infinite: there is no answer to measure; lower the strength "
-            "or the multiplier, load the model in bfloat16 or float32, and check its weights"
+            f"{what} {'; '.join(wrong[:3])}{more} are NaN or infinite: there is no answer to measure; lower the "
+            "strength or the multiplier, load the model in bfloat16 or float32, and check its weights"
         )
 
 

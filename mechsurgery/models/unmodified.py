@@ -41,7 +41,7 @@ def check_unmodified(model: Model) -> None:
         found = f"has hooks on it already, PyTorch's on {listed(own)}"
     elif own := _changed.get(model, []):
         found = f"is inside applied(…) with {listed(own)}"
-    elif isinstance(model, nn.Module) and (own := [n for n, one in model.named_modules() if parametrize.is_parametrized(one)]):
+    elif isinstance(model, nn.Module) and (own := _parametrised(model)):
         found = f"has parametrisations on {listed(own)}"
     else:
         return
@@ -58,3 +58,8 @@ def _hooked_modules(model: nn.Module, points: set[int]) -> list[str]:
         for name, module in model.named_modules()
         if id(module) not in points and (module._forward_hooks or module._forward_pre_hooks)
     ]
+
+
+def _parametrised(model: nn.Module) -> list[str]:
+    """Modules one of whose weights is computed from others."""
+    return [name or "the model" for name, one in model.named_modules() if parametrize.is_parametrized(one)]

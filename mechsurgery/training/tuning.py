@@ -10,7 +10,7 @@ import logging
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +21,6 @@ from torch import Tensor
 
 from ..artifacts import load_tensors, provenance, save_tensors
 from ..deltas import WeightDelta
-from ..digests import digest_of
 from ..errors import InputError, LoadError, listed
 from ..models import sites, tokens
 from ..models.protocol import Model, hooked
@@ -30,6 +29,7 @@ from ..names import is_heads
 from ..progress import progress_bar
 from ..prompts import CompletionPairs, Examples
 from ..units import Circuit
+from .keys import finetune_key
 from .losses import divergence_from, dpo_loss, loss_of
 from .trainable import LoRA, Neurons, Trainable, Where, trainable
 
@@ -69,8 +69,8 @@ class Recipe:
         wrong += [] if self.autocast in (None, "bfloat16") else ["autocast"]
         if wrong:
             raise InputError(
-                f"recipe {asdict(self)}: wrong {listed(wrong)}; {', '.join(counts)} are at least 1, lr and clip above 0, "
-                f"{', '.join(rates)} at least 0, all finite; optimizer is 'adamw' or 'sgd', autocast None or 'bfloat16'"
+                f"recipe {asdict(self)}: wrong {listed(wrong)}; {', '.join(counts)} are at least 1, {', '.join(rates)} "
+                "at least 0, lr and clip above 0, all finite; optimizer 'adamw' or 'sgd', autocast None or 'bfloat16'"
             )
 
     def rate(self, step: int) -> float:
@@ -112,11 +112,11 @@ def finetune(
 ) -> WeightDelta:
     """Train a part of the model (`where`, see `trainable`) and return the difference.
 
-    `data` are examples, or pairs for DPO (good chosen over bad). With a `folder`, an interrupted run continues there, in
-    a file of its own for all that it depends on (`finetune_key`): with anything changed it is trained afresh. A loss
-    that is NaN or infinite ends training with the last good state. `watch`, such as a `training.Monitor`, is called
-    with the number of steps done, before the first and then every `recipe.validate_every` steps, while the model has
-    the weights of that step.
+    `data` are examples, or pairs for DPO (good chosen over bad). With a `folder`, an interrupted run continues there,
+    from a file of its own for all that it depends on (`finetune_key`): with anything changed it is trained afresh. A
+    loss that is NaN or infinite ends training with the last good state. `watch`, such as a `training.Monitor`, is
+    called with the number of steps done, before the first and then every `recipe.validate_every` steps, while the model
+    has the weights of that step.
 
     `delta.info` has the recipe, the loss curve (`curve`, a dict a step), why it `stopped`, how many numbers were
     trained and of how many, and the model's fingerprint and dtype. The model is bit for bit as before, also after an
@@ -157,43 +157,6 @@ def describe(where: Where) -> str:
         return f"LoRA of rank {where.rank}"
     words = {"mlp": "all MLP weights", "blocks": "all weights", "bias": "MLP output biases"}
     return {**words, "norms": "normalisation weights"}[where]
-
-
-#: Part of every key: a change of how is trained makes what was kept stale.
-VERSION = 2
-
-
-def finetune_key(
-    model: Model,
-    data: Examples | CompletionPairs,
-    where: Where,
-    *,
-    recipe: Recipe | None = None,
-    safeguards: Safeguards | None = None,
-    seed: int = 0,
-    **more: Any,
-) -> str:
-    """A digest of everything that a fine-tune depends on, by which it is kept; `more` is what else counts.
-
-    That is the model's weights, tokens and groups of all data, what is trained, the recipe, the safeguards and the
-    seed. Of `capability` it is the function's own code, what it encloses and what it reads from its module. Raises
-    `InputError` for a `capability` that uses something without a digest; give the function an attribute `digest`, a
-    text that stands for what it measures.
-    """
-    neurons = Neurons(where) if isinstance(where, Circuit) else where
-    place: Any = neurons
-    if isinstance(neurons, Neurons):
-        place = ([[site, index.tolist()] for site, (index, _) in neurons.circuit.units.items()], neurons.train)
-    guards = safeguards or Safeguards()
-    guarded = (_tokens(guards.validation), _tokens(guards.neutral), guards.capability, guards.floor)
-    return digest_of(
-        "finetune", VERSION, sites.fingerprint(model), _tokens(data), place, recipe or Recipe(), guarded, seed, more
-    )
-
-
-def _tokens(data: Examples | CompletionPairs | None) -> Any:
-    """Everything that data hold, also the groups by which they are split."""
-    return data and [type(data).__name__, {one.name: getattr(data, one.name) for one in fields(data)}]
 
 
 def _pairs(pairs: CompletionPairs, index: list[int]) -> CompletionPairs:
