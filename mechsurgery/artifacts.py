@@ -21,13 +21,12 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from .errors import LoadError, ModelNotFoundError
-from .sealed import BLANK, is_file_intact, is_intact, seal_file, sealed
+from .written import note
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _HEADER = "mechsurgery"
-_SEAL = "seal"
 _PACKAGES = ("mechsurgery", "torch", "transformer-lens", "transformers", "sae-lens")
 
 
@@ -93,6 +92,7 @@ def write_atomically(path: str | Path, write: Callable[[Path], Any]) -> Path:
     try:
         write(temporary)
         os.chmod(temporary, 0o644)
+        note(path, temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -104,84 +104,44 @@ def write_text(path: str | Path, text: str) -> Path:
     return write_atomically(path, lambda target: target.write_text(text, encoding="utf-8"))
 
 
-def save_json(path: str | Path, content: Any, *, seal: bool = False) -> Path:
-    """Write `content` as indented JSON; with `seal`, a mapping in which `load_json` notices a changed byte."""
-    whole = {**content, _SEAL: BLANK} if seal else content
-    text = json.dumps(whole, indent=2, ensure_ascii=False, default=plain_value) + "\n"
-    return write_text(path, sealed(text.encode()).decode() if seal else text)
+def save_json(path: str | Path, content: Any) -> Path:
+    """Write `content` as indented JSON."""
+    text = json.dumps(content, indent=2, ensure_ascii=False, default=plain_value)
+    return write_text(path, text + "\n")
 
 
 def load_json(path: str | Path) -> Any:
-    """Read a JSON file. Raises `LoadError` with the path where it is missing, malformed or not what was sealed."""
+    """Read a JSON file. Raises `LoadError` with the path where it is missing or malformed."""
     try:
-        read = Path(path).read_bytes()
-        content = json.loads(read.decode("utf-8"))
+        return json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise LoadError(f"cannot read {str(path)!r} as JSON: {error}") from error
-    if isinstance(content, dict) and str(content.get(_SEAL)).startswith(BLANK[:18]):
-        _require_intact(path, is_intact(read))
-        del content[_SEAL]
-    return content
-
-
-def _require_intact(path: str | Path, intact: bool | None) -> None:
-    if intact is False:
-        raise LoadError(f"{str(path)!r} is not as it was written: its checksum differs; make it again, or copy it anew")
 
 
 def load_table(path: str | Path) -> pd.DataFrame:
-    """Read a Parquet file. Raises `LoadError` with the path where it is missing, damaged or not what was sealed."""
+    """Read a Parquet file. Raises `LoadError` with the path where it is missing or damaged."""
     import pandas as pd
 
     try:
-        intact = is_file_intact(Path(path))
-        _require_intact(path, intact)
         return pd.read_parquet(path)
     except (OSError, ValueError, KeyError) as error:
         raise LoadError(f"cannot read {str(path)!r} as a Parquet table: {' '.join(str(error).split())}") from error
 
 
-def table_bytes(table: pd.DataFrame, *, index: bool | None = None, **facts: Any) -> bytes:
-    """A table as a sealed Parquet file, with JSON `facts` in its metadata."""
-    import io
-
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    content = pa.Table.from_pandas(table, preserve_index=index)
-    known = content.schema.metadata or {}
-    header = json.dumps({"facts": facts, _SEAL: BLANK}, default=plain_value)
-    buffer = io.BytesIO()
-    pq.write_table(content.replace_schema_metadata({**known, _HEADER.encode(): header.encode()}), buffer)
-    return sealed(buffer.getvalue())
-
-
-def read_table_bytes(content: bytes) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """The table and the facts of `table_bytes`. Raises `LoadError` where a byte is not as it was written."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    if not is_intact(content):
-        raise LoadError("its checksum differs")
-    read = pq.read_table(pa.BufferReader(content))
-    return read.to_pandas(), json.loads(read.schema.metadata[_HEADER.encode()])["facts"]
-
-
-def save_table(path: str | Path, table: pd.DataFrame, *, index: bool | None = None) -> Path:
-    """Write a table as sealed Parquet, with its index unless told; a column that mixes kinds of values becomes text.
+def save_table(path: str | Path, table: pd.DataFrame) -> Path:
+    """Write a table as Parquet, with its index; a column that mixes kinds of values is written as text.
 
     So a table made for reading never costs the run that made it.
     """
     from pandas.api.types import infer_dtype
 
     try:
-        content = table_bytes(table, index=index)
+        return write_atomically(path, table.to_parquet)
     except (TypeError, ValueError):
         mixed = [name for name in table if infer_dtype(table[name], skipna=True).startswith("mixed")]
         if not mixed:
             raise
-        content = table_bytes(table.assign(**{name: table[name].map(str) for name in mixed}), index=index)
-    return write_atomically(path, lambda target: target.write_bytes(content))
+        return write_atomically(path, table.assign(**{name: table[name].map(str) for name in mixed}).to_parquet)
 
 
 def save_tensors(path: str | Path, kind: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Path:
@@ -191,7 +151,7 @@ def save_tensors(path: str | Path, kind: str, tensors: Mapping[str, Tensor], fac
     path = Path(path)
     if path.suffix != ".safetensors":
         path = path.with_name(path.name + ".safetensors")
-    header = {_HEADER: json.dumps({"kind": kind, "facts": dict(facts), _SEAL: BLANK}, default=plain_value)}
+    header = {_HEADER: json.dumps({"kind": kind, "facts": dict(facts)}, default=plain_value)}
     stored: dict[str, Tensor] = {}
     seen: set[int] = set()
     for name, tensor in tensors.items():
@@ -199,19 +159,13 @@ def save_tensors(path: str | Path, kind: str, tensors: Mapping[str, Tensor], fac
         # safetensors refuses tensors that share memory.
         stored[name] = own.clone() if own.untyped_storage().data_ptr() in seen else own
         seen.add(stored[name].untyped_storage().data_ptr())
-
-    def write(target: Path) -> None:
-        save_file(stored, str(target), metadata=header)
-        seal_file(target)
-
-    return write_atomically(path, write)
+    return write_atomically(path, lambda target: save_file(stored, str(target), metadata=header))
 
 
 def load_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what `save_tensors` wrote.
 
-    Raises `ModelNotFoundError` for a missing file, `LoadError` for a file of another kind, no safetensors, or one in
-    which a byte is not as it was written.
+    Raises `ModelNotFoundError` for a missing file, `LoadError` for a file of another kind or no safetensors.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -221,7 +175,6 @@ def load_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[s
     if not path.is_file():
         raise ModelNotFoundError(f"no file {str(path)!r}; give the path that .save(path) was given")
     try:
-        _require_intact(path, is_file_intact(path))
         with safe_open(str(path), framework="pt") as file:
             header = json.loads((file.metadata() or {}).get(_HEADER, "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)

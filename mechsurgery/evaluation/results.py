@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import html
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -11,15 +10,13 @@ from typing import Any
 
 import pandas as pd
 
-from ..artifacts import load_json, load_table, save_json, save_table
+from ..artifacts import load_json, load_table, save_json, write_atomically
 from ..errors import InputError, LoadError, ModelNotFoundError, listed
 from .read import Compared, compared
 from .summary import summarise
 from .table import COLUMNS, typed
 from .verdicts import cell
 
-#: Where the manifest says which files it belongs to.
-_FILES = "checksums of files"
 #: Columns that every version has written.
 _ALWAYS = ("model", "intervention", "strength", "prompt_set", "prompt_id", "metric", "value")
 
@@ -95,38 +92,27 @@ class Results:
     def save(self, folder: str | Path) -> Path:
         """Write `results.parquet`, `prompts.parquet` (their texts) and `manifest.json` into a folder."""
         folder = Path(folder)
-        tables = {"results.parquet": self.table, "prompts.parquet": self.prompts}
-        files = {
-            name: _checksum(save_table(folder / name, table, index=False))
-            for name, table in tables.items()
-            if table is not None
-        }
-        save_json(folder / "manifest.json", {**self.info, _FILES: files}, seal=True)
+        write_atomically(folder / "results.parquet", lambda path: self.table.to_parquet(path, index=False))
+        texts = self.prompts
+        if texts is not None:
+            write_atomically(folder / "prompts.parquet", lambda path: texts.to_parquet(path, index=False))
+        save_json(folder / "manifest.json", self.info)
         return folder
 
     @classmethod
     def load(cls, folder: str | Path) -> Results:
-        """Read what `save` wrote.
-
-        Raises `LoadError` for files that are damaged, another program's, or of two different runs.
-        """
+        """Read what `save` wrote. Raises `LoadError` for files that are damaged, or another program's."""
         path = Path(folder) / "results.parquet"
         if not path.is_file():
             raise ModelNotFoundError(f"no results at {str(path)!r}; give the folder that .save(folder) was given")
+        texts = path.with_name("prompts.parquet")
+        prompts = load_table(texts) if texts.is_file() else None
         rows, info = load_table(path), load_json(path.with_name("manifest.json"))
         missing = [name for name in _ALWAYS if name not in rows.columns]
         if missing or not isinstance(info, dict):
             lacks = f"lacks the columns {listed(missing, 30)}" if missing else "has a manifest of another kind"
             raise LoadError(f"the table at {str(path)!r} is not one of an evaluation: it {lacks}")
-        texts, files = path.with_name("prompts.parquet"), info.pop(_FILES, None)
-        for own in (path, texts):
-            if files is not None and own.is_file() and files.get(own.name, _checksum(own)) != _checksum(own):
-                raise LoadError(
-                    f"{str(own)!r} and the manifest beside it are of different runs, as when one is killed while it "
-                    "saves; call evaluate again with this folder: what was measured is used"
-                )
-        own_texts = texts.is_file() and (files is None or texts.name in files)
-        return cls(typed(rows), info, load_table(texts) if own_texts else None)
+        return cls(typed(rows), info, prompts)
 
     @classmethod
     def concatenate(cls, parts: Iterable[Results]) -> Results:
@@ -149,8 +135,3 @@ class Results:
     def _repr_html_(self) -> str:
         head = f"<p>{html.escape(f'Results: {len(self.table):,} rows')}</p>"
         return head + self.summary().to_html(index=False, float_format="{:.3g}".format)
-
-
-def _checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -8,17 +8,26 @@ rows it has and a checksum of all its bytes, and one where any of these differ i
 
 from __future__ import annotations
 
+import hashlib
+import io
+import json
 import logging
+import re
 from pathlib import Path
 
 import pandas as pd
 
-from ..artifacts import read_table_bytes, table_bytes, write_atomically
+from ..artifacts import write_atomically
 from ..digests import digest_of as key_of
 from ..errors import LoadError
 
 logger = logging.getLogger(__name__)
 __all__ = ["Shards", "key_of"]
+
+_HEADER = b"mechsurgery"
+#: Where a file's metadata have its checksum: the SHA-256 of the whole file with zeros in place of these digits.
+_SEAL = re.compile(rb'"sha256": "([0-9a-f]{64})"')
+_BLANK = "0" * 64
 
 
 class Shards:
@@ -50,7 +59,7 @@ class Shards:
         name = self._name(key)
         if name not in self._kept and self.folder is not None and self._path(name).is_file():
             try:
-                self._kept[name] = _read(self._path(name).read_bytes(), name)
+                self._kept[name] = _unsealed(self._path(name).read_bytes(), name)
             except (LoadError, OSError, ValueError, KeyError, TypeError) as error:
                 logger.warning("%s cannot be read and is measured again: %s", self._path(name), error)
         return self._kept.get(name)
@@ -59,10 +68,10 @@ class Shards:
         """Keep the rows of a key."""
         name = self._name(key)
         if self.folder is not None:
-            content = table_bytes(rows, index=False, key=name, rows=len(rows))
+            content = _sealed(rows, name)
             write_atomically(self._path(name), lambda path: path.write_bytes(content))
             # As they will be read, so that a resumed run has the very same.
-            rows = _read(content, name)
+            rows = _unsealed(content, name)
         self._kept[name] = rows
 
     def _name(self, key: str) -> str:
@@ -73,9 +82,34 @@ class Shards:
         return self.folder / f"{name[:32]}.parquet"
 
 
-def _read(content: bytes, name: str) -> pd.DataFrame:
-    """The rows of a file. Raises `LoadError` where it is damaged, or another key's."""
-    rows, facts = read_table_bytes(content)
-    if facts["key"] != name or facts["rows"] != len(rows):
+def _sealed(rows: pd.DataFrame, name: str) -> bytes:
+    """A Parquet file of the rows, with their key, their number and a checksum in its metadata."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.Table.from_pandas(rows, preserve_index=False)
+    header = json.dumps({"key": name, "rows": len(rows), "sha256": _BLANK}).encode()
+    buffer = io.BytesIO()
+    pq.write_table(table.replace_schema_metadata({**(table.schema.metadata or {}), _HEADER: header}), buffer)
+    content = buffer.getvalue()
+    # The last one: what is measured may have the same text, but metadata stand at the end of the file.
+    place = content.rfind(_BLANK.encode())
+    return content[:place] + hashlib.sha256(content).hexdigest().encode() + content[place + len(_BLANK) :]
+
+
+def _unsealed(content: bytes, name: str) -> pd.DataFrame:
+    """The rows of a file. Raises `LoadError` where a byte differs (before parsing it) or it is another key's."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for seal in _SEAL.finditer(content):
+        blank = content[: seal.start(1)] + _BLANK.encode() + content[seal.end(1) :]
+        if hashlib.sha256(blank).hexdigest().encode() == seal[1]:
+            break
+    else:
+        raise LoadError("its checksum differs, or it has none")
+    table = pq.read_table(pa.BufferReader(content))
+    facts = json.loads(table.schema.metadata[_HEADER])
+    if facts["key"] != name or facts["rows"] != table.num_rows:
         raise LoadError(f"it holds {facts['rows']} rows of the key {str(facts['key'])[:32]}")
-    return rows
+    return table.to_pandas()

@@ -234,7 +234,7 @@ def calibrated(
         threshold = float(np.quantile(values, quantile))
         if kept is not None:
             said = {"key": key, "threshold": threshold, "model": str(of.cfg.model_name), "answers": len(answers)}
-            save_json(kept, said, seal=True)
+            save_json(kept, {**said, "checksum": digest_of(said)})
         return Yardstick(of, threshold, fingerprint)
 
     models = [model] if base is None else [model, base]
@@ -247,10 +247,10 @@ def _kept_threshold(path: Path, key: str) -> float | None:
         return None
     try:
         kept = load_json(path)
-        if kept["key"] == key:
+        if kept.pop("checksum") == digest_of(kept) and kept["key"] == key:
             return float(kept["threshold"])
-        why = "it is another key's"
-    except (LoadError, KeyError, TypeError, ValueError) as error:
+        why = "it is not as it was written, or another key's"
+    except (LoadError, KeyError, TypeError, ValueError, AttributeError) as error:
         why = str(error)
     logger.warning("%s is not used, its threshold is sampled again: %s", path, why)
     return None

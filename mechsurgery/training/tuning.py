@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ..artifacts import load_tensors, provenance, save_tensors
 from ..deltas import WeightDelta
+from ..digests import digest_of
 from ..errors import InputError, LoadError, listed
 from ..models import sites, tokens
 from ..models.protocol import Model, hooked
@@ -301,6 +302,7 @@ class _Run:
             tensors |= {f"opt|{i}|{k}": torch.as_tensor(v) for k, v in state.items() if v is not None}
         facts = {name: getattr(self, name) for name in ("key", "step", "curve", "waited", "stopped")}
         facts["best_loss"] = None if math.isinf(self.best_loss) else self.best_loss
+        facts["checksum"] = digest_of(tensors, facts)
         save_tensors(self.path, "Training", tensors, facts)
 
     def _resume(self) -> None:
@@ -308,9 +310,9 @@ class _Run:
             return
         try:
             tensors, facts = load_tensors(self.path, "Training")
-            if facts["key"] != self.key:
-                raise LoadError(f"{str(self.path)!r} is of another run")
-        except LoadError as error:
+            if facts.pop("checksum") != digest_of(tensors, facts) or facts["key"] != self.key:
+                raise LoadError(f"{str(self.path)!r} is of another run, or not as it was written")
+        except (LoadError, KeyError) as error:
             logger.warning("training begins anew: %s", error)
             return
         device = tokens.device_of(self.model)
