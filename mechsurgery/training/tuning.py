@@ -312,7 +312,7 @@ class _Run:
             tensors, facts = load_tensors(self.path, "Training")
             if facts.pop("checksum") != digest_of(tensors, facts) or facts["key"] != self.key:
                 raise LoadError(f"{str(self.path)!r} is of another run, or not as it was written")
-        except (LoadError, KeyError) as error:
+        except (LoadError, KeyError, TypeError, ValueError) as error:
             logger.warning("training begins anew: %s", error)
             return
         device = tokens.device_of(self.model)

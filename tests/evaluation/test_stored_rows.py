@@ -27,8 +27,8 @@ from mechsurgery import (
     shift_weights,
     steer,
 )
-from mechsurgery.deltas import Dense, WeightDelta
 from mechsurgery.delta_parts import LowRank, Rows
+from mechsurgery.deltas import Dense, WeightDelta
 from mechsurgery.digests import digest_of
 from mechsurgery.errors import InputError
 from mechsurgery.evaluation import jobs

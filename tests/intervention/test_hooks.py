@@ -243,7 +243,9 @@ def test_a_digest_tells_apart_what_has_the_same_numbers_in_other_places(circuit)
     means = torch.zeros(circuit.widths[site])
     means[0] = 2.0
     assert scale(two, {site: [0.0, 2.0]}).digest != mean_ablate(two, {site: means}).digest
-    assert digest_of(Project(torch.ones(4, dtype=torch.bfloat16))) != digest_of(Project(torch.ones(8, dtype=torch.bfloat16)))
+    assert digest_of(Project(torch.ones(4, dtype=torch.bfloat16))) != digest_of(
+        Project(torch.ones(8, dtype=torch.bfloat16))
+    )
 
 
 def test_a_control_is_of_the_kind_and_pushes_the_way_of_what_it_controls():
