@@ -47,9 +47,11 @@ class Prompt:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "group", self.group or self.id)
-        turns = (text for _, text in self.messages)
-        for text in (self.text, self.prefix, self.system, self.completion, *turns):
-            check_text(text or "", f"prompt {self.id!r}")
+        asked = [self.text, self.system, *(text for role, text in self.messages if role != "assistant")]
+        for text in (*asked, self.prefix, self.completion, *(text for _, text in self.messages)):
+            check_text("" if text is None else text, f"prompt {self.id!r}")
+        if any("\0" in text for text in asked if text):
+            raise PromptError(f"prompt {self.id!r} has a NUL character; remove it, or read the file in its encoding")
         if not self.text.strip() and not self.messages:
             raise PromptError(f"prompt {self.id!r} is empty; give it a text")
         if self.answer is not None and not 0 <= self.answer < len(self.choices):
@@ -222,8 +224,16 @@ def normalised(text: str) -> str:
     return re.sub(r"\s+", " ", text).strip().casefold()
 
 
+#: Characters of a text at most: about a million tokens, more than the contexts of today's models hold.
+LONGEST = 4_000_000
+
+
 def check_text(text: str, what: str) -> None:
-    """Raise `PromptError` where a text holds half of a character, which no tokenizer can read."""
+    """Raise `PromptError` for what no tokenizer can read or no model can hold: half a character, a book."""
+    if not isinstance(text, str):
+        raise PromptError(f"{what} is a {type(text).__name__} and no text: {text!r:.80}; give a str")
+    if len(text) > LONGEST:
+        raise PromptError(f"{what} has {len(text):,} characters, of {LONGEST:,} that are allowed; shorten it")
     half = re.search(r"[\ud800-\udfff]", text)
     if half is not None:
         raise PromptError(
