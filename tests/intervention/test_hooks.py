@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from mechsurgery.digests import digest_of
 from mechsurgery.directions import Direction
 from mechsurgery.errors import InputError, MismatchError, SiteError
 from mechsurgery.intervention import (
@@ -20,7 +21,6 @@ from mechsurgery.intervention import (
     steer,
     with_controls,
 )
-from mechsurgery.digests import digest_of
 from mechsurgery.intervention.changes import Project
 from mechsurgery.models import load_model, sites
 from mechsurgery.units import Circuit
