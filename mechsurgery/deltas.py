@@ -6,7 +6,6 @@ A part is kept in the smallest form it has: some rows of a matrix (fine-tuned ne
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from .artifacts import load_tensors, provenance, save_tensors
 from .delta_parts import Dense, LowRank, Part, Rows, inner, total
+from .digests import digest_of
 from .errors import ActivationError, InputError, MismatchError, listed
 from .names import is_neurons, neuron_parameters
 from .safe_text import html_note, html_table
@@ -100,13 +100,11 @@ class WeightDelta:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the differences and of the model they belong to; the name does not enter. Computed once."""
-        digest = hashlib.sha256(str(self.info.get("fingerprint")).encode())
-        for name, part in sorted(self.parts.items()):
-            for key, tensor in part.tensors().items():
-                facts = (name, type(part).__name__, part.shape, key, str(tensor.dtype), tuple(tensor.shape))
-                digest.update(repr(facts).encode())
-                digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()
+        parts = [
+            (name, type(part).__name__, {**vars(part), "shape": part.shape, **part.tensors()})
+            for name, part in sorted(self.parts.items())
+        ]
+        return digest_of(self.info.get("fingerprint"), parts)
 
     def random_like(self, seed: int = 0) -> WeightDelta:
         """A random difference of the same parameters, forms and norms: what chance alone aligns with or does."""

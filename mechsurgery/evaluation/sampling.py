@@ -14,6 +14,7 @@ from ..models import sites, tokens
 from ..models.generate import generate
 from ..models.protocol import Model
 from ..models.turns import in_turn
+from ..models.unmodified import check_unmodified
 from ..prompts import CompletionPairs, Prompt, PromptSet, encode
 from ..prompts.chat import response_text, turn_tokens
 from .jobs import VERSION, Generation
@@ -53,6 +54,7 @@ def sample_pairs(
     """
     if n_samples < 2 or generation.temperature <= 0:
         raise InputError(f"n_samples={n_samples} must be at least 2 and temperature={generation.temperature} above 0")
+    check_unmodified(model)
     ids = encode(model.tokenizer, prompts, template=generation.template)
     rows_asked = [row for row in ids for _ in range(n_samples)]
     new = _samples(model, rows_asked, generation, Shards(folder), progress)
@@ -91,8 +93,8 @@ def _samples(
 ) -> list[list[int]]:
     """New tokens of every row, generated or found where they were kept."""
     own = shards.of(sites.fingerprint(model))
-    drawn = [how.temperature, how.seeds[0], how.max_new_tokens, sorted(tokens.stop_ids(model))]
-    key = key_of(["samples", VERSION, drawn, ids])
+    drawn = [how.temperature, how.seeds[0], how.max_new_tokens, how.max_rows, sorted(tokens.stop_ids(model))]
+    key = key_of("samples", VERSION, drawn, tokens.tokenizer_digest(model.tokenizer), ids)
     rows = own.find(key)
     if rows is None:
         options = {"max_new_tokens": how.max_new_tokens, "max_rows": how.max_rows, "progress": progress}

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Literal, overload
 
 import torch
@@ -20,13 +20,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..deltas import WeightDelta
+from ..digests import digest_of
 from ..errors import InputError, MismatchError
 from ..models import sites
 from ..models.positions import at_prompt_end
 from ..models.protocol import Model
 from ..models.turns import Turn
+from ..models.unmodified import changed_by
 from ..models.with_hooks import put_on
-from .changes import Change, Custom, HookFn, digest, merged
+from .changes import LARGEST, Change, Custom, HookFn, merged
 from .weights import check_delta, shift
 
 
@@ -43,6 +45,12 @@ class Edit:
     gain: float = 1.0
     positions: Literal["all", "prompt end"] = "all"
     joined: bool = False
+
+    def __post_init__(self) -> None:
+        if not abs(self.gain) <= LARGEST:
+            raise InputError(
+                f"the strength of the change at {self.site!r} is {self.gain}; give parts strengths within ±{LARGEST:g}"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,8 +75,11 @@ class Intervention:
     draw: Callable[[int], Intervention] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        if not torch.isfinite(torch.tensor(self.strength)):
-            raise InputError(f"strength={self.strength} of {self.name!r} is not finite; 0 is the unmodified model")
+        if not abs(self.strength) <= LARGEST:
+            raise InputError(
+                f"strength={self.strength} of {self.name!r} is not finite, or beyond ±{LARGEST:g}; 0 is the unmodified "
+                "model"
+            )
 
     @overload
     def at(self, strength: float) -> Intervention: ...
@@ -155,12 +166,10 @@ class Intervention:
             draw=partial(_drawn, both) if self.draw and other.draw else None,
         )
 
-    @property
+    @cached_property
     def digest(self) -> str:
-        """SHA-256 of what is done at strength 1; names and strength do not enter."""
-        parts = [f"{e.site} {e.width} {e.gain!r} {digest(e.change)} {e.positions}" for e in self.edits]
-        parts.append("" if self.delta is None else self.delta.digest)
-        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+        """SHA-256 of what is done at strength 1; names and strength do not enter. Computed once."""
+        return digest_of(self.edits, self.delta)
 
     @property
     def weights_key(self) -> tuple[str, float] | None:
@@ -278,6 +287,7 @@ def applied(model: Model, intervention: Intervention) -> Turn:
 
     def put(turn: Turn) -> Model:
         intervention.check(model)
+        changed_by(turn, model, intervention.name)
         if intervention.delta is not None:
             shift(turn, model, intervention.delta, intervention.strength)
         return put_on(turn, model, intervention.hooks() if intervention.edits else ())

@@ -273,13 +273,17 @@ def _gain(norm: Any) -> Tensor:
 
 
 def unembed(model: Model, resid: Float[Tensor, "*b d_model"]) -> Float[Tensor, "*b d_vocab"]:
-    """Logits of residual-stream vectors: final norm, unembedding and, where the model has one, soft cap."""
+    """Logits of residual-stream vectors: final norm, unembedding and, where the model has one, soft cap.
+
+    NaN for a vector so long that a norm would divide it by infinity: what it gives then, zeros, looks like an answer.
+    """
+    too_long = ~torch.isfinite(resid.detach().float().square().sum(-1, keepdim=True))
     flat = resid.reshape(1, -1, resid.shape[-1]) if resid.ndim != 3 else resid
     logits = model.get_submodule("unembed")(model.get_submodule("ln_final")(flat))
     cap = model.cfg.output_logits_soft_cap
     if cap > 0:
         logits = cap * torch.tanh(logits / cap)
-    return logits.reshape(*resid.shape[:-1], logits.shape[-1])
+    return logits.reshape(*resid.shape[:-1], logits.shape[-1]).masked_fill(too_long, float("nan"))
 
 
 def unembedding(model: Model) -> Float[Tensor, "d_model d_vocab"]:

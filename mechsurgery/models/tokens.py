@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from ..digests import digest_of
 from ..errors import InputError, PromptError, listed
 from .protocol import Model, hooked
 
@@ -124,6 +125,13 @@ def tokenizer_of(model: Any) -> Any:
             "the model with mechsurgery.load_model, which brings it along"
         )
     return tokenizer
+
+
+def tokenizer_digest(tokenizer: Any) -> str:
+    """SHA-256 of how a tokenizer makes tokens of text and text of tokens; a chat template is no part of it."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    whole = backend.to_str() if backend is not None else tokenizer.get_vocab()
+    return digest_of(type(tokenizer).__name__, whole, sorted(map(str, getattr(tokenizer, "all_special_tokens", ()))))
 
 
 def pad_id(model: Model) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -36,6 +36,8 @@ _KINDS: dict[str, tuple[type, str]] = {
     "scores": (UnitScores, "safetensors"),
     "circuit": (Circuit, "safetensors"),
 }
+#: The names that files in it have.
+_OWN = re.compile(r'"file": "([0-9a-f]{24}\.(?:parquet|safetensors))"')
 #: Marks a value of a kind that JSON does not have.
 _MARK = "$"
 
@@ -120,12 +122,11 @@ def save_drawings(
         }
         for name, one in drawings.items()
     }
+    old = (folder / FILE).read_text(encoding="utf-8", errors="replace") if (folder / FILE).is_file() else ""
     path = save_json(folder / FILE, content)
     # What an earlier run into this folder was drawn from is drawn no more.
-    text = path.read_text(encoding="utf-8")
-    for old in (folder / DATA).glob("*"):
-        if old.name not in text:
-            old.unlink()
+    for name in set(_OWN.findall(old)) - set(_OWN.findall(path.read_text(encoding="utf-8"))):
+        (folder / DATA / name).unlink(missing_ok=True)
     return path
 
 
@@ -179,11 +180,12 @@ def _plain(value: Any, folder: Path) -> Any:
 def _write(value: Any, folder: Path, ending: str) -> str:
     """Write a value under the digest of its content, once."""
     write: Callable[[Path], Any] = partial(_table, value) if isinstance(value, pd.DataFrame) else value.save
-    with tempfile.TemporaryDirectory() as scratch:
-        made = Path(scratch) / f"new.{ending}"
-        write(made)
-        name = f"{hashlib.sha256(made.read_bytes()).hexdigest()[:24]}.{ending}"
-        write_atomically(folder / name, lambda target: shutil.copyfile(made, target))
+    with tempfile.TemporaryDirectory() as inside:
+        scratch = Path(inside) / f"new.{ending}"
+        write(scratch)
+        content = scratch.read_bytes()
+    name = f"{hashlib.sha256(content).hexdigest()[:24]}.{ending}"
+    write_atomically(folder / name, lambda path: path.write_bytes(content))
     return name
 
 

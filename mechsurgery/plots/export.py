@@ -163,6 +163,4 @@ def _write_static(figure: go.Figure, path: Path, form: str, scale: float) -> str
 def _shared_script(folder: Path) -> None:
     from plotly.offline import get_plotlyjs
 
-    path = folder / "plotly.min.js"
-    if not path.is_file():
-        write_text(path, get_plotlyjs())
+    write_text(folder / "plotly.min.js", get_plotlyjs())

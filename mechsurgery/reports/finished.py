@@ -21,6 +21,7 @@ from .. import __version__
 from ..artifacts import load_json, machine, save_json
 from ..errors import InputError, LoadError
 from ..options import command_line
+from ..written import writing_into
 from .study import Study
 
 logger = logging.getLogger(__name__)
@@ -48,16 +49,22 @@ def kept(name: str, settings: Callable[[], Any]) -> Callable[[Callable[P, Study]
             found = None if own or out is None or differences(out, name, told) != {} else _read(Path(out))
             if found is not None:
                 return found
-            if out is not None:
-                unmark(out)
+            if out is None:
+                return timed(args, options, told)
+            unmark(out)
+            # What a run of other settings saved into this folder, also into folders of its models, is taken away.
+            with writing_into(out, only=True, gathers=True):
+                study = timed(args, options, told)
+                logger.info("%s", study.save(out))
+            if not own:
+                save_json(Path(out) / FILE, facts(name, told))
+            return study
+
+        def timed(args: Any, options: Any, told: Any) -> Study:
             started = time.monotonic()
             study = run(*args, **options)
             command = command_line(name if name == "demo" else f"study {name}", told)
             study.info.update(command=command, hardware=machine(), seconds=round(time.monotonic() - started))
-            if out is not None:
-                logger.info("%s", study.save(out))
-                if not own:
-                    save_json(Path(out) / FILE, facts(name, told))
             return study
 
         return whole

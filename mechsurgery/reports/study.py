@@ -20,6 +20,7 @@ from ..evaluation import Results
 from ..plots import Drawing, export_all, load_drawings, save_drawings, write_page
 from ..safe_text import csv_text, latex_table, markdown_table
 from ..units import Circuit, UnitScores
+from ..written import writing_into
 from .page import Page, sections
 
 #: The file of a study's facts, and of what was saved where.
@@ -60,9 +61,13 @@ class Study:
         """Write all of it, so that `load` reads it back without a model, and say what was written.
 
         Tables are written as CSV, Markdown and LaTeX to read and as Parquet without loss; beside them results with
-        their prompts, artefacts, what figures are drawn from, the figures, and `report.html`.
+        their prompts, artefacts, what figures are drawn from, the figures, and `report.html`. What an earlier study
+        with other settings wrote into the folder, and this one does not, is removed (see `written`).
         """
-        out = Path(out)
+        with writing_into(out, only=True):
+            return self._save(Path(out))
+
+    def _save(self, out: Path) -> str:
         write_tables(out / "tables", self.tables)
         for name, rows in self.results.items():
             _save_rows(rows, out / "results" / slug(name))

@@ -51,6 +51,8 @@ class LoRA:
     def __post_init__(self) -> None:
         if self.rank < 1 or not (self.attention or self.mlp):
             raise InputError(f"LoRA of rank {self.rank} on nothing; give a rank of at least 1, and attention or mlp")
+        if not 0 < abs(self.alpha) < float("inf"):
+            raise InputError(f"alpha={self.alpha} of a LoRA must be finite and not 0; it multiplies what is learnt")
 
 
 @dataclass(frozen=True, eq=False)
