@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..artifacts import load_json, save_json
+from ..checks import check_arguments
 from ..errors import InputError, LoadError, needs_extra
 from ..grading.judges import Judge, LocalJudge, RecordedJudge
 from ..progress import with_progress
@@ -178,3 +179,6 @@ def _seconds(value: str | None) -> float | None:
         return None if value is None else max(0.0, float(value))
     except ValueError:
         return None
+
+
+check_arguments(__name__)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from .. import names
+from ..checks import check_arguments
 from ..errors import (
     ActivationError,
     InputError,
@@ -208,3 +209,6 @@ def _no_pickles() -> Iterator[None]:
             yield
         finally:
             torch.load = kept
+
+
+check_arguments(__name__)

@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from ..checks import check_arguments
 from ..errors import InputError, SiteError, listed
 from ..models import sites
 from ..models.dictionaries import Dictionary
@@ -146,3 +147,6 @@ def recomputed(model: Model, held: int) -> Iterator[None]:
     finally:
         for block in blocks:
             block.__dict__.pop("forward", None)
+
+
+check_arguments(__name__)

@@ -27,6 +27,7 @@ from einops import einsum
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ..checks import check_arguments
 from ..errors import ActivationError, InputError
 from ..models import capture, sites, tokens
 from ..models.dictionaries import Dictionary, plus
@@ -309,3 +310,6 @@ def _check_choices(positions: str, reduction: str, mean: Tensor, width: int) -> 
         )
     if mean.shape != (width,) or not torch.isfinite(mean).all():
         raise InputError(f"mean has shape {tuple(mean.shape)}; give {width} finite numbers (mean_activation)")
+
+
+check_arguments(__name__)

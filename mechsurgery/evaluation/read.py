@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from ..checks import check_arguments
 from ..errors import InputError, listed
 
 #: What stands for a response that no grade could decide on.
@@ -149,3 +150,6 @@ def prompt_table(sets: dict[str, Sequence[tuple[Any, str]]]) -> pd.DataFrame:
         for prompt, rendered in prompts
     ]
     return pd.DataFrame(rows, columns=["prompt_set", "prompt_id", "group", "text", "rendered", "choices", "answer"])
+
+
+check_arguments(__name__)

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
+from ..checks import check_arguments
 from ..errors import InputError
 
 Groups = Sequence[Any] | np.ndarray | None
@@ -222,3 +223,6 @@ def _draws(n: int) -> np.ndarray:
 def mean_interval(values: Any) -> tuple[float, float]:
     """`clustered_interval` of numbers that stand alone."""
     return clustered_interval(values, scale="number")
+
+
+check_arguments(__name__)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ..artifacts import load_json, save_json
+from ..checks import check_arguments
 from ..errors import InputError, MismatchError, listed
 from ..models import sites, tokens
 from ..models.divergence import HELD, log_probs
@@ -231,3 +232,6 @@ def calibrated(
 
     models = [model] if base is None else [model, base]
     return Coherence(tuple(yardstick(each) for each in models), chosen, max_rows)
+
+
+check_arguments(__name__)

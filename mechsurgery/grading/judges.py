@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from ..artifacts import load_json, save_json
+from ..checks import check_arguments
 from ..errors import InputError, LoadError
 from ..models.protocol import Model
 from ..prompts import Prompt
@@ -158,3 +159,6 @@ class Recording:
 
 def _key(prompt: str) -> str:
     return sha256(prompt.encode()).hexdigest()
+
+
+check_arguments(__name__)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..artifacts import write_text
+from ..checks import check_arguments
 from ..progress import with_progress
 from .catalogue import Catalogue
 from .fragment import style
@@ -80,3 +81,6 @@ def _inert(document: dict[str, Any]) -> str:
     """JSON in which nothing can end its script element; short, since most of it is pages."""
     text = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return re.sub(r"<(?=!|script)", r"\\u003c", text.replace("</", r"<\/"), flags=re.IGNORECASE)
+
+
+check_arguments(__name__)

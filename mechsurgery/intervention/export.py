@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..checks import check_arguments
 from ..errors import InputError, MismatchError, listed
 from ..models.checkpoints import Place, architecture_facts, place_of, read_config
 from ..models.streaming import Checkpoint, rewrite
@@ -106,3 +107,6 @@ def _of_difference(checkpoint: Checkpoint, difference: Checkpoint, strength: flo
         name: lambda tensor, name=name: tensor + strength * difference(name).double()  # type: ignore[misc]
         for name in numbers
     }
+
+
+check_arguments(__name__)

@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..checks import check_arguments
 from ..deltas import WeightDelta
 from ..errors import InputError, MismatchError
 from ..models import sites
@@ -279,3 +280,6 @@ def applied(model: Model, intervention: Intervention) -> Iterator[Any]:
         if intervention.edits:
             stack.enter_context(model.hooks(fwd_hooks=intervention.hooks()))
         yield model
+
+
+check_arguments(__name__)

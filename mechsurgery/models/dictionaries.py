@@ -25,6 +25,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .. import names
+from ..checks import check_arguments
 from ..errors import InputError, MismatchError, SiteError, listed
 from ..names import LATENTS
 from . import capture, sites
@@ -305,3 +306,6 @@ class _Identity(torch.nn.Module):
 
     def decode(self, x: Tensor) -> Tensor:
         return x
+
+
+check_arguments(__name__)

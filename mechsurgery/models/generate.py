@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ..checks import check_arguments
 from ..errors import InputError
 from ..progress import with_progress
 from . import sites, tokens
@@ -178,3 +179,6 @@ def _sample(logits: Float[Tensor, "batch d_vocab"], draw: Float[Tensor, " batch"
     cumulative = logits.softmax(-1).double().cumsum(-1)
     target = draw.to(cumulative)[:, None] * cumulative[:, -1:]
     return torch.searchsorted(cumulative, target, right=True)[:, 0].clamp(max=logits.shape[-1] - 1)
+
+
+check_arguments(__name__)

@@ -19,8 +19,10 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from ..artifacts import load_json, plain_value, save_json, save_table, write_atomically
+from ..artifacts import load_document, load_table, plain_value, save_document, save_table, write_atomically
+from ..checks import check_arguments
 from ..errors import InputError, LoadError, MechsurgeryError
+from ..reading import Field, check_object, file_digest, readable
 from ..units import Circuit, UnitScores
 
 #: The file of the calls, and the folder of what they are given.
@@ -47,15 +49,28 @@ class Drawing:
         from .. import plots
 
         if self.function == _FINISHED:
-            return go.Figure(*self.given)
+            return _finished(*self.given)
         # What was saved in a folder may be somebody else's: it may draw, and do nothing else.
         known = self.function in plots.__all__ and getattr(plots, self.function)
         if not isfunction(known) or known.__annotations__.get("return") != "go.Figure":
             raise InputError(f"no figure {self.function!r} in mechsurgery.plots; it may be of another version")
-        return known(*self.given, **self.options)
+        try:
+            return known(*self.given, **self.options)
+        except MechsurgeryError:
+            raise
+        except Exception as error:  # what is given may come from a file: then it is not what the function draws
+            raise InputError(f"{self.function!r} cannot be drawn from what it is given: {error!r}"[:600]) from error
 
 
 _FINISHED = "a figure as it is"
+
+
+def _finished(content: Any = None) -> go.Figure:
+    """A figure of its JSON. Raises `InputError` where it is none."""
+    try:
+        return go.Figure(content)
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(f"a finished figure that plotly does not know: {str(error)[:300]}") from error
 
 
 def draw(function: str, /, *given: Any, **options: Any) -> Drawing:
@@ -93,7 +108,7 @@ def save_drawings(
         }
         for name, one in drawings.items()
     }
-    path = save_json(folder / FILE, content)
+    path = save_document(folder / FILE, "drawings", content)
     # What an earlier run into this folder was drawn from is drawn no more.
     text = path.read_text(encoding="utf-8")
     for old in (folder / DATA).glob("*"):
@@ -108,21 +123,19 @@ def load_drawings(folder: str | Path) -> tuple[dict[str, Drawing], dict[str, str
     Raises `LoadError` where the folder has none, or where something that is drawn is missing or damaged.
     """
     folder = Path(folder)
-    if not (folder / FILE).is_file():
-        raise LoadError(
-            f"no drawings in {str(folder)!r}; give the folder of a finished study, evaluation or comparison"
-        )
-    content = load_json(folder / FILE)
+    hint = "give the folder of a finished study, evaluation or comparison"
+    content = load_document(folder / FILE, "drawings", None, hint, finite=False)
+    fields = {"function": str, "given": list[Any], "options": dict[str, Any], "caption": Field(str, needed=False)}
     known: dict[str, Any] = {}
     read = partial(_read, folder=folder / DATA, known=known)
-    try:
+    with readable(folder / FILE, "drawings"):
+        for name, one in content.items():
+            check_object(one, fields, f"the drawing {_file_name(name)!r}")
         drawings = {
-            _file_name(name): Drawing(one["function"], tuple(read(one["given"])), read(one["options"]))
+            name: Drawing(one["function"], tuple(read(one["given"])), read(one["options"]))
             for name, one in content.items()
         }
-        return drawings, {name: one["caption"] for name, one in content.items() if one["caption"]}
-    except (KeyError, TypeError, AttributeError) as error:
-        raise LoadError(f"{str(folder / FILE)!r} is not what save_drawings writes ({error!r})") from error
+        return drawings, {name: one["caption"] for name, one in content.items() if one.get("caption")}
 
 
 def _file_name(name: str) -> str:
@@ -186,7 +199,10 @@ def _read(value: Any, *, folder: Path, known: dict[str, Any]) -> Any:
 
 
 def _load(kind: str, path: Path) -> Any:
-    try:
-        return pd.read_parquet(path) if kind == "table" else _KINDS[kind][0].load(path)  # type: ignore[attr-defined]
-    except (OSError, ValueError, KeyError, MechsurgeryError) as error:
-        raise LoadError(f"{str(path)!r}, which a figure is drawn from, cannot be read: {error}") from error
+    with readable(path, "what a figure is drawn from"):
+        if file_digest(path)[:24] != path.stem:
+            raise LoadError(f"{str(path)!r}, which a figure is drawn from, is not what was written")
+        return load_table(path) if kind == "table" else _KINDS[kind][0].load(path)  # type: ignore[attr-defined]
+
+
+check_arguments(__name__, leave=("Drawing.figure",))

@@ -20,6 +20,7 @@ from typing import Any, Literal
 import plotly.graph_objects as go
 
 from ..artifacts import write_atomically, write_text
+from ..checks import check_arguments
 from ..errors import InputError, listed
 from .layout import AUTO, Preset, on_screen, printed, resized, size_of
 from .pages import Section, write_page
@@ -159,3 +160,6 @@ def _shared_script(folder: Path) -> None:
     path = folder / "plotly.min.js"
     if not path.is_file():
         write_text(path, get_plotlyjs())
+
+
+check_arguments(__name__)

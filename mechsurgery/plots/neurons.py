@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from ..checks import check_arguments
 from ..errors import InputError
 from .layout import AUTO, heading, label_rows, themed
 from .tables import require
@@ -157,3 +158,6 @@ def promoted_tokens(
     ends = [f"{name} ({value:+.2g})" for name, value in zip(names, ordered["logit"])]
     finding = f"writes most for {ends[0]}" + (f", most against {ends[-1]}" if low.iloc[-1] else "")
     return themed(figure, heading(title, finding, about), x_title=x_title)
+
+
+check_arguments(__name__)

@@ -19,6 +19,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from ..artifacts import write_text
+from ..checks import check_arguments
 from .heatmaps import TokenHeatmaps
 from .layout import on_screen
 
@@ -166,3 +167,6 @@ def _cell(value: Any) -> str:
         return f"<td class='num'>{value:.3g}</td>"
     kind = _CLASSES.get(str(value), "")
     return f"<td class='{kind}'>{html.escape(str(value))}</td>" if kind else f"<td>{html.escape(str(value))}</td>"
+
+
+check_arguments(__name__)

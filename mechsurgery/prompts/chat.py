@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import date
 from typing import Any, Literal, cast, get_args
 
+from ..checks import check_arguments
 from ..errors import InputError, PromptError, listed
 from .sets import Prompt, check_text
 
@@ -260,3 +261,6 @@ def _with_prefix(text: str, prefix: str) -> str:
         return text
     joined = "" if text.endswith((" ", "\n", ">")) or prefix.startswith(" ") else " "
     return text + joined + prefix
+
+
+check_arguments(__name__, error=PromptError)

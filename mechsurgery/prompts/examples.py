@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..checks import check_arguments
 from ..errors import InputError, PromptError, listed
 from .chat import Template, render, tokenise
 from .sets import Prompt, PromptSet, check_text
@@ -143,3 +144,6 @@ def _pair(
             "space or a new word, or pass token ids"
         )
     return tuple(start), tuple(whole[len(start) :])
+
+
+check_arguments(__name__, error=PromptError)

@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
+from ..checks import check_arguments
 from ..evaluation.verdicts import FAILED, HELD, UNDECIDED, UNMEASURED, together
 from ..plots import Section, TokenHeatmaps
 
@@ -163,3 +164,6 @@ def _words(value: Any) -> str:
     if isinstance(value, Mapping):
         return "; ".join(f"{name}: {_words(one)}" for name, one in value.items())
     return ", ".join(map(_words, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+check_arguments(__name__)

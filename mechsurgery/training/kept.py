@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+from ..checks import check_arguments
 from ..deltas import WeightDelta
 from ..errors import LoadError
 
@@ -29,3 +30,6 @@ def trained(folder: str | Path | None, key: str, make: Callable[[], WeightDelta]
     delta = make()
     delta.save(path)
     return delta
+
+
+check_arguments(__name__)

@@ -20,7 +20,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..artifacts import load_tensors, provenance, save_tensors
+from ..artifacts import INDICES, NUMBERS, load_tensors, provenance, save_tensors
+from ..checks import check_arguments
 from ..deltas import WeightDelta
 from ..errors import InputError
 from ..models import sites, tokens
@@ -310,7 +311,9 @@ class _Run:
     def _resume(self) -> None:
         if self.path is None or not self.path.is_file():
             return
-        tensors, facts = load_tensors(self.path, "Training")
+        fields: dict[str, Any] = {"key": str, "step": int, "curve": list[dict[str, Any]], "waited": int, "stopped": str}
+        fields |= {"best_loss": float | None}
+        tensors, facts = load_tensors(self.path, "Training", fields, lambda _: (*NUMBERS, *INDICES, "bool"))
         if facts["key"] != self.key:
             raise InputError(
                 f"{str(self.path)!r} is of another run (other data, recipe, safeguards, seed or model); give another "
@@ -333,3 +336,6 @@ class _Run:
         self.best_loss = math.inf if facts["best_loss"] is None else facts["best_loss"]
         if facts["stopped"] != _DONE:
             self.stopped, self.step = facts["stopped"], self.recipe.steps
+
+
+check_arguments(__name__)

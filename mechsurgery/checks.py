@@ -1,0 +1,432 @@
+"""One way to check what is given: arguments of public functions, and the content of files, against their annotations.
+
+A module that ends in `check_arguments(__name__)` has every public function, constructor and method of it check what it
+is given before anything runs: types by the annotation (`Sequence[str]` is no string, `int` no `True`, `float` finite,
+`Literal` one of its choices, `Model` something with hook points), and by the parameter's name what a number or name of
+that name may be (`n` is at least 1, a `name` has no control characters). What does not fit is an `InputError`
+(among prompts a `PromptError`) that says what was given and what is allowed. Signatures, docstrings and what
+editors show stay as they are; a call costs about a microsecond for each argument, so inner loops use modules that do
+not check. `conforms` asks the same of a value read from a file.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import reprlib
+import sys
+import types
+import typing
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import wraps
+from inspect import Parameter, iscoroutinefunction, isfunction, signature
+from numbers import Integral, Real
+from pathlib import Path, PurePath
+from typing import Any, Literal, NamedTuple, get_args, get_origin
+
+from torch import Tensor
+
+from .errors import InputError, MechsurgeryError
+
+#: The least that a whole number of a name may be ("function.name" where it is another), and the most; none has more
+#: than 64 bits.
+_NAMED = {
+    0: """seed controls nulls shots settle steps warmup index latent neuron retries answer initial n_response n_spread
+        n_held effect_rows patience random with_controls.n""",
+    1: """n k max_rows max_tokens max_new_tokens top width resamples rows kept_rows rank batch accumulate per_round
+        n_parts n_ctx n_samples max_pairs n_control_prompts bins batch_size max_length every repeats at_most contexts
+        n_top validate_every""",
+    2: "folds",
+}
+LEAST = {name: least for least, names in _NAMED.items() for name in names.split()}
+MOST = {"bins": 10_000, "nulls": 1_000_000, "resamples": 1_000_000, "controls": 100_000, "rank": 65_536, "port": 65_535}
+#: Names of parameters that hold what prompts are made of: prompts check their texts themselves, and say which it is.
+PROMPTS = frozenset("text texts prefix system completion completions messages prompt".split())
+#: Names of parameters that are shown as names: control characters and marks that turn the writing round are refused.
+NAMES = frozenset("name rule names kind control_of hook_name metric grade site".split())
+_HALF = re.compile("[\ud800-\udfff]")
+_HIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u2028\u2029]")
+_LONGEST_PATH, _LONGEST_PART = 4000, 255
+_OPERATORS = ("__init__", "__call__", "__add__", "__sub__", "__mul__", "__rmul__", "__or__", "__and__", "__getitem__")
+
+
+class Check(NamedTuple):
+    """Whether a value is allowed, and in words what is."""
+
+    allows: Callable[[Any], bool]
+    said: str
+
+
+def check_arguments(module: str, *, leave: Collection[str] = (), error: type[MechsurgeryError] = InputError) -> None:
+    """Have the public functions and classes that a module defines check what they are given; call it at its end.
+
+    `leave` names those that stay as they are: callbacks of other programs and what runs in inner loops. `error` is
+    what is raised.
+    """
+    inside = vars(sys.modules[module])
+    for name, own in list(inside.items()):
+        if name.startswith("_") or name in leave or getattr(own, "__module__", None) != module:
+            continue
+        if isfunction(own) and not iscoroutinefunction(own):
+            inside[name] = checked(own, kind=error)
+        elif isinstance(own, type) and not issubclass(own, BaseException) and not getattr(own, "_is_protocol", False):
+            _check_methods(own, leave, error)
+
+
+def _check_methods(of_class: type, leave: Collection[str], error: type[MechsurgeryError]) -> None:
+    for name, own in list(vars(of_class).items()):
+        if (name.startswith("_") and name not in _OPERATORS) or f"{of_class.__name__}.{name}" in leave:
+            continue
+        if isfunction(own) and not iscoroutinefunction(own):
+            setattr(of_class, name, checked(own, 1, of_class, error))
+        elif isinstance(own, classmethod):
+            setattr(of_class, name, classmethod(checked(own.__func__, 1, of_class, error)))
+        elif isinstance(own, staticmethod):
+            setattr(of_class, name, staticmethod(checked(own.__func__, 0, of_class, error)))
+
+
+class _Plan(NamedTuple):
+    """Of one function: parameters by position, what is checked of each, what it is called, what is raised."""
+
+    positions: tuple[str, ...]
+    checks: dict[str, Check]
+    where: str
+    error: type[MechsurgeryError]
+
+
+def checked(
+    function: Callable[..., Any],
+    leading: int = 0,
+    of_class: type | None = None,
+    kind: type[MechsurgeryError] = InputError,
+) -> Callable[..., Any]:
+    """The same function, which first checks its arguments; `leading` are those of a method that are not (self)."""
+    plan: _Plan | None = None
+
+    @wraps(function)
+    def call(*args: Any, **options: Any) -> Any:
+        nonlocal plan
+        if plan is None:
+            plan = _plan(function, leading, of_class, kind)
+        checks = plan.checks
+        for name, value in zip(plan.positions, args[leading:] if leading else args):
+            if name in checks and not checks[name].allows(value):
+                raise _refusal(plan, name, value)
+        for name, value in options.items():
+            if name in checks and not checks[name].allows(value):
+                raise _refusal(plan, name, value)
+        try:
+            return function(*args, **options)
+        except TypeError as error:
+            # Only where the call itself does not fit the signature has the callee no frame.
+            if error.__traceback__ is None or error.__traceback__.tb_next is not None:
+                _say_of_tables(plan, error, args, options)
+                raise
+            allowed = ", ".join(list(signature(function).parameters)[leading:])
+            raise plan.error(f"{error}; {plan.where} takes ({allowed})") from None
+        except (LookupError, ValueError, AttributeError) as error:
+            _say_of_tables(plan, error, args, options)
+            raise
+
+    return call
+
+
+def _say_of_tables(plan: _Plan, error: Exception, args: tuple[Any, ...], options: Mapping[str, Any]) -> None:
+    """Raise what pandas says of a table that was given, such as that it lacks a column, as an error of our own."""
+    if isinstance(error, MechsurgeryError):
+        return
+    tables = [one for one in (*args, *options.values()) if type(one).__name__ == "DataFrame"]
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    if tables and last is not None and str(last.tb_frame.f_globals.get("__name__")).startswith(("pandas", "numpy")):
+        columns = [shown(one) for one in tables[0].columns[:12]]
+        raise plan.error(
+            f"{plan.where}: a table does not have what is needed ({type(error).__name__}: {str(error)[:200]}); it has "
+            f"the columns {', '.join(columns)}"
+        ) from error
+
+
+def _plan(function: Callable[..., Any], leading: int, of_class: type | None, error: type[MechsurgeryError]) -> _Plan:
+    """What is checked of a function's arguments, read from its annotations when it is first called."""
+    parameters = list(signature(function).parameters.values())[leading:]
+    inner = function
+    while hasattr(inner, "__wrapped__"):
+        inner = inner.__wrapped__
+    space = {**vars(sys.modules[function.__module__]), **getattr(inner, "__globals__", {})}
+    checks = {}
+    for one in parameters:
+        if one.kind in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD):
+            continue
+        own = f"{function.__name__}.{one.name}"
+        check = check_of(_resolved(one.annotation, space), own if own in LEAST else one.name)
+        if check is not None:
+            checks[one.name] = _or_default(check, one.default)
+    ordered = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+    name = function.__name__
+    where = name if of_class is None else of_class.__name__ if name == "__init__" else f"{of_class.__name__}.{name}"
+    return _Plan(tuple(one.name for one in parameters if one.kind in ordered), checks, where, error)
+
+
+def _or_default(check: Check, default: Any) -> Check:
+    if default is Parameter.empty or check.allows(default):
+        return check
+    allows = check.allows
+    return Check(lambda value: value is default or value == default or allows(value), check.said)
+
+
+def _resolved(annotation: Any, space: Mapping[str, Any]) -> Any:
+    if not isinstance(annotation, str):
+        return Any if annotation is Parameter.empty else annotation
+    try:
+        return eval(annotation, dict(space))
+    except Exception:  # a name that only type checkers import
+        return Any
+
+
+def _refusal(plan: _Plan, name: str, value: Any) -> MechsurgeryError:
+    hint = ""
+    if isinstance(value, str) and "a list" in plan.checks[name].said:
+        hint = f", such as [{shown(value)}]"
+    return plan.error(f"{plan.where}: {name}={shown(value)} is not allowed; give {plan.checks[name].said}{hint}")
+
+
+def conforms(value: Any, hint: Any, what: str, error: type[MechsurgeryError] = InputError) -> Any:
+    """The value itself, where it is of a type; else `error`, with `what` it was to be.
+
+    >>> conforms({"a": [1]}, dict[str, list[int]], "the places")
+    {'a': [1]}
+    """
+    check = check_of(hint, "")
+    if check is not None and not check.allows(value):
+        raise error(f"{what} is {shown(value)}; it must be {check.said}")
+    return value
+
+
+def shown(value: Any) -> str:
+    """A value in a message: short, on one line, and never failing."""
+    if value is None or isinstance(value, (str, bytes, bool, int, float, complex, list, tuple, dict, set, Path)):
+        try:
+            text = reprlib.repr(value)
+        except Exception:  # as of a whole number with thousands of digits
+            text = f"a {type(value).__name__}"
+        return " ".join(text.split())[:160]
+    if isinstance(value, Tensor):
+        return f"a tensor of {str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
+    return f"a {type(value).__name__}"
+
+
+def check_of(hint: Any, name: str) -> Check | None:
+    """What is checked of a value with an annotation, in a parameter of a name; None where everything is allowed."""
+    origin, inside = get_origin(hint), get_args(hint)
+    if hint is Any or hint is object:
+        return None
+    if hint is None or hint is type(None):
+        return Check(lambda value: value is None, "None")
+    if origin in (typing.Union, types.UnionType):
+        return _any_of(inside, name)
+    if origin is typing.Annotated:
+        return check_of(inside[0], name)
+    if origin is Literal:
+        return _one_of(inside)
+    if hint in _SIMPLE:
+        return _SIMPLE[hint](name)
+    if origin in (dict, Mapping) or hint in (dict, Mapping):
+        return _mapping(inside, name)
+    if origin is tuple and inside and inside[-1] is not Ellipsis:
+        return _fixed(inside, name)
+    if origin in _LISTS or hint in _LISTS:
+        return _several(origin or hint, inside, name)
+    if origin is Callable or hint is Callable:
+        return Check(callable, "a function")
+    if hasattr(hint, "array_type") and hasattr(hint, "dims"):
+        return _array(hint)
+    if getattr(hint, "_is_protocol", False):
+        return _protocol(hint)
+    if isinstance(hint, type):
+        return Check(lambda value: isinstance(value, hint), f"a {hint.__name__}")
+    return None
+
+
+def _one_of(choices: tuple[Any, ...]) -> Check:
+    texts = frozenset(one for one in choices if isinstance(one, str))
+
+    def allows(value: Any) -> bool:
+        if isinstance(value, str):
+            return value in texts
+        return any(type(value) is type(one) and value == one for one in choices)
+
+    return Check(allows, "one of " + ", ".join(map(repr, choices)))
+
+
+def _any_of(hints: tuple[Any, ...], name: str) -> Check | None:
+    if str in hints and any(isinstance(one, type) and issubclass(one, PurePath) for one in hints):
+        hints = tuple(one for one in hints if one is not str)
+    checks = [check_of(one, name) for one in hints]
+    if None in checks:
+        return None
+    each = tuple(check.allows for check in checks if check is not None)
+    said = " or ".join(check.said for check in checks if check is not None)
+    if type(None) in hints and len(each) == 2:
+        only = each[hints.index(type(None)) - 1]
+        return Check(lambda value: value is None or only(value), said)
+
+    def allows(value: Any) -> bool:
+        return any(one(value) for one in each)
+
+    return Check(allows, said)
+
+
+def _whole(name: str) -> Check:
+    least, most = LEAST.get(name, -(1 << 63)), MOST.get(name, (1 << 63) - 1)
+    said = "a whole number"
+    said += f" of at least {least}" if name in LEAST else ""
+    said += f" and at most {most:,}" if name in MOST else ""
+
+    def allows(value: Any) -> bool:
+        whole: Any = value
+        return (type(value) is int or (isinstance(value, Integral) and value is not True and value is not False)) and (
+            least <= whole <= most
+        )
+
+    return Check(allows, said)
+
+
+def _number(name: str) -> Check:
+    def allows(value: Any) -> bool:
+        if type(value) is float:
+            return math.isfinite(value)
+        if isinstance(value, bool) or not isinstance(value, Real):
+            return False
+        whole: Any = value
+        return -1e300 < whole < 1e300  # also a whole number that no float holds
+
+    return Check(allows, "a finite number")
+
+
+def _float_like(name: str) -> Check:
+    def allows(value: Any) -> bool:
+        return not isinstance(value, bool) and isinstance(value, typing.SupportsFloat)
+
+    return Check(allows, "a number")
+
+
+def _text(name: str) -> Check:
+    hidden = _HIDDEN if name in NAMES else _HALF
+    said = "a text without halves of characters" + (" and control characters" if name in NAMES else "")
+
+    def allows(value: Any) -> bool:
+        if not isinstance(value, str):
+            return False
+        return (
+            name in PROMPTS
+            or (value.isascii() and hidden is _HALF)
+            or not (_HALF.search(value) or hidden.search(value))
+        )
+
+    return Check(allows, said)
+
+
+def _path(name: str) -> Check:
+    def allows(value: Any) -> bool:
+        if isinstance(value, PurePath):
+            value = str(value)
+        if not isinstance(value, str) or not value or "\x00" in value or len(value) > _LONGEST_PATH:
+            return False
+        if not value.isascii() and _HALF.search(value):
+            return False
+        return len(value) <= _LONGEST_PART or all(len(part.encode()) <= _LONGEST_PART for part in value.split("/"))
+
+    return Check(allows, "a path (a text or Path without null characters, no part longer than 255 bytes)")
+
+
+def _truth(name: str) -> Check:
+    return Check(lambda value: type(value) is bool or type(value).__name__ == "bool", "True or False")
+
+
+def _mapping(inside: tuple[Any, ...], name: str) -> Check:
+    key, each = (check_of(one, "") for one in inside) if len(inside) == 2 else (None, None)
+
+    def allows(value: Any) -> bool:
+        return (
+            isinstance(value, Mapping)
+            and (key is None or all(map(key.allows, value)))
+            and (each is None or all(map(each.allows, value.values())))
+        )
+
+    said = (
+        "a dictionary" if key is None else f"a dictionary of {key.said} to {'anything' if each is None else each.said}"
+    )
+    return Check(allows, said)
+
+
+def _fixed(inside: tuple[Any, ...], name: str) -> Check:
+    checks = [check_of(one, name) for one in inside]
+
+    def allows(value: Any) -> bool:
+        return (
+            isinstance(value, tuple)
+            and len(value) == len(checks)
+            and all(check is None or check.allows(one) for check, one in zip(checks, value))
+        )
+
+    return Check(allows, "a tuple of (" + ", ".join("anything" if one is None else one.said for one in checks) + ")")
+
+
+def _several(kind: Any, inside: tuple[Any, ...], name: str) -> Check:
+    each = check_of(inside[0], name) if inside else None
+    exact = kind if kind in (list, tuple, set, frozenset) else None
+
+    def allows(value: Any) -> bool:
+        if isinstance(value, (str, bytes, PurePath, Mapping)):
+            return False
+        if exact is not None and not isinstance(value, exact):
+            return False
+        if not isinstance(value, (list, tuple, set, frozenset, range)):
+            # Arrays, tables' columns and iterators: what they hold is seen when it is read.
+            return hasattr(value, "__iter__" if kind is Iterable else "__len__") and getattr(value, "ndim", 1) == 1
+        return each is None or all(map(each.allows, value))
+
+    word = {tuple: "a tuple", set: "a set", frozenset: "a set"}.get(kind, "a list")
+    return Check(allows, f"{word} of {'anything' if each is None else each.said}")
+
+
+def _array(hint: Any) -> Check:
+    kinds = hint.dtypes
+    dims = hint.dims
+    n = None if not isinstance(dims, tuple) or hint.index_variadic is not None else len(dims)
+    said = "a tensor"
+    if isinstance(kinds, (list, tuple)):
+        said += " of floating numbers" if any("float" in str(kind) for kind in kinds) else " of whole numbers"
+    said += "" if n is None else f" with {n} dimension{'s'[: n != 1]}"
+
+    def allows(value: Any) -> bool:
+        if not isinstance(value, hint.array_type) or (n is not None and value.ndim != n):
+            return False
+        return not isinstance(kinds, (list, tuple)) or str(value.dtype).removeprefix("torch.") in kinds
+
+    return Check(allows, said)
+
+
+def _protocol(hint: Any) -> Check:
+    names = [name for name in {**vars(hint), **getattr(hint, "__annotations__", {})} if not name.startswith("_")]
+
+    def allows(value: Any) -> bool:
+        own = getattr(value, "__dict__", {})
+        return not isinstance(value, type) and all(name in own or hasattr(type(value), name) for name in names)
+
+    said = (
+        "a model of TransformerLens, as mechsurgery.load_model gives it" if hint.__name__ == "Model" else hint.__name__
+    )
+    return Check(allows, said)
+
+
+_LISTS = (list, tuple, set, frozenset, Sequence, Iterable, Collection)
+_SIMPLE: dict[Any, Callable[[str], Check]] = {
+    int: _whole,
+    float: _number,
+    str: _text,
+    bool: _truth,
+    Path: _path,
+    typing.SupportsFloat: _float_like,
+}
