@@ -142,14 +142,19 @@ def load_document(
     """
     there = the_file(path, hint)
     content = load_json(there, finite=finite)
-    if not isinstance(content, dict) or content.get("kind", kind) != kind:
+    if not isinstance(content, dict) or not content or content.get("kind", kind) != kind:
         found = content.get("kind") if isinstance(content, dict) else None
-        raise LoadError(f"{str(there)!r} holds {shown(found) if found else 'something else'}, not a {kind}; {hint}")
+        raise LoadError(f"{str(there)!r} holds {_told(found, 'something else')}, not a {kind}; {hint}")
     said = content.pop("checksum", None)
     if said is not None and said != checksum(content):
         raise LoadError(f"{str(there)!r} {_CHANGED}; a change that is meant is kept by removing its line 'checksum'")
     content.pop("kind", None)
     return content if fields is None else check_object(content, fields, f"the {kind} at {str(there)!r}")
+
+
+def _told(found: Any, otherwise: str) -> str:
+    """The kind that a file says it has, in a message."""
+    return shown(found)[1:-1] if isinstance(found, str) and found else otherwise
 
 
 _CHANGED = "is not what was written: its checksum differs"
@@ -213,7 +218,7 @@ def load_tensors(
         header = parse_json(metadata.get(_HEADER, "{}"))
         if not isinstance(header, dict) or header.get("kind") != kind:
             found = header.get("kind") if isinstance(header, dict) else None
-            raise LoadError(f"{str(path)!r} holds {shown(found) if found else 'no mechsurgery artefact'}, not a {kind}")
+            raise LoadError(f"{str(path)!r} holds {_told(found, 'no mechsurgery artefact')}, not a {kind}")
         facts = header.get("facts")
         if isinstance(facts, str):
             if header.get("checksum") != tensors_digest(tensors, kind + facts):

@@ -286,7 +286,7 @@ def _whole(name: str) -> Check:
     def allows(value: Any) -> bool:
         whole: Any = value
         return (type(value) is int or (isinstance(value, Integral) and value is not True and value is not False)) and (
-            least <= whole <= most
+            bool(least <= whole <= most)
         )
 
     return Check(allows, said)
@@ -299,7 +299,7 @@ def _number(name: str) -> Check:
         if isinstance(value, bool) or not isinstance(value, Real):
             return False
         whole: Any = value
-        return -1e300 < whole < 1e300  # also a whole number that no float holds
+        return bool(-1e300 < whole < 1e300)  # also a whole number that no float holds
 
     return Check(allows, "a finite number")
 
@@ -374,7 +374,7 @@ def _fixed(inside: tuple[Any, ...], name: str) -> Check:
 
 
 def _several(kind: Any, inside: tuple[Any, ...], name: str) -> Check:
-    each = check_of(inside[0], name) if inside else None
+    each = check_of(inside[0], name if name in PROMPTS | NAMES else "") if inside else None
     exact = kind if kind in (list, tuple, set, frozenset) else None
 
     def allows(value: Any) -> bool:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .checks import conforms
-from .errors import InputError, LoadError, MechsurgeryError, ModelNotFoundError, PromptError
+from .errors import InputError, LoadError, MissingExtraError, ModelNotFoundError, PromptError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,11 +33,9 @@ def readable(path: str | Path, what: str) -> Iterator[None]:
     """Within it, whatever goes wrong is a `LoadError` that says that the file at a path is no readable `what`."""
     try:
         yield
-    except LoadError:
+    except (LoadError, MissingExtraError, PromptError):  # what stands in prompts has its own error, which names which
         raise
-    except PromptError:  # what stands in prompts has its own error, which names the prompt
-        raise
-    except (MechsurgeryError, Exception) as error:
+    except Exception as error:
         said = " ".join(str(error).split()) or type(error).__name__
         raise LoadError(f"cannot read {_name(path)} as {what}: {said[:600]}") from error
 

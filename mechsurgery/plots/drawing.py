@@ -124,13 +124,15 @@ def load_drawings(folder: str | Path) -> tuple[dict[str, Drawing], dict[str, str
     """
     folder = Path(folder)
     hint = "give the folder of a finished study, evaluation or comparison"
+    if not (folder / FILE).is_file():
+        raise LoadError(f"no drawings in {str(folder)!r}; {hint}")
     content = load_document(folder / FILE, "drawings", None, hint, finite=False)
     fields = {"function": str, "given": list[Any], "options": dict[str, Any], "caption": Field(str, needed=False)}
     known: dict[str, Any] = {}
     read = partial(_read, folder=folder / DATA, known=known)
     with readable(folder / FILE, "drawings"):
         for name, one in content.items():
-            check_object(one, fields, f"the drawing {_file_name(name)!r}")
+            check_object(one, fields, f"{_file_name(name)!r}, which is not what save_drawings writes,")
         drawings = {
             name: Drawing(one["function"], tuple(read(one["given"])), read(one["options"]))
             for name, one in content.items()

@@ -144,4 +144,4 @@ def _text_lines(path: Path) -> pd.DataFrame:
     return pd.DataFrame({"text": texts})
 
 
-check_arguments(__name__, error=PromptError)
+check_arguments(__name__, leave=("read_table", "read_cells", "read_records"), error=PromptError)

@@ -11,7 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import torch
 
-from mechsurgery import Circuit, ContrastSet, Direction, PromptSet, Results, UnitScores, WeightDelta, adapters
+from mechsurgery import Circuit, ContrastSet, Direction, PromptSet, Results, UnitScores, WeightDelta, load_sae
 from mechsurgery.attribution import ContrastStatistics
 from mechsurgery.attribution.statistics import Moments
 from mechsurgery.delta_parts import Dense, LowRank, Rows
@@ -182,7 +182,7 @@ def _sparsify(folder):
 def kinds():
     """Every kind of file."""
     text = {
-        "csv": "text,id\nTell me,a\n\"two, three\",b\n",
+        "csv": 'text,id\nTell me,a\n"two, three",b\n',
         "tsv": "text\tid\none\ta\ntwo\tb\n",
         "json": json.dumps([{"text": "one", "id": 7}, {"text": "two", "id": 8}]),
         "jsonl": '{"text": "one", "id": "a"}\n{"text": "two", "id": "b"}\n',
@@ -217,7 +217,7 @@ def kinds():
 
 
 def _dictionary(path):
-    return adapters.saelens.load_sae(path).sae.W_dec.shape
+    return load_sae(path).sae.W_dec.shape
 
 
 def _draw(folder):
@@ -230,7 +230,21 @@ def _draw(folder):
 #: What JSON values are replaced by.
 ODD = [
     *(None, True, -1, 0, 10**30, 2**63, 1.5, float("nan"), float("inf"), "", "x", "\ud800", "a\x00b", "\u202e", "12"),
-    *([], {}, [[]], [None], {"a": 1}, {"": {}}, ["x"] * 3, "x" * 5000, [[[[]]]], "../up", -0.0, [1, "a"], {"$": "table"}),
+    *(
+        [],
+        {},
+        [[]],
+        [None],
+        {"a": 1},
+        {"": {}},
+        ["x"] * 3,
+        "x" * 5000,
+        [[[[]]]],
+        "../up",
+        -0.0,
+        [1, "a"],
+        {"$": "table"},
+    ),
 ]
 
 
@@ -242,7 +256,7 @@ def damage(path: Path, how: str, chance: random.Random) -> None:
     victim.write_bytes(_damaged(victim, content, how, chance))
 
 
-DAMAGES = ("flip", "flips", "cut", "insert", "double", "zeros", "other", "json", "header", "bomb")
+DAMAGES = ("flip", "flips", "cut", "insert", "double", "zeros", "other", "json", "header", "old")
 
 
 def _damaged(path: Path, content: bytes, how: str, chance: random.Random) -> bytes:
@@ -262,6 +276,8 @@ def _damaged(path: Path, content: bytes, how: str, chance: random.Random) -> byt
         return content[:at] + bytes(min(64, len(own) - at)) + content[at + 64 :]
     if how == "other":
         return chance.choice(OTHERS)
+    if how == "old":
+        return _old(path, content, chance)
     if how == "header" and path.suffix == ".safetensors" and len(content) > 8:
         return _header(content, chance)
     if how == "json" and path.suffix in (".json", ".jsonl"):
@@ -269,12 +285,41 @@ def _damaged(path: Path, content: bytes, how: str, chance: random.Random) -> byt
             return _json(content.decode(), chance).encode("utf-8", "surrogatepass")
         except ValueError:
             return content[:at]
-    return chance.choice(OTHERS) if how == "bomb" else content[: max(0, at - 1)]
+    return content[:at]
+
+
+def _old(path: Path, content: bytes, chance: random.Random) -> bytes:
+    """A file as of before there were checksums, with something in it changed: only its schema is there to tell."""
+    if path.suffix == ".safetensors" and len(content) > 8:
+        n = int.from_bytes(content[:8], "little")
+        header = json.loads(content[8 : 8 + n])
+        own = json.loads(header.get("__metadata__", {}).get("mechsurgery", "{}"))
+        if "facts" in own:
+            facts = {"kind": own["kind"], "facts": _mutated(json.loads(own["facts"]), chance)}
+            header["__metadata__"] = {"mechsurgery": json.dumps(facts)}
+        else:
+            header = _mutated(header, chance)
+        new = json.dumps(header).encode("utf-8", "surrogatepass")
+        return len(new).to_bytes(8, "little") + new + content[8 + n :]
+    if path.suffix == ".json":
+        whole = json.loads(content)
+        whole = {k: v for k, v in whole.items() if k != "checksum"} if isinstance(whole, dict) else whole
+        return json.dumps(_mutated(whole, chance)).encode("utf-8", "surrogatepass")
+    return chance.choice(OTHERS)
 
 
 OTHERS = [
     *(b"", b"\x00" * 64, b"PK\x03\x04", b"PAR1", b"[" * 100_000, b'{"a":' * 5000, b"9" * 5000, b"NaN", b"null", b"[]"),
-    *(b"\xff\xfe" * 9, b"\xef\xbb\xbf{}", b'"\\ud800"', b"text\n\x00\n", b"\x80\x04]", b'{"a": 1, "a": 2}', b"{}", b"1e999"),
+    *(
+        b"\xff\xfe" * 9,
+        b"\xef\xbb\xbf{}",
+        b'"\\ud800"',
+        b"text\n\x00\n",
+        b"\x80\x04]",
+        b'{"a": 1, "a": 2}',
+        b"{}",
+        b"1e999",
+    ),
     *(b"\xff" * 8 + b"{}", (1 << 40).to_bytes(8, "little") + b"{}", b"a,b\n1\n", b'"', b"text\n" + b'"' * 9, b"\r\r\r"),
 ]
 
@@ -320,9 +365,8 @@ def _header(content: bytes, chance: random.Random) -> bytes:
     own = header.get("__metadata__", {})
     if own and chance.random() < 0.6 and "mechsurgery" in own:
         facts = _mutated(json.loads(own["mechsurgery"]), chance)
-        if isinstance(facts, dict) and isinstance(facts.get("facts"), str) and chance.random() < 0.5:
-            facts.pop("checksum", None)  # as of a file of before there were checksums
-            facts["facts"] = _mutated(json.loads(facts["facts"]), chance)
+        if isinstance(facts, dict) and isinstance(facts.get("facts"), str) and chance.random() < 0.3:
+            facts["facts"] = json.dumps(_mutated(json.loads(facts["facts"]), chance))
         header["__metadata__"] = {"mechsurgery": json.dumps(facts)}
     else:
         header = _mutated(header, chance)
