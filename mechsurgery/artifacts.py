@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from .checks import shown
+from .checks import check_arguments, shown
 from .errors import LoadError
 from .reading import (
     check_object,
@@ -242,3 +242,6 @@ def plain_value(value: Any) -> Any:
     if hasattr(value, "tolist"):
         return value.tolist()
     raise TypeError(f"cannot save a {type(value).__name__} as JSON")
+
+
+check_arguments(__name__)

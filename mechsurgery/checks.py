@@ -24,6 +24,7 @@ from numbers import Integral, Real
 from pathlib import Path, PurePath
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
+import torch
 from torch import Tensor
 
 from .errors import InputError, MechsurgeryError
@@ -32,7 +33,8 @@ from .errors import InputError, MechsurgeryError
 #: than 64 bits.
 _NAMED = {
     0: """seed controls nulls shots settle steps warmup index latent neuron retries answer initial n_response n_spread
-        n_held effect_rows patience random with_controls.n""",
+        n_held effect_rows patience random with_controls.n tokens ids token_ids refusal_tokens seeds
+        stop""",
     1: """n k max_rows max_tokens max_new_tokens top width resamples rows kept_rows rank batch accumulate per_round
         n_parts n_ctx n_samples max_pairs n_control_prompts bins batch_size max_length every repeats at_most contexts
         n_top validate_every""",
@@ -44,6 +46,8 @@ MOST = {"bins": 10_000, "nulls": 1_000_000, "resamples": 1_000_000, "controls": 
 PROMPTS = frozenset("text texts prefix system completion completions messages prompt".split())
 #: Names of parameters that are shown as names: control characters and marks that turn the writing round are refused.
 NAMES = frozenset("name rule names kind control_of hook_name metric grade site".split())
+#: Names of lists whose every whole number is bounded.
+_EACH = frozenset("tokens ids token_ids refusal_tokens seeds stop".split())
 _HALF = re.compile("[\ud800-\udfff]")
 _HIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u2028\u2029]")
 _LONGEST_PATH, _LONGEST_PART = 4000, 255
@@ -139,7 +143,8 @@ def _say_of_tables(plan: _Plan, error: Exception, args: tuple[Any, ...], options
     last = error.__traceback__
     while last is not None and last.tb_next is not None:
         last = last.tb_next
-    if tables and last is not None and str(last.tb_frame.f_globals.get("__name__")).startswith(("pandas", "numpy")):
+    where = "" if last is None else str(last.tb_frame.f_globals.get("__name__"))
+    if tables and where.startswith(("pandas", "numpy", "pyarrow", "mechsurgery.plots")):
         columns = [shown(one) for one in tables[0].columns[:12]]
         raise plan.error(
             f"{plan.where}: a table does not have what is needed ({type(error).__name__}: {str(error)[:200]}); it has "
@@ -172,7 +177,9 @@ def _or_default(check: Check, default: Any) -> Check:
     if default is Parameter.empty or check.allows(default):
         return check
     allows = check.allows
-    return Check(lambda value: value is default or value == default or allows(value), check.said)
+    return Check(
+        lambda value: value is default or (type(value) is float and value == default) or allows(value), check.said
+    )
 
 
 def _resolved(annotation: Any, space: Mapping[str, Any]) -> Any:
@@ -219,8 +226,10 @@ def shown(value: Any) -> str:
 def check_of(hint: Any, name: str) -> Check | None:
     """What is checked of a value with an annotation, in a parameter of a name; None where everything is allowed."""
     origin, inside = get_origin(hint), get_args(hint)
+    if name == "device":
+        return Check(_is_device, "a device of this machine, such as 'cpu'")
     if hint is Any or hint is object:
-        return None
+        return _TOKENIZER if name == "tokenizer" else None
     if hint is None or hint is type(None):
         return Check(lambda value: value is None, "None")
     if origin in (typing.Union, types.UnionType):
@@ -374,7 +383,7 @@ def _fixed(inside: tuple[Any, ...], name: str) -> Check:
 
 
 def _several(kind: Any, inside: tuple[Any, ...], name: str) -> Check:
-    each = check_of(inside[0], name if name in PROMPTS | NAMES else "") if inside else None
+    each = check_of(inside[0], name if name in PROMPTS | NAMES | _EACH else "") if inside else None
     exact = kind if kind in (list, tuple, set, frozenset) else None
 
     def allows(value: Any) -> bool:
@@ -383,8 +392,11 @@ def _several(kind: Any, inside: tuple[Any, ...], name: str) -> Check:
         if exact is not None and not isinstance(value, exact):
             return False
         if not isinstance(value, (list, tuple, set, frozenset, range)):
-            # Arrays, tables' columns and iterators: what they hold is seen when it is read.
-            return hasattr(value, "__iter__" if kind is Iterable else "__len__") and getattr(value, "ndim", 1) == 1
+            if isinstance(value, type) or not hasattr(value, "__iter__") or getattr(value, "ndim", 1) != 1:
+                return False
+            if not hasattr(value, "__len__"):
+                return kind is Iterable  # an iterator is read once, by the function itself
+            value = value.tolist() if hasattr(value, "tolist") else value
         return each is None or all(map(each.allows, value))
 
     word = {tuple: "a tuple", set: "a set", frozenset: "a set"}.get(kind, "a list")
@@ -421,6 +433,23 @@ def _protocol(hint: Any) -> Check:
     return Check(allows, said)
 
 
+def _is_device(value: Any) -> bool:
+    """Whether a value names a device that is there; None is the default one."""
+    if value is None or not isinstance(value, (str, torch.device)):
+        return value is None
+    try:
+        device = torch.device(value)
+    except RuntimeError:
+        return False
+    if device.type == "cuda":
+        return torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()
+    return device.type in ("cpu", "meta") or (device.type == "mps" and torch.backends.mps.is_available())
+
+
+_TOKENIZER = Check(
+    lambda value: hasattr(value, "decode") and not isinstance(value, (bytes, bytearray, type)),
+    "a tokenizer of transformers, such as model.tokenizer",
+)
 _LISTS = (list, tuple, set, frozenset, Sequence, Iterable, Collection)
 _SIMPLE: dict[Any, Callable[[str], Check]] = {
     int: _whole,

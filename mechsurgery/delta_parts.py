@@ -10,6 +10,7 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from .checks import check_arguments
 from .errors import MismatchError
 
 
@@ -168,3 +169,6 @@ def total(a: Part, b: Part) -> Part:
     if isinstance(a, Rows) and isinstance(b, Rows) and a.axis == b.axis and torch.equal(a.index, b.index):
         return replace(a, values=a.values + b.values)
     return Dense(a.dense() + b.dense())
+
+
+check_arguments(__name__)

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .checks import conforms
+from .checks import check_arguments, conforms
 from .errors import InputError, LoadError, MissingExtraError, ModelNotFoundError, PromptError
 
 if TYPE_CHECKING:
@@ -217,3 +217,6 @@ def check_tensors(
             said = "is none of it" if dtypes is None else f"holds {own}; allowed: {', '.join(dtypes)}"
             raise LoadError(f"tensor {name[:80]!r} of {what} {said}")
     return tensors
+
+
+check_arguments(__name__, leave=("the_file", "readable"))

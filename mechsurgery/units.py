@@ -235,6 +235,9 @@ class Circuit:
 
     def with_multipliers(self, multipliers: Mapping[str, Float[Tensor, " k"]]) -> Circuit:
         """The same units, which know what each is multiplied by; one number for each of the sorted indices."""
+        odd = [s for s, (i, _) in self.units.items() if s not in multipliers or len(multipliers[s]) != len(i)]
+        if odd:
+            raise SiteError(f"multipliers do not fit the units at {listed(odd)}; give one for each unit of the circuit")
         own = {
             site: {str(int(i)): float(m) for i, m in zip(index, multipliers[site], strict=True)}
             for site, (index, _) in self.units.items()

@@ -83,11 +83,16 @@ class ContrastStatistics:
 
     def difference(self, site: str) -> Float[Tensor, " d"]:
         """Mean activation on the positive prompts minus mean on the negative ones."""
+        if site not in self.positive.mean:
+            raise SiteError(f"no statistics at {site!r}; measured: {listed(self.sites)}")
         return self.positive.mean[site] - self.negative.mean[site]
 
     def at(self, names: Iterable[str]) -> ContrastStatistics:
         """The same statistics for only some of the hook points."""
         keep = list(names)
+        lacking = [site for site in keep if site not in self.positive.mean]
+        if lacking or not keep:
+            raise SiteError(f"no statistics at {listed(lacking) or 'no hook point'}; measured: {listed(self.sites)}")
 
         def only(side: Moments) -> Moments:
             return Moments(*({s: part[s] for s in keep} for part in (side.n, side.mean, side.m2)))

@@ -61,6 +61,8 @@ def compared(
         rows = _only(rows, "prompt_set", prompt_set)
     rows = _decided(rows, grade)
     before, after = rows[rows["kind"] == "baseline"], rows[rows["kind"] != "baseline"]
+    if before.empty:
+        raise InputError("the unmodified model was not measured on these prompts, so there is nothing to compare with")
     both = after.merge(
         before.drop_duplicates(_PAIR)[[*_PAIR, "said", "is"]], on=_PAIR, suffixes=("", " before"), how="inner"
     )

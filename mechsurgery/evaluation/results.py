@@ -135,6 +135,8 @@ class Results:
         to the name, each has a baseline of its own.
         """
         parts = list(parts)
+        if not parts:
+            raise InputError("no results to put together; give at least one")
         table = pd.concat([part.table for part in parts], ignore_index=True)
         unlike = table.groupby("model")["fingerprint"].transform("nunique") > 1
         table["model"] = table["model"].mask(unlike, table["model"] + " " + table["fingerprint"])

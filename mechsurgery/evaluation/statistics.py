@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from ..checks import check_arguments
+from ..checks import check_arguments, shown
 from ..errors import InputError
 
 Groups = Sequence[Any] | np.ndarray | None
@@ -159,15 +159,28 @@ def benjamini_hochberg(p_values: Any) -> Float[np.ndarray, " n"]:
     """
     from scipy.stats import false_discovery_control
 
-    q_values = np.array(p_values, dtype=float)
+    q_values = _numbers(p_values).copy()
+    if not np.all(np.isnan(q_values) | ((q_values >= 0) & (q_values <= 1))):
+        raise InputError("p-values lie between 0 and 1; give those, NaN where there is none")
     known = ~np.isnan(q_values)
     if known.any():
         q_values[known] = false_discovery_control(q_values[known])
     return q_values
 
 
+def _numbers(values: Any) -> np.ndarray:
+    """Numbers in a row, NaN where one is missing. Raises `InputError` for anything else."""
+    try:
+        found = np.asarray(values, dtype=float)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{shown(values)} are no numbers; give a list of them, NaN where one is missing") from error
+    if found.ndim != 1 or np.isinf(found).any() or isinstance(values, (str, bytes)):
+        raise InputError(f"{shown(values)} is no list of finite numbers; give one number for each")
+    return found
+
+
 def _difference(values: Any, baseline: Any) -> np.ndarray:
-    a, b = np.asarray(values, dtype=float), np.asarray(baseline, dtype=float)
+    a, b = _numbers(values), _numbers(baseline)
     if a.shape != b.shape:
         raise InputError(f"{len(a)} values against {len(b)} baseline values; pairs need one of each")
     return a - b
@@ -175,7 +188,7 @@ def _difference(values: Any, baseline: Any) -> np.ndarray:
 
 def _grouped(values: Any, groups: Groups) -> tuple[np.ndarray, np.ndarray]:
     """The values that are there, and the number of each one's group."""
-    array = np.asarray(values, dtype=float)
+    array = _numbers(values)
     known = ~np.isnan(array)
     if groups is None:
         return array[known], np.arange(int(known.sum()))

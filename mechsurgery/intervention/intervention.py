@@ -79,7 +79,7 @@ class Intervention:
     @overload
     def at(self, *, m: Iterable[float]) -> list[Intervention]: ...
 
-    def at(self, strength: Any = None, *, m: Any = None) -> Any:
+    def at(self, strength: float | Iterable[float] | None = None, *, m: float | Iterable[float] | None = None) -> Any:
         """The same intervention at another strength, or at each of several (a sweep).
 
         For scaled units the multiplier `m` may be given instead: 0 ablates, 1 changes nothing, 2 doubles.

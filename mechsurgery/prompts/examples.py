@@ -97,6 +97,10 @@ def settle_rows(data: Any, names: Sequence[str]) -> None:
     """
     for name in names:
         object.__setattr__(data, name, tuple(tuple(int(token) for token in row) for row in getattr(data, name)))
+    for name in names:
+        odd = sorted({token for row in getattr(data, name) for token in row if not 0 <= token < 1 << 31})
+        if odd:
+            raise PromptError(f"{name} hold {listed(odd)}, which are no token ids; they count from 0")
     numbers = {name: len(getattr(data, name)) for name in names}
     n = numbers["prompts"]
     if not n or set(numbers.values()) != {n}:

@@ -6,9 +6,9 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from ..checks import check_arguments
+from ..checks import check_arguments, shown
 from ..deltas import WeightDelta
-from ..errors import LoadError
+from ..errors import InputError, LoadError
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +28,8 @@ def trained(folder: str | Path | None, key: str, make: Callable[[], WeightDelta]
         except LoadError as error:
             logger.warning("%s cannot be read and is trained again: %s", path, error)
     delta = make()
+    if not isinstance(delta, WeightDelta):
+        raise InputError(f"make() gave {shown(delta)}; it must give a WeightDelta")
     delta.save(path)
     return delta
 
