@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from .checks import check_arguments, shown
+from .allowed import shown
+from .checks import check_arguments
 from .errors import LoadError
 from .reading import (
     check_object,

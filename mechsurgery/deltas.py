@@ -18,8 +18,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from .allowed import shown
 from .artifacts import INDICES, NUMBERS, load_tensors, provenance, save_tensors
-from .checks import check_arguments, shown
+from .checks import check_arguments
 from .delta_parts import Dense, LowRank, Part, Rows, inner, total
 from .errors import ActivationError, InputError, LoadError, MismatchError, listed
 from .names import is_neurons, neuron_parameters

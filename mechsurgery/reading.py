@@ -15,7 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .checks import check_arguments, conforms
+from .allowed import conforms
+from .checks import check_arguments
 from .errors import InputError, LoadError, MissingExtraError, ModelNotFoundError, PromptError
 
 if TYPE_CHECKING:

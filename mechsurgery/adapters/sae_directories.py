@@ -25,8 +25,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..allowed import conforms
 from ..artifacts import NUMBERS, load_json
-from ..checks import conforms
 from ..errors import LoadError, ModelNotFoundError, UnsafeFileError
 from ..names import hook_point
 from ..reading import check_tensors, read_safetensors, readable

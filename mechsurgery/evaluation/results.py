@@ -11,8 +11,9 @@ from typing import Any
 
 import pandas as pd
 
+from ..allowed import conforms
 from ..artifacts import load_document, load_table, save_document, write_atomically
-from ..checks import check_arguments, conforms
+from ..checks import check_arguments
 from ..errors import InputError, LoadError, listed
 from ..reading import file_digest, readable, the_file
 from .read import Compared, compared

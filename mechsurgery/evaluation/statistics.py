@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from ..checks import check_arguments, shown
+from ..allowed import shown
+from ..checks import check_arguments
 from ..errors import InputError
 
 Groups = Sequence[Any] | np.ndarray | None

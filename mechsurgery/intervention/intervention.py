@@ -89,7 +89,7 @@ class Intervention:
         """
         if (strength is None) == (m is None):
             raise InputError("give at(strength) or at(m=…), a number or several")
-        value = strength if m is None else m
+        value: Any = strength if m is None else m
         if isinstance(value, Iterable):
             return [self.at(one) if m is None else self.at(m=one) for one in value]
         return replace(self, strength=float(value) if m is None else self._strength_of(float(value)))
@@ -221,6 +221,8 @@ def row_hooks(interventions: Sequence[Intervention | None], strengths: Sequence[
     There is one hook function at each hook point, whatever the number of interventions, and a second where some act at
     the prompt's end alone.
     """
+    if len(interventions) != len(strengths):
+        raise InputError(f"{len(interventions)} interventions and {len(strengths)} strengths; give one each for a row")
     plans: dict[tuple[int, float], int] = {}
     distinct: list[tuple[Intervention | None, float]] = []
     index = []

@@ -19,8 +19,9 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from ..allowed import shown
 from ..artifacts import load_document, save_document
-from ..checks import check_arguments, shown
+from ..checks import check_arguments
 from ..errors import InputError, PromptError, listed
 from ..reading import readable
 from .files import read_table
@@ -172,7 +173,7 @@ class PromptSet:
             raise PromptError(f"rows {listed(empty)} of {name!r} have no text in column {text!r}; fill or drop them")
 
         def column(key: str | None, i: int) -> str:
-            value = None if key is None else frame[key].iloc[i]
+            value: Any = None if key is None else frame[key].iloc[i]
             if isinstance(value, (list, dict, tuple)) or getattr(value, "ndim", 0):
                 raise PromptError(f"row {i} of {name!r} has {shown(value)} in column {key!r}; give a text or number")
             return "" if value is None or pd.isna(value) else str(value)

@@ -6,7 +6,8 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from ..checks import check_arguments, shown
+from ..allowed import shown
+from ..checks import check_arguments
 from ..deltas import WeightDelta
 from ..errors import InputError, LoadError
 
