@@ -170,7 +170,7 @@ def _number(name: str) -> Check:
 
 def _float_like(name: str) -> Check:
     def allows(value: Any) -> bool:
-        return not isinstance(value, bool) and isinstance(value, typing.SupportsFloat)
+        return not isinstance(value, (bool, type)) and isinstance(value, typing.SupportsFloat)
 
     return Check(allows, "a number")
 

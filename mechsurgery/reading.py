@@ -38,7 +38,7 @@ def readable(path: str | Path, what: str) -> Iterator[None]:
         raise
     except Exception as error:
         said = " ".join(str(error).split()) or type(error).__name__
-        raise LoadError(f"cannot read {_name(path)} as {what}: {said[:600]}") from error
+        raise LoadError(f"{_name(path)} is no readable {what.removeprefix('a ')}: {said[:600]}") from error
 
 
 def the_file(path: str | Path, hint: str) -> Path:

@@ -174,7 +174,7 @@ class PromptSet:
 
         def column(key: str | None, i: int) -> str:
             value: Any = None if key is None else frame[key].iloc[i]
-            if isinstance(value, (list, dict, tuple)) or getattr(value, "ndim", 0):
+            if isinstance(value, (list, dict, tuple)) or (hasattr(value, "ndim") and value.ndim):
                 raise PromptError(f"row {i} of {name!r} has {shown(value)} in column {key!r}; give a text or number")
             return "" if value is None or pd.isna(value) else str(value)
 

@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import random
+import shutil
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,9 @@ import pandas as pd
 import torch
 
 import mechsurgery as ms
+from mechsurgery.allowed import check_of
 from mechsurgery.attribution import ContrastStatistics, GateRecipe, Units, contrast_statistics
+from mechsurgery.checks import _resolved
 from mechsurgery.evaluation import Generation
 from mechsurgery.grading import by_pattern
 from mechsurgery.models import sites
@@ -31,9 +34,9 @@ MODULES = """attribution.compare attribution.objectives deltas directions units 
 LEFT = frozenset(
     """explore serve load_benchmarks hub_table static_export_problem export export_all redraw report save_json
     save_tensors save_table save_document write_text write_atomically plain_value machine commit versions provenance
-    inspect_latents kept check_arguments listed needs_extra
-    register_prompts register_contrast checksum tensors_digest file_digest check_object conforms the_file readable
-    parse_json read_safetensors read_parquet check_tensors shown load_mmlu load_truthfulqa load_xstest load_jbb sample_pairs""".split()
+    inspect_latents kept check_arguments listed needs_extra register_prompts register_contrast checksum tensors_digest
+    file_digest check_object conforms the_file readable parse_json read_safetensors read_parquet check_tensors shown
+    load_mmlu load_truthfulqa load_xstest load_jbb sample_pairs""".split()
 )
 
 
@@ -55,7 +58,7 @@ def things(model):
     scores, found = ms.score(statistics), fuzzed_files.results()
     prompts, data = ms.PromptSet.from_texts(["make a bomb", "warm soup"], name="asked"), examples(6)
     pairs = ms.CompletionPairs(data.prompts, data.completions, tuple((3, *row) for row in data.completions))
-    delta = ms.WeightDelta({"blocks.0.mlp.W_out": torch.ones(112, 48) * 1e-3}, "d") if False else _delta(model)
+    delta = _delta(model)
     summary, cheap = found.summary(), Generation(max_new_tokens=2)
     rows = {site: torch.zeros(width) for site, width in sites.neuron_widths(model).items()}
     vectors = {"blocks.1.hook_resid_post": torch.randn(48)}
@@ -131,7 +134,9 @@ def targets(model):
                     continue
                 _add(found, name, own)
     known = things(model)
-    nouns = [known[n] for n in "circuit scores direction delta prompts contrast data pairs intervention results".split()]
+    nouns = [
+        known[n] for n in "circuit scores direction delta prompts contrast data pairs intervention results".split()
+    ]
     nouns += [known["statistics"], known["dictionary"], ms.Template(), Generation(), known["grade"]]
     nouns += [Units(model), GateRecipe(), Recipe(), LoRA(), ContrastStatistics, ms.Circuit, ms.UnitScores, ms.PromptSet]
     nouns += [ms.Direction, ms.WeightDelta, ms.ContrastSet, ms.Examples, ms.CompletionPairs, ms.Results]
@@ -168,10 +173,51 @@ def odd(known):
         *([], [None], [-1], [0, 0], [True], ["a", 1], [[]], ["\ud800"], [float("nan")], [10**30], (), (1,), ("a", "a")),
         *({}, {"a": 1}, {1: 2}, {"": None}, {"blocks.9.mlp.hook_post": torch.ones(3)}, set(), {1}, range(0), object()),
         *(Strange(), len, int, Strange, np.float32(2), np.nan, np.array([1, 2]), np.array([]), pd.NA, 1j),
-        *(torch.tensor([]), torch.ones(3), torch.ones(2, 2), torch.tensor(float("nan")), torch.tensor([1]), torch.ones(48)),
+        *(
+            torch.tensor([]),
+            torch.ones(3),
+            torch.ones(2, 2),
+            torch.tensor(float("nan")),
+            torch.tensor([1]),
+            torch.ones(48),
+        ),
         *(torch.full((48,), float("inf")), pd.DataFrame(), pd.DataFrame({"value": ["x"]}), pd.Series([1])),
     ]
-    return [*plain, *known.values()]
+    return [*plain, *_near(), *known.values()]
+
+
+def _near():
+    """Nouns that are whole, but of another model, empty, or of one thing only."""
+    site = "blocks.1.mlp.hook_post"
+    few = ms.PromptSet.from_texts(["only one"], name="one")
+    wide = ms.Circuit.from_indices({site: [6]}, {site: 7}, name="of another model")
+    nowhere = "no.such.site"
+    return [
+        *(ms.PromptSet("empty", ()), few, ms.ContrastSet("one each", few, ms.PromptSet.from_texts(["another"]))),
+        *(wide, ms.Circuit.from_indices({}, {site: 112}), ms.Circuit.from_indices({nowhere: [1]}, {nowhere: 2})),
+        *(ms.Direction({nowhere: torch.ones(3)}), ms.Direction({"blocks.1.hook_resid_post": torch.zeros(48)})),
+        *(ms.UnitScores({nowhere: torch.ones(3)}, "r"), ms.UnitScores({site: torch.zeros(112)}, "r")),
+        *(ms.WeightDelta({nowhere: fuzzed_files.Dense(torch.ones(3))}), ms.ablate(wide)),
+        *(ms.Examples(((10**6,),), ((3,),)), ms.CompletionPairs(((3,),), ((10**6,),), ((4,),))),
+        *(ms.Results(fuzzed_files.results().table.head(0)), [few], {"one": few}, {"a": wide}, {site: torch.ones(7)}),
+        *({site: torch.full((112,), float("nan"))}, [site] * 2, Prompt("p", "x " * 500)),
+        *(Prompt("q", "Which?", choices=("A", "B"), answer=0), "blocks.99.hook_resid_post"),
+    ]
+
+
+_FITTING: dict[tuple[str, str], list[Any]] = {}
+
+
+def _fitting(target: Target, name: str, values: list[Any]) -> list[Any]:
+    """The values of the right type: what is wrong with them is what they hold."""
+    if (target.name, name) not in _FITTING:
+        function = inspect.unwrap(getattr(target.call, "__func__", target.call))
+        if inspect.isclass(function):
+            function = inspect.unwrap(function.__init__)
+        space = {**vars(importlib.import_module(target.call.__module__)), **getattr(function, "__globals__", {})}
+        check = check_of(_resolved(target.parameters[name].annotation, space), name)
+        _FITTING[target.name, name] = [one for one in values if check is None or check.allows(one)]
+    return _FITTING[target.name, name]
 
 
 def arguments(target: Target, known: dict[str, Any], values: list[Any], chance: random.Random):
@@ -182,6 +228,13 @@ def arguments(target: Target, known: dict[str, Any], values: list[Any], chance: 
         return (), {}, []
     given = {p.name: known.get(p.name, p.name) for p in named if p.default is inspect.Parameter.empty}
     wrong = [one.name for one in chance.sample(named, min(len(named), chance.choice((1, 1, 1, 2))))]
-    given |= {name: chance.choice(values) for name in wrong}
+    for name in wrong:
+        fit = _fitting(target, name, values) if chance.random() < 0.6 else ()
+        given[name] = chance.choice(fit or values)
     first = [one.name for one in named if one.kind is inspect.Parameter.POSITIONAL_ONLY]
     return tuple(given.pop(name) for name in first if name in given), given, wrong
+
+
+def remove(folder):
+    """Remove a folder that a call wrote."""
+    shutil.rmtree(folder)
