@@ -162,8 +162,10 @@ def _number(name: str) -> Check:
             return math.isfinite(value)
         if isinstance(value, bool) or not isinstance(value, Real):
             return False
-        whole: Any = value
-        return bool(-1e300 < whole < 1e300)  # also a whole number that no float holds
+        try:
+            return math.isfinite(value)
+        except OverflowError:  # a whole number that no float holds
+            return False
 
     return Check(allows, "a finite number")
 

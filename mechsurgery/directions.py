@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .artifacts import NUMBERS, load_tensors, save_tensors
 from .checks import check_arguments
-from .errors import ActivationError, InputError, SiteError, listed
+from .errors import ActivationError, InputError, MismatchError, SiteError, listed
 from .reading import readable
 
 
@@ -69,6 +69,9 @@ class Direction:
     @classmethod
     def between(cls, positive: Mapping[str, Tensor], negative: Mapping[str, Tensor], **named: Any) -> Direction:
         """Mean difference, positive − negative, at every hook point both have (CAA, Panickssery et al. 2024)."""
+        odd = [site for site in positive if site in negative and positive[site].shape != negative[site].shape]
+        if odd:
+            raise MismatchError(f"the two sides have different shapes at {listed(odd)}; give both of one model")
         return cls({site: positive[site] - negative[site] for site in positive if site in negative}, **named)
 
 

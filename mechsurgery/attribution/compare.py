@@ -67,6 +67,8 @@ def compared(scores: dict[str, UnitScores], circuits: dict[str, Circuit]) -> Com
     from scipy.stats import spearmanr
 
     names = tuple(scores)
+    if len(names) != 2 or set(circuits) != set(names) or not all(len(one) for one in circuits.values()):
+        raise InputError("give scores and circuits of two models, by the same two names, with at least one unit each")
     first, second = scores.values()
     if first.widths != second.widths:
         raise MismatchError(

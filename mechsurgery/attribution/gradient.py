@@ -28,7 +28,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..checks import check_arguments
-from ..errors import ActivationError, InputError
+from ..errors import ActivationError, InputError, SiteError, listed
 from ..models import capture, sites, tokens
 from ..models.dictionaries import Dictionary, plus
 from ..models.protocol import Model
@@ -254,6 +254,10 @@ def exact_removal(
     and, as the attribution it is compared with, divided by the number of chosen positions of each row.
     """
     _check(dictionary, model, positions, reduction, mean)
+    if isinstance(latents, Circuit) and dictionary.site not in latents.units:
+        raise SiteError(
+            f"circuit {latents.name!r} has no latents at {dictionary.site!r}; it has {listed(latents.units)}"
+        )
     chosen = dictionary.check_latents(
         latents.units[dictionary.site][0].tolist() if isinstance(latents, Circuit) else latents
     )

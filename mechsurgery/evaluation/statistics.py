@@ -129,6 +129,8 @@ def effective_size(
 def resampled(totals: Float[np.ndarray, " groups"]) -> Float[np.ndarray, " draws"]:
     """The sum of every group's total over each of `RESAMPLES` seeded draws of as many groups, with replacement."""
     # Not `@`: the threads of a BLAS cost more than they give in thousands of small calls.
+    if not len(totals):
+        raise InputError("no group to draw from; give the total of at least one")
     return np.einsum("g,gd->d", totals, _draws(len(totals)))
 
 

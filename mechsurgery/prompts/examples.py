@@ -49,7 +49,7 @@ class Examples:
     def split(self, fraction: float = 0.8, *, seed: int = 0) -> tuple[Examples, Examples]:
         """Two parts that share no group; the first has about `fraction` of the groups."""
         names = sorted(set(self.groups))
-        first = round(fraction * len(names))
+        first = round(fraction * len(names)) if 0 < fraction < 1 else 0
         if not 0 < first < len(names):
             raise InputError(f"fraction={fraction} of {len(names)} groups leaves a side empty; give more groups")
         chosen = {names[i] for i in np.random.default_rng([seed, 2]).permutation(len(names))[:first]}

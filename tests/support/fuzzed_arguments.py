@@ -36,7 +36,7 @@ LEFT = frozenset(
     save_tensors save_table save_document write_text write_atomically plain_value machine commit versions provenance
     inspect_latents kept check_arguments listed needs_extra register_prompts register_contrast checksum tensors_digest
     file_digest check_object conforms the_file readable parse_json read_safetensors read_parquet check_tensors shown
-    load_mmlu load_truthfulqa load_xstest load_jbb sample_pairs""".split()
+    checked_hooks plus load_mmlu load_truthfulqa load_xstest load_jbb sample_pairs""".split()
 )
 
 
