@@ -111,6 +111,10 @@ class Results:
         """Read what `save` wrote. Raises `LoadError` for files that are damaged, or another program's."""
         path = the_file(Path(folder) / "results.parquet", "give the folder that .save(folder) was given")
         info, files = _manifest(path.with_name(MANIFEST))
+        for name, digest in files.items():
+            own = path.with_name(name)
+            if name not in _FILES or (own.is_file() and file_digest(own) != digest):
+                raise LoadError(f"{str(own)!r} is not what was written beside its manifest; run evaluate again")
         texts = path.with_name("prompts.parquet")
         prompts = load_table(texts) if texts.is_file() and (not files or texts.name in files) else None
         rows = load_table(path)
@@ -118,10 +122,6 @@ class Results:
         if missing:
             lacks = f"lacks the columns {listed(missing, 30)}"
             raise LoadError(f"the table at {str(path)!r} is not one of an evaluation: it {lacks}")
-        for name, digest in files.items():
-            own = path.with_name(name)
-            if name not in _FILES or (own.is_file() and file_digest(own) != digest):
-                raise LoadError(f"{str(own)!r} is not what was written beside its manifest; run evaluate again")
         with readable(path, "results"):
             empty = [name for name in _ALWAYS if name not in ("strength", "value") and rows[name].isna().any()]
             if empty or rows.columns.duplicated().any():

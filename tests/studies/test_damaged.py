@@ -40,6 +40,9 @@ def test_a_damaged_evaluation_is_said_in_a_sentence(folder, name, content):
 
 def test_a_table_of_another_program_is_no_evaluation(folder):
     pd.DataFrame({"a": [1]}).to_parquet(folder / "results.parquet")
+    with pytest.raises(LoadError, match="not what was written"):
+        Results.load(folder)
+    (folder / "manifest.json").write_text('{"model": "m"}')  # as of before digests were kept
     with pytest.raises(LoadError, match="lacks the columns 'model', 'intervention'"):
         Results.load(folder)
 

@@ -365,7 +365,12 @@ def _header(content: bytes, chance: random.Random) -> bytes:
     own = header.get("__metadata__", {})
     if own and chance.random() < 0.6 and "mechsurgery" in own:
         facts = _mutated(json.loads(own["mechsurgery"]), chance)
-        if isinstance(facts, dict) and isinstance(facts.get("facts"), str) and chance.random() < 0.3:
+        if (
+            isinstance(facts, dict)
+            and isinstance(facts.get("facts"), str)
+            and facts["facts"][:1] == "{"
+            and chance.random() < 0.3
+        ):
             facts["facts"] = json.dumps(_mutated(json.loads(facts["facts"]), chance))
         header["__metadata__"] = {"mechsurgery": json.dumps(facts)}
     else:
