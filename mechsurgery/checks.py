@@ -11,6 +11,7 @@ not check. `allowed` says what each type allows.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Collection, Mapping
 from functools import wraps
@@ -157,4 +158,5 @@ def _refusal(plan: _Plan, name: str, value: Any) -> MechsurgeryError:
     hint = ""
     if isinstance(value, str) and "a list" in plan.checks[name].said:
         hint = f", such as [{shown(value)}]"
-    return plan.error(f"{plan.where}: {name}={shown(value)} is not allowed; give {plan.checks[name].said}{hint}")
+    wrong = "is not finite" if isinstance(value, float) and not math.isfinite(value) else "is not allowed"
+    return plan.error(f"{plan.where}: {name}={shown(value)} {wrong}; give {plan.checks[name].said}{hint}")

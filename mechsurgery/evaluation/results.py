@@ -109,7 +109,9 @@ class Results:
     @classmethod
     def load(cls, folder: str | Path) -> Results:
         """Read what `save` wrote. Raises `LoadError` for files that are damaged, or another program's."""
-        path = the_file(Path(folder) / "results.parquet", "give the folder that .save(folder) was given")
+        path = the_file(
+            Path(folder) / "results.parquet", "there are no results; give the folder that .save(folder) was given"
+        )
         info, files = _manifest(path.with_name(MANIFEST))
         for name, digest in files.items():
             own = path.with_name(name)
