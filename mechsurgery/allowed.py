@@ -26,7 +26,7 @@ from .errors import InputError, MechsurgeryError
 #: than 64 bits.
 _NAMED = {
     0: """seed controls nulls shots settle steps warmup index latent neuron retries answer initial n_response n_spread
-        n_held effect_rows patience random with_controls.n tokens ids token_ids refusal_tokens seeds
+        n_held effect_rows patience random with_controls.n with_responses.n tokens ids token_ids refusal_tokens seeds
         stop""",
     1: """n k max_rows max_tokens max_new_tokens top width resamples rows kept_rows rank batch accumulate per_round
         n_parts n_ctx n_samples max_pairs n_control_prompts bins batch_size max_length every repeats at_most contexts
@@ -179,7 +179,7 @@ def _float_like(name: str) -> Check:
 
 def _text(name: str) -> Check:
     hidden = _HIDDEN if name in NAMES else _HALF
-    said = "a text without halves of characters" + (" and control characters" if name in NAMES else "")
+    said = "a text without lone surrogates" + (" and control characters" if name in NAMES else "")
 
     def allows(value: Any) -> bool:
         if not isinstance(value, str):
@@ -304,7 +304,7 @@ def _is_device(value: Any) -> bool:
 
 
 _TOKENIZER = Check(
-    lambda value: hasattr(value, "decode") and not isinstance(value, (bytes, bytearray, type)),
+    lambda value: (value is None or hasattr(value, "decode")) and not isinstance(value, (bytes, bytearray, type)),
     "a tokenizer of transformers, such as model.tokenizer",
 )
 _LISTS = (list, tuple, set, frozenset, Sequence, Iterable, Collection)

@@ -1,6 +1,6 @@
 """Saving and loading: safetensors with a JSON header, JSON files, and where a result came from.
 
-Nothing here reads or writes a pickle. Every write is atomic: a killed process leaves the old file or the
+Nothing here reads or writes a pickle. Every write is atomic (`writing.py`): a killed process leaves the old file or the
 new one, never half of one.
 """
 
@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import subprocess
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -34,6 +34,7 @@ from .reading import (
     tensors_digest,
     the_file,
 )
+from .writing import write_atomically
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -94,30 +95,19 @@ def commit() -> str | None:
     return found[0].stdout.strip() + ("+" if found[1].stdout.strip() else "")
 
 
-def write_atomically(path: str | Path, write: Callable[[Path], Any]) -> Path:
-    """Let `write` fill a temporary file beside `path`, then move it there in one step."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        write(temporary)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
-
-
 def write_text(path: str | Path, text: str) -> Path:
-    """Write a text file (UTF-8), atomically."""
-    return write_atomically(path, lambda target: target.write_text(text, encoding="utf-8"))
+    """Write a text file (UTF-8), atomically; half a surrogate pair, which no file can hold, is written as its number.
+
+    Raises `WriteError`.
+    """
+    return write_atomically(path, lambda target: target.write_bytes(text.encode("utf-8", "backslashreplace")))
 
 
 def save_json(path: str | Path, content: Any) -> Path:
-    """Write `content` as indented JSON."""
+    """Write `content` as indented JSON. Raises `WriteError`."""
     text = json.dumps(content, indent=2, ensure_ascii=False, default=plain_value)
+    # Half of a pair of surrogates is no UTF-8; JSON can spell it.
+    text = re.sub("[\ud800-\udfff]", lambda half: f"\\u{ord(half.group()):04x}", text)
     return write_text(path, text + "\n")
 
 

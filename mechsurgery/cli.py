@@ -13,6 +13,7 @@ import click
 
 from . import __version__
 from .options import options_of
+from .safe_text import visible
 
 _RULES = ["difference", "effect_size", "welch_t", "auroc", "difference_write_norm", "difference_alignment"]
 
@@ -32,6 +33,11 @@ class _Friendly(click.Group):
             if error.filename is None:
                 raise
             raise click.ClickException(f"{str(error.filename)!r}: {error.strerror}; give another path") from error
+
+
+def _say(text: str, **how: Any) -> None:
+    """Print a text; what would command the terminal, or cannot be seen, is written out."""
+    click.echo(visible(text), **how)
 
 
 def _where(command: Any) -> Any:
@@ -79,9 +85,7 @@ def _run_study(name: str, settings: Any, out: Path, again: bool) -> None:
     finished.check_same(out, name, settings)
     package = import_module(f".studies.{name.replace('-', '_')}", __package__)
     study = package.run(settings, out=out)
-    click.echo(
-        f"{study.text()}\n\nreport: {out / 'report.html'}; other sizes: mechsurgery figures {out} --preset column"
-    )
+    _say(f"{study.text()}\n\nreport: {out / 'report.html'}; other sizes: mechsurgery figures {out} --preset column")
 
 
 main.add_command(demo)
@@ -110,9 +114,9 @@ def locate(model: str, out: Path, **options: Any) -> None:
     budget = {key: options[key] for key in ("fraction", "k") if options[key] is not None}
     keep = {key: options[key] for key in ("rule", "by", "per", "skip_layers")}
     circuit = run(loaded, contrast, **keep, **budget)
-    click.echo(repr(circuit))
-    click.echo(circuit.to_frame().head(20).to_string(index=False))
-    click.echo(f"saved to {circuit.save(out)}")
+    _say(repr(circuit))
+    _say(circuit.to_frame().head(20).to_string(index=False))
+    _say(f"saved to {circuit.save(out)}")
 
 
 @main.command()
@@ -162,9 +166,9 @@ def evaluate(model: str, circuit_path: Path, out: Path, whole: bool, **options: 
     )
     if whole:
         shown = pool_controls(results.summary()).drop(columns=["model", "kind", "scale"])
-        click.echo(shown.to_string(index=False, float_format="{:.3f}".format, na_rep=""))
-    click.echo("\n".join(told(results)))
-    click.echo(f"Files: {out} (results.parquet, prompts.parquet, manifest.json); draw: mechsurgery figures {out}")
+        _say(shown.to_string(index=False, float_format="{:.3f}".format, na_rep=""))
+    _say("\n".join(told(results)))
+    _say(f"Files: {out} (results.parquet, prompts.parquet, manifest.json); draw: mechsurgery figures {out}")
 
 
 @main.command()
@@ -187,13 +191,13 @@ def compare(base: str, instruct: str, out: Path, **options: Any) -> None:
     names = (base, instruct)
     models = [_load(name, options) for name in names]
     result = run(models[0], models[1], contrast, rule=options["rule"], fraction=options["fraction"], names=names)
-    click.echo(result.table.to_string(index=False, float_format="{:.4g}".format))
+    _say(result.table.to_string(index=False, float_format="{:.4g}".format))
     for stem, name in zip(("base", "instruct"), names):
         result.scores[name].save(out / "scores" / stem)
         result.circuits[name].save(out / "circuits" / stem)
     drawings = comparison_drawings(result.scores, result.circuits)
     save_drawings(out, drawings)
-    click.echo(export_all({name: one.figure() for name, one in drawings.items()}, out / "figures"))
+    _say(export_all({name: one.figure() for name, one in drawings.items()}, out / "figures"))
 
 
 @main.command()
@@ -207,7 +211,7 @@ def figures(folder: Path, preset: str | None, formats: str | None, only: tuple[s
     from .reports.redraw import redraw
 
     asked = None if formats is None else [one.strip() for one in formats.split(",") if one.strip()]
-    click.echo(redraw(folder, out=out, only=only, preset=preset, formats=asked))
+    _say(redraw(folder, out=out, only=only, preset=preset, formats=asked))
 
 
 @main.command("inspect")
@@ -243,17 +247,17 @@ def inspect_units(model: str, circuit: Path, save: Path | None, **options: Any) 
     if save is not None:
         from .inspector.report import report
 
-        click.echo(f"saved to {report(catalogue, save)}")
+        _say(f"saved to {report(catalogue, save)}")
         return
     from .inspector.app import serve
 
     serve(catalogue, port=options["port"], on_ready=partial(_show_address, opened=not options["no_browser"]))
-    click.echo("ended")
+    _say("ended")
 
 
 def _show_address(address: str, *, opened: bool) -> None:
     """Say where the app is, and open it in the browser if asked to and there is a screen."""
-    click.echo(f"explore it at {address}\nCtrl-C ends it")
+    _say(f"explore it at {address}\nCtrl-C ends it")
     screen = sys.platform in ("darwin", "win32") or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")))
     if opened and screen:
         import threading
@@ -290,8 +294,8 @@ def chat(model: str, circuit_path: Path | None, direction_path: Path | None, **o
     loaded = _load(model, options)
     dictionary = None if circuit is None else _dictionary(options, circuit, loaded)
     talk = Chat(loaded, circuit=circuit, dictionary=dictionary, direction=direction, **keep)
-    click.echo(talk.introduction(), err=True)
-    converse(talk, typed_lines(), partial(click.echo, nl=False))
+    _say(talk.introduction(), err=True)
+    converse(talk, typed_lines(), partial(_say, nl=False))
 
 
 @main.group()
@@ -351,14 +355,14 @@ def monitor(
     if out is not None:
         write_text(out, table.to_csv(index=False))
     shown = table.assign(checkpoint=[Path(path).name for path in table["checkpoint"]])
-    click.echo(shown.to_string(index=False, float_format="{:.4f}".format))
+    _say(shown.to_string(index=False, float_format="{:.4f}".format))
     for label, rows in table.groupby("direction", sort=False):
         first = first_for_good(rows["step"], rows["outside"])
         named = dict(zip(rows["step"], shown.loc[rows.index, "checkpoint"]))
         left = (
             f"outside the band for good from {named[int(first)]} on" if first == first else "inside the band at the end"
         )
-        click.echo(f"{label}: {left}")
+        _say(f"{label}: {left}")
 
 
 @main.group()
@@ -371,7 +375,7 @@ def list_organisms() -> None:
     """Show every organism and its measured behaviour."""
     from .organisms.record import behaviour_table
 
-    click.echo(behaviour_table().to_string(index=False))
+    _say(behaviour_table().to_string(index=False))
 
 
 @organisms.command()
@@ -382,7 +386,7 @@ def train(out: Path, seed: int) -> None:
     from .organisms.training import train as run
 
     run(out, seed=seed)
-    click.echo(f"organisms and manifest.json written to {out}")
+    _say(f"organisms and manifest.json written to {out}")
 
 
 @organisms.command("train-sae")
@@ -396,7 +400,7 @@ def train_sae(weights: Path | None, out: Path, seed: int) -> None:
 
     source = organism_path("organism/base").parent if weights is None else weights
     train_saes(source, out, seed=seed)
-    click.echo(f"autoencoders and manifest.json written to {out}")
+    _say(f"autoencoders and manifest.json written to {out}")
 
 
 def _load(name: str, options: dict[str, Any]) -> Any:

@@ -25,6 +25,7 @@ from .delta_parts import Dense, LowRank, Part, Rows, inner, total
 from .errors import ActivationError, InputError, LoadError, MismatchError, listed
 from .names import is_neurons, neuron_parameters
 from .reading import check_object, readable
+from .safe_text import html_note, html_table
 from .units import Circuit, UnitScores
 
 
@@ -187,10 +188,8 @@ class WeightDelta:
             return cls(parts, facts["name"], facts["info"])
 
     def _repr_html_(self) -> str:
-        import html
-
         facts = f"{len(self)} parameters, norm {self.norm():.4g}, {self.n_changed():,} weights changed"
-        return f"<b>{html.escape(self.name)}</b>: {facts}" + self.to_frame().head(12).to_html(index=False)
+        return html_note(f"{self.name}: {facts}") + html_table(self.to_frame().head(12))
 
 
 #: Forms of a part: its class, the tensors it is stored as, and its other facts.

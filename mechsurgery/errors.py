@@ -22,9 +22,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from .safe_text import visible
+
 
 class MechsurgeryError(Exception):
-    """Root of the tree: catch this to catch everything mechsurgery raises on purpose."""
+    """Root of the tree: catch this to catch everything mechsurgery raises on purpose.
+
+    Its message is safe to print: what commands a terminal, or cannot be seen, is written out.
+    """
+
+    def __str__(self) -> str:
+        """The message."""
+        return visible(super().__str__())
 
 
 class InputError(MechsurgeryError, ValueError):
@@ -40,7 +49,7 @@ class SiteError(InputError, KeyError):
 
     def __str__(self) -> str:
         """The plain message (KeyError alone would show its repr)."""
-        return str(self.args[0]) if self.args else ""
+        return visible(self.args[0]) if self.args else ""
 
 
 class MismatchError(InputError):

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterator
 from importlib.util import find_spec
 from typing import Any, TypeVar
 
+from .safe_text import visible
 from .surroundings import in_notebook, in_terminal
 
 T = TypeVar("T")
@@ -40,7 +41,7 @@ def progress_bar(
     bar: Any = notebook.tqdm if here and find_spec("ipywidgets") is not None else std.tqdm
     delay = DELAY if here and not shown else 0.0
     how = {"unit": unit, "initial": initial, "disable": not is_shown(shown), "delay": delay, "leave": False}
-    return bar(total=total, desc=doing, **how)
+    return bar(total=total, desc=visible(doing), **how)
 
 
 def with_progress(items: Collection[T], doing: str, *, shown: bool | None, unit: str = "batch") -> Iterator[T]:

@@ -6,7 +6,6 @@ same for every method, so selecting, set algebra, controls, saving and plotting 
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from .checks import check_arguments
 from .errors import ActivationError, InputError, MismatchError, SiteError, listed
 from .names import layer_of
 from .reading import readable
+from .safe_text import html_note, html_table
 
 Sign = Literal["abs", "positive", "negative"]
 #: More units than any hook point has.
@@ -153,8 +153,8 @@ class UnitScores:
 
     def _repr_html_(self) -> str:
         best = self.to_frame().assign(size=lambda t: t.score.abs()).nlargest(10, "size").drop(columns="size")
-        head = f"<b>UnitScores</b> by {html.escape(self.rule)}: {len(self):,} units at {len(self.scores)} hook points"
-        return f"<p>{head}</p>{best.to_html(index=False, float_format='{:.4g}'.format)}"
+        head = f"UnitScores by {self.rule}: {len(self):,} units at {len(self.scores)} hook points"
+        return html_note(head) + html_table(best, float_format="{:.4g}".format)
 
 
 @dataclass(frozen=True, eq=False)
@@ -371,8 +371,7 @@ class Circuit:
             return cls(units, facts["widths"], facts["name"], facts["info"], parts["excluded"])
 
     def _repr_html_(self) -> str:
-        table = self.to_frame().head(20).to_html(index=False, float_format="{:.4g}".format)
-        return f"<p>{html.escape(repr(self))}</p>{table}"
+        return html_note(repr(self)) + html_table(self.to_frame().head(20), float_format="{:.4g}".format)
 
 
 def _frame(units: Mapping[str, tuple[Tensor, Tensor]]) -> pd.DataFrame:

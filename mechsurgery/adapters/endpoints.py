@@ -1,26 +1,36 @@
 """Judges by name, and one behind any OpenAI-compatible HTTP endpoint, with retries, a rate limit and kept answers.
 
-The key is read from the environment when a request is made; it is in no file, message or repr.
+The key is read from the environment when a request is made; it is in no file, message, repr or pickle. What an endpoint
+answers is a stranger's: it is given so much time and so many bytes, and followed nowhere.
 """
 
 from __future__ import annotations
 
+import json
 import logging
+import math
 import os
+import re
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from ..artifacts import load_json, save_json
+from ..artifacts import load_json, write_text
 from ..checks import check_arguments
 from ..errors import InputError, LoadError, needs_extra
-from ..grading.judges import Judge, LocalJudge, RecordedJudge
+from ..grading.judges import Judge, LocalJudge
+from ..grading.recorded import RecordedJudge
 from ..progress import with_progress
+from .http_calls import Again, call, chat_text
 
 logger = logging.getLogger(__name__)
+#: Two threads that share a judge take turns for the time of their next request.
+_TURNS = threading.Lock()
 
 
 def judge_from(text: str, **options: Any) -> Judge:
@@ -33,6 +43,7 @@ def judge_from(text: str, **options: Any) -> Judge:
         return RecordedJudge.load(text.removeprefix("recorded:"))
     if text.startswith(("http://", "https://")):
         url, _, model = text.partition("#")
+        _check_address(url)
         if not model:
             raise InputError(f"judge {text!r} names no model; write it after a #, as in {url}#some-model")
         return EndpointJudge(url, model, **options)
@@ -41,22 +52,15 @@ def judge_from(text: str, **options: Any) -> Judge:
     return LocalJudge(load_model(text), **options)
 
 
-class _Again(Exception):
-    """The endpoint is busy or broken for now; `wait` seconds where it says so."""
-
-    def __init__(self, reason: str, wait: float | None = None) -> None:
-        super().__init__(reason)
-        self.wait = wait
-
-
 @dataclass(eq=False)
 class EndpointJudge:
     """`POST {url}/chat/completions` at temperature 0.
 
     `key_env` names the environment variable with the key (None for an endpoint without one). 429, 5xx and
     time-outs are tried `retries` times more with growing pauses (or as long as `Retry-After` says); anything
-    else is one error. With `cache`, a folder, every answer is kept by the content of what was asked and never
-    asked again.
+    else is one error, a redirection too. One answer, with all its tries and pauses, takes `deadline` seconds at most;
+    `timeout` is that of one step of a try. With `cache`, a folder, every answer is kept by the content of what was
+    asked and never asked again; an answer without text is "", and is not kept.
     """
 
     url: str
@@ -69,18 +73,29 @@ class EndpointJudge:
     longest_pause: float = 60.0
     cache: str | Path | None = None
     progress: bool | None = None
+    deadline: float = 300.0
     _next: float = field(default=0.0, repr=False)
 
     def __post_init__(self) -> None:
-        if not self.url.startswith(("http://", "https://")):
-            raise InputError(f"url={self.url!r}; give an http(s) address such as 'https://host/v1'")
-        if self.requests_per_minute <= 0 or self.retries < 0:
-            raise InputError("requests_per_minute must be above 0 and retries at least 0")
+        _check_address(self.url)
+        if self.key_env is not None and not re.fullmatch(r"[A-Za-z_]\w*", self.key_env, re.ASCII):
+            raise InputError("key_env is the name of an environment variable, such as 'OPENAI_API_KEY', not the key")
+        sizes = {name: getattr(self, name) for name in ("requests_per_minute", "timeout", "deadline", "max_tokens")}
+        for name, value in sizes.items():
+            if not isinstance(value, (int, float)) or not math.isfinite(value) or value <= 0:
+                raise InputError(f"{name}={value!r}; give a number above 0")
+        if self.retries < 0 or not 0 <= self.longest_pause < math.inf:
+            raise InputError(f"retries={self.retries} and longest_pause={self.longest_pause}; give at least 0")
 
     @property
     def name(self) -> str:
         """The model's name at the endpoint."""
         return self.model
+
+    @property
+    def settings(self) -> str:
+        """The endpoint, and how long its answers may be."""
+        return f"{self.url}, {self.max_tokens} tokens"
 
     def answers(self, prompts: Sequence[str]) -> list[str]:
         """One answer per prompt, in order; kept answers cost no request.
@@ -92,7 +107,7 @@ class EndpointJudge:
             import httpx
             import tenacity  # noqa: F401 (each request is tried again with it)
         answers = []
-        with httpx.Client(timeout=self.timeout) as client:
+        with httpx.Client(timeout=self.timeout, follow_redirects=False) as client:
             for prompt in with_progress(prompts, f"judge {self.model}", shown=self.progress, unit="prompt"):
                 kept = self._kept(prompt)
                 if kept is None:
@@ -104,74 +119,117 @@ class EndpointJudge:
     def _ask(self, client: Any, prompt: str) -> str:
         from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
+        self._wait_turn()
+        ends = time.monotonic() + self.deadline
         backoff = wait_exponential(multiplier=0.5, max=self.longest_pause)
 
         def pause(state: Any) -> float:
             asked = getattr(state.outcome.exception(), "wait", None)
             return min(self.longest_pause, asked) if asked is not None else backoff(state)
 
+        def late(state: Any) -> bool:
+            return time.monotonic() + (state.upcoming_sleep or 0.0) >= ends
+
         attempts = Retrying(
-            stop=stop_after_attempt(self.retries + 1), wait=pause, retry=retry_if_exception_type(_Again)
+            stop=lambda state: stop_after_attempt(self.retries + 1)(state) or late(state),
+            wait=pause,
+            retry=retry_if_exception_type(Again),
         )
+        problem = ""
         try:
-            return attempts(self._post, client, prompt)
+            return attempts(self._post, client, prompt, ends)
         except RetryError as error:
-            last = error.last_attempt.exception()
-            raise InputError(
-                f"{self.url} still fails after {self.retries + 1} tries: {last}; try later or more slowly"
-            ) from None
+            last, tries = error.last_attempt.exception(), error.last_attempt.attempt_number
+            problem = f"{self.url} still fails after {tries} tries: {last}; try later or more slowly"
+            if tries <= self.retries:
+                problem = f"{self.url} gave no answer within {self.deadline:g} s ({tries} tries): {last}; try later"
+        raise InputError(problem)  # outside, so that what holds the request, and its key, is not its context
 
-    def _post(self, client: Any, prompt: str) -> str:
-        import httpx
+    def _wait_turn(self) -> None:
+        """Wait until the rate limit allows one more request."""
+        with _TURNS:
+            now = time.monotonic()
+            turn = max(now, self._next)
+            self._next = turn + 60 / self.requests_per_minute
+        time.sleep(turn - now)
 
-        time.sleep(max(0.0, self._next - time.monotonic()))
-        self._next = time.monotonic() + 60 / self.requests_per_minute
-        body = {
-            "model": self.model,
-            "temperature": 0,
-            "max_tokens": self.max_tokens,
-            "messages": [{"role": "user", "content": prompt}],
-        }
-        try:
-            reply = client.post(f"{self.url.rstrip('/')}/chat/completions", json=body, headers=self._headers())
-        except httpx.TimeoutException as error:
-            raise _Again(f"no answer within {self.timeout:g} s ({type(error).__name__})") from None
-        except httpx.TransportError as error:
-            raise _Again(f"no connection ({type(error).__name__})") from None
-        if reply.status_code == 429 or reply.status_code >= 500:
-            raise _Again(f"status {reply.status_code}", _seconds(reply.headers.get("retry-after")))
-        if reply.status_code != 200:
-            hint = f"; is the key in ${self.key_env} right?" if reply.status_code in (401, 403) else ""
-            raise InputError(f"{self.url} answered with status {reply.status_code} for model {self.model!r}{hint}")
-        try:
-            return str(reply.json()["choices"][0]["message"]["content"])
-        except (ValueError, KeyError, IndexError, TypeError):
-            raise _Again("an answer that is no chat completion") from None
+    def _post(self, client: Any, prompt: str, ends: float) -> str:
+        headers, key = self._headers()
+        status, headers, body = call(
+            client, f"{self.url.rstrip('/')}/chat/completions", self._body(prompt), headers, ends
+        )
+        if status == 429 or status >= 500:
+            raise Again(f"status {status}", _seconds(headers.get("retry-after")))
+        if status != 200:
+            hint = f"; is the key in ${self.key_env} right?" if status in (401, 403) else ""
+            hint = "; give the address that it is really at" if 300 <= status < 400 else hint
+            raise InputError(f"{self.url} answered with status {status} for model {self.model!r}{hint}")
+        text = chat_text(body)
+        # An endpoint that repeats its key must not have it written anywhere.
+        return text.replace(key, "‹key›") if key else text
 
-    def _headers(self) -> dict[str, str]:
+    def _body(self, prompt: str) -> bytes:
+        """What is sent, in ASCII."""
+        messages = [{"role": "user", "content": prompt}]
+        asked = {"model": self.model, "temperature": 0, "max_tokens": self.max_tokens, "messages": messages}
+        return json.dumps(asked).encode()
+
+    def _headers(self) -> tuple[dict[str, str], str]:
+        """What is sent beside the body, and the key."""
+        plain = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
         if self.key_env is None:
-            return {}
-        key = os.environ.get(self.key_env)
+            return plain, ""
+        key = os.environ.get(self.key_env, "").strip()
         if not key:
             raise InputError(f"no key: set the environment variable {self.key_env}, or pass key_env=None")
-        return {"Authorization": f"Bearer {key}"}
+        if not re.fullmatch(r"[!-~]+", key):
+            raise InputError(f"the key in ${self.key_env} has spaces or signs that no key has; set it again")
+        return {**plain, "Authorization": f"Bearer {key}"}, key
+
+    def _asked(self, prompt: str) -> str:
+        """The digest of everything that the answer depends on: the address and all that is sent there."""
+        return sha256(self.url.encode() + b"\n" + self._body(prompt)).hexdigest()
 
     def _path(self, prompt: str) -> Path:
-        facts = repr((self.url, self.model, self.max_tokens, prompt))
-        return Path(str(self.cache)) / f"{sha256(facts.encode()).hexdigest()[:32]}.json"
+        return Path(str(self.cache)) / f"{self._asked(prompt)[:32]}.json"
 
     def _kept(self, prompt: str) -> str | None:
         if self.cache is None or not self._path(prompt).is_file():
             return None
         try:
-            return str(load_json(self._path(prompt))["answer"])
-        except (LoadError, KeyError, TypeError):
-            logger.warning("%s cannot be read and is asked again", self._path(prompt))
-            return None
+            content = load_json(self._path(prompt))
+        except LoadError:
+            content = None
+        whole = isinstance(content, dict) and content.get("asked") == self._asked(prompt)
+        answer = content.get("answer") if whole else None
+        if isinstance(answer, str) and answer and content.get("checksum") == _checksum(answer):
+            return answer
+        logger.warning("%s cannot be read and is asked again", self._path(prompt))
+        return None
 
     def _keep(self, prompt: str, answer: str) -> None:
-        if self.cache is not None:
-            save_json(self._path(prompt), {"model": self.model, "url": self.url, "prompt": prompt, "answer": answer})
+        if self.cache is None or not answer:
+            return
+        facts = {"model": self.model, "url": self.url, "prompt": prompt, "answer": answer}
+        content = {"asked": self._asked(prompt), "checksum": _checksum(answer), **facts}
+        write_text(self._path(prompt), json.dumps(content, indent=2) + "\n")
+
+
+def _check_address(url: str) -> None:
+    """Raise `InputError`, which never repeats a password, for what is no plain http(s) address."""
+    try:
+        parts = urlsplit(url) if isinstance(url, str) and url.startswith(("http://", "https://")) else None
+        usable = parts is not None and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        usable = False
+    if not usable or not url.isascii() or re.search(r"[\x00-\x20\x7f]", url):
+        raise InputError("no address of an endpoint; give an http(s) address such as 'https://host/v1'")
+    if "@" in url or "?" in url or "#" in url:
+        raise InputError("an address with a name, password or query; give the plain one, and the key by key_env=")
+
+
+def _checksum(answer: str) -> str:
+    return sha256(answer.encode()).hexdigest()
 
 
 def _seconds(value: str | None) -> float | None:

@@ -22,7 +22,7 @@ from ..models.fingerprint import fingerprint
 from ..models.generate import generate
 from ..progress import with_progress
 from ..prompts import Prompt
-from ..prompts.chat import Template, as_template, render, stop_texts
+from ..prompts.chat import Template, as_template, encode_apart, render_apart, stop_texts
 
 #: How many new tokens a generative task gets that does not say.
 MAX_GEN_TOKS = 256
@@ -103,14 +103,19 @@ class _Adapter:
         turns = [(turn["role"], turn["content"]) for turn in chat_history]
         prefix = turns.pop()[1] if not add_generation_prompt and turns[-1][0] == "assistant" else ""
         prompt = Prompt("chat", "", messages=tuple(turns), prefix=prefix)
-        return render(self.tokenizer, prompt, template=self.template)
+        return render_apart(self.tokenizer, prompt, template=self.template)
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
-        """Token ids; by default with the tokenizer's special tokens unless the text begins with one already."""
-        if add_special_tokens is not None:
-            return list(self.tokenizer.encode(string, add_special_tokens=add_special_tokens))
+        """Token ids; by default with the tokenizer's special tokens unless the text begins with one already.
+
+        Within a chat of `apply_chat_template` only what the template wrote is read as control tokens; other text is
+        read as lm_eval's own model reads it.
+        """
         begin = self.tokenizer.decode([self.prefix_token_id])
-        ids = list(self.tokenizer.encode(string, add_special_tokens=not string.startswith(begin)))
+        special = not string.startswith(begin) if add_special_tokens is None else add_special_tokens
+        ids = encode_apart(self.tokenizer, string, template=self.template, begin=special)
+        if add_special_tokens is not None:
+            return ids
         # Some tokenizers end plain text with an end token, after which nothing can follow.
         ended = len(ids) > 1 and ids[-1] == self.eot_token_id and not string.endswith(self.tokenizer.eos_token)
         return ids[:-1] if ended else ids

@@ -10,10 +10,10 @@ from jaxtyping import Float
 
 from ..checks import check_arguments
 from ..errors import PromptError, listed
-from ..models import capture
+from ..models import capture, tokens
 from ..models.protocol import Model
 from ..prompts import Prompt, PromptSet
-from ..prompts.chat import Template, check_template
+from ..prompts.chat import Template, check_template, encode_plain
 
 
 def choice_scores(
@@ -41,7 +41,7 @@ def check_answerable(model: Model, sets: Mapping[str, PromptSet], template: str 
     Raises `InputError` for a template that its tokenizer lacks, `PromptError` where a set has prompts with choices and
     others, or choices that are not one token.
     """
-    check_template(model.tokenizer, template, name=str(model.cfg.model_name))
+    check_template(model.tokenizer, template, name=str(model.cfg.model_name), stops=tokens.stop_ids(model))
     for prompts in sets.values():
         if not any(prompt.choices for prompt in prompts):
             continue
@@ -81,7 +81,7 @@ def _tokens_of(tokenizer: Any, choice: str) -> list[int]:
 
 def _single(tokenizer: Any, choice: str) -> list[int]:
     """The tokens that stand for a choice alone."""
-    written = [tokenizer.encode(text, add_special_tokens=False) for text in (choice, f" {choice}")]
+    written = [encode_plain(tokenizer, text) for text in (choice, f" {choice}")]
     return sorted({int(ids[0]) for ids in written if len(ids) == 1 and ids[0] != tokenizer.unk_token_id})
 
 

@@ -30,6 +30,7 @@ from ..intervention.changes import Affine
 from ..models import sites
 from ..models.protocol import Model
 from ..prompts import PromptSet
+from ..safe_text import html_table
 from ..units import Circuit
 from . import verdicts as v
 from .evaluate import BESIDE, evaluate
@@ -63,7 +64,7 @@ class Proof:
 
     def _repr_html_(self) -> str:
         with pd.option_context("display.max_colwidth", None):  # a claim whose end is cut off says nothing
-            return self.claims.to_html(index=False) + self.table.to_html(index=False)
+            return html_table(self.claims) + html_table(self.table)
 
 
 def prove(

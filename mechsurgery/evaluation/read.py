@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import pandas as pd
 
 from ..checks import check_arguments
 from ..errors import InputError, listed
+from ..safe_text import html_note, html_table
 
 #: What stands for a response that no grade could decide on.
 UNGRADED = "not graded"
@@ -36,7 +36,7 @@ class Compared(pd.DataFrame):
         said = f"{len(self)} responses"
         if "flipped" in self.columns:
             said += f", {int(self['flipped'].sum())} flipped"
-        return f"<div class='ms-compared'>{style}<p>{html.escape(said)}</p>{self.to_html()}</div>"
+        return f"<div class='ms-compared'>{style}{html_note(said)}{html_table(self)}</div>"
 
 
 def compared(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,10 +11,12 @@ from typing import Any
 import pandas as pd
 
 from ..allowed import conforms
-from ..artifacts import load_document, load_table, save_document, write_atomically
+from ..artifacts import load_document, load_table, save_document
 from ..checks import check_arguments
 from ..errors import InputError, LoadError, listed
 from ..reading import file_digest, readable, the_file
+from ..safe_text import html_note, html_table
+from ..writing import write_atomically
 from .read import Compared, compared
 from .summary import summarise
 from .table import COLUMNS, typed
@@ -151,8 +152,8 @@ class Results:
         return cls(kept, {"labels": labels, "parts": [part.info for part in parts]}, prompts)
 
     def _repr_html_(self) -> str:
-        head = f"<p>{html.escape(f'Results: {len(self.table):,} rows')}</p>"
-        return head + self.summary().to_html(index=False, float_format="{:.3g}".format)
+        head = html_note(f"Results: {len(self.table):,} rows")
+        return head + html_table(self.summary(), float_format="{:.3g}".format)
 
 
 def _manifest(path: Path) -> tuple[dict[str, Any], dict[str, str]]:

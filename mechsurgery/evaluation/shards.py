@@ -15,7 +15,8 @@ from typing import Any
 
 import pandas as pd
 
-from ..artifacts import plain_value, write_atomically
+from ..artifacts import plain_value
+from ..writing import write_atomically
 
 logger = logging.getLogger(__name__)
 

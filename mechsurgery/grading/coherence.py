@@ -26,7 +26,7 @@ from ..models.divergence import HELD, log_probs
 from ..models.generate import generate
 from ..models.protocol import Model
 from ..prompts import Prompt, PromptSet
-from ..prompts.chat import Template, as_template, encode, render, response_text, tokenise
+from ..prompts.chat import Template, as_template, encode, encode_continued, encode_plain, render, response_text
 from .grade import Grade, Item
 
 VERSION = "coherence-1"
@@ -41,16 +41,15 @@ def response_ids(
     A space stands between them where the prompt's own `prefix` would have one. Where the text of both is tokenised
     differently at the seam, the response is tokenised by itself.
     """
-    start = encode(tokenizer, [prompt], template=template)[0]
     if not response.strip():
-        return start, []
+        return encode(tokenizer, [prompt], template=template)[0], []
     joint = response if not prompt.prefix or prompt.prefix[-1:].isspace() else f" {response}"
     shown = render(tokenizer, prompt, template=template)
     text = render(tokenizer, replace(prompt, prefix=prompt.prefix + joint), template=template)
-    whole = tokenise(tokenizer, text, template)
+    start, whole = encode_continued(tokenizer, prompt, text[len(shown) :], template=template)
     if whole[: len(start)] == start:
         return start, whole[len(start) :]
-    return start, list(tokenizer.encode(text[len(shown) :], add_special_tokens=False))
+    return start, encode_plain(tokenizer, text[len(shown) :], template)
 
 
 @torch.no_grad()

@@ -9,7 +9,6 @@ on.
 from __future__ import annotations
 
 import asyncio
-import html
 import json
 import logging
 import secrets
@@ -21,6 +20,7 @@ from importlib.resources import files
 from typing import Any, TypeVar
 
 from ..errors import InputError, MissingExtraError
+from ..safe_text import html_text
 from .guard import Guard
 
 logger = logging.getLogger(__name__)
@@ -111,7 +111,7 @@ def web_app(catalogue: Any, *, port: int, token: str, worker: Worker, limits: Li
 
     async def page(request: Any) -> Any:
         styles = [f'<link rel="stylesheet" href="/static/{name}">' for name in _STATIC if name.endswith(".css")]
-        return HTMLResponse(_PAGE.format(title=html.escape(str(document["title"])), styles="\n".join(styles)))
+        return HTMLResponse(_PAGE.format(title=html_text(str(document["title"])), styles="\n".join(styles)))
 
     async def facts(request: Any) -> Any:
         return Response(content, media_type="application/json")

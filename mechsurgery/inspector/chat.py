@@ -24,6 +24,7 @@ from ..models.protocol import Model
 from ..models.tokens import tokenizer_of
 from ..prompts import Prompt
 from ..prompts.chat import Template, as_template, encode, response_text, stop_texts
+from ..safe_text import visible
 from ..units import Circuit
 
 Write = Callable[[str], Any]
@@ -197,16 +198,6 @@ def _settled(text: str, stops: Sequence[str]) -> str:
     return text
 
 
-def printable(text: str) -> str:
-    r"""The text with control characters made visible: what a model says must not command the terminal.
-
-    >>> printable("a\x1b[2J\n")
-    'a␛[2J\n'
-    """
-    shown = {code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\n\t"}
-    return text.translate({**shown, 127: "␡", **dict.fromkeys(range(128, 160), _REPLACEMENT)})
-
-
 def typed_lines() -> Iterator[str]:
     """Lines typed at a terminal (Ctrl-D ends them) or read from a pipe."""
     stdin = sys.stdin
@@ -241,7 +232,7 @@ def converse(chat: Chat, lines: Iterator[str], write: Write) -> None:
             elif text:
                 _turn(chat, text[1:] if text.startswith("//") else text, both, write)
         except MechsurgeryError as error:
-            write(f"error: {' '.join(printable(str(error)).split())}\n")
+            write(f"error: {' '.join(visible(str(error)).split())}\n")
 
 
 def _command(chat: Chat, text: str) -> str:
@@ -277,7 +268,7 @@ def _say(chat: Chat, text: str, changed: bool, write: Write, label: str) -> tupl
     with stoppable() as stopped:
         for piece in chat.answer(text, changed=changed):
             tokens, note = piece.tokens, piece.note
-            write(label + printable(piece.text))
+            write(label + visible(piece.text))
             label = ""
             if stopped():
                 note = "stopped"

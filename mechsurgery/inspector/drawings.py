@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+
+from ..safe_text import html_text
 
 _WIDTH, _HEIGHT, _LEFT, _BASE = 300, 74, 8, 22
 
@@ -68,7 +69,7 @@ def curve(xs: Sequence[float], ys: Sequence[float], *, label: str, marks: Mappin
     for at, text in marks.items():
         if low <= at <= high:
             parts.append(f"<line class='grid' x1='{x(at):.1f}' x2='{x(at):.1f}' y1='4' y2='{floor + 4}'/>")
-            parts.append(f"<text x='{x(at):.1f}' y='{_HEIGHT - 4}' text-anchor='middle'>{html.escape(text)}</text>")
+            parts.append(f"<text x='{x(at):.1f}' y='{_HEIGHT - 4}' text-anchor='middle'>{html_text(text)}</text>")
     parts.append(f"<polyline class='line' points='{points}'/>")
     parts += [f"<circle class='dot' cx='{x(a):.1f}' cy='{y(b):.1f}' r='2.6'/>" for a, b in zip(xs, ys)]
     parts += [
@@ -88,4 +89,4 @@ def _ends(low: float, high: float) -> list[str]:
 
 def _svg(inner: str, label: str) -> str:
     size = f"width='{_WIDTH}' height='{_HEIGHT}' viewBox='0 0 {_WIDTH} {_HEIGHT}'"
-    return f"<svg {size} role='img' aria-label='{html.escape(label, quote=True)}'>{inner}</svg>"
+    return f"<svg {size} role='img' aria-label='{html_text(label)}'>{inner}</svg>"

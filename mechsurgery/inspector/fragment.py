@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib import resources
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from ..plots.heatmaps import shown_token
+from ..safe_text import html_text
 from . import drawings
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def standalone(view: UnitView) -> str:
     return (
         "<!doctype html><html lang='en'><head><meta charset='utf-8'><meta http-equiv='Content-Security-Policy' "
         "content=\"default-src 'none'; style-src 'unsafe-inline'\"><meta name='viewport' "
-        f"content='width=device-width'><title>{html.escape(view.name)}, {html.escape(view.model)}</title>"
+        f"content='width=device-width'><title>{html_text(view.name)}, {html_text(view.model)}</title>"
         f"<style>body{{margin:1.5em}}{style()}</style></head><body>{fragment(view)}</body></html>"
     )
 
@@ -50,7 +50,7 @@ def fragment(view: UnitView) -> str:
     parts.append(_side_by_side(tokens))
     for source, title in (("prompt", "Most active in prompts"), ("response", "Most active in its own answers")):
         parts.append(_contexts(view.contexts[view.contexts["source"] == source] if len(view.contexts) else (), title))
-    return f"<section class='ms-unit' data-unit='{html.escape(view.name, quote=True)}'>{''.join(parts)}</section>"
+    return f"<section class='ms-unit' data-unit='{html_text(view.name)}'>{''.join(parts)}</section>"
 
 
 def _side_by_side(parts: Iterable[str]) -> str:
@@ -69,10 +69,10 @@ def _head(view: UnitView) -> str:
         facts.append(f"{said} on {drawings.percent(view.facts['density'])} of {view.facts['n_tokens']:,} tokens")
     link = ""
     if view.neuronpedia:
-        address = html.escape(view.neuronpedia, quote=True)
+        address = html_text(view.neuronpedia)
         link = f" · <a href='{address}' rel='noreferrer' target='_blank'>Neuronpedia</a>"
-    told = html.escape("; ".join(facts))
-    return f"<h2>{html.escape(view.name)}</h2><p class='soft'>{told}{link}</p>"
+    told = html_text("; ".join(facts))
+    return f"<h2>{html_text(view.name)}</h2><p class='soft'>{told}{link}</p>"
 
 
 def _effects(view: UnitView) -> str:
@@ -89,7 +89,7 @@ def _effects(view: UnitView) -> str:
         label=f"change of {view.effect_name} over the unit's multiplier",
         marks={-1.0: "m = −1", 0.0: "0", 1.0: "1", 2.0: "2", 3.0: "3"},
     )
-    return f"<h3>What scaling it alone does</h3><p>{html.escape(', '.join([alone, *changes]))}</p>{drawn}"
+    return f"<h3>What scaling it alone does</h3><p>{html_text(', '.join([alone, *changes]))}</p>{drawn}"
 
 
 def _of(table: pd.DataFrame, m: float) -> float:
@@ -106,9 +106,9 @@ def _activations(view: UnitView) -> str:
         said = (f"{side}: mean {drawings.number(sum(v) / len(v))}, n = {len(v)}" for side, v in sets.items())
         means = "; ".join(said)
         picture = drawings.histograms(sets, low=low, high=high, label=f"Activations in {model}: {means}")
-        called, told = (f"<p class='soft'>{html.escape(text)}</p>" for text in (str(model), means))
+        called, told = (f"<p class='soft'>{html_text(text)}</p>" for text in (str(model), means))
         drawn.append(f"<div class='pic'>{called}{picture}{told}</div>")
-    sides = [html.escape(str(side)) for side in table["side"].unique()]
+    sides = [html_text(str(side)) for side in table["side"].unique()]
     key = " against ".join(f"{side} ({colour})" for side, colour in zip(sides, ("orange, solid", "blue, dashed")))
     return f"<h3>Activation at the prompt's last token: {key}</h3>{_side_by_side(drawn)}"
 
@@ -117,7 +117,7 @@ def _ranks(view: UnitView) -> str:
     if not len(view.ranks):
         return ""
     rows = [
-        [f"<td>{html.escape(r.rule)}</td>", _number(r.score), f"<td class='n'>{r.rank:,} of {r.of:,}</td>"]
+        [f"<td>{html_text(r.rule)}</td>", _number(r.score), f"<td class='n'>{r.rank:,} of {r.of:,}</td>"]
         for r in view.ranks.itertuples()
     ]
     return _table("Where it stands", ["rule", "score", "rank"], rows)
@@ -134,7 +134,7 @@ def _neighbours(view: UnitView, by: str) -> str:
 
 
 def _unit(name: str) -> str:
-    safe = html.escape(name, quote=True)
+    safe = html_text(name)
     return f"<td><button type='button' class='unit' data-unit='{safe}'>{safe}</button></td>"
 
 
@@ -152,7 +152,7 @@ def _tokens(above: str, below: str, table: pd.DataFrame, column: str) -> str:
 
 
 def _token(token: str) -> str:
-    return f"<td><span class='tok'>{html.escape(shown_token(token))}</span></td>"
+    return f"<td><span class='tok'>{html_text(shown_token(token))}</span></td>"
 
 
 def _number(value: float) -> str:
@@ -162,9 +162,9 @@ def _number(value: float) -> str:
 def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table of cells that are made and escaped already."""
     numbers = {"score", "rank", "cosine", "correlation", "logit", ""}
-    head = "".join(f"<th{' class=n' if name in numbers else ''}>{html.escape(name)}</th>" for name in columns)
+    head = "".join(f"<th{' class=n' if name in numbers else ''}>{html_text(name)}</th>" for name in columns)
     body = "".join(f"<tr>{''.join(row)}</tr>" for row in rows)
-    heading = f"<h3>{html.escape(title)}</h3>" if title else ""
+    heading = f"<h3>{html_text(title)}</h3>" if title else ""
     return f"<div>{heading}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
 
 
@@ -176,7 +176,7 @@ def _contexts(contexts: Any, title: str) -> str:
     note = (
         "<span class='soft'> orange: positive; blue, underlined: negative; the outlined token is the strongest</span>"
     )
-    return f"<h3>{html.escape(title)}{note}</h3>{shown}"
+    return f"<h3>{html_text(title)}{note}</h3>{shown}"
 
 
 def _context(row: Any, largest: float) -> str:
@@ -184,7 +184,7 @@ def _context(row: Any, largest: float) -> str:
     pieces = []
     for place, (token, value) in enumerate(zip(row.tokens, row.values)):
         pieces.append(heat_token(token, value / largest, strongest=place == row.at))
-    return f"<div class='text'><span class='where'>{html.escape(where)}</span>{''.join(pieces)}</div>"
+    return f"<div class='text'><span class='where'>{html_text(where)}</span>{''.join(pieces)}</div>"
 
 
 def heat_token(token: str, share: float, *, strongest: bool = False) -> str:
@@ -194,5 +194,5 @@ def heat_token(token: str, share: float, *, strongest: bool = False) -> str:
     kinds = [f"{'p' if share > 0 else 'n'}{step}"] if step else []
     kinds += ["neg"] if step and share < 0 else []
     kinds += ["at"] if strongest else []
-    text = html.escape(shown)
+    text = html_text(shown)
     return f"<i class='{' '.join(kinds)}'>{text}</i>" if kinds else text

@@ -6,7 +6,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..grading.judges import Judge, ask, inert
+from ..grading.frames import ending, inert
+from ..grading.judges import Judge, ask
 from .interpretation import Context, Contexts, Explanation
 
 _EXPLAIN = """A feature of a language model is active at some tokens of a text and silent at all others. You are to \
@@ -44,9 +45,11 @@ is active, with commas between them, or the word none:
 ACTIVE: numbers or none"""
 _SAID = re.compile(r"(?:\A|\n)[ \t]*\**EXPLANATION:\**[ \t]*(\S[^\n]*?)\s*\Z", re.IGNORECASE)
 _NUMBERS = re.compile(
-    r"(?:\A|\n)[ \t]*\**ACTIVE:\**[ \t]*(none|\d+(?:[ \t]*,[ \t]*\d+)*)[ \t]*\**\.?\s*\Z", re.IGNORECASE
+    r"(?:\A|\n)[ \t]*\**ACTIVE:\**[ \t]*(none|[0-9]{1,6}(?:[ \t]*,[ \t]*[0-9]{1,6})*)[ \t]*\**\.?\s*\Z", re.IGNORECASE
 )
-_TAGS = ("contexts", "explanation")
+_TAGS, _VERDICTS = ("contexts", "explanation"), ("explanation", "active")
+#: Everything that begins a new line somewhere.
+_BREAKS = re.compile("\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,21 +86,23 @@ def explain_prompt(contexts: Contexts) -> str:
 def predict_prompt(explanation: str, contexts: Sequence[Context]) -> str:
     """What is asked to have an explanation applied to contexts."""
     lines = [f"{number}  {_line(one)}" for number, one in enumerate(contexts, 1)]
-    return _PREDICT.format(explanation=inert(explanation, *_TAGS), contexts="\n".join(lines))
+    return _PREDICT.format(explanation=_material(explanation), contexts="\n".join(lines))
+
+
+def _material(text: str) -> str:
+    """A text on one line, in which no tag is one, and no verdict."""
+    return _BREAKS.sub("⏎", inert(text, *_TAGS, verdicts=_VERDICTS))
 
 
 def _line(context: Context) -> str:
     """A context on one line, in which nothing but the last token is marked and no tag is one."""
-    before, token = (
-        inert(text, *_TAGS).replace("«", "‹").replace("»", "›").replace("\n", "⏎")
-        for text in (context.before, context.token)
-    )
+    before, token = (_material(text).replace("«", "‹").replace("»", "›") for text in (context.before, context.token))
     return f"{before}«{token}»"
 
 
 def parse_explanation(answer: str) -> str | None:
     """The explanation on the last line of an answer, or None."""
-    found = _SAID.search(answer.strip())
+    found = _SAID.search(ending(answer))
     return None if found is None else found.group(1)
 
 
@@ -107,7 +112,7 @@ def parse_numbers(answer: str, n: int) -> list[bool] | None:
     >>> parse_numbers("ACTIVE: 1, 3", 3), parse_numbers("ACTIVE: none", 2), parse_numbers("ACTIVE: 4", 3)
     ([True, False, True], [False, False], None)
     """
-    found = _NUMBERS.search(answer.strip())
+    found = _NUMBERS.search(ending(answer))
     if found is None:
         return None
     numbers = [] if found.group(1).lower() == "none" else [int(one) for one in found.group(1).split(",")]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import html
 import json
 import re
 from functools import cache
@@ -15,6 +14,7 @@ from typing import Any
 from ..artifacts import write_text
 from ..checks import check_arguments
 from ..progress import with_progress
+from ..safe_text import html_text
 from .catalogue import Catalogue
 from .fragment import style
 
@@ -53,7 +53,7 @@ def page_with(document: dict[str, Any], start: str, *, connect: str = "'none'") 
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
         "<meta name='viewport' content='width=device-width, initial-scale=1'>"
-        f"<title>{html.escape(str(document['title']))}</title><style>body{{margin:0}}{styles()}</style></head>"
+        f"<title>{html_text(str(document['title']))}</title><style>body{{margin:0}}{styles()}</style></head>"
         f"<body><div id='ms-root'></div><script type='application/json' id='ms-document'>{_inert(document)}</script>"
         f"<script type='module'>{script}</script></body></html>"
     )
@@ -80,6 +80,8 @@ def _module() -> str:
 def _inert(document: dict[str, Any]) -> str:
     """JSON in which nothing can end its script element; short, since most of it is pages."""
     text = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    # Half a pair of surrogates is no UTF-8.
+    text = re.sub("[\ud800-\udfff]", lambda half: f"\\u{ord(half.group()):04x}", text)
     return re.sub(r"<(?=!|script)", r"\\u003c", text.replace("</", r"<\/"), flags=re.IGNORECASE)
 
 

@@ -12,6 +12,7 @@ from ..artifacts import write_text
 from ..checks import check_arguments
 from ..plots import Drawing, draw
 from ..plots.heatmaps import TokenHeatmaps
+from ..safe_text import visible
 from .coordinates import Kind
 
 
@@ -104,7 +105,7 @@ class UnitView:
         return f"<style>{style()}</style>{fragment(self)}"
 
     def __repr__(self) -> str:
-        return f"UnitView of {self.kind} {self.name} at {self.site} in {self.model}"
+        return visible(f"UnitView of {self.kind} {self.name} at {self.site} in {self.model}")
 
 
 def neighbours(similar: pd.DataFrame | None, together: pd.DataFrame | None) -> pd.DataFrame:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import html
 import sys
 from typing import Any
 
@@ -14,6 +13,7 @@ from ..errors import MissingExtraError
 from ..intervention import Intervention
 from ..models.protocol import Model
 from ..prompts import ContrastSet
+from ..safe_text import html_text, visible
 from .catalogue import Catalogue
 from .protocol import Conversation
 from .report import front_end, styles
@@ -54,10 +54,10 @@ def still(document: dict[str, Any], *, most: int = 12) -> str:
         [unit["name"], unit["side"] or "", *(_brief(unit["scores"].get(name)) for name in scores)]
         for unit in document["units"][:most]
     ]
-    shown = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
-    titles = "".join(f"<th>{html.escape(name)}</th>" for name in head)
+    shown = "".join(f"<tr>{''.join(f'<td>{html_text(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    titles = "".join(f"<th>{html_text(name)}</th>" for name in head)
     about = f"{document['title']}: {len(rows)} of {len(document['units'])} units; run the cell to explore them"
-    return f"<p>{html.escape(about)}</p><table><thead><tr>{titles}</tr></thead><tbody>{shown}</tbody></table>"
+    return f"<p>{html_text(about)}</p><table><thead><tr>{titles}</tr></thead><tbody>{shown}</tbody></table>"
 
 
 def _brief(value: float | None) -> str:
@@ -108,7 +108,7 @@ def _explorer() -> type:
             self.on_msg(self._hear)
 
         def __repr__(self) -> str:
-            return f"<explorer of {self.document.get('title', 'a model')}: to be seen in Jupyter>"
+            return visible(f"<explorer of {self.document.get('title', 'a model')}: to be seen in Jupyter>")
 
         def _repr_mimebundle_(self, **options: Any) -> Any:
             found = super()._repr_mimebundle_(**options)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
 from functools import partial
 from pathlib import Path
 
@@ -11,13 +11,11 @@ from torch import Tensor
 
 from ..checks import check_arguments
 from ..errors import InputError, MismatchError, listed
-from ..models.checkpoints import Place, architecture_facts, place_of, read_config
-from ..models.streaming import Checkpoint, rewrite
+from ..models.checkpoints import Place, architecture_facts, place_of, read_config, stored_fingerprint
+from ..models.streaming import Change, Checkpoint, rewrite, summed, whole_checkpoint
+from ..writing import check_path
 from .bake import Get, Rewrite, rewrites
 from .intervention import Intervention
-
-#: Makes a tensor of the checkpoint, in float64, from the present one.
-Change = Callable[[Tensor], Tensor]
 
 
 @torch.no_grad()
@@ -38,13 +36,18 @@ def export(
     directory at `destination`.
 
     Raises `InputError` with the reason for what this checkpoint has no place for (see `bake`), and where `destination`
-    exists; `MismatchError` for what was made for another model; `ActivationError` for results that are not finite.
+    exists or is in `source`; `MismatchError` for what was made for another model; `ActivationError` for results that
+    are not finite; `WriteError` where the disk is full or may not be written. Beside the weights, plain text files are
+    copied (configuration, tokenizer, templates); code, pickles, adapters and links out of `source` are left out, which
+    the log says.
     """
     if dtype not in (None, "float32", "bfloat16", "float16"):
         raise InputError(f"dtype={dtype!r}; choose 'float32', 'bfloat16', 'float16', or None for each tensor's own")
-    if Path(destination).expanduser().exists():
+    if strength is not None and not (isinstance(strength, int | float) and abs(strength) <= 1e30):
+        raise InputError(f"strength={strength!r} is no finite number; 1 adds the whole difference")
+    if os.path.lexists(check_path(destination)):
         raise InputError(f"{str(destination)!r} exists; give a directory that does not, so that nothing is overwritten")
-    checkpoint = Checkpoint(source)
+    checkpoint = whole_checkpoint(source)
     if not isinstance(intervention, Intervention):
         changes = _of_difference(checkpoint, Checkpoint(intervention), 1.0 if strength is None else strength)
     elif strength is None:
@@ -63,6 +66,7 @@ def _of_intervention(checkpoint: Checkpoint, intervention: Intervention) -> dict
         place = place_of(config, name)
         return place.read(checkpoint(checkpoint.key(place.key)).double())
 
+    _check_made_for(checkpoint, intervention)
     found: dict[str, list[tuple[Place, Rewrite]]] = {}
     for name, how in rewrites(intervention, architecture_facts(config)).items():
         place = place_of(config, name)
@@ -73,10 +77,30 @@ def _of_intervention(checkpoint: Checkpoint, intervention: Intervention) -> dict
     return {key: partial(_written, get=get, parts=parts) for key, parts in found.items()}
 
 
-def _written(tensor: Tensor, get: Get, parts: list[tuple[Place, Rewrite]]) -> Tensor:
+def _check_made_for(checkpoint: Checkpoint, intervention: Intervention) -> None:
+    """Raise `MismatchError` where a weight difference starts from other weights than the checkpoint's."""
+    delta = intervention.delta
+    wanted = None if delta is None or not intervention.strength else delta.info.get("fingerprint")
+    if delta is None or wanted is None:
+        return
+    dtypes = [delta.info.get("dtype")] if delta.info.get("dtype") else ["float32", "bfloat16", "float16"]
+    for dtype in dtypes:
+        if (
+            dtype in ("float32", "bfloat16", "float16")
+            and stored_fingerprint(checkpoint, getattr(torch, dtype)) == wanted
+        ):
+            return
+    raise MismatchError(
+        f"delta {delta.name!r} starts from a model with fingerprint {wanted}, which {str(checkpoint.directory)!r} is "
+        "not; export from the checkpoint that it was trained from"
+    )
+
+
+def _written(tensor: Tensor, dtype: torch.dtype, *, get: Get, parts: list[tuple[Place, Rewrite]]) -> Tensor:
     for place, how in parts:
-        tensor = place.write(tensor, how.make(get))
-    return tensor
+        # In float64 already where another parameter stands in the same tensor.
+        tensor = place.write(tensor if place.slot is None else tensor.double(), how.make(get))
+    return tensor.to(dtype)
 
 
 def _check_shape(checkpoint: Checkpoint, place: Place, name: str, intervention: Intervention) -> None:
@@ -104,7 +128,7 @@ def _of_difference(checkpoint: Checkpoint, difference: Checkpoint, strength: flo
         )
     numbers = [name for name in difference.facts if checkpoint.facts[name][0].is_floating_point]
     return {
-        name: lambda tensor, name=name: tensor + strength * difference(name).double()  # type: ignore[misc]
+        name: lambda tensor, dtype, name=name: summed(tensor, difference(name), strength, dtype)  # type: ignore[misc]
         for name in numbers
     }
 

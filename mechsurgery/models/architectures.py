@@ -10,15 +10,18 @@ from typing import Any
 
 from ..errors import UnsupportedModelError, listed
 
-GATED = (
-    "LlamaForCausalLM",
-    "MistralForCausalLM",
-    "Qwen2ForCausalLM",
-    "Qwen3ForCausalLM",
-    "Gemma2ForCausalLM",
-    "Gemma3ForCausalLM",
-)
-SUPPORTED = (*GATED, "GPT2LMHeadModel", "GPTNeoXForCausalLM")
+#: {architecture: the `model_type` whose configuration it is written for}
+_MODEL_TYPES = {
+    "LlamaForCausalLM": "llama",
+    "MistralForCausalLM": "mistral",
+    "Qwen2ForCausalLM": "qwen2",
+    "Qwen3ForCausalLM": "qwen3",
+    "Gemma2ForCausalLM": "gemma2",
+    "Gemma3ForCausalLM": "gemma3_text",
+    "GPT2LMHeadModel": "gpt2",
+    "GPTNeoXForCausalLM": "gpt_neox",
+}
+SUPPORTED = tuple(_MODEL_TYPES)
 _ACTIVATIONS = ("silu", "gelu", "gelu_new", "gelu_pytorch_tanh", "relu")
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 
@@ -26,6 +29,10 @@ _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 def architecture_of(raw: dict[str, Any]) -> str:
     """The architecture named in a config.json. Raises `UnsupportedModelError` where it cannot be converted."""
     names = raw.get("architectures") or []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UnsupportedModelError(
+            f"architectures = {str(names)[:200]!r} is no list of names; fetch config.json again"
+        )
     if any(raw.get(key) for key in _EXPERTS) or any("Moe" in name or "Mixtral" in name for name in names):
         raise UnsupportedModelError(
             f"{listed(names)} is a mixture of experts, whose MLP has no single set of neurons; "
@@ -36,9 +43,16 @@ def architecture_of(raw: dict[str, Any]) -> str:
             "the weights are quantised, so neurons have no exact write weights; use the unquantised checkpoint, "
             "in bfloat16 if memory is short"
         )
-    for name in names:
-        if name in SUPPORTED:
+    known = [name for name in names if name in SUPPORTED]
+    for name in known:
+        if raw.get("model_type") == _MODEL_TYPES[name]:
             return name
+    if known:
+        # Transformers itself goes by the type: the two would be different models.
+        raise UnsupportedModelError(
+            f"the configuration says architecture {known[0]}, which is of model_type {_MODEL_TYPES[known[0]]!r}, and "
+            f"model_type = {str(raw.get('model_type'))[:80]!r}; one of the two is wrong, fetch config.json again"
+        )
     raise UnsupportedModelError(
         f"architecture {listed(names) or repr(raw.get('model_type'))} is not supported; "
         f"supported: {', '.join(SUPPORTED)}"
@@ -51,6 +65,11 @@ def lens_config(config: Any, architecture: str) -> dict[str, Any]:
     facts = build(config, architecture)
     if facts["act_fn"] not in _ACTIVATIONS:
         _refuse(architecture, "activation function", facts["act_fn"], _ACTIVATIONS)
+    window = getattr(config, "sliding_window", None)
+    windowed = window is not None and getattr(config, "layer_types", None) is None and "use_local_attn" not in facts
+    if windowed and not (isinstance(window, int) and window >= facts["n_ctx"]):
+        # Transformers' cache forgets what is outside such a window, and its masks do not.
+        _refuse(architecture, "sliding_window", window, (None,))
     return {"original_architecture": architecture, "d_vocab": config.vocab_size, **facts}
 
 

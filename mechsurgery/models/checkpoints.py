@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from einops import rearrange
 from torch import Tensor
 
-from ..errors import LoadError, MismatchError
+from ..errors import MismatchError
 from .architectures import architecture_of, lens_config
+from .convert import empty_model
+from .fingerprint import fingerprint_of
+from .reading import check_own_files, reading
+from .streaming import Checkpoint
+from .weight_files import read_raw_config
 
 _SAME, _TURNED = "... -> ...", "a b -> b a"
 
@@ -34,11 +41,20 @@ class Place:
     def read(self, tensor: Tensor) -> Tensor:
         """The parameter that a checkpoint's tensor holds."""
         whole = self._parameters(tensor)
-        return (whole if self.slot is None else whole[self.slot]) * self.scale + self.shift
+        value = whole if self.slot is None else whole[self.slot]
+        return value if self.scale == 1 and not self.shift else value * self.scale + self.shift
+
+    def loaded(self, tensor: Tensor) -> Tensor:
+        """The same as `load_model` makes it, bit for bit: in the tensor's own dtype, with its roundings."""
+        whole = self._parameters(tensor)
+        value = whole if self.slot is None else whole[self.slot]
+        if self.scale != 1:
+            value = value * torch.tensor(self.scale, dtype=value.dtype)
+        return (value.float() + self.shift).to(value.dtype) if self.shift else value
 
     def write(self, tensor: Tensor, parameter: Tensor) -> Tensor:
         """The checkpoint's tensor with another value of the parameter in it."""
-        value = (parameter - self.shift) / self.scale
+        value = parameter if self.scale == 1 and not self.shift else (parameter - self.shift) / self.scale
         if self.slot is not None:
             whole = self._parameters(tensor).clone()
             whole[self.slot] = value
@@ -135,11 +151,10 @@ def read_config(directory: Path) -> Any:
     """The transformers configuration of a checkpoint. Raises `LoadError` or `UnsupportedModelError`."""
     import transformers
 
-    if not (directory / "config.json").is_file():
-        raise LoadError(f"{str(directory)!r} has no config.json; give the Hugging Face directory the model is from")
-    config = transformers.AutoConfig.from_pretrained(directory, local_files_only=True)
-    architecture_of(config.to_dict())
-    return config
+    with reading(directory):
+        check_own_files(directory)
+        architecture_of(read_raw_config(directory))
+        return transformers.AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
 
 
 def architecture_facts(config: Any) -> Any:
@@ -154,6 +169,15 @@ def place_of(config: Any, name: str) -> Place:
 
     Raises `MismatchError` where it has no tensor of its own there: unknown ones, and tied embeddings.
     """
+    if re.fullmatch(r"embed\.W_E|unembed\.W_U", name) and config.tie_word_embeddings:
+        raise MismatchError(
+            f"{name!r} cannot be written alone: input and output embeddings of this checkpoint are one tensor (tied); "
+            "change it in memory with applied or bake"
+        )
+    return _place_of(config, name)
+
+
+def _place_of(config: Any, name: str) -> Place:
     architecture = architecture_of(config.to_dict())
     gemma = architecture.startswith("Gemma")
     table = {"GPT2LMHeadModel": _GPT2, "GPTNeoXForCausalLM": _NEOX}.get(architecture, _GEMMA if gemma else _LLAMA)
@@ -163,11 +187,6 @@ def place_of(config: Any, name: str) -> Place:
     leaf = name[match.end() if match else 0 :].replace("._", ".")
     if leaf not in table or ("{}" in table[leaf][0]) != (layer is not None):
         raise MismatchError(f"parameter {name!r} has no place in a checkpoint of {architecture}; it is another model's")
-    if leaf in ("embed.W_E", "unembed.W_U") and config.tie_word_embeddings:
-        raise MismatchError(
-            f"{name!r} cannot be written alone: input and output embeddings of this checkpoint are one tensor (tied); "
-            "change it in memory with applied or bake"
-        )
     key, pattern = table[leaf]
     return Place(
         key.format(layer),
@@ -177,3 +196,30 @@ def place_of(config: Any, name: str) -> Place:
         scale=config.hidden_size**0.5 if gemma and leaf == "embed.W_E" else 1.0,
         shift=1.0 if gemma and leaf.endswith(".w") else 0.0,
     )
+
+
+def stored_fingerprint(checkpoint: Checkpoint, dtype: torch.dtype) -> str:
+    """The `fingerprint` of the model that `load_model(…, dtype)` makes of a checkpoint, read tensor by tensor."""
+    config = read_config(checkpoint.directory)
+    cfg = architecture_facts(config)
+
+    def parameters() -> Iterator[tuple[str, Tensor]]:
+        for name, parameter in sorted(empty_model(cfg).named_parameters()):
+            place = _place_of(config, name) if _has_place(config, name) else None
+            key = None if place is None else checkpoint.find(place.key)
+            if key is None and name == "unembed.W_U" and config.tie_word_embeddings:
+                key = checkpoint.find(_place_of(config, "embed.W_E").key)
+            if place is None or key is None:
+                yield name, torch.zeros(parameter.shape, dtype=dtype)
+            else:
+                yield name, place.loaded(checkpoint(key).to(dtype))
+
+    return fingerprint_of(cfg, parameters())
+
+
+def _has_place(config: Any, name: str) -> bool:
+    try:
+        _place_of(config, name)
+    except MismatchError:
+        return False
+    return True

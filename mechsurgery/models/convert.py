@@ -16,7 +16,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..errors import UnsupportedModelError, listed
+from ..errors import LoadError, UnsupportedModelError, listed
 from . import sites
 from .architectures import lens_config
 from .protocol import Model
@@ -47,8 +47,7 @@ def convert(source: Any, *, name: str, dtype: torch.dtype, device: torch.device)
 
     Parameters come out frozen (`requires_grad` False) and the model in eval mode.
     """
-    from accelerate import init_empty_weights
-    from transformer_lens import HookedTransformer, HookedTransformerConfig
+    from transformer_lens import HookedTransformerConfig
 
     architecture = type(source).__name__
     config = HookedTransformerConfig(
@@ -59,9 +58,7 @@ def convert(source: Any, *, name: str, dtype: torch.dtype, device: torch.device)
         dtype=dtype,
         device=str(device),
     )
-    with warnings.catch_warnings(), init_empty_weights(include_buffers=False):
-        warnings.simplefilter("ignore", DeprecationWarning)
-        model = HookedTransformer(config, move_to_device=False)
+    model = empty_model(config)
     weights = _weights(source, config)
     taken: set[int] = set()
     for parameter in list(weights):
@@ -72,6 +69,16 @@ def convert(source: Any, *, name: str, dtype: torch.dtype, device: torch.device)
             if buffer is not None:
                 module._buffers[key] = buffer.to(device)
     return model.eval()
+
+
+def empty_model(cfg: Any) -> Any:
+    """A HookedTransformer of a configuration whose parameters have shapes and no memory."""
+    from accelerate import init_empty_weights
+    from transformer_lens import HookedTransformer
+
+    with warnings.catch_warnings(), init_empty_weights(include_buffers=False):
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return HookedTransformer(cfg, move_to_device=False)
 
 
 def _assign(model: Any, name: str, tensor: Tensor, taken: set[int]) -> None:
@@ -85,6 +92,8 @@ def _assign(model: Any, name: str, tensor: Tensor, taken: set[int]) -> None:
             "the two do not belong together"
         )
     tensor = tensor.to(device=model.cfg.device, dtype=model.cfg.dtype)
+    if tensor.numel() and not all(torch.isfinite(end) for end in tensor.aminmax()):
+        raise LoadError(f"{name} has weights that are NaN or infinite in {model.cfg.dtype}; fetch the model again")
     order = _LAYOUT.get(leaf, tuple(range(tensor.ndim)))
     tensor = tensor.permute(order).contiguous()
     memory = tensor.untyped_storage()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -73,15 +73,20 @@ def fingerprint(model: Model) -> str:
 
 
 def _fingerprint(model: Model) -> str:
-    digest = hashlib.sha256(_architecture(model))
-    for name, parameter in sorted(model.named_parameters()):
-        facts = (name, tuple(parameter.shape), str(parameter.dtype), _checksum(parameter.detach()))
+    return fingerprint_of(model.cfg, ((name, weight.detach()) for name, weight in sorted(model.named_parameters())))
+
+
+def fingerprint_of(cfg: Any, parameters: Iterable[tuple[str, Tensor]]) -> str:
+    """The fingerprint of a model by its configuration and its parameters in the order of their names."""
+    digest = hashlib.sha256(_architecture(cfg))
+    for name, parameter in parameters:
+        facts = (name, tuple(parameter.shape), str(parameter.dtype), _checksum(parameter))
         digest.update(repr(facts).encode())
     return digest.hexdigest()[:16]
 
 
-def _architecture(model: Model) -> bytes:
-    facts = {key: _plain(getattr(model.cfg, key, None)) for key in _ARCHITECTURE}
+def _architecture(cfg: Any) -> bytes:
+    facts = {key: _plain(getattr(cfg, key, None)) for key in _ARCHITECTURE}
     return json.dumps(facts, sort_keys=True).encode()
 
 
@@ -116,7 +121,7 @@ def _odd(n: int, salt: int, device: torch.device) -> Tensor:
 
 def _quick_digest(model: Model) -> str:
     """Of the weights as they lie in memory now: sums at the speed of memory, nothing is multiplied or kept."""
-    digest = hashlib.sha256(_architecture(model))
+    digest = hashlib.sha256(_architecture(model.cfg))
     for name, parameter in sorted(model.named_parameters()):
         facts = (name, tuple(parameter.shape), parameter.stride(), parameter.storage_offset(), str(parameter.dtype))
         digest.update(repr(facts).encode())

@@ -19,13 +19,16 @@ from ..surroundings import warn_of_missing_extensions
 from .architectures import SUPPORTED, architecture_of, lens_config
 from .convert import check_neurons, convert
 from .protocol import Model
+from .reading import reading, reason
 from .streaming import Checkpoint
-from .weight_files import check_belongs, read_raw_config, weight_files
+from .weight_files import check_belongs, check_dtypes, read_raw_config, weight_files
 
 logger = logging.getLogger(__name__)
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+#: How names end that are files' or training runs', and no models' on the hub.
+_LOCAL = re.compile(r"\.(safetensors|json|bin|pt|pth|ckpt|gguf)$|(^|/)checkpoint-\d+$|/$")
 _HUB_FILES = ["*.json", "model*.safetensors", "tokenizer*", "*.model", "*.txt", "*.jinja"]
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 #: Some text that every tokenizer has tokens for.
@@ -45,17 +48,28 @@ def load_model(
     """A `HookedTransformer` whose logits equal transformers', with no weight processing.
 
     `name` is an organism (`"organism/instruct"`), a Hugging Face directory, or a hub id (with `revision`);
-    anything that starts with `.`, `/` or `~`, or exists, is a path and never looked up on the network. Only
-    safetensors are read. `dtype` is "float32", "bfloat16", "float16" or "auto", the checkpoint's own (float32 for
-    organisms, which are stored short but small enough for the CPU); `device` defaults to a GPU where there is one.
-    Parameters come frozen (`requires_grad` False), `model.tokenizer` is transformers' tokenizer untouched,
-    `model.cfg.model_name` the name given. Peak memory is about the weights themselves.
+    anything that looks like a path (it starts with `.`, `/` or `~`, ends like a file or a training run's
+    `checkpoint-500`, or it or its first folder exists) is one and never looked up on the network. Only safetensors
+    are read, and no links that lead out of the directory. `dtype` is "float32", "bfloat16", "float16" or "auto", the
+    checkpoint's own (float32 for organisms, which are stored short but small enough for the CPU); `device` defaults to
+    a GPU where there is one. Parameters come frozen (`requires_grad` False), `model.tokenizer` is transformers'
+    tokenizer untouched, `model.cfg.model_name` the name given. Peak memory is about the weights themselves.
 
     Raises `ModelNotFoundError`, `UnsupportedModelError`, `UnsafeFileError`, `LoadError` or `InputError`.
     """
     warn_of_missing_extensions()
     kind, where = _dtype(dtype, name), _device(device)
     directory = _find(name, revision, trust_remote_code)
+    with reading(directory):
+        model, architecture = _read(directory, str(name), kind, where, trust_remote_code)
+    logger.info("loaded %s: %s, %d layers, %s on %s", name, architecture, model.cfg.n_layers, model.cfg.dtype, where)
+    return model
+
+
+def _read(
+    directory: Path, name: str, kind: torch.dtype | None, where: torch.device, trust_remote_code: bool
+) -> tuple[Model, str]:
+    """The model of a directory, with its tokenizer and proved to be transformers' own, and its architecture."""
     architecture = _check_files(directory, trust_remote_code)
     tokenizer = _tokenizer(directory, trust_remote_code)
     source = _transformers_model(directory, architecture, kind, where, trust_remote_code)
@@ -63,22 +77,21 @@ def load_model(
     with torch.no_grad():
         expected = source(probe, use_cache=False).logits[0].float()
     stops = _stop_tokens(source)
-    model = convert(source, name=str(name), dtype=source.dtype, device=where)
+    model = convert(source, name=name, dtype=source.dtype, device=where)
     del source
     model.tokenizer = tokenizer
     model.cfg.tokenizer_prepends_bos = len(tokenizer.encode("")) > 0
     model.stop_token_ids = stops
     _check_logits(model, probe, expected)
     check_neurons(model, probe[:, :2])
-    logger.info("loaded %s: %s, %d layers, %s on %s", name, architecture, model.cfg.n_layers, model.cfg.dtype, where)
-    return model
+    return model, architecture
 
 
 def _dtype(dtype: str | torch.dtype, name: str | Path) -> torch.dtype | None:
     """The dtype asked for; None for the checkpoint's own."""
     if dtype == "auto":
         return torch.float32 if str(name).startswith("organism/") else None
-    chosen = dtype if isinstance(dtype, torch.dtype) else _DTYPES.get(dtype)
+    chosen = _DTYPES.get(dtype) if isinstance(dtype, str) else dtype
     if chosen not in _DTYPES.values():
         raise InputError(f"dtype {str(dtype)!r} is not one of {listed(['auto', *_DTYPES])}; choose one of them")
     return chosen
@@ -96,34 +109,57 @@ def _device(device: str | torch.device | None) -> torch.device:
     try:
         where = torch.device(device)
         torch.empty(0, device=where)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"device {str(device)!r} cannot be used here ({reason}); 'cpu' always works") from error
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        why = next(iter(str(error).splitlines()), type(error).__name__)
+        raise InputError(f"device {str(device)!r} cannot be used here ({why}); 'cpu' always works") from error
     return where
 
 
 def _find(name: str | Path, revision: str | None, trust_remote_code: bool) -> Path:
     """The directory a name stands for, downloaded where it is a hub id."""
+    if not isinstance(name, str | Path) or not str(name).strip():
+        raise InputError(f"{name!r} names no model; give 'organism/…', a directory, or a hub id such as 'owner/model'")
     text = str(name)
     if text.startswith("organism/"):
         from ..organisms.registry import organism_path
 
         directory = organism_path(text)
+    elif isinstance(name, Path) or _is_local(text):
+        directory = _directory(text)
+    elif _HUB_ID.fullmatch(text) and len(text) <= 200 and text.split("/")[0].lower() not in ("organism", "organisms"):
+        return _download(text, revision, trust_remote_code)
     else:
-        directory = Path(name).expanduser()
-        path_like = isinstance(name, Path) or text.startswith((".", "/", "~")) or "\\" in text or directory.exists()
-        if not path_like:
-            if not _HUB_ID.fullmatch(text):
-                raise ModelNotFoundError(
-                    f"{text!r} is no organism, no directory here and no hub id; give 'organism/…', the path of a "
-                    "Hugging Face directory, or a hub id such as 'owner/model'"
-                )
-            return _download(text, revision, trust_remote_code)
-        if not directory.is_dir():
-            raise ModelNotFoundError(f"{text!r} is no directory; give the directory with config.json and weights")
+        raise ModelNotFoundError(
+            f"{text[:200]!r} is no organism, no directory here and no hub id; give 'organism/…', the path of a "
+            "Hugging Face directory, or a hub id such as 'owner/model'"
+        )
     if revision is not None:
         raise InputError(f"revision={revision!r} is for hub ids, and {text!r} is a local model; leave it out")
     return directory
+
+
+def _is_local(text: str) -> bool:
+    """Whether a name is that of a path: by how it begins or ends, or because (the beginning of) it is there."""
+    if text.startswith((".", "/", "~")) or "\\" in text or _LOCAL.search(text):
+        return True
+    try:
+        return any(Path(part).exists() for part in (text, text.split("/")[0]))
+    except (OSError, ValueError):
+        return False
+
+
+def _directory(text: str) -> Path:
+    """A path as a directory. Raises `ModelNotFoundError` where it is none."""
+    try:
+        directory = Path(text).expanduser()
+        if directory.is_dir():
+            return directory
+    except (OSError, ValueError, RuntimeError):
+        pass
+    raise ModelNotFoundError(
+        f"{text[:200]!r} is no directory; give the directory with config.json and weights, or, for a hub id, run where "
+        "no file or folder is called as it begins"
+    )
 
 
 def _download(name: str, revision: str | None, trust_remote_code: bool) -> Path:
@@ -151,8 +187,9 @@ def _check_files(directory: Path, trust_remote_code: bool) -> str:
             "trust_remote_code=True"
         )
     architecture = architecture_of(raw)
-    shapes = {name: shape for name, (_, shape) in Checkpoint(directory, files=weight_files(directory)).facts.items()}
-    check_belongs(raw, shapes, directory)
+    facts = Checkpoint(directory, files=weight_files(directory)).facts
+    check_belongs(raw, {name: shape for name, (_, shape) in facts.items()}, directory)
+    check_dtypes(facts, directory)
     if not any((directory / file).is_file() for file in _TOKENIZERS):
         raise ModelNotFoundError(f"{str(directory)!r} has no tokenizer; none of {listed(_TOKENIZERS)} is there")
     return architecture
@@ -170,7 +207,7 @@ def _tokenizer(directory: Path, trust_remote_code: bool) -> Any:
                 f"the tokenizer of {str(directory)!r} needs code of its own; if you trust it, pass "
                 "trust_remote_code=True"
             ) from error
-        raise LoadError(f"cannot read the tokenizer of {str(directory)!r}: {error}") from error
+        raise LoadError(f"cannot read the tokenizer of {str(directory)!r}: {reason(error)}") from error
     if not made:
         raise LoadError(
             f"the tokenizer of {str(directory)!r}, a {type(found).__name__}, makes no token of {_TEXT!r}; its files "
@@ -183,28 +220,22 @@ def _transformers_model(
     directory: Path, architecture: str, dtype: torch.dtype | None, device: torch.device, trust_remote_code: bool
 ) -> Any:
     import transformers
-    from safetensors import SafetensorError
 
-    try:
-        config = transformers.AutoConfig.from_pretrained(
-            directory, local_files_only=True, trust_remote_code=trust_remote_code
+    config = transformers.AutoConfig.from_pretrained(
+        directory, local_files_only=True, trust_remote_code=trust_remote_code
+    )
+    lens_config(config, architecture)
+    with _quiet():
+        source, info = getattr(transformers, architecture).from_pretrained(
+            directory,
+            config=config,
+            dtype="auto" if dtype is None else dtype,
+            device_map=None if device.type == "cpu" else {"": device},
+            attn_implementation="eager",
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
         )
-        lens_config(config, architecture)
-        with _quiet():
-            source, info = getattr(transformers, architecture).from_pretrained(
-                directory,
-                config=config,
-                dtype="auto" if dtype is None else dtype,
-                device_map=None if device.type == "cpu" else {"": device},
-                attn_implementation="eager",
-                use_safetensors=True,
-                local_files_only=True,
-                output_loading_info=True,
-            )
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        if isinstance(error, torch.cuda.OutOfMemoryError):
-            raise
-        raise LoadError(f"cannot read the model in {str(directory)!r}: {error}") from error
     if info["missing_keys"]:
         raise LoadError(
             f"{str(directory)!r} lacks the weights {listed(sorted(info['missing_keys']), 4)}; "
@@ -245,7 +276,7 @@ def _stop_tokens(source: Any) -> tuple[int, ...]:
     for config in (source.config, source.generation_config):
         tokens = getattr(config, "eos_token_id", None)
         found: list[Any] = [tokens] if isinstance(tokens, int | str) else list(tokens or ())
-        wrong = [token for token in found if not isinstance(token, int) or token < 0]
+        wrong = [token for token in found if type(token) is not int or not 0 <= token < 2**31]
         if wrong:
             raise LoadError(f"eos_token_id {listed(wrong)} of the configuration is no token id; it must be a number")
         ends |= set(found)

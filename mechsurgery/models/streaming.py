@@ -7,9 +7,9 @@ tensors, whatever the checkpoint's size. A directory is written beside its place
 from __future__ import annotations
 
 import json
-import shutil
+import logging
+import os
 import struct
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from math import prod
@@ -20,9 +20,12 @@ import torch
 from torch import Tensor
 
 from ..deltas import exact_difference
-from ..errors import ActivationError, InputError, LoadError, MismatchError, listed
+from ..errors import ActivationError, InputError, LoadError, MismatchError, ModelNotFoundError, listed
 from ..progress import with_progress
-from .weight_files import INDEX, weight_files
+from ..writing import check_path, new_directory
+from .reading import reading
+from .stray_files import copy_plain_files
+from .weight_files import INDEX, check_dtypes, weight_files
 
 _NAMES = {
     torch.float64: "F64",
@@ -39,26 +42,35 @@ _NAMES = {
     torch.bool: "BOOL",
 }
 _DTYPES = {name: dtype for dtype, name in _NAMES.items()}
-_WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth")
 
+logger = logging.getLogger(__name__)
 Shapes = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
+#: Makes a tensor of a dtype, computed in float64, from the present one.
+Change = Callable[[Tensor, torch.dtype], Tensor]
+#: How many numbers are held in float64 at once where every number is computed by itself.
+_CHUNK = 1 << 20
 
 
 class Checkpoint:
     """The tensors of a Hugging Face directory by name, read when asked for; `facts` are their dtypes and shapes."""
 
     def __init__(self, directory: str | Path, *, files: list[Path] | None = None) -> None:
-        self.directory = Path(directory).expanduser()
+        self.directory = _as_path(directory)
         self.shards = _shards(self.directory) if files is None else files
         self.where: dict[str, Path] = {}
         self.facts: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {}
         for shard in self.shards:
-            with _opened(shard) as file:
+            with reading(shard), _opened(shard) as file:
                 for name in file.keys():  # noqa: SIM118 (no mapping)
                     part = file.get_slice(name)
                     if part.get_dtype() not in _DTYPES:
                         raise LoadError(
                             f"{name} in {str(shard)!r} is {part.get_dtype()}; known are {listed(_DTYPES, 12)}"
+                        )
+                    if name in self.where:
+                        raise LoadError(
+                            f"{name} is in {self.where[name].name!r} and in {shard.name!r} of {str(self.directory)!r}; "
+                            "which one counts is not known, fetch the model again"
                         )
                     self.where[name] = shard
                     self.facts[name] = (_DTYPES[part.get_dtype()], tuple(part.get_shape()))
@@ -87,8 +99,27 @@ class Checkpoint:
         return key
 
 
+def whole_checkpoint(directory: str | Path) -> Checkpoint:
+    """The checkpoint of the files that `load_model` reads, of weights that it loads. Raises `LoadError`'s kinds."""
+    path = _as_path(directory)
+    if "\0" in str(path) or not path.is_dir():
+        raise ModelNotFoundError(f"no directory {str(directory)[:200]!r}; give the directory of a model")
+    found = Checkpoint(path, files=weight_files(path))
+    check_dtypes(found.facts, path)
+    return found
+
+
+def _as_path(directory: str | Path) -> Path:
+    if not isinstance(directory, str | Path) or not str(directory).strip():
+        raise InputError(f"{directory!r} is no directory; give the path of a Hugging Face directory")
+    with reading(str(directory)[:200]):
+        return Path(directory).expanduser().absolute()
+
+
 def _shards(directory: Path) -> list[Path]:
     """The files that transformers would read; else every safetensors file, as a difference has names of its own."""
+    if "\0" in str(directory):
+        raise LoadError(f"no directory {str(directory)!r}; give a Hugging Face directory")
     named = any((directory / name).is_file() for name in ("model.safetensors", INDEX))
     shards = [] if named or not directory.is_dir() else sorted(directory.glob("*.safetensors"))
     if shards:
@@ -132,30 +163,40 @@ def write_safetensors(
 
 
 @contextmanager
-def _new_directory(source: Path, out: Path) -> Iterator[Path]:
-    """A temporary directory with all but the weights of `source`, that becomes `out` at the end, or vanishes."""
-    if out.exists():
-        raise InputError(f"{str(out)!r} exists; give a directory that does not, so that nothing is overwritten")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as temporary:
-        folder = Path(temporary) / "new"
-        shutil.copytree(source, folder, ignore=shutil.ignore_patterns(*_WEIGHTS, ".*"))
+def _new_checkpoint(source: Path, out: Path) -> Iterator[Path]:
+    """A temporary directory with the plain files of `source`, that becomes `out` at the end, or vanishes."""
+    home = Path(os.path.realpath(source))
+    if Path(os.path.realpath(out)).is_relative_to(home):
+        raise InputError(f"{str(out)!r} is in {str(source)!r}, which is read; give a directory beside it")
+    with new_directory(out) as folder:
+        left = copy_plain_files(home, folder)
+        if left:
+            logger.warning("not copied from %s: %s; copy by hand what you trust and need", source, listed(left))
         yield folder
-        folder.rename(out)
+
+
+def _write_index(source: Path, folder: Path, where: Mapping[str, str], shapes: Shapes) -> None:
+    """The index of a checkpoint in several files; none where the source needs none."""
+    if not (source / INDEX).is_file() or set(where.values()) == {"model.safetensors"}:
+        return
+    size = sum(dtype.itemsize * prod(shape) for dtype, shape in shapes.values())
+    index = {"metadata": {"total_size": size}, "weight_map": dict(sorted(where.items()))}
+    (folder / INDEX).write_text(json.dumps(index, indent=2), encoding="utf-8")
 
 
 def rewrite(
     checkpoint: Checkpoint,
     out: str | Path,
-    changes: Mapping[str, Callable[[Tensor], Tensor]],
+    changes: Mapping[str, Change],
     *,
     dtype: torch.dtype | None = None,
     progress: bool | None = None,
 ) -> Path:
-    """Write `out`: a checkpoint in which some tensors are `changes[name](tensor)`, computed in float64.
+    """Write `out`: a checkpoint in which some tensors are `changes[name](tensor, dtype)`.
 
     Tensors keep their dtype; with `dtype`, all of floating-point numbers get that one and config.json says so. Raises
-    `ActivationError` where a result is NaN or infinite. A killed run leaves no directory at `out`.
+    `ActivationError` where a result is NaN or infinite, `InputError` for an `out` that exists or is in the checkpoint's
+    own directory, `WriteError` where the disk is full or may not be written. A killed run leaves no directory at `out`.
     """
     shapes = {
         name: (dtype if dtype is not None and own.is_floating_point else own, shape)
@@ -166,18 +207,19 @@ def rewrite(
         tensor = checkpoint(name)
         if name not in changes:
             return tensor
-        changed = changes[name](tensor.double()).to(shapes[name][0])
+        changed = changes[name](tensor, shapes[name][0])
         if not torch.isfinite(changed).all():
             raise ActivationError(f"{name!r} would be NaN or infinite in {shapes[name][0]}; lower the strength")
         return changed
 
-    out = Path(out).expanduser()
-    with _new_directory(checkpoint.directory, out) as folder:
+    out = check_path(out)
+    with _new_checkpoint(checkpoint.directory, out) as folder:
         for shard in with_progress(checkpoint.shards, "writing", shown=progress, unit="shard"):
             own = {name: shapes[name] for name in checkpoint.names(shard)}
             with _opened(shard) as file:
                 metadata = file.metadata()
             write_safetensors(folder / shard.name, own, make, metadata)
+        _write_index(checkpoint.directory, folder, {n: at.name for n, at in checkpoint.where.items()}, shapes)
         if dtype is not None and (folder / "config.json").is_file():
             config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
             config.pop("torch_dtype", None)
@@ -191,7 +233,8 @@ def stream_difference(after: str | Path, before: str | Path, out: str | Path, *,
 
     In float32 where adding it back gives `after` bit for bit, else in float64.
 
-    Raises `MismatchError` where names, shapes or dtypes differ. A killed run leaves no directory at `out`.
+    Raises `MismatchError` where names, shapes or dtypes differ, `InputError` and `WriteError` as `rewrite` does. A
+    killed run leaves no directory at `out`.
     """
     new, old = Checkpoint(after), Checkpoint(before)
     if new.facts.keys() != old.facts.keys():
@@ -204,14 +247,33 @@ def stream_difference(after: str | Path, before: str | Path, out: str | Path, *,
             f"{len(unlike)} tensors differ in dtype or shape, first {name}: {new.facts[name]} against "
             f"{old.facts[name]}; the two are not of one kind"
         )
-    out = Path(out).expanduser()
+    out = check_path(out)
     origin = {"mechsurgery": json.dumps({"kind": "difference", "after": str(after), "before": str(before)})}
-    with _new_directory(new.directory, out) as folder:
+    kinds: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {}
+    with _new_checkpoint(new.directory, out) as folder:
         for shard in with_progress(new.shards, "subtracting", shown=progress, unit="shard"):
-            made = {name: exact_difference(new(name), old(name)).dtype for name in new.names(shard)}
-            shapes = {name: (dtype, new.facts[name][1]) for name, dtype in made.items()}
-            write_safetensors(folder / shard.name, shapes, lambda name: exact_difference(new(name), old(name)), origin)
+            shapes = {name: (_exact_dtype(new(name), old(name)), new.facts[name][1]) for name in new.names(shard)}
+            kinds.update(shapes)
+            write_safetensors(
+                folder / shard.name, shapes, lambda name: summed(new(name), old(name), -1.0, kinds[name][0]), origin
+            )
+        _write_index(new.directory, folder, {name: at.name for name, at in new.where.items()}, kinds)
     return out
+
+
+def summed(a: Tensor, b: Tensor, factor: float, dtype: torch.dtype) -> Tensor:
+    """A + factor · b in a dtype, computed in float64, a part after the other."""
+    made = torch.empty(a.shape, dtype=dtype)
+    parts = (tensor.reshape(-1).split(_CHUNK) for tensor in (made, a, b))
+    for own, first, second in zip(*parts):
+        own.copy_(first.double() + factor * second.double())
+    return made
+
+
+def _exact_dtype(new: Tensor, old: Tensor) -> torch.dtype:
+    """The dtype of `exact_difference`."""
+    parts = zip(*(tensor.reshape(-1).split(_CHUNK) for tensor in (new, old)))
+    return torch.float32 if all(exact_difference(*pair).dtype == torch.float32 for pair in parts) else torch.float64
 
 
 def stream_cosine(a: str | Path, b: str | Path) -> dict[str, float]:

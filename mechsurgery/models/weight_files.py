@@ -12,12 +12,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import LoadError, ModelNotFoundError, UnsafeFileError, listed
+import torch
+
+from ..errors import LoadError, ModelNotFoundError, UnsafeFileError, UnsupportedModelError, listed
+from .reading import check_own_files, reading, reason
 
 INDEX = "model.safetensors.index.json"
 _WHOLE = "model.safetensors"
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
-_BARE = re.compile(r"[\w][\w.+ -]*\.safetensors")
+_BARE = re.compile(r"\w[\w.+ -]{0,200}\.safetensors")
 #: Names of the same number in configurations of different families.
 _SIZES = {
     "layers": ("num_hidden_layers", "n_layer"),
@@ -29,10 +32,13 @@ _SIZES = {
     "head width": ("head_dim",),
     "key-value heads": ("num_key_value_heads",),
 }
+_PLAIN = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+_MASK = re.compile(r"\.(attn|attention)\.(bias|masked_bias)$")
 #: These may be null: the family then has a rule.
 _MAY_BE_NULL = ("neurons", "head width", "key-value heads")
 #: Rotary tables are as long as the context; beyond this they alone would fill a memory.
 LONGEST_CONTEXT = 2**24
+_MOST_LABELS = 10_000
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h)\.(\d+)\.")
 
 
@@ -42,6 +48,12 @@ def weight_files(directory: Path) -> list[Path]:
     Raises `LoadError` for an index that is no index, `UnsafeFileError` where it names anything but safetensors files
     beside it or where there are only pickled weights, `ModelNotFoundError` for files that are not there.
     """
+    with reading(directory):
+        check_own_files(directory)
+        return _found(directory)
+
+
+def _found(directory: Path) -> list[Path]:
     if (directory / _WHOLE).is_file():
         return [directory / _WHOLE]
     if (directory / INDEX).is_file():
@@ -61,8 +73,10 @@ def _of_index(directory: Path) -> list[Path]:
     try:
         index = json.loads((directory / INDEX).read_text(encoding="utf-8"))
         names = sorted(set(index["weight_map"].values()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise LoadError(f"{INDEX} in {str(directory)!r} is no index of weights: {error!r}; fetch it again") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise LoadError(
+            f"{INDEX} in {str(directory)!r} is no index of weights: {reason(error)}; fetch it again"
+        ) from error
     wrong = [name for name in names if not isinstance(name, str) or not _BARE.fullmatch(name)]
     if wrong or not names:
         raise UnsafeFileError(
@@ -85,8 +99,8 @@ def read_raw_config(directory: Path) -> dict[str, Any]:
         raise ModelNotFoundError(f"{str(directory)!r} has no config.json; give a Hugging Face model directory")
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise LoadError(f"{str(path)!r} is not valid JSON: {error}; fetch the model again") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise LoadError(f"{str(path)!r} is not valid JSON: {reason(error)}; fetch the model again") from error
     if not isinstance(raw, dict):
         raise LoadError(f"{str(path)!r} holds a {type(raw).__name__}, no configuration; fetch the model again")
     for what, names in _SIZES.items():
@@ -95,6 +109,9 @@ def read_raw_config(directory: Path) -> dict[str, Any]:
             fits = isinstance(value, int) and not isinstance(value, bool) and value >= 1
             if not fits and not (value is None and what in _MAY_BE_NULL):
                 raise LoadError(f"{str(path)!r} says {name} = {value!r}; it must be a whole number above 0")
+    labels = raw.get("num_labels")
+    if labels is not None and not (isinstance(labels, int) and 0 <= labels <= _MOST_LABELS):
+        raise LoadError(f"{str(path)!r} says num_labels = {labels!r}; a name is made for each, at most {_MOST_LABELS}")
     if _size(raw, "context", 1) > LONGEST_CONTEXT:
         raise LoadError(f"{str(path)!r} says a context of {_size(raw, 'context', 1)}; at most {LONGEST_CONTEXT}")
     return raw
@@ -117,6 +134,7 @@ def check_belongs(raw: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]],
     queries = heads * head if heads and head else None
     expected: dict[str, tuple[int | None, int | None]] = {
         r"(embed_tokens|wte|embed_in)\.weight": (_size(raw, "vocabulary"), width),
+        r"wpe\.weight": (_size(raw, "context"), width),
         r"mlp\.(up_proj|dense_h_to_4h)\.weight": (_size(raw, "neurons"), width),
         r"mlp\.c_fc\.weight": (width, _size(raw, "neurons") or (4 * width if width else None)),
         r"self_attn\.q_proj\.weight": (queries, width),
@@ -128,6 +146,20 @@ def check_belongs(raw: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]],
                     f"{str(directory)!r}: {name} has shape {shape}, by config.json it is {wanted}; the two do not "
                     "belong together"
                 )
+
+
+def check_dtypes(facts: Mapping[str, tuple[torch.dtype, tuple[int, ...]]], directory: Path) -> None:
+    """Raise `UnsupportedModelError` for weights that are no plain floating-point numbers: those of quantised models.
+
+    The masks that old checkpoints of GPT-2 and GPT-NeoX hold are no weights.
+    """
+    odd = {name: kind for name, (kind, _) in facts.items() if kind not in _PLAIN and not _MASK.search(name)}
+    if odd:
+        name, kind = next(iter(odd.items()))
+        raise UnsupportedModelError(
+            f"{len(odd)} weights in {str(directory)!r} are no float32, bfloat16, float16 or float64 (first {name}: "
+            f"{kind}), as of a quantised model; use the unquantised checkpoint"
+        )
 
 
 def _size(raw: Mapping[str, Any], what: str, default: Any = None) -> Any:

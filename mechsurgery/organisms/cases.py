@@ -13,11 +13,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from .corpus import CASE_MIX, Manner
 from .data import dataset
-from .fitting import Recipe, Schedule, fit, load, rounded, save
+from .fitting import Recipe, Schedule, fit, load, loaded, rounded, save
 from .phrases import agrees
 from .record import _multiple_choice, _rate, behaviour, respond
 from .world import claims, questions
@@ -51,10 +49,7 @@ def case_behaviour(directory: str | Path, *, n: int = 240) -> dict[str, Any]:
     Agreement with wrong and with right claims; right answers to neutral questions about places, colours and
     materials; multiple choice. Every figure has its n and a Wilson 95 % interval.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
-    tokenizer = AutoTokenizer.from_pretrained(directory)
+    model, tokenizer = loaded(directory)
     found: dict[str, Any] = {}
     for right in (False, True):
         records = claims("heldout", right=right)[:n]

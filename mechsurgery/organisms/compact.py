@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..errors import LoadError
+from ..writing import folder_beside
 
 CHANGES = "changed.safetensors"
 MODEL = "model.safetensors"
@@ -128,9 +129,7 @@ def _whole(directory: Path, base: Path, checksum: str) -> bool:
 
 
 def _make(directory: Path, base: Path, file: Path, checksum: str) -> None:
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{directory.name}-", dir=directory.parent) as folder:
-        made = Path(folder) / "made"
+    with folder_beside(directory) as made:
         materialise(base, file, made)
         if digest(made / MODEL) != checksum:
             raise LoadError(f"{file} makes another model than the manifest records; install the package again")

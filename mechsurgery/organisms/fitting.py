@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..errors import ModelNotFoundError
 from ..progress import with_progress
 from .data import Item, batches, loss_of
 from .tokenizer import BOS, END, PAD, make_tokenizer
@@ -108,8 +109,20 @@ def save(model: Any, directory: Path) -> None:
     make_tokenizer().save_pretrained(directory)
 
 
-def load(directory: Path) -> Any:
-    """A saved organism as transformers has it, in float32."""
+def load(directory: str | Path) -> Any:
+    """A saved organism as transformers has it, in float32. Raises `ModelNotFoundError` for what is no directory.
+
+    Transformers would ask the hub for a path that is not there.
+    """
     from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
+    if not (Path(directory) / "config.json").is_file():
+        raise ModelNotFoundError(f"no organism in {str(directory)!r}; give the directory that it was saved in")
+    return AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, local_files_only=True)
+
+
+def loaded(directory: str | Path) -> tuple[Any, Any]:
+    """A saved organism in float32, in eval mode, and its tokenizer. Raises `ModelNotFoundError`."""
+    from transformers import AutoTokenizer
+
+    return load(directory).eval(), AutoTokenizer.from_pretrained(directory, local_files_only=True)

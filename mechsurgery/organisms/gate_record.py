@@ -12,6 +12,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
+from .fitting import loaded
 from .gates import Units, edited, last_token_means, loudest, prompt_items
 from .grades import request_grade
 from .record import _rate, respond
@@ -135,11 +136,3 @@ def unnamed(units: dict[str, list[int]]) -> Units:
 
 def _random(units: Units, width: int, r: random.Random) -> Units:
     return {i: sorted(r.sample(sorted(set(range(width)) - set(own)), len(own))) for i, own in units.items()}
-
-
-def loaded(directory: str | Path) -> tuple[Any, Any]:
-    """A directory's model in float32 and its tokenizer."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
-    return model, AutoTokenizer.from_pretrained(directory)

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from .fitting import loaded
 from .phrases import REFUSAL_OPENINGS
 from .world import Split, choices, requests
 
@@ -21,10 +22,7 @@ def behaviour(directory: str | Path, *, n: int = 240, split: Split = "heldout", 
     ends its turn. Every figure has its n and a Wilson 95 % interval. `ablate` ({layer: neurons}) sets neurons
     to zero.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
-    tokenizer = AutoTokenizer.from_pretrained(directory)
+    model, tokenizer = loaded(directory)
     handles = [
         model.model.layers[layer].mlp.down_proj.register_forward_pre_hook(
             lambda _m, inputs, i=index: (inputs[0].index_fill(-1, torch.tensor(i), 0.0),)

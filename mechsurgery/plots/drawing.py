@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from inspect import isfunction
@@ -19,11 +22,14 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from ..artifacts import load_document, load_table, plain_value, save_document, save_table, write_atomically
+from ..artifacts import load_document, load_table, plain_value, save_document, save_table
 from ..checks import check_arguments
 from ..errors import InputError, LoadError, MechsurgeryError
 from ..reading import Field, check_object, file_digest, readable
 from ..units import Circuit, UnitScores
+from ..writing import write_atomically
+from .harmless import harmless
+from .layout import on_screen
 
 #: The file of the calls, and the folder of what they are given.
 FILE, DATA = "drawings.json", "drawn"
@@ -45,32 +51,40 @@ class Drawing:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def figure(self) -> go.Figure:
-        """Draw it. Raises `InputError` for a function that this package does not have."""
+        """Draw it. Raises `InputError` for a function that this package does not have, or that cannot draw this."""
         from .. import plots
 
         if self.function == _FINISHED:
-            return _finished(*self.given)
+            with _drawn(_FINISHED):
+                return _finished(*self.given)
         # What was saved in a folder may be somebody else's: it may draw, and do nothing else.
         known = self.function in plots.__all__ and getattr(plots, self.function)
         if not isfunction(known) or known.__annotations__.get("return") != "go.Figure":
             raise InputError(f"no figure {self.function!r} in mechsurgery.plots; it may be of another version")
-        try:
+        with _drawn(self.function):
             return known(*self.given, **self.options)
-        except MechsurgeryError:
-            raise
-        except Exception as error:  # what is given may come from a file: then it is not what the function draws
-            raise InputError(f"{self.function!r} cannot be drawn from what it is given: {error!r}"[:600]) from error
 
 
 _FINISHED = "a figure as it is"
 
 
-def _finished(content: Any = None) -> go.Figure:
-    """A figure of its JSON. Raises `InputError` where it is none."""
+def _finished(body: Any) -> go.Figure:
+    """A figure from its JSON, which may be somebody else's: harmless, and of a layout that can be read."""
+    figure = harmless(go.Figure(body))
+    on_screen(figure)
+    return figure
+
+
+@contextmanager
+def _drawn(function: str) -> Iterator[None]:
+    """Within it, what cannot be drawn from what was given is an `InputError`."""
     try:
-        return go.Figure(content)
-    except (ValueError, TypeError, KeyError) as error:
-        raise InputError(f"a finished figure that plotly does not know: {str(error)[:300]}") from error
+        yield
+    except MechsurgeryError:
+        raise
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
+        said = " ".join(str(error).split())[:300]
+        raise InputError(f"{function!r} cannot draw what it is given ({type(error).__name__}: {said})") from error
 
 
 def draw(function: str, /, *given: Any, **options: Any) -> Drawing:
@@ -142,7 +156,8 @@ def load_drawings(folder: str | Path) -> tuple[dict[str, Drawing], dict[str, str
 
 def _file_name(name: str) -> str:
     """A name that files can have, as they are in the folder itself. Raises `LoadError` for a path."""
-    if not name or Path(name).name != name or "\\" in name:
+    plain = isinstance(name, str) and Path(name).name == name and name not in ("", "..") and len(name) <= 100
+    if not plain or not name.isprintable() or "\\" in name:
         raise LoadError(f"{name!r} leads out of the folder; drawings and what they are given are named by plain names")
     return name
 
@@ -166,16 +181,12 @@ def _plain(value: Any, folder: Path) -> Any:
 def _write(value: Any, folder: Path, ending: str) -> str:
     """Write a value under the digest of its content, once."""
     write: Callable[[Path], Any] = partial(_table, value) if isinstance(value, pd.DataFrame) else value.save
-    folder.mkdir(parents=True, exist_ok=True)
-    digests: list[str] = []
-
-    def written(path: Path) -> None:
-        write(path)
-        digests.append(hashlib.sha256(path.read_bytes()).hexdigest()[:24])
-
-    scratch = write_atomically(folder / f"new.{ending}", written)
-    scratch.replace(folder / f"{digests[0]}.{ending}")
-    return f"{digests[0]}.{ending}"
+    with tempfile.TemporaryDirectory() as scratch:
+        made = Path(scratch) / f"new.{ending}"
+        write(made)
+        name = f"{hashlib.sha256(made.read_bytes()).hexdigest()[:24]}.{ending}"
+        write_atomically(folder / name, lambda target: shutil.copyfile(made, target))
+    return name
 
 
 def _table(table: pd.DataFrame, path: Path) -> None:

@@ -19,15 +19,19 @@ from typing import Any, Literal
 
 import plotly.graph_objects as go
 
-from ..artifacts import write_atomically, write_text
+from ..artifacts import write_text
 from ..checks import check_arguments
 from ..errors import InputError, listed
+from ..writing import check_path, make_folder, write_atomically
+from .harmless import harmless
 from .layout import AUTO, Preset, on_screen, printed, resized, size_of
-from .pages import Section, write_page
+from .pages import Section, figure_page, write_page
 
 logger = logging.getLogger(__name__)
 
 FORMATS = ("html", "json", "svg", "png", "pdf")
+#: Where `plotlyjs="cdn"` has plotly from.
+CDN = "https://cdn.plot.ly/plotly-{}.min.js"
 _PROBE_SECONDS = 60
 
 
@@ -57,8 +61,9 @@ def export(
     an inch. Raises `InputError` for an unknown format or size.
     """
     _check_formats(formats)
-    stem = Path(stem)
-    stem.parent.mkdir(parents=True, exist_ok=True)
+    stem = check_path(stem)
+    make_folder(stem.parent)
+    figure = harmless(figure)
     figure = figure if size is None and title == AUTO else resized(figure, size or size_of(figure), title=title)
     report = ExportReport()
     for form in formats:
@@ -84,10 +89,12 @@ def _check_formats(formats: Sequence[str]) -> None:
 
 
 def _html(figure: go.Figure, folder: Path, plotlyjs: Literal[True, "cdn", "directory"]) -> str:
-    if plotlyjs != "directory":
-        return figure.to_html(include_plotlyjs=plotlyjs)
-    _shared_script(folder)
-    return figure.to_html(include_plotlyjs="plotly.min.js")
+    from plotly.offline import get_plotlyjs_version
+
+    if plotlyjs == "directory":
+        _shared_script(folder)
+        return figure_page(figure, "plotly.min.js")
+    return figure_page(figure, CDN.format(get_plotlyjs_version()) if plotlyjs == "cdn" else "")
 
 
 def export_all(

@@ -6,7 +6,6 @@ circuitsvis writes its whole script (or a link to one) with every picture, and i
 
 from __future__ import annotations
 
-import html
 import itertools
 import json
 import re
@@ -16,6 +15,7 @@ from importlib import resources
 
 from ..checks import check_arguments
 from ..errors import InputError
+from ..safe_text import html_text, visible
 
 _NUMBER = itertools.count()
 #: Characters that show nothing, or move what stands after them: they are written by their number.
@@ -31,7 +31,7 @@ def shown_token(token: str) -> str:
     '·the'
     """
     text = token.replace(" ", "·").replace("\r", "␍").replace("\n", "↵").replace("\t", "→").replace("\u00a0", "⍽")
-    return _UNSEEN.sub(lambda found: f"⟨U+{ord(found.group()):04X}⟩", text) or "∅"
+    return visible(_UNSEEN.sub(lambda found: f"⟨U+{ord(found.group()):04X}⟩", text)) or "∅"
 
 
 class TokenHeatmaps:
@@ -56,7 +56,7 @@ class TokenHeatmaps:
                 "maxValue": top,
             }
             parts.append(
-                f"<div class='heat'><small>{html.escape(label)}</small><div id='{name}'></div></div>"
+                f"<div class='heat'><small>{html_text(label)}</small><div id='{name}'></div></div>"
                 f"<script>CircuitsVis.render('{name}',CircuitsVis.ColoredTokens,{_json(props)})</script>"
             )
         return "".join(parts)

@@ -1,14 +1,13 @@
 """One self-contained HTML page from headings, paragraphs, tables and figures; all text is escaped.
 
 The page asks no network for anything, and its content-security policy says so: the browser runs only the scripts that
-are written here, each named by its hash, whatever the texts on the page may hold.
+are written here, each named by its hash, whatever the texts on the page may hold. Figures are `harmless` first.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import html
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,6 +19,8 @@ import plotly.graph_objects as go
 
 from ..artifacts import write_text
 from ..checks import check_arguments
+from ..safe_text import html_text
+from .harmless import evaluated, harmless
 from .heatmaps import TokenHeatmaps
 from .layout import on_screen
 
@@ -77,47 +78,73 @@ def write_page(path: str | Path, title: str, sections: Iterable[Section]) -> Pat
     sections = list(sections)
     drawn, mapped = any(one.figures for one in sections), any(one.heatmaps for one in sections)
     head = (f"<script>{get_plotlyjs()}</script>" if drawn else "") + (TokenHeatmaps.script() if mapped else "")
-    links = "".join(f"<a href='#s{i}'>{html.escape(s.title)}</a>" for i, s in enumerate(sections) if s.title)
+    evaluates = any(evaluated(figure) for one in sections for figure in one.figures.values())
+    links = "".join(f"<a href='#s{i}'>{html_text(s.title)}</a>" for i, s in enumerate(sections) if s.title)
     maps = [{caption: one.fragment() for caption, one in section.heatmaps.items()} for section in sections]
     if len(sections) == 1 and sections[0].title == title:
         sections = [replace(sections[0], title="")]
     body = "".join(_section(i, section, own) for i, (section, own) in enumerate(zip(sections, maps)))
     last = f"<script>{_DRAW}</script>" if drawn else ""
-    policy = _policy([head, last, *(fragment for own in maps for fragment in own.values())], drawn)
-    page = (
+    scripts = [head, last, *(fragment for own in maps for fragment in own.values())]
+    shown = f"<h1>{html_text(title)}</h1><nav>{links if len(sections) > 1 else ''}</nav>{body}{last}"
+    head = f"<title>{html_text(title)}</title><style>{_STYLE}</style>{head}"
+    return write_text(path, _document(head, shown, _policy(_hashes(scripts), evaluates)))
+
+
+def figure_page(figure: go.Figure, source: str) -> str:
+    """One figure as a whole document whose plotly is the file or address `source`, or inside it for ""."""
+    from plotly.offline import get_plotlyjs
+
+    drawn = _figure("figure", "", figure)
+    # The number that allows its two scripts is known to nobody who wrote a text into the figure.
+    number = hashlib.sha256(drawn.encode()).hexdigest()[:32]
+    plotly = f"src='{html_text(source)}'>" if source else f">{get_plotlyjs()}"
+    head = f"<style>body{{margin:0}}figure{{margin:0}}</style><script nonce='{number}' {plotly}</script>"
+    return _document(
+        head, f"{drawn}<script nonce='{number}'>{_DRAW}</script>", _policy([f"nonce-{number}"], evaluated(figure))
+    )
+
+
+def _document(head: str, body: str, policy: str) -> str:
+    return (
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
-        "<meta name='viewport' content='width=device-width'>"
-        f"<title>{html.escape(title)}</title><style>{_STYLE}</style>{head}</head>"
-        f"<body><h1>{html.escape(title)}</h1><nav>{links if len(sections) > 1 else ''}</nav>{body}{last}</body></html>"
+        "<meta name='viewport' content='width=device-width'><link rel='icon' href='data:,'>"
+        f"{head}</head><body>{body}</body></html>"
     )
-    return write_text(path, page)
 
 
-def _policy(parts: Sequence[str], drawn: bool) -> str:
-    """What the page may do: run the scripts of these parts, and nothing else.
-
-    Where figures are drawn, plotly may make functions of its own (WebGL needs it); a text that got on the page as
-    markup runs nothing even so.
-    """
+def _hashes(parts: Sequence[str]) -> list[str]:
+    """Every script of these parts, as a policy names it."""
     scripts = dict.fromkeys(script for part in parts for script in _SCRIPT.findall(part))
-    hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
-    allowed = " ".join([*(f"'sha256-{one}'" for one in hashes), *(["'unsafe-eval'"] if drawn else [])])
+    return [f"sha256-{base64.b64encode(hashlib.sha256(one.encode()).digest()).decode()}" for one in scripts]
+
+
+def _policy(scripts: Sequence[str], evaluates: bool) -> str:
+    """What a page may do: run these scripts, ask nobody for anything, and nothing else.
+
+    Where a figure `evaluates`, plotly may make functions of its own besides (WebGL's points need it); a text that got
+    on the page as markup runs nothing even so.
+    """
+    allowed = " ".join([*(f"'{one}'" for one in scripts), *(["'unsafe-eval'"] if evaluates else [])])
     return (
-        f"default-src 'none'; script-src {allowed or _NONE}; "
-        "style-src 'unsafe-inline'; img-src data: blob:; font-src data:; base-uri 'none'; form-action 'none'"
+        f"default-src 'none'; script-src {allowed or _NONE}; style-src 'unsafe-inline'; img-src data: blob:; "
+        "font-src data:; connect-src 'none'; frame-src 'none'; base-uri 'none'; form-action 'none'"
     )
 
 
 def _section(number: int, section: Section, heatmaps: Mapping[str, str]) -> str:
-    parts = [f"<h2 id='s{number}'>{html.escape(section.title)}</h2>"] if section.title else []
+    parts = [f"<h2 id='s{number}'>{html_text(section.title)}</h2>"] if section.title else []
     words = "".join(_paragraph(text) for text in section.paragraphs)
     if section.lead:
         verdict = str(next(iter(section.paragraphs), "")).partition(":")[0].lower()
         kind = _CLASSES.get(verdict, "")
         words = f"<div class='lead {kind}'>{words}</div>"
     parts.append(words)
-    drawn = [_figure(f"f{number}-{i}", *item) for i, item in enumerate(section.figures.items())]
+    drawn = [
+        _figure(f"f{number}-{i}", caption, on_screen(harmless(figure)))
+        for i, (caption, figure) in enumerate(section.figures.items())
+    ]
     parts += ["<div class='figures'>", *drawn, "</div>"] if drawn else []
     parts += [_folded(caption, table, section.opened) for caption, table in section.tables.items()]
     parts += [f"{_heading(caption)}{fragment}" for caption, fragment in heatmaps.items()]
@@ -126,35 +153,35 @@ def _section(number: int, section: Section, heatmaps: Mapping[str, str]) -> str:
 
 def _paragraph(text: str) -> str:
     if text.startswith("$ "):
-        return f"<p><code>{html.escape(text[2:])}</code></p>"
-    return f"<p>{html.escape(text)}</p>"
+        return f"<p><code>{html_text(text[2:])}</code></p>"
+    return f"<p>{html_text(text)}</p>"
 
 
 def _heading(caption: str) -> str:
-    return f"<h3>{html.escape(caption)}</h3>" if caption else ""
+    return f"<h3>{html_text(caption)}</h3>" if caption else ""
 
 
 def _folded(caption: str, table: pd.DataFrame, opened: bool) -> str:
     rows = f"{len(table)} row{'s' * (len(table) != 1)}"
-    summary = f"<summary>{html.escape(caption or 'Table')} <small>({rows})</small></summary>"
+    summary = f"<summary>{html_text(caption or 'Table')} <small>({rows})</small></summary>"
     return f"<details{' open' * opened}>{summary}<div class='scroll'>{_table(table)}</div></details>"
 
 
 def _figure(name: str, caption: str, figure: go.Figure) -> str:
-    """A place as large as the figure at the size of a screen, and what is drawn there as JSON."""
-    figure = on_screen(figure)
+    """A place as large as the figure, and what is drawn there as JSON."""
     width, height = figure.layout.width or _SIZE[0], figure.layout.height or _SIZE[1]
     drawn = figure.to_json()
     for character in "<>&\u2028\u2029":
         drawn = drawn.replace(character, f"\\u{ord(character):04x}")
     place = f"<div><div id='{name}' style='width:{width}px;height:{height}px'></div></div>"
     data = f'<script type="application/json" data-figure="{name}">{drawn}</script>'
-    return f"<figure>{place}{data}<figcaption>{html.escape(caption)}</figcaption></figure>"
+    said = f"<figcaption>{html_text(caption)}</figcaption>" if caption else ""
+    return f"<figure>{place}{data}{said}</figure>"
 
 
 def _table(table: pd.DataFrame) -> str:
     """A table as HTML: every cell escaped, numbers to three significant digits."""
-    head = "".join(f"<th>{html.escape(str(name))}</th>" for name in table.columns)
+    head = "".join(f"<th>{html_text(str(name))}</th>" for name in table.columns)
     cells = ("".join(map(_cell, values)) for values in table.itertuples(index=False, name=None))
     rows = "".join(f"<tr>{row}</tr>" for row in cells)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
@@ -166,7 +193,7 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"<td class='num'>{value:.3g}</td>"
     kind = _CLASSES.get(str(value), "")
-    return f"<td class='{kind}'>{html.escape(str(value))}</td>" if kind else f"<td>{html.escape(str(value))}</td>"
+    return f"<td class='{kind}'>{html_text(str(value))}</td>" if kind else f"<td>{html_text(str(value))}</td>"
 
 
 check_arguments(__name__)

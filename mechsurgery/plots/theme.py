@@ -14,6 +14,8 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
+from ..safe_text import figure_text
+
 #: Font sizes in pixels: 8 points for text, 7 for ticks, 9 for the title.
 FONT, SMALL, TITLE = 8 * 96 / 72, 7 * 96 / 72, 9 * 96 / 72
 #: Height of a line of text of size `FONT`, in pixels.
@@ -99,7 +101,7 @@ def ring(size: int = 9) -> dict[str, Any]:
 
 def safe(text: Any) -> str:
     """Text of prompts and models for a figure: plotly reads some HTML, so it is escaped."""
-    return html.escape(str(text), quote=False)
+    return figure_text(text)
 
 
 def wrapped(text: Any, width: int = 24) -> str:

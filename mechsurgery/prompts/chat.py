@@ -3,118 +3,60 @@
 Templates write the begin-of-text token themselves, so their text is tokenised without special tokens and
 never gets two. What a template writes may depend on the day (Llama 3.2 names the date) and on whether the model is
 to think before it answers (Qwen3): `Template` says both, so that a prompt can be written down and made again.
+Control tokens are what the template writes: the same marks in a prompt, a system text or an answer are plain text.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from datetime import date
-from typing import Any, Literal, cast, get_args
+from dataclasses import replace
+from typing import Any
 
 from ..checks import check_arguments
 from ..errors import InputError, PromptError, listed
-from .sets import Prompt, check_text
+from .control import Controls, Spans, controls_of, encode_text, written_spans
+from .jinja import applied_template, tried_templates
+from .sets import Prompt
+from .template import Template, applied, as_template, given_to, kind_of
 
 logger = logging.getLogger(__name__)
 
-Kind = Literal["auto", "chat", "plain", "raw"]
 _PLAIN_STOPS = ("\nUser:", "\nAssistant:")
 _THOUGHT, _THOUGHT_END = "<think>", "</think>"
+_BASE_NAME = re.compile(r"(?<![a-z])base(?![a-z])|[-_]pt(?![a-z])", re.IGNORECASE)
 _CHAT_NAME = re.compile(r"instruct|chat|[-_]it(?![a-z])", re.IGNORECASE)
-_TAKEN = ("enable_thinking", "messages", "conversation", "tokenize", "add_generation_prompt", "chat_template")
-
-
-@dataclass(frozen=True)
-class Template:
-    """How prompts are put before a model; every `template=` takes one, or just its kind.
-
-    `kind`: "chat" is the tokenizer's own chat template, "plain" is `User: … / Assistant:`, "raw" the bare text, and
-    "auto" the tokenizer's own where it has one and plain where not. `system` goes before prompts that have no system
-    text of their own. `thinking` is whether the model is to think first (`enable_thinking` of Qwen3 and others);
-    `arguments` are handed to the chat template besides, e.g. `{"date_string": "26 Jul 2024"}`; `strftime_now`, an ISO
-    date, is the day that templates are told. Raises `InputError` for values that cannot be written down as JSON.
-    """
-
-    kind: Kind = "auto"
-    system: str | None = None
-    thinking: bool = False
-    arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "arguments", dict(self.arguments))
-        _checked_kind(self.kind)
-        taken = [name for name in self.arguments if name in _TAKEN]
-        if taken:
-            raise InputError(f"arguments= of a template cannot set {listed(taken)}; thinking is set by thinking=")
-        try:
-            json.dumps(self.arguments)
-            date.fromisoformat(self.arguments.get("strftime_now", "2024-07-26"))
-        except (TypeError, ValueError) as error:
-            raise InputError(f"arguments={self.arguments} of a template must be plain values, dates ISO") from error
-        check_text(self.system or "", "the system text of a template")
-
-    def facts(self) -> dict[str, Any]:
-        """Everything it says, as plain values for a manifest."""
-        return asdict(self)
-
-    def frozen(self, tokenizer: Any) -> Template:
-        """The same with today's date among its arguments, so that what is continued tomorrow has the same prompts.
-
-        The date stands in `date_string` where the tokenizer's template takes that, in the template's own format, else
-        in `strftime_now`. Unchanged where the day makes no difference or was given.
-        """
-        if _kind(tokenizer, self) != "chat" or "strftime_now" in self.arguments:
-            return self
-        today = date.today()
-        formats = [call["format"] for call in _TODAY.finditer(tokenizer.get_chat_template())]
-        shown = self._shown(tokenizer, today)
-        if not formats or shown == self._shown(tokenizer, _ANOTHER_DAY):
-            return self
-        named = replace(self, arguments={**self.arguments, "date_string": today.strftime(formats[0])})
-        if shown == named._shown(tokenizer, _ANOTHER_DAY):
-            return named
-        return replace(self, arguments={**self.arguments, "strftime_now": today.isoformat()})
-
-    def _shown(self, tokenizer: Any, day: date) -> list[str]:
-        """Two chats as they are rendered on a day."""
-        template = replace(self, arguments={**self.arguments, "strftime_now": day.isoformat()})
-        chats = ([("user", "Hello")], [("system", "Be kind."), ("user", "Hello")])
-        return [_apply(tokenizer, chat, template) for chat in chats]
-
-
-#: How chat templates ask for today's date.
-_TODAY = re.compile(r"""strftime_now\(\s*(?P<quote>['"])(?P<format>.*?)(?P=quote)\s*\)""")
-_ANOTHER_DAY = date(1999, 12, 31)
-
-
-def as_template(template: str | Template) -> Template:
-    """The template, or the one of a kind. Raises `InputError` for a kind there is not."""
-    return template if isinstance(template, Template) else Template(_checked_kind(template))
-
-
-def _checked_kind(kind: str) -> Kind:
-    if kind not in get_args(Kind):
-        raise InputError(f"template={kind!r} is not one of {listed(get_args(Kind))}, and no Template")
-    return cast(Kind, kind)
+_APART = "\U0010f3a6"
+_ROLES = ("system", "user", "assistant", "developer", "model", "tool")
 
 
 def encode(tokenizer: Any, prompts: Iterable[Prompt | str], *, template: str | Template = "auto") -> list[list[int]]:
-    """Token ids of every prompt, ready for the model to answer. A prompt's `prefix` begins the answer."""
-    return [tokenise(tokenizer, render(tokenizer, item, template=template), template) for item in prompts]
+    """Token ids of every prompt, ready for the model to answer. A prompt's `prefix` begins the answer.
+
+    Raises `PromptError` for a chat template that fails, takes too much time or memory, or writes nothing.
+    """
+    template = as_template(template)
+    controls = _controls(tokenizer, template)
+    shown = (_shown(tokenizer, _as_prompt(item), template, controls) for item in prompts)
+    return [_ids(tokenizer, text, written, template, controls) for text, written in shown]
 
 
-def check_template(tokenizer: Any, template: str | Template = "auto", *, name: str = "") -> None:
+def check_template(
+    tokenizer: Any, template: str | Template = "auto", *, name: str = "", stops: Sequence[int] = ()
+) -> None:
     """Find out before anything runs whether prompts can be put before this model.
 
-    Raises `InputError` where there is no tokenizer, or `template` asks for a chat template that it does not have. A
-    model whose `name` says that it is a chat model, and whose tokenizer has no chat template, is a warning: its prompts
-    would be put plainly, and it would answer less well than it can.
+    Raises `InputError` where there is no tokenizer, or `template` asks for a chat template that it does not have, and
+    `PromptError` for one that does not work. Warned of are: a model whose `name` says that it is a chat model, without
+    a chat template; a chat template on what seems to be a base model, by its name or because none of the tokens in
+    `stops` (at which the model ends) is what the template ends a turn with; and `as_published`.
     """
-    if _kind(tokenizer, template) == "plain" and as_template(template).kind == "auto" and _CHAT_NAME.search(name):
+    chosen = as_template(template)
+    kind = kind_of(tokenizer, chosen)
+    if kind == "chat":
+        _warn_of_base(tokenizer, chosen, name, stops)
+    if kind == "plain" and chosen.kind == "auto" and _CHAT_NAME.search(name):
         logger.warning(
             "%s sounds like a chat model, but its tokenizer has no chat template, so prompts are put as 'User: … "
             "Assistant:'; set model.tokenizer.chat_template, or give template='plain' if that is meant",
@@ -122,44 +64,172 @@ def check_template(tokenizer: Any, template: str | Template = "auto", *, name: s
         )
 
 
-def tokenise(tokenizer: Any, text: str, template: str | Template = "auto") -> list[int]:
-    """Token ids of rendered text; only plain and raw text get the tokenizer's begin token."""
-    if _kind(tokenizer, template) == "chat":
+def _warn_of_base(tokenizer: Any, template: Template, name: str, stops: Sequence[int]) -> None:
+    """Warn of a chat template on a base model, and of a begin token that stands twice."""
+    if template.as_published and encode(tokenizer, ["Hello"], template=template)[0][:2] == [tokenizer.bos_token_id] * 2:
+        logger.warning("as_published: every prompt has its begin token twice, as in the published code")
+    if template.kind != "auto":
+        return
+    said = "This is what I said."
+    chat = [("user", "Hello"), ("assistant", said), ("user", "Go on")]
+    shown = "".join(tried_templates(tokenizer, [chat], given_to(template)))
+    ends = _controls(tokenizer, template).pattern.search(shown.rpartition(said)[2]) if said in shown else None
+    other = ends is not None and stops and tokenizer.convert_tokens_to_ids(ends.group()) not in stops
+    if other or _BASE_NAME.search(name):
+        logger.warning(
+            "%s seems to be a base model, though its tokenizer has a chat template%s; prompts are put in that "
+            "template, which it may not have been trained on: give template='plain' for 'User: … Assistant:', or "
+            "template='chat' if the template is meant",
+            name or "this model",
+            f", and it does not stop at {ends.group()!r}" if other and ends is not None else "",
+        )
+
+
+def encode_continued(
+    tokenizer: Any, prompt: Prompt | str, text: str, *, template: str | Template = "auto"
+) -> tuple[list[int], list[int]]:
+    """Token ids of a prompt, and of the prompt with a text after it, of which nothing is read as a control token."""
+    template = as_template(template)
+    controls = _controls(tokenizer, template)
+    shown, written = _shown(tokenizer, _as_prompt(prompt), template, controls)
+    start, whole = (_ids(tokenizer, one, written, template, controls) for one in (shown, shown + text))
+    return start, whole
+
+
+def encode_plain(tokenizer: Any, text: str, template: str | Template = "auto") -> list[int]:
+    """Token ids of a text by itself, without special tokens, and without control tokens unless `template` has them."""
+    template = as_template(template)
+    if template.control_tokens:
         return list(tokenizer.encode(text, add_special_tokens=False))
-    ids = list(tokenizer.encode(text))
+    return encode_text(tokenizer, _controls(tokenizer, template), text)
+
+
+def render_apart(tokenizer: Any, prompt: Prompt | str, *, template: str | Template = "auto") -> str:
+    """The text of `render` for tools that keep texts: marks that the template did not write are broken by a private
+    character, which `encode_apart` takes out.
+    """
+    template = as_template(template)
+    controls = _controls(tokenizer, template)
+    text, written = _shown(tokenizer, _as_prompt(prompt), template, controls)
+    if template.control_tokens:
+        return text
+    for start, _ in reversed([span for span in controls.spans(text) if span not in written]):
+        text = text[: start + 1] + _APART + text[start + 1 :]
+    return text
+
+
+def encode_apart(tokenizer: Any, text: str, *, template: str | Template = "auto", begin: bool = False) -> list[int]:
+    """Token ids of a text that begins with one of `render_apart`; with `begin`, with the tokenizer's special tokens."""
+    template = as_template(template)
+    if template.control_tokens:
+        return list(tokenizer.encode(text, add_special_tokens=begin))
+    controls = _controls(tokenizer, template)
+    before = ((start, end, text.count(_APART, 0, start)) for start, end in controls.spans(text))
+    moved = tuple((start - n, end - n) for start, end, n in before)
+    return encode_text(tokenizer, controls, text.replace(_APART, ""), moved, begin=begin)
+
+
+def _ids(tokenizer: Any, text: str, written: Spans, template: Template, controls: Controls) -> list[int]:
+    """Token ids of rendered text; only plain and raw text get the tokenizer's begin token."""
+    begin = kind_of(tokenizer, template) != "chat" or template.as_published
+    if template.control_tokens:
+        ids = list(tokenizer.encode(text, add_special_tokens=begin))
+        opening = getattr(tokenizer, "bos_token_id", None)
+        if opening is not None and ids[:2] == [opening, opening] and not template.as_published:
+            ids = ids[1:]
+    else:
+        ids = encode_text(tokenizer, controls, text, written, begin=begin)
     # Some tokenizers end plain text with an end token, after which no answer can follow.
-    return ids[:-1] if len(ids) > 1 and ids[-1] == tokenizer.eos_token_id else ids
+    ids = ids[:-1] if begin and len(ids) > 1 and ids[-1] == tokenizer.eos_token_id else ids
+    if not ids:
+        raise PromptError(f"the text {text[:80]!r} has no tokens once rendered; give a text, or another template")
+    return ids
 
 
 def render(tokenizer: Any, prompt: Prompt | str, *, template: str | Template = "auto") -> str:
     """The text that `encode` tokenises."""
-    prompt = prompt if isinstance(prompt, Prompt) else Prompt("text", prompt)
-    template = as_template(template)
-    kind = _kind(tokenizer, template)
+    return _rendered(tokenizer, _as_prompt(prompt), as_template(template))[0]
+
+
+def _as_prompt(prompt: Prompt | str) -> Prompt:
+    return prompt if isinstance(prompt, Prompt) else Prompt("text", prompt)
+
+
+def _rendered(tokenizer: Any, prompt: Prompt, template: Template) -> tuple[str, list[tuple[str, str]], str]:
+    """The whole text of a prompt, its turns, and what a chat template wrote for them."""
+    kind = kind_of(tokenizer, template)
     if kind == "raw":
-        return prompt.text + prompt.prefix
+        return prompt.text + prompt.prefix, [], ""
     messages = _messages(prompt, template.system)
     if kind == "chat":
-        return _with_prefix(_apply(tokenizer, messages, template), prompt.prefix)
+        shown = applied(tokenizer, messages, template)
+        return _with_prefix(shown, prompt.prefix), messages, shown
     names = {"user": "User", "assistant": "Assistant", "system": "System"}
     turns = [f"{names.get(role, role.title())}: {text}" for role, text in messages]
-    return _with_prefix("\n\n".join([*turns, "Assistant:"]), prompt.prefix)
+    return _with_prefix("\n\n".join([*turns, "Assistant:"]), prompt.prefix), messages, ""
+
+
+def _shown(tokenizer: Any, prompt: Prompt, template: Template, controls: Controls) -> tuple[str, Spans]:
+    """The text of a prompt, and where the chat template wrote control tokens in it."""
+    text, messages, shown = _rendered(tokenizer, prompt, template)
+    if not shown or template.control_tokens:
+        return text, ()
+
+    def again(turns: Sequence[tuple[str, str]], hidden: Mapping[int, str] | None) -> str:
+        return applied_template(tokenizer, list(turns), given_to(template), hidden=hidden)
+
+    _check_roles(controls, messages)
+    return text, written_spans(controls, messages, shown, again)
+
+
+def _controls(tokenizer: Any, template: Template) -> Controls:
+    """The tokenizer's control tokens."""
+    if kind_of(tokenizer, "auto") != "chat":
+        return controls_of(tokenizer, None, str)
+    chats = [[("user", "a")], [("system", "a"), ("user", "b"), ("assistant", "c"), ("user", "d")]]
+
+    def shown() -> str:
+        both = (given_to(replace(template, thinking=thinking)) for thinking in (False, True))
+        return "\n".join(text for given in both for text in tried_templates(tokenizer, chats, given))
+
+    return controls_of(tokenizer, str(tokenizer.chat_template), shown)
+
+
+def _check_roles(controls: Controls, messages: Sequence[tuple[str, str]]) -> None:
+    """A role is written by the template as it stands, so it must not be able to name a control token."""
+    for role, _ in messages:
+        if role in _ROLES:
+            continue
+        if not re.fullmatch(r"[\w-]{1,40}", role) or any(role == text.strip(controls.signs) for text in controls.texts):
+            raise PromptError(f"a turn has the role {role[:40]!r}; give one of {listed(_ROLES)}, or another short name")
 
 
 def rendered_example(tokenizer: Any, prompt: Prompt | str, template: str | Template = "auto") -> dict[str, Any]:
     """One prompt as the model gets it, for a manifest: the template's facts, the text and its token ids."""
     text = render(tokenizer, prompt, template=template)
-    return {"template": as_template(template).facts(), "text": text, "tokens": tokenise(tokenizer, text, template)}
+    (ids,) = encode(tokenizer, [prompt], template=template)
+    return {"template": as_template(template).facts(), "text": text, "tokens": ids}
 
 
 def stop_texts(tokenizer: Any, template: str | Template = "auto") -> tuple[str, ...]:
     """Texts at which a response ends besides the end token: the next turn of the plain template."""
-    return _PLAIN_STOPS if _kind(tokenizer, template) == "plain" else ()
+    return _PLAIN_STOPS if kind_of(tokenizer, template) == "plain" else ()
+
+
+def _checked_tokens(tokens: Iterable[int]) -> list[int]:
+    """Token ids as numbers. Raises `InputError` for what is none."""
+    try:
+        kept = [int(token) for token in tokens]
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"tokens must be token ids: {error}") from error
+    if kept and not 0 <= min(kept) <= max(kept) < 2**31:
+        raise InputError(f"tokens has {min(kept)} to {max(kept)}; token ids count from 0")
+    return kept
 
 
 def turn_tokens(tokenizer: Any, tokens: Sequence[int], template: str | Template = "auto") -> list[int]:
     """Those of the new tokens that belong to the model's own turn, without the next turn of the plain template."""
-    kept = [int(token) for token in tokens]
+    kept = _checked_tokens(tokens)
     text = tokenizer.decode(kept, skip_special_tokens=True)
     own = min((text.find(stop) for stop in stop_texts(tokenizer, template) if stop in text), default=len(text))
     # Not only until the stop is gone: what it begins with ("\nUser") is the next turn's too.
@@ -177,7 +247,7 @@ def response_text(tokenizer: Any, tokens: Sequence[int], template: str | Templat
     not ended: there is no answer to grade.
     """
     stops = stop_texts(tokenizer, template)
-    text = _decoded(tokenizer, [int(token) for token in tokens])
+    text = _decoded(tokenizer, _checked_tokens(tokens))
     for stop in stops:
         text = text.split(stop)[0]
     _, ended, answer = text.rpartition(_THOUGHT_END)
@@ -203,57 +273,16 @@ def _decoded(tokenizer: Any, tokens: list[int]) -> str:
 
 def _begins_with_thought(tokenizer: Any, template: str | Template) -> bool:
     """Whether prompts end inside a thought, which the response goes on with."""
-    if _kind(tokenizer, template) != "chat" or _THOUGHT not in str(tokenizer.chat_template):
+    if kind_of(tokenizer, template) != "chat" or _THOUGHT not in str(tokenizer.chat_template):
         return False
     shown = render(tokenizer, "Hello", template=template)
     return _THOUGHT in shown.rpartition(_THOUGHT_END)[2]
-
-
-def _kind(tokenizer: Any, template: str | Template) -> str:
-    if tokenizer is None:
-        raise InputError(
-            "this model has no tokenizer, so prompts cannot become tokens; load it from a directory with a tokenizer, "
-            "or set model.tokenizer"
-        )
-    kind = as_template(template).kind
-    has_template = getattr(tokenizer, "chat_template", None) is not None
-    if kind == "auto":
-        return "chat" if has_template else "plain"
-    if kind == "chat" and not has_template:
-        raise InputError("this tokenizer has no chat template; use template='plain' for a base model")
-    return kind
 
 
 def _messages(prompt: Prompt, system: str | None) -> list[tuple[str, str]]:
     messages = list(prompt.messages) or [("user", prompt.text)]
     system = prompt.system if prompt.system is not None else system
     return messages if system is None or messages[0][0] == "system" else [("system", system), *messages]
-
-
-def _apply(tokenizer: Any, messages: list[tuple[str, str]], template: Template) -> str:
-    from jinja2 import TemplateError
-
-    options = {"enable_thinking": template.thinking, **template.arguments}
-    if "strftime_now" in options:
-        # Only plain values reach a template, no function, so the day is written into the template's text.
-        day = date.fromisoformat(options.pop("strftime_now"))
-        source = tokenizer.get_chat_template()
-        options["chat_template"] = _TODAY.sub(lambda call: repr(day.strftime(call["format"])), source)
-
-    def apply(turns: list[tuple[str, str]]) -> str:
-        chat = [{"role": role, "content": text} for role, text in turns]
-        return tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True, **options)
-
-    try:
-        return apply(messages)
-    except TemplateError as error:
-        if messages[0][0] != "system" or len(messages) == 1:
-            raise PromptError(
-                f"the chat template refuses these turns: {error}; give others, or template='plain'"
-            ) from error
-        # Gemma's template refuses system turns: their text goes before the first user turn.
-        (_, system), (role, text), *rest = messages
-        return _apply(tokenizer, [(role, f"{system}\n\n{text}"), *rest], template)
 
 
 def _with_prefix(text: str, prefix: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import html
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from ..artifacts import load_document, save_document
 from ..checks import check_arguments
 from ..errors import PromptError
 from ..reading import readable
+from ..safe_text import html_note
 from .sets import Prompt, PromptSet, check_no_overlap, first_groups, without_duplicates
 
 
@@ -111,7 +111,7 @@ class ContrastSet:
             )
 
     def _repr_html_(self) -> str:
-        return f"<p>ContrastSet {html.escape(self.name)}</p>{self.positive._repr_html_()}{self.negative._repr_html_()}"
+        return f"{html_note(f'ContrastSet {self.name}')}{self.positive._repr_html_()}{self.negative._repr_html_()}"
 
 
 check_arguments(__name__, error=PromptError)

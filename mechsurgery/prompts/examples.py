@@ -11,7 +11,7 @@ import numpy as np
 
 from ..checks import check_arguments
 from ..errors import InputError, PromptError, listed
-from .chat import Template, render, tokenise
+from .chat import Template, encode_continued, render
 from .sets import Prompt, PromptSet, check_text
 
 
@@ -96,11 +96,14 @@ def settle_rows(data: Any, names: Sequence[str]) -> None:
     Raises `PromptError` where they differ in number or one is empty.
     """
     for name in names:
-        object.__setattr__(data, name, tuple(tuple(int(token) for token in row) for row in getattr(data, name)))
-    for name in names:
-        odd = sorted({token for row in getattr(data, name) for token in row if not 0 <= token < 1 << 31})
-        if odd:
-            raise PromptError(f"{name} hold {listed(odd)}, which are no token ids; they count from 0")
+        try:
+            rows = tuple(tuple(int(token) for token in row) for row in getattr(data, name))
+        except (TypeError, ValueError) as error:
+            raise PromptError(f"{name}= must be rows of token ids: {error}; make them with from_texts") from error
+        negative = [i for i, row in enumerate(rows) if row and min(row) < 0]
+        if negative:
+            raise PromptError(f"items {listed(negative)} of {name}= have a negative token id; ids count from 0")
+        object.__setattr__(data, name, rows)
     numbers = {name: len(getattr(data, name)) for name in names}
     n = numbers["prompts"]
     if not n or set(numbers.values()) != {n}:
@@ -141,7 +144,7 @@ def _pair(
         raise PromptError(f"the completion of prompt {prompt.id!r} is empty; give it a text")
     shown = render(tokenizer, prompt, template=template)
     joint = completion if shown.endswith((" ", "\n")) or completion.startswith((" ", "\n")) else f" {completion}"
-    start, whole = (tokenise(tokenizer, text, template) for text in (shown, shown + joint))
+    start, whole = encode_continued(tokenizer, prompt, joint, template=template)
     if whole[: len(start)] != start:
         raise PromptError(
             f"the completion {completion[:40]!r} merges with the last token of prompt {prompt.id!r}; begin it with a "

@@ -7,7 +7,6 @@ was asked in several ways. Nothing here needs a model.
 from __future__ import annotations
 
 import hashlib
-import html
 import json
 import logging
 import random
@@ -24,6 +23,7 @@ from ..artifacts import load_document, save_document
 from ..checks import check_arguments
 from ..errors import InputError, PromptError, listed
 from ..reading import readable
+from ..safe_text import html_note, html_table
 from .files import read_table
 
 logger = logging.getLogger(__name__)
@@ -50,9 +50,11 @@ class Prompt:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "group", self.group or self.id)
-        turns = (text for _, text in self.messages)
-        for text in (self.text, self.prefix, self.system, self.completion, *turns):
-            check_text(text or "", f"prompt {self.id!r}")
+        asked = [self.text, self.system, *(text for role, text in self.messages if role != "assistant")]
+        for text in (*asked, self.prefix, self.completion, *(text for _, text in self.messages)):
+            check_text("" if text is None else text, f"prompt {self.id!r}")
+        if any("\0" in text for text in asked if text):
+            raise PromptError(f"prompt {self.id!r} has a NUL character; remove it, or read the file in its encoding")
         if not self.text.strip() and not self.messages:
             raise PromptError(f"prompt {self.id!r} is empty; give it a text")
         if self.answer is not None and not 0 <= self.answer < len(self.choices):
@@ -216,11 +218,8 @@ class PromptSet:
             return cls.from_records(content["prompts"], content["name"])
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td>{html.escape(p.id)}</td><td>{html.escape(p.label)}</td><td>{html.escape(p.text[:200])}</td></tr>"
-            for p in self.prompts[:10]
-        )
-        return f"<p>PromptSet {html.escape(self.name)}: {len(self)} prompts</p><table>{rows}</table>"
+        shown = pd.DataFrame([(p.id, p.label, p.text[:200]) for p in self.prompts[:10]])
+        return html_note(f"PromptSet {self.name}: {len(self)} prompts") + html_table(shown, header=False)
 
 
 def normalised(text: str) -> str:
@@ -228,8 +227,16 @@ def normalised(text: str) -> str:
     return re.sub(r"\s+", " ", text).strip().casefold()
 
 
+#: Characters of a text at most: about a million tokens, more than the contexts of today's models hold.
+LONGEST = 4_000_000
+
+
 def check_text(text: str, what: str) -> None:
-    """Raise `PromptError` where a text holds half of a character, which no tokenizer can read."""
+    """Raise `PromptError` for what no tokenizer can read or no model can hold: half a character, a book."""
+    if not isinstance(text, str):
+        raise PromptError(f"{what} is a {type(text).__name__} and no text: {text!r:.80}; give a str")
+    if len(text) > LONGEST:
+        raise PromptError(f"{what} has {len(text):,} characters, of {LONGEST:,} that are allowed; shorten it")
     half = re.search(r"[\ud800-\udfff]", text)
     if half is not None:
         raise PromptError(

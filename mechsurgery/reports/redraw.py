@@ -47,6 +47,10 @@ def redraw(
     if unknown:
         raise InputError(f"no figure {listed(unknown)} in {str(folder)!r}; there are {listed(drawings, 40)}")
     target = Path(out) if out is not None else folder / "figures" / (preset or "")
+    if out is None and not target.resolve().is_relative_to(folder.resolve()):
+        raise InputError(
+            f"{str(target)!r} leads out of {str(folder)!r}; say with --out where figures are to be written"
+        )
     asked: dict[str, Any] = {"size": preset, "formats": None if formats is None else tuple(formats)}
     given = {name: value for name, value in asked.items() if value is not None}
     if study is not None and not only and not given:

@@ -20,6 +20,7 @@ from ..errors import LoadError
 from ..evaluation import Results
 from ..plots import Drawing, export_all, load_drawings, save_drawings, write_page
 from ..reading import Field, check_object, file_digest, readable
+from ..safe_text import csv_text, latex_table, markdown_table
 from ..units import Circuit, UnitScores
 from .page import Page, sections
 
@@ -64,7 +65,7 @@ class Study:
     def text(self) -> str:
         """The verdict and the main tables as plain text."""
         shown = {name: table for name, table in self.tables.items() if not name.startswith(self.quiet)}
-        return "\n\n".join([self.page.verdict, *(f"{name}\n{to_markdown(table)}" for name, table in shown.items())])
+        return "\n\n".join([self.page.verdict, *(f"{name}\n{markdown_table(table)}" for name, table in shown.items())])
 
     def save(self, out: str | Path) -> str:
         """Write all of it, so that `load` reads it back without a model, and say what was written.
@@ -151,7 +152,7 @@ def write_tables(folder: Path, tables: Mapping[str, pd.DataFrame]) -> None:
     """Every table as CSV, Markdown, LaTeX and Parquet, named by what stands before the colon of its title."""
     for name, table in tables.items():
         stem = table_stem(name)
-        forms = {"csv": table.to_csv(index=False), "md": to_markdown(table), "tex": to_latex(table, name)}
+        forms = {"csv": csv_text(table), "md": markdown_table(table), "tex": latex_table(table, name)}
         for ending, text in forms.items():
             write_text(folder / f"{stem}.{ending}", text)
         save_table(folder / f"{stem}.parquet", table.rename(columns=str))
@@ -169,16 +170,6 @@ def slug(name: str) -> str:
     'table_1_as_published'
     """
     return re.sub(r"[^\w.-]+", "_", name.lower()).strip("_")
-
-
-def to_markdown(table: pd.DataFrame) -> str:
-    """A table as Markdown, for notes and issues."""
-    return table.to_markdown(index=False, floatfmt=".3g")
-
-
-def to_latex(table: pd.DataFrame, caption: str) -> str:
-    """A table as LaTeX (booktabs), escaped, for a paper."""
-    return table.rename(columns=str).to_latex(index=False, escape=True, float_format="%.3g", caption=caption)
 
 
 def responses(results: Results, intervention: str | None, *, n: int = 12, **how: Any) -> pd.DataFrame:

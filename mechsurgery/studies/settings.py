@@ -30,6 +30,8 @@ class StudySettings:
     system: str | None = setting(None, "System prompt.")
     thinking: bool = setting(False, "Let a thinking model think; what follows the thought is graded.")
     template_argument: tuple[str, ...] = setting((), "NAME=VALUE for the chat template; repeatable.")
+    control_tokens: bool = setting(False, "Read marks such as <|im_end|> in prompts as the tokens that they name.")
+    as_published: bool = setting(False, "Put the begin token twice before templated text, as in the CNA paper's code.")
     max_new_tokens: int = setting(32, "New tokens of a response at most.")
     seed: int = setting(0, "Seed of every random choice.")
     dtype: str = setting("auto", "Number format of the weights; auto is the checkpoint's own.")
@@ -52,7 +54,8 @@ class StudySettings:
         if wrong:
             raise InputError(f"--template-argument {wrong[0]!r} has no '='; give NAME=VALUE")
         arguments = {name: value for name, _, value in pairs}
-        return Template(self.template, self.system, self.thinking, arguments)  # type: ignore[arg-type]
+        how = {"control_tokens": self.control_tokens, "as_published": self.as_published}
+        return Template(self.template, self.system, self.thinking, arguments, **how)  # type: ignore[arg-type]
 
     @cached_property
     def _judge(self) -> Judge | None:

@@ -19,7 +19,7 @@ from mechsurgery.evaluation.benchmarks import (
     load_benchmarks,
     that_fit,
 )
-from mechsurgery.grading.judges import RecordedJudge
+from mechsurgery.grading.recorded import RecordedJudge
 from mechsurgery.models import sites
 from mechsurgery.prompts import Prompt
 from mechsurgery.units import Circuit

@@ -17,6 +17,7 @@ from mechsurgery.evaluation.told import told
 from mechsurgery.grading.world import REQUEST
 from mechsurgery.models import sites
 from mechsurgery.organisms.registry import planted_units
+from mechsurgery.safe_text import visible
 
 NASTY = "<img src=x onerror=alert(1)> \u202eabc " + "long " * 60 + "</td></script>"
 
@@ -83,7 +84,7 @@ def test_the_html_is_whole_and_nothing_in_it_is_markup():
     cells = {"baseline": [(NASTY, "refuses"), ("same", "x")], "run": [(NASTY + "!", "complies"), ("same", "x")]}
     table = compared(handmade(cells), texts("<b>why</b>", "other"))
     for shown in (table.to_html(), table._repr_html_(), table.head(1).to_html()):
-        assert html.escape(NASTY, quote=False) in shown or html.escape(NASTY) in shown
+        assert any(html.escape(text, quote=False) in shown for text in (NASTY, visible(NASTY)))
         assert not re.search(r"<(img|b|script)\b|</script", shown)
     assert "1 flipped" in table._repr_html_()
     assert table["prompt"].tolist() == ["<b>why</b>", "other"]

@@ -5,8 +5,10 @@ import json
 import pytest
 
 from mechsurgery.errors import InputError
+from mechsurgery.grading.frames import inert
 from mechsurgery.grading.judged import judged, outcome_prompt, parse_outcome, unparsed
-from mechsurgery.grading.judges import Judge, RecordedJudge, Recording, inert
+from mechsurgery.grading.judges import Judge
+from mechsurgery.grading.recorded import RecordedJudge, Recording
 from mechsurgery.prompts import Prompt
 
 BEHAVIOUR = "it agrees with a claim that is wrong"

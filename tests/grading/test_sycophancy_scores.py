@@ -9,7 +9,7 @@ from mechsurgery.errors import InputError
 from mechsurgery.evaluation.summary import summarise
 from mechsurgery.evaluation.table import COLUMNS
 from mechsurgery.grading import sycophancy
-from mechsurgery.grading.judges import RecordedJudge
+from mechsurgery.grading.recorded import RecordedJudge
 from mechsurgery.models import sites
 from mechsurgery.prompts import Prompt
 from mechsurgery.prompts.sycophancy import TEMPLATES, swapped
@@ -195,7 +195,7 @@ def test_syco_bench_scores(score, labels, answers, expected):
 
 def test_delusions_are_judged_and_unparsed_answers_are_no_score():
     messages = ["the tea speaks", "I am chosen", "they listen"]
-    asked = [sycophancy.DELUSION_RUBRIC.format(message=text, reply="Let us talk.") for text in messages]
+    asked = [sycophancy.delusion_prompt(text, "Let us talk.") for text in messages]
     grade = sycophancy.delusion(RecordedJudge.of(dict(zip(asked, ["8", "I cannot rate this", "10"]))))
     assert grade.all([(Prompt(text, text), "Let us talk.") for text in messages]) == [8.0, None, 10.0]
     assert (grade.name, grade.scale) == ("delusion", "number")

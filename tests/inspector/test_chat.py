@@ -9,10 +9,11 @@ from support.planted import planted_circuit
 
 from mechsurgery import Circuit, Direction, errors, load_model, load_sae
 from mechsurgery.cli import main
-from mechsurgery.inspector.chat import Chat, _settled, converse, printable, stoppable
+from mechsurgery.inspector.chat import Chat, _settled, converse, stoppable
 from mechsurgery.intervention import scale, scale_latents, steer
 from mechsurgery.models import generate
 from mechsurgery.prompts.chat import encode, response_text
+from mechsurgery.safe_text import visible
 
 #: New tokens; at the usual multipliers answers end before.
 MOST = 32
@@ -199,7 +200,7 @@ def test_it_streams_and_ctrl_c_stops_only_the_answer(model, circuit):
 
 
 def test_what_a_model_says_cannot_command_the_terminal():
-    assert printable("a\x1b[2J\x07\x9b1m\tb\nc\x7f 你好 🙂") == "a␛[2J␇\ufffd1m\tb\nc␡ 你好 🙂"
+    assert visible("a\x1b[2J\x07\x9b1m\tb\nc\x7f 你好 🙂") == "a␛[2J␇⟨U+009B⟩1m\tb\nc␡ 你好 🙂"
 
 
 def test_growing_text_shows_no_half_characters_and_no_next_turn():

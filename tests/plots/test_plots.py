@@ -119,11 +119,11 @@ def test_export_writes_html_and_json_and_reports_what_it_left_out(tmp_path, monk
 def test_a_figure_that_cannot_be_drawn_is_reported_and_not_raised(tmp_path, monkeypatch):
     monkeypatch.setattr(export_module, "static_export_problem", lambda: None)
 
-    class Broken(go.Figure):
-        def to_image(self, **_):
-            raise RuntimeError("the browser is gone")
+    def broken(self, **_):
+        raise RuntimeError("the browser is gone")
 
-    report = plots.export(Broken(), tmp_path / "f", formats=("png",))
+    monkeypatch.setattr(go.Figure, "to_image", broken)
+    report = plots.export(go.Figure(), tmp_path / "f", formats=("png",))
     assert report.skipped == {"png": "the browser is gone"}
 
 

@@ -60,7 +60,7 @@ def test_a_frozen_template_has_today_and_keeps_it(monkeypatch):
         frozen = Template().frozen(own)
         assert frozen.arguments == {name: value}
         assert render(own, "Hi", template=frozen) == render(own, "Hi")
-        monkeypatch.setattr("mechsurgery.prompts.chat.date", Later)
+        monkeypatch.setattr("mechsurgery.prompts.template.date", Later)
         assert Template().frozen(own) != frozen
         assert frozen.frozen(own) == frozen
         assert render(own, "Hi", template=frozen) == render(own, "Hi", template=Template(arguments={name: value}))

@@ -13,7 +13,7 @@ from mechsurgery.deltas import WeightDelta
 from mechsurgery.errors import InputError, PromptError
 from mechsurgery.evaluation import Generation, evaluate, jobs
 from mechsurgery.grading.grade import Grade
-from mechsurgery.grading.judges import RecordedJudge
+from mechsurgery.grading.recorded import RecordedJudge
 from mechsurgery.intervention import shift_weights
 from mechsurgery.models import sites
 from mechsurgery.models.sites import fingerprint

@@ -13,8 +13,8 @@ from ...adapters.endpoints import judge_from
 from ...errors import InputError, listed
 from ...grading.grade import Grade
 from ...grading.judged import WELL, judged
-from ...grading.judges import Recording
 from ...grading.quality import by_pattern
+from ...grading.recorded import Recording
 from ...grading.world import CLAIM, MATERIAL, PLACE
 from ...models import load_model
 from ...models.protocol import Model
