@@ -19,8 +19,8 @@ from .conftest import times
 
 #: What trains for seconds where its arguments happen to be valid.
 SLOW = ("calibrated", "contrastive_delta", "contrastive_finetunes", "finetune", "minimal_circuit", "bake")
-#: A function of the user's own may raise what it likes.
-CALLBACKS = ("PromptSet.where", "trained")
+#: A function of the user's own may raise what it likes; tensors of a wrong width are said by torch in the inner loop.
+CALLBACKS = ("PromptSet.where", "trained", "Dictionary.decode", "Dictionary.added", "Dictionary.hooks")
 
 
 @pytest.fixture(scope="module")
