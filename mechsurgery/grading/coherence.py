@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ..artifacts import load_json, save_json
+from ..checks import check_arguments
 from ..digests import digest_of
 from ..errors import InputError, LoadError, MismatchError, listed
 from ..models import sites, tokens
@@ -256,3 +257,6 @@ def _kept_threshold(path: Path, key: str) -> float | None:
         why = str(error)
     logger.warning("%s is not used, its threshold is sampled again: %s", path, why)
     return None
+
+
+check_arguments(__name__)

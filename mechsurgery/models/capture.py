@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from .. import names
+from ..checks import check_arguments
 from ..errors import ActivationError, InputError, SiteError, listed
 from ..progress import with_progress
 from . import sites as names_of
@@ -222,3 +223,6 @@ def checked_hooks(model: Model, hooks: RowHooks | None, rows: list[int]) -> list
     chosen = hooks(rows) if hooks is not None else []
     names_of.check_sites(model, [name for name, _ in chosen])
     return chosen
+
+
+check_arguments(__name__, leave=("checked_hooks",))

@@ -11,6 +11,7 @@ from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor
 
+from ..checks import check_arguments
 from ..progress import with_progress
 from . import sites, tokens
 from .capture import RowHooks, checked_hooks, final_residual, require_finite
@@ -85,3 +86,6 @@ def log_probs(
     with with_hooks(model, hooks):
         residual = final_residual(model, ids, mask)
         return sites.unembed(model, residual[:, -last:]).float().log_softmax(-1)
+
+
+check_arguments(__name__)

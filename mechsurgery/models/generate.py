@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ..checks import check_arguments
 from ..errors import InputError
 from ..progress import with_progress
 from . import sites, tokens
@@ -217,3 +218,6 @@ def check_temperature(temperature: float) -> float:
     if temperature != 0 and not COLDEST <= temperature < math.inf:
         raise InputError(f"temperature={temperature} must be 0 (greedy), or finite and at least {COLDEST:g}")
     return float(temperature)
+
+
+check_arguments(__name__)

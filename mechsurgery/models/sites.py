@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from .. import names
 from ..artifacts import provenance
+from ..checks import check_arguments
 from ..errors import InputError, SiteError, listed
 from ..names import LATENTS, layer_of
 from .fingerprint import fingerprint
@@ -313,3 +314,6 @@ def direct_logits(model: Model, vector: Float[Tensor, " d_model"]) -> Float[Tens
 def provenance_of(model: Model, **facts: Any) -> dict[str, Any]:
     """The model's name and fingerprint, `facts`, the time and the versions: what stands beside every result."""
     return provenance(model=str(model.cfg.model_name), fingerprint=fingerprint(model), **facts)
+
+
+check_arguments(__name__)

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from ..checks import check_arguments
 from ..digests import digest_of
 from ..errors import InputError, PromptError, listed
 from .protocol import Model, hooked
@@ -151,3 +152,6 @@ def stop_ids(model: Model) -> tuple[int, ...]:
 def device_of(model: Model) -> torch.device:
     """Where a model's weights are."""
     return next(iter(model.parameters())).device
+
+
+check_arguments(__name__)

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from ..checks import check_arguments
 from ..delta_parts import Dense, LowRank, Part, Rows, from_matrix
 from ..deltas import exact_difference
 from ..errors import InputError, MismatchError, listed
@@ -313,3 +314,6 @@ def _block_weights(
                 weight = None if module is None else module._parameters.get(leaf)
                 if weight is not None:
                     yield f"blocks.{layer}.{part}.{leaf}", module, leaf, weight
+
+
+check_arguments(__name__)
