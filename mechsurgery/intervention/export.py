@@ -99,7 +99,7 @@ def _check_made_for(checkpoint: Checkpoint, intervention: Intervention) -> None:
 def _written(tensor: Tensor, dtype: torch.dtype, *, get: Get, parts: list[tuple[Place, Rewrite]]) -> Tensor:
     for place, how in parts:
         # In float64 already where another parameter stands in the same tensor.
-        tensor = place.write(tensor if place.slot is None else tensor.double(), how.make(get))
+        tensor = place.write(tensor if place.slot is place.rows is None else tensor.double(), how.make(get))
     return tensor.to(dtype)
 
 
