@@ -147,6 +147,7 @@ def evaluate(model: str, circuit_path: Path, out: Path, whole: bool, **options: 
     from .intervention import as_found
     from .prompts import load_prompts
     from .units import Circuit
+    from .written import clear
 
     text = {"text": options["column"]} if options["column"] else {}
     sets = {"prompts": load_prompts(options["prompts"], **text).take(options["n"], seed=options["seed"])}
@@ -155,6 +156,8 @@ def evaluate(model: str, circuit_path: Path, out: Path, whole: bool, **options: 
         if not all(prompt.choices for prompt in sets["choices"]):
             raise InputError(f"--choices {options['choices']!r} is no set of multiple choice; give it with --prompts")
     wanted = [m for m in options["multipliers"] if m != 1]
+    table = out / "results.parquet"
+    before = table.read_bytes() if table.is_file() else None
     results = run(
         _load(model, options),
         sets,
@@ -164,6 +167,8 @@ def evaluate(model: str, circuit_path: Path, out: Path, whole: bool, **options: 
         generation=Generation(max_new_tokens=options["max_new_tokens"]),
         folder=out,
     )
+    if before not in (None, table.read_bytes()):
+        clear(out)  # figures that were drawn of the results before
     if whole:
         shown = pool_controls(results.summary()).drop(columns=["model", "kind", "scale"])
         _say(shown.to_string(index=False, float_format="{:.3f}".format, na_rep=""))
@@ -191,9 +196,9 @@ def plan_model(model: str, limit: float | None, out: Path | None, **options: Any
     work = Work(**{key: options[key] for key in ("n_prompts", "tokens", "new_tokens", "steps")})
     where = {key: options[key] for key in ("revision", "dtype", "device")}
     table = plan(model, work=work, limit=limit, **where)
-    click.echo(told(table))
+    _say(told(table))
     if out is not None:
-        click.echo(f"saved to {write_text(out, table.to_csv(index=False))}")
+        _say(f"saved to {write_text(out, table.to_csv(index=False))}")
 
 
 @main.command()
@@ -211,18 +216,20 @@ def compare(base: str, instruct: str, out: Path, **options: Any) -> None:
     """Locate with the same prompts on BASE and INSTRUCT, and compare the circuits."""
     from .attribution.compare import compare as run
     from .plots import comparison_drawings, export_all, save_drawings
+    from .written import writing_into
 
     contrast = _contrast(options)
     names = (base, instruct)
     models = [_load(name, options) for name in names]
     result = run(models[0], models[1], contrast, rule=options["rule"], fraction=options["fraction"], names=names)
     _say(result.table.to_string(index=False, float_format="{:.4g}".format))
-    for stem, name in zip(("base", "instruct"), names):
-        result.scores[name].save(out / "scores" / stem)
-        result.circuits[name].save(out / "circuits" / stem)
     drawings = comparison_drawings(result.scores, result.circuits)
-    save_drawings(out, drawings)
-    _say(export_all({name: one.figure() for name, one in drawings.items()}, out / "figures"))
+    with writing_into(out, only=True):
+        for stem, name in zip(("base", "instruct"), names):
+            result.scores[name].save(out / "scores" / stem)
+            result.circuits[name].save(out / "circuits" / stem)
+        save_drawings(out, drawings)
+        _say(export_all({name: one.figure() for name, one in drawings.items()}, out / "figures"))
 
 
 @main.command()

@@ -23,6 +23,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from .errors import InputError, MechsurgeryError, WriteError
+from .written import note
 
 _OURS = re.compile(r"\.mechsurgery-([0-9a-f]{8})-(\d+)-(\d+)-[0-9a-f]{8}-.*")
 #: What another machine has left is removed when it is older than this (seconds).
@@ -99,6 +100,7 @@ def write_atomically(path: str | Path, write: Callable[[Path], Any]) -> Path:
             write(temporary)
             os.chmod(temporary, 0o644)
             _flush(temporary)
+            note(path, temporary)
             os.replace(temporary, path)
             _flush(path.parent)
         finally:

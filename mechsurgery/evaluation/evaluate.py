@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 from ..artifacts import provenance
+from ..checks import check_arguments
 from ..errors import InputError, PromptError, listed
 from ..grading.grade import Grade
 from ..grading.outcome import REFUSAL_GRADES
@@ -21,6 +22,7 @@ from ..intervention import BASELINE, Intervention, with_controls
 from ..models import sites, tokens
 from ..models.protocol import Model
 from ..models.turns import in_turn
+from ..models.unmodified import check_unmodified
 from ..prompts import ContrastSet, PromptSet, check_no_overlap
 from ..prompts.chat import as_template, render, rendered_example
 from .assembly import assemble
@@ -139,12 +141,7 @@ def _check(
     letters = [name for name in kl_on if any(prompt.choices for prompt in sets[name])]
     if letters:
         raise InputError(f"kl_on names {listed(letters)}, answered by letter; KL divergence is measured on responses")
-    hooked = [name for name, point in sites.hooked(model).hook_dict.items() if point.fwd_hooks]
-    if hooked:
-        raise InputError(
-            f"this model has hooks on it already, at {listed(hooked)}, so it is not the unmodified one; leave "
-            "applied(…) and pass the intervention to evaluate, or call model.reset_hooks()"
-        )
+    check_unmodified(model)
     for prompt_set in sets.values():
         if not len(prompt_set):
             raise PromptError(f"prompt set {prompt_set.name!r} is empty; give at least one prompt")
@@ -202,3 +199,6 @@ def _manifest(
         grades={name: {grade.name: grade.version for grade in deciding} for name, deciding in grades.items()},
         labels=labels,
     )
+
+
+check_arguments(__name__)

@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..checks import check_arguments
 from ..errors import ActivationError, InputError, MismatchError
 from ..models import sites
 from ..models.protocol import Model
@@ -178,3 +179,6 @@ def _check_edits(intervention: Intervention, known: Sequence[Writer], cfg: Any) 
         width = cfg.d_mlp if edit.site in neurons else cfg.d_model
         if edit.width != width:
             raise MismatchError(f"{intervention.name!r} was made for {edit.width} units at {edit.site!r}, not {width}")
+
+
+check_arguments(__name__)

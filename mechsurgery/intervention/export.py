@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..checks import check_arguments
 from ..errors import InputError, MismatchError, listed
 from ..models.checkpoints import Place, architecture_facts, place_of, read_config, stored_fingerprint
 from ..models.streaming import Change, Checkpoint, rewrite, summed, whole_checkpoint
@@ -130,3 +131,6 @@ def _of_difference(checkpoint: Checkpoint, difference: Checkpoint, strength: flo
         name: lambda tensor, dtype, name=name: summed(tensor, difference(name), strength, dtype)  # type: ignore[misc]
         for name in numbers
     }
+
+
+check_arguments(__name__)

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..checks import check_arguments
 from ..errors import InputError, LoadError, ModelNotFoundError, UnsafeFileError, UnsupportedModelError, listed
 from ..surroundings import warn_of_missing_extensions
 from .architectures import BRIDGED, SUPPORTED, architecture_of
@@ -332,3 +333,6 @@ def _check_logits(model: Model, probe: Tensor, expected: Float[Tensor, "pos d_vo
             f"the converted {architecture} differs from transformers by {float(error):.1%} of its "
             "largest logit, so its configuration has something that is not supported; use another checkpoint"
         )
+
+
+check_arguments(__name__)

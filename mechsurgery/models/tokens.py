@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from ..checks import check_arguments
+from ..digests import digest_of
 from ..errors import InputError, PromptError, listed
 from . import sites
 from .protocol import Model, hooked
@@ -127,6 +129,13 @@ def tokenizer_of(model: Any) -> Any:
     return tokenizer
 
 
+def tokenizer_digest(tokenizer: Any) -> str:
+    """SHA-256 of how a tokenizer makes tokens of text and text of tokens; a chat template is no part of it."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    whole = backend.to_str() if backend is not None else tokenizer.get_vocab()
+    return digest_of(type(tokenizer).__name__, whole, sorted(map(str, getattr(tokenizer, "all_special_tokens", ()))))
+
+
 def pad_id(model: Model) -> int:
     """A token id to fill up with. Any would do: the mask is explicit."""
     for token in (getattr(model.tokenizer, "pad_token_id", None), getattr(model.tokenizer, "eos_token_id", None)):
@@ -144,3 +153,6 @@ def stop_ids(model: Model) -> tuple[int, ...]:
 def device_of(model: Model) -> torch.device:
     """Where a model's weights are."""
     return next(iter(model.parameters())).device
+
+
+check_arguments(__name__)

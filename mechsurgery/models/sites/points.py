@@ -8,6 +8,7 @@ from numbers import Integral
 from typing import Any
 
 from ... import names
+from ...checks import check_arguments
 from ...errors import SiteError, listed
 from ...names import LATENTS, layer_of
 from ..protocol import Model, hooked
@@ -152,3 +153,6 @@ def check_unit(model: Model, name: str, index: int) -> int:
     if not 0 <= index < units:
         raise SiteError(f"no unit {index} at {name!r}; it has units 0 to {units - 1}")
     return index
+
+
+check_arguments(__name__)

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ... import names
+from ...checks import check_arguments
 from ...errors import InputError
 from ...names import layer_of
 from ..protocol import Model
@@ -172,3 +173,6 @@ def _gain(model: Model, norm: str | None) -> Tensor:
     """What a norm multiplies each channel by; 1 where its gain was folded into the weights that read from it."""
     gain = None if norm is None else maybe(model, f"{norm}.w")
     return torch.ones(1) if gain is None else gain.detach()
+
+
+check_arguments(__name__)
