@@ -19,7 +19,7 @@ from ..models.turns import Turn
 class ShiftedWeights:
     """A model's weights with a delta in them, whose strength can be changed without loading anything."""
 
-    def __init__(self, model: Model, delta: WeightDelta) -> None:
+    def __init__(self, model: Model | nn.Module, delta: WeightDelta) -> None:
         self._model = model
         self._weights = {name: parameter_of(model, name).detach() for name in delta.parts}
         self._kept = {name: _kept(self._weights[name], part) for name, part in delta.parts.items()}
