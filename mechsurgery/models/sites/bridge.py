@@ -171,6 +171,11 @@ def facts(model: Any) -> Any:
     )
 
 
+def own_hooks(model: Any) -> set[int]:
+    """Numbers of PyTorch's hooks that a bridge itself has on its modules."""
+    return {handle.id for block in model.blocks for handle in getattr(block, "_capture_hook_handles", ())}
+
+
 def norm(model: Any, layer: int, name: str) -> Any:
     """The norm of a layer that is called "ln1", "ln2", or "ln1_post", "ln2_post" where it comes after; None: no such.
 
