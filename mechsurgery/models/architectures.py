@@ -104,7 +104,7 @@ def _gated(config: Any, architecture: str) -> dict[str, Any]:
         facts["output_logits_soft_cap"] = float(config.final_logit_softcapping or -1.0)
     if getattr(config, "use_bidirectional_attention", None):
         _refuse(architecture, "use_bidirectional_attention", True, (False,))
-    if getattr(config, "mlp_bias", False):
+    if getattr(config, "mlp_bias", False) and architecture != "LlamaForCausalLM":
         _refuse(architecture, "mlp_bias", True, (False,))
     return facts | _rotary(config.rope_parameters, architecture, local="local" in facts.get("attn_types", ()))
 

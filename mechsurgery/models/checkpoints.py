@@ -12,7 +12,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from ..errors import MismatchError
+from ..errors import LoadError, MismatchError, listed
 from .architectures import architecture_of, lens_config
 from .convert import empty_model
 from .fingerprint import fingerprint_of
@@ -20,7 +20,7 @@ from .reading import check_own_files, reading
 from .streaming import Checkpoint
 from .weight_files import read_raw_config
 
-_SAME, _TURNED = "... -> ...", "a b -> b a"
+SAME, TURNED = "... -> ...", "a b -> b a"
 
 
 @dataclass(frozen=True)
@@ -71,13 +71,13 @@ class Place:
 _Table = dict[str, tuple[str, str]]
 
 
-def _linear(ours: str, theirs: str, weight: str = _TURNED, bias: str = _SAME) -> _Table:
+def _linear(ours: str, theirs: str, weight: str = TURNED, bias: str = SAME) -> _Table:
     """Weight and bias of a linear map; `{}` in our name is W or b."""
     return {ours.format("W"): (f"{theirs}.weight", weight), ours.format("b"): (f"{theirs}.bias", bias)}
 
 
 def _norm(ours: str, theirs: str) -> _Table:
-    return {f"{ours}.w": (f"{theirs}.weight", _SAME), f"{ours}.b": (f"{theirs}.bias", _SAME)}
+    return {f"{ours}.w": (f"{theirs}.weight", SAME), f"{ours}.b": (f"{theirs}.bias", SAME)}
 
 
 def _fused(theirs: str, weight: str, bias: str) -> _Table:
@@ -92,8 +92,8 @@ def _blocks(prefix: str, *tables: _Table) -> _Table:
 
 
 _LLAMA: _Table = {
-    "embed.W_E": ("model.embed_tokens.weight", _SAME),
-    "unembed.W_U": ("lm_head.weight", _TURNED),
+    "embed.W_E": ("model.embed_tokens.weight", SAME),
+    "unembed.W_U": ("lm_head.weight", TURNED),
     **_norm("ln_final", "model.norm"),
     **_blocks(
         "model.layers.{}.",
@@ -117,9 +117,9 @@ _GEMMA = _LLAMA | _blocks(
     _norm("ln2_post", "post_feedforward_layernorm"),
 )
 _GPT2: _Table = {
-    "embed.W_E": ("transformer.wte.weight", _SAME),
-    "unembed.W_U": ("lm_head.weight", _TURNED),
-    "pos_embed.W_pos": ("transformer.wpe.weight", _SAME),
+    "embed.W_E": ("transformer.wte.weight", SAME),
+    "unembed.W_U": ("lm_head.weight", TURNED),
+    "pos_embed.W_pos": ("transformer.wpe.weight", SAME),
     **_norm("ln_final", "transformer.ln_f"),
     **_blocks(
         "transformer.h.{}.",
@@ -127,13 +127,13 @@ _GPT2: _Table = {
         _norm("ln2", "ln_2"),
         _fused("attn.c_attn", "qkv n m h -> m (qkv n h)", "qkv n h -> (qkv n h)"),
         _linear("attn.{}_O", "attn.c_proj", "n h m -> (n h) m"),
-        _linear("mlp.{}_in", "mlp.c_fc", _SAME),
-        _linear("mlp.{}_out", "mlp.c_proj", _SAME),
+        _linear("mlp.{}_in", "mlp.c_fc", SAME),
+        _linear("mlp.{}_out", "mlp.c_proj", SAME),
     ),
 }
 _NEOX: _Table = {
-    "embed.W_E": ("gpt_neox.embed_in.weight", _SAME),
-    "unembed.W_U": ("embed_out.weight", _TURNED),
+    "embed.W_E": ("gpt_neox.embed_in.weight", SAME),
+    "unembed.W_U": ("embed_out.weight", TURNED),
     **_norm("ln_final", "gpt_neox.final_layer_norm"),
     **_blocks(
         "gpt_neox.layers.{}.",
@@ -144,6 +144,14 @@ _NEOX: _Table = {
         _linear("mlp.{}_in", "mlp.dense_h_to_4h"),
         _linear("mlp.{}_out", "mlp.dense_4h_to_h"),
     ),
+}
+
+
+_TABLES = {
+    "GPT2LMHeadModel": _GPT2,
+    "GPTNeoXForCausalLM": _NEOX,
+    "Gemma2ForCausalLM": _GEMMA,
+    "Gemma3ForCausalLM": _GEMMA,
 }
 
 
@@ -165,22 +173,13 @@ def architecture_facts(config: Any) -> Any:
 
 
 def place_of(config: Any, name: str) -> Place:
-    """Where a parameter stands in a checkpoint of a configuration.
+    """Where a parameter stands in a checkpoint of a configuration, or would stand if its embeddings were not tied.
 
-    Raises `MismatchError` where it has no tensor of its own there: unknown ones, and tied embeddings.
+    Raises `MismatchError` for unknown ones.
     """
-    if re.fullmatch(r"embed\.W_E|unembed\.W_U", name) and config.tie_word_embeddings:
-        raise MismatchError(
-            f"{name!r} cannot be written alone: input and output embeddings of this checkpoint are one tensor (tied); "
-            "change it in memory with applied or bake"
-        )
-    return _place_of(config, name)
-
-
-def _place_of(config: Any, name: str) -> Place:
     architecture = architecture_of(config.to_dict())
     gemma = architecture.startswith("Gemma")
-    table = {"GPT2LMHeadModel": _GPT2, "GPTNeoXForCausalLM": _NEOX}.get(architecture, _GEMMA if gemma else _LLAMA)
+    table = _TABLES.get(architecture, _LLAMA)
     match = re.match(r"blocks\.(\d+)\.", name)
     layer = match.group(1) if match else None
     # Keys and values that several queries share are called _W_K and _W_V.
@@ -205,10 +204,10 @@ def stored_fingerprint(checkpoint: Checkpoint, dtype: torch.dtype) -> str:
 
     def parameters() -> Iterator[tuple[str, Tensor]]:
         for name, parameter in sorted(empty_model(cfg).named_parameters()):
-            place = _place_of(config, name) if _has_place(config, name) else None
+            place = place_of(config, name) if _has_place(config, name) else None
             key = None if place is None else checkpoint.find(place.key)
             if key is None and name == "unembed.W_U" and config.tie_word_embeddings:
-                key = checkpoint.find(_place_of(config, "embed.W_E").key)
+                key = checkpoint.find(place_of(config, "embed.W_E").key)
             if place is None or key is None:
                 yield name, torch.zeros(parameter.shape, dtype=dtype)
             else:
@@ -217,9 +216,24 @@ def stored_fingerprint(checkpoint: Checkpoint, dtype: torch.dtype) -> str:
     return fingerprint_of(cfg, parameters())
 
 
+def check_complete(checkpoint: Checkpoint, config: Any) -> None:
+    """Raise `LoadError` where a checkpoint lacks a weight that its configuration says it has."""
+    architecture = architecture_of(config.to_dict())
+    table = _TABLES.get(architecture, _LLAMA)
+    keys = [key for leaf, (key, _) in table.items() if key.endswith(".weight") and re.search(r"(^|\.)(W|\{\})_", leaf)]
+    tied = table["unembed.W_U"][0] if config.tie_word_embeddings else None
+    wanted = {key.format(layer) for key in keys if key != tied for layer in range(config.num_hidden_layers)}
+    missing = sorted(key for key in wanted if checkpoint.find(key) is None)
+    if missing:
+        raise LoadError(
+            f"{str(checkpoint.directory)!r} lacks the weights {listed(missing, 4)}; the files are incomplete or belong "
+            "to another configuration"
+        )
+
+
 def _has_place(config: Any, name: str) -> bool:
     try:
-        _place_of(config, name)
+        place_of(config, name)
     except MismatchError:
         return False
     return True
