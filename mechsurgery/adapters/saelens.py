@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from .. import names
+from ..checks import check_arguments
 from ..errors import (
     ActivationError,
     InputError,
@@ -119,7 +120,7 @@ def _understood(module: str | None) -> str | None:
 
 def _check_unnormed(model: Model, name: str, *places: str) -> None:
     """`SiteError` where a module's output is meant that this architecture normalises before any hook point."""
-    if not getattr(model.cfg, "use_normalization_before_and_after", False):
+    if not sites.changes_writes(model):
         return
     for place in places:
         module = place.partition(".output")[0].rpartition(".")[2]
@@ -203,3 +204,6 @@ def _no_pickles() -> Turn:
         torch.load = refuse
 
     return Turn(LOADING, replace, ends_all=True)
+
+
+check_arguments(__name__)

@@ -27,6 +27,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .. import names
+from ..checks import check_arguments
 from ..directions import Direction
 from ..errors import InputError, MismatchError, listed
 from ..models import sites
@@ -159,3 +160,6 @@ def locate(
     if isinstance(universal, PromptSet):
         universal = universal_neurons(model, universal, template=template, max_rows=max_rows)
     return (circuit - universal).named(circuit.name)
+
+
+check_arguments(__name__)

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ..checks import check_arguments
 from ..errors import InputError
 from ..models import capture, sites, tokens
 from ..models.protocol import Model
@@ -152,3 +153,6 @@ def _resampled(
         mean[site] = shifted + _centre(full, site).to(shifted)
         m2[site] = (square - n * shifted.square()).clamp_min(0)
     return Moments(dict.fromkeys(names, n), mean, m2)
+
+
+check_arguments(__name__)

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ..checks import check_arguments
 from ..directions import Direction
 from ..errors import InputError, PromptError
 from ..models import capture, sites, tokens
@@ -125,7 +126,7 @@ def _read_at(model: Model, read: Read, hooks: HookFns, name: str) -> Tensor:
         return activation
 
     with with_hooks(model, [*hooks, (name, keep)]):
-        model(read.ids, attention_mask=read.mask, return_type=None, stop_at_layer=sites.stop_layer(model, [name]))
+        sites.run(model, read.ids, read.mask, sites.stop_layer(model, [name]))
     return found[0]
 
 
@@ -359,3 +360,6 @@ def mean_values(model: Model, objective: Objective, hooks: HookFns = (), *, max_
 def tasks(objective: Objective) -> tuple[Task, ...]:
     """What is explained, then everything that is kept."""
     return (objective.explain, *objective.keep)
+
+
+check_arguments(__name__)

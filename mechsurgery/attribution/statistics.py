@@ -17,14 +17,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .. import names as spelled
-from ..artifacts import load_tensors, save_tensors
-from ..errors import InputError, PromptError, SiteError, listed
+from ..artifacts import NUMBERS, load_tensors, save_tensors
+from ..checks import check_arguments
+from ..errors import ActivationError, InputError, MismatchError, PromptError, SiteError, listed
 from ..models import capture, sites, tokens
 from ..models.dictionaries import Dictionary
 from ..models.protocol import Model
 from ..models.turns import in_turn
 from ..prompts import ContrastSet, Examples, PromptSet
 from ..prompts.chat import Template, as_template, encode
+from ..reading import readable
 
 
 @dataclass
@@ -64,6 +66,17 @@ class ContrastStatistics:
     negative: Moments
     info: dict[str, Any]
 
+    def __post_init__(self) -> None:
+        for side in (self.positive, self.negative):
+            if not side.n or not self.positive.n.keys() == side.n.keys() == side.mean.keys() == side.m2.keys():
+                raise InputError("statistics need the same hook points on both sides, each with mean and variance")
+            for site, n in side.n.items():
+                mean, m2 = side.mean[site], side.m2[site]
+                if n < 1 or mean.ndim != 1 or not mean.shape == m2.shape == self.positive.mean[site].shape:
+                    raise MismatchError(f"{n} rows of {list(mean.shape)} and {list(m2.shape)} numbers at {site!r}")
+                if not (torch.isfinite(mean).all() and torch.isfinite(m2).all() and (m2 >= 0).all()):
+                    raise ActivationError(f"the statistics at {site!r} are NaN, infinite or a negative variance")
+
     @property
     def sites(self) -> list[str]:
         """The hook points measured, in the model's order."""
@@ -71,11 +84,16 @@ class ContrastStatistics:
 
     def difference(self, site: str) -> Float[Tensor, " d"]:
         """Mean activation on the positive prompts minus mean on the negative ones."""
+        if site not in self.positive.mean:
+            raise SiteError(f"no statistics at {site!r}; measured: {listed(self.sites)}")
         return self.positive.mean[site] - self.negative.mean[site]
 
     def at(self, names: Iterable[str]) -> ContrastStatistics:
         """The same statistics for only some of the hook points."""
         keep = list(names)
+        lacking = [site for site in keep if site not in self.positive.mean]
+        if lacking or not keep:
+            raise SiteError(f"no statistics at {listed(lacking) or 'no hook point'}; measured: {listed(self.sites)}")
 
         def only(side: Moments) -> Moments:
             return Moments(*({s: part[s] for s in keep} for part in (side.n, side.mean, side.m2)))
@@ -93,14 +111,19 @@ class ContrastStatistics:
     @classmethod
     def load(cls, path: str | Path) -> ContrastStatistics:
         """Read what `save` wrote."""
-        tensors, facts = load_tensors(path, "ContrastStatistics")
+        fields = {"n": dict[str, dict[str, int]], "info": dict[str, Any]}
+        tensors, facts = load_tensors(path, "ContrastStatistics", fields, lambda _: NUMBERS)
 
         def side(name: str) -> Moments:
             n = facts["n"][name]
-            parts = ({s: tensors[f"{name}:{part}:{s}"] for s in n} for part in ("mean", "m2"))
+            parts = ({s: tensors.pop(f"{name}:{part}:{s}") for s in n} for part in ("mean", "m2"))
             return Moments(n, *parts)
 
-        return cls(side("positive"), side("negative"), facts["info"])
+        with readable(path, "ContrastStatistics"):
+            found = cls(side("positive"), side("negative"), facts["info"])
+            if tensors:
+                raise InputError(f"it holds {listed(tensors)}, which belong to neither side")
+            return found
 
 
 @in_turn
@@ -247,3 +270,6 @@ def last_token_activations(
             for prompt, value in zip(prompts, activations[site][:, column].tolist()):
                 rows.append((prompt.id, prompt.label, site, neuron, value))
     return pd.DataFrame(rows, columns=["prompt_id", "label", "site", "neuron", "activation"])
+
+
+check_arguments(__name__)

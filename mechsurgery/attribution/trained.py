@@ -24,6 +24,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from ..checks import check_arguments
 from ..errors import ActivationError, InputError
 from ..models import sites, tokens
 from ..models.protocol import Model
@@ -286,3 +287,6 @@ class _State:
         """Hold the choice fixed from now on."""
         self.theta = self.theta.detach()
         self._start_optimiser()
+
+
+check_arguments(__name__)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 
+from ..checks import check_arguments
 from ..errors import PromptError, listed
 from ..models import capture, tokens
 from ..models.protocol import Model
@@ -85,3 +86,6 @@ def _single(tokenizer: Any, choice: str) -> list[int]:
     """The tokens that stand for a choice alone."""
     written = [encode_plain(tokenizer, text) for text in (choice, f" {choice}")]
     return sorted({int(ids[0]) for ids in written if len(ids) == 1 and ids[0] != tokenizer.unk_token_id})
+
+
+check_arguments(__name__)

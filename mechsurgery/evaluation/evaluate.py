@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 from ..artifacts import provenance
+from ..checks import check_arguments
 from ..errors import InputError, PromptError, listed
 from ..grading.grade import Grade
 from ..grading.outcome import REFUSAL_GRADES
@@ -198,3 +199,6 @@ def _manifest(
         grades={name: {grade.name: grade.version for grade in deciding} for name, deciding in grades.items()},
         labels=labels,
     )
+
+
+check_arguments(__name__)

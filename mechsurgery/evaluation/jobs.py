@@ -19,6 +19,7 @@ from typing import Any, Literal
 import pandas as pd
 import torch
 
+from ..checks import check_arguments
 from ..errors import InputError
 from ..grading.refusal import first_token_score, refusal_token_ids
 from ..intervention import Intervention, row_hooks
@@ -295,3 +296,6 @@ def _answers(task: Task, tasks: Sequence[Task], baseline: Intervention, shards: 
 def _stream(prompt: Prompt) -> int:
     """A prompt's own stream of random numbers: the same in every set and under every intervention."""
     return int(hashlib.sha256(repr((prompt.text, prompt.messages)).encode()).hexdigest()[:12], 16)
+
+
+check_arguments(__name__)

@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..checks import check_arguments
 from ..deltas import WeightDelta, difference
 from ..errors import InputError, listed
 from ..grading.grade import Grade
@@ -162,7 +163,7 @@ def part_of(circuit: Circuit, put_out: Intervention, share: float, seed: int) ->
 
 def weights_of(model: Model, base: Model, circuit: Circuit) -> WeightDelta:
     """What a model's weights of a circuit's neurons are beyond the base's: added to the base, they are transplanted."""
-    after, before = (dict(sites.hooked(one).named_parameters()) for one in (model, base))
+    after, before = (sites.parameters(one) for one in (model, base))
     facts = {"fingerprint": sites.fingerprint(base)}
     return difference(after, before, name="model − base", **facts).restricted_to(circuit)
 
@@ -248,3 +249,6 @@ def _spread(own: pd.DataFrame) -> dict[str, str]:
         text = f"{values.mean():.1f} % ({values.min():.0f} to {values.max():.0f}), {len(values)} draws"
         cells[f"{where.removesuffix(BESIDE)}: {label}"] = text
     return cells
+
+
+check_arguments(__name__)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from ..checks import check_arguments
 from ..errors import InputError, PromptError
 from ..grading.grade import BROKEN, Grade
 from ..models import sites, tokens
@@ -110,3 +111,6 @@ def _labels(grade: Grade, prompts: Sequence[Prompt], texts: Sequence[str | None]
     given = iter(grade.all(items))
     labels = [BROKEN if text is None else next(given) for text in texts]
     return [UNGRADED if label is None else str(label) for label in labels]
+
+
+check_arguments(__name__)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ..artifacts import load_json, save_json
+from ..checks import check_arguments
 from ..digests import digest_of
 from ..errors import InputError, LoadError, MismatchError, listed
 from ..models import sites, tokens
@@ -82,7 +83,7 @@ def mean_log_probs(
     rows = list(said)
     fed = [[*start, *own[:-1]] for start, own in said.values()]
     widest = max(len(own) for _, own in said.values())
-    held = max(1, min(max_rows, HELD // (widest * model.cfg.d_vocab)))
+    held = max(1, min(max_rows, HELD // (widest * sites.vocabulary(model))))
     for batch in tokens.batches_for(model, fed, max_rows=held, max_tokens=max_tokens):
         answers = [said[rows[place]][1] for place in batch.rows]
         for place, mean in zip(batch.rows, _means(model, batch, answers).tolist()):
@@ -256,3 +257,6 @@ def _kept_threshold(path: Path, key: str) -> float | None:
         why = str(error)
     logger.warning("%s is not used, its threshold is sampled again: %s", path, why)
     return None
+
+
+check_arguments(__name__)

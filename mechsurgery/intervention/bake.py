@@ -18,14 +18,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..checks import check_arguments
 from ..delta_parts import Part
 from ..errors import ActivationError, InputError, MismatchError
+from ..models import sites
 from ..models.protocol import Model
 from ..models.turns import in_turn
 from ..names import Writer, writers
 from .changes import Affine, Change, Custom, Project
 from .intervention import Intervention
-from .weights import parameter_of
 
 #: The present value of a parameter, in float64.
 Get = Callable[[str], Tensor]
@@ -57,15 +58,17 @@ def bake(model: Model, intervention: Intervention) -> None:
     finite, before anything is changed.
     """
     intervention.check(model)
-    weights: dict[str, tuple[Tensor, Tensor]] = {}
-    for name, rewrite in rewrites(intervention, model.cfg).items():
-        weight = parameter_of(model, name)
-        changed = rewrite.make(lambda other: parameter_of(model, other).detach().double()).to(weight.dtype)
+    found: list[tuple[sites.Weight, Tensor]] = []
+    for name, rewrite in rewrites(intervention, sites.facts(model)).items():
+        weight = sites.weight(model, name)
+        dtype = weight.value.dtype
+        changed = rewrite.make(lambda other: sites.parameter(model, other).detach().double()).to(dtype)
         if not torch.isfinite(changed).all():
-            raise ActivationError(f"{name!r} would be NaN or infinite in {weight.dtype}; lower the strength")
-        weights[name] = (weight, changed)
+            raise ActivationError(f"{name!r} would be NaN or infinite in {dtype}; lower the strength")
+        found.append((weight, changed))
+    tensors = [(tensor := weight.own(), weight.like(tensor, changed)) for weight, changed in found]
     # One call of C, that no interrupt leaves half done.
-    deque(starmap(torch.Tensor.copy_, weights.values()), maxlen=0)
+    deque(starmap(torch.Tensor.copy_, tensors), maxlen=0)
 
 
 def rewrites(intervention: Intervention, cfg: Any) -> dict[str, Rewrite]:
@@ -165,7 +168,7 @@ def _shifted(get: Get, name: str, intervention: Intervention, start: int = 0) ->
 def _check_edits(intervention: Intervention, known: Sequence[Writer], cfg: Any) -> None:
     """Raise `InputError` where an edit cannot stand in weights, `MismatchError` where it is another model's."""
     neurons, streams = ({getattr(writer, role) for writer in known} for role in ("neurons", "stream"))
-    sites = neurons | streams | {writer.output for writer in known}
+    known_sites = neurons | streams | {writer.output for writer in known}
     normed = bool(getattr(cfg, "use_normalization_before_and_after", False))
     for edit in intervention.edits:
         if not intervention.strength * edit.gain:
@@ -175,12 +178,12 @@ def _check_edits(intervention: Intervention, known: Sequence[Writer], cfg: Any) 
             reason = "it acts at one position, and weights act at all"
         elif isinstance(edit.change, Custom):
             reason = "it is a function of the activation that no weights stand for"
-        elif edit.site not in sites:
+        elif edit.site not in known_sites:
             reason = "only MLP neurons, what attention and MLPs write, and the stream after a block have such weights"
         elif edit.site in streams and _multiplies(edit.change):
             reason = "it also changes what earlier layers have written"
         elif normed and edit.site.startswith("blocks.") and edit.site not in neurons:
-            reason = "this architecture normalises what attention and MLP write"
+            reason = "this architecture normalises what attention and MLP write, or scales it"
         if reason:
             raise InputError(
                 f"{edit.site!r} of {intervention.name!r} ({intervention.kind}) cannot be changed in the weights: "
@@ -189,3 +192,6 @@ def _check_edits(intervention: Intervention, known: Sequence[Writer], cfg: Any) 
         width = cfg.d_mlp if edit.site in neurons else cfg.d_model
         if edit.width != width:
             raise MismatchError(f"{intervention.name!r} was made for {edit.width} units at {edit.site!r}, not {width}")
+
+
+check_arguments(__name__)

@@ -11,6 +11,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from ..checks import check_arguments
 from ..delta_parts import Dense
 from ..errors import InputError, MismatchError, listed
 from ..models.checkpoints import (
@@ -132,7 +133,7 @@ def _check_made_for(checkpoint: Checkpoint, intervention: Intervention) -> None:
 def _change(get: Get, parts: list[tuple[Place, Rewrite]]) -> Change:
     """How a tensor is rewritten in which parameters stand: by rows where each of its rows depends on itself alone."""
     place, how = parts[0]
-    if place.slot is None and how.added is not None:
+    if place.alone and how.added is not None:
         part, factor = how.added
 
         def add(own: Tensor, start: int, dtype: torch.dtype) -> Tensor:
@@ -142,14 +143,14 @@ def _change(get: Get, parts: list[tuple[Place, Rewrite]]) -> Change:
 
         # Only the whole one lies in memory already.
         return Change(add, by_rows=isinstance(part, Dense))
-    if place.slot is None and how.rows is not None and place.pattern == SAME:
+    if place.alone and how.rows is not None and place.pattern == SAME:
         by_rows = how.rows
         return Change(partial(_rewritten, place=place, how=by_rows), by_rows=True)
 
     def make(tensor: Tensor, _start: int, dtype: torch.dtype) -> Tensor:
         for place, how in parts:
             # In float64 already where another parameter stands in the same tensor.
-            tensor = place.write(tensor if place.slot is None else tensor.double(), how.make(get))
+            tensor = place.write(tensor if place.alone else tensor.double(), how.make(get))
         return tensor.to(dtype)
 
     return Change(make)
@@ -197,3 +198,6 @@ def _of_difference(checkpoint: Checkpoint, difference: Checkpoint, strength: flo
         return summed(own, difference(name, rows), strength, dtype)
 
     return {name: Change(partial(add, name=name), by_rows=True) for name in numbers}
+
+
+check_arguments(__name__)

@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..checks import check_arguments
 from ..deltas import WeightDelta
 from ..digests import digest_of
 from ..errors import InputError, MismatchError
@@ -90,7 +91,7 @@ class Intervention:
     @overload
     def at(self, *, m: Iterable[float]) -> list[Intervention]: ...
 
-    def at(self, strength: Any = None, *, m: Any = None) -> Any:
+    def at(self, strength: float | Iterable[float] | None = None, *, m: float | Iterable[float] | None = None) -> Any:
         """The same intervention at another strength, or at each of several (a sweep).
 
         For scaled units the multiplier `m` may be given instead: 0 ablates, 1 changes nothing, 2 doubles.
@@ -100,7 +101,7 @@ class Intervention:
         """
         if (strength is None) == (m is None):
             raise InputError("give at(strength) or at(m=…), a number or several")
-        value = strength if m is None else m
+        value: Any = strength if m is None else m
         if isinstance(value, Iterable):
             return [self.at(one) if m is None else self.at(m=one) for one in value]
         return replace(self, strength=float(value) if m is None else self._strength_of(float(value)))
@@ -230,6 +231,8 @@ def row_hooks(interventions: Sequence[Intervention | None], strengths: Sequence[
     There is one hook function at each hook point, whatever the number of interventions, and a second where some act at
     the prompt's end alone.
     """
+    if len(interventions) != len(strengths):
+        raise InputError(f"{len(interventions)} interventions and {len(strengths)} strengths; give one each for a row")
     plans: dict[tuple[int, float], int] = {}
     distinct: list[tuple[Intervention | None, float]] = []
     index = []
@@ -293,3 +296,6 @@ def applied(model: Model, intervention: Intervention) -> Turn:
         return put_on(turn, model, intervention.hooks() if intervention.edits else ())
 
     return Turn(model, put)
+
+
+check_arguments(__name__)

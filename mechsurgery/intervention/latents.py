@@ -8,6 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from ..checks import check_arguments
 from ..digests import digest_of
 from ..directions import Direction
 from ..errors import InputError, SiteError, listed
@@ -86,3 +87,6 @@ def steer_latents(dictionary: Dictionary, latents: Iterable[int], norm: float) -
         direction = Direction({dictionary.write_name: unit[i]}, f"latent {i}", {"dictionary": dictionary.name})
         steered.append(steer(direction, norm).named(f"latent {i}", "latents"))
     return steered
+
+
+check_arguments(__name__)

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..checks import check_arguments
 from ..errors import InputError, SiteError, listed
 from ..units import Circuit
 from .changes import LARGEST, Affine
@@ -107,3 +108,6 @@ def _require_units(circuit: Circuit) -> None:
             f"circuit {circuit.name!r} has no units; locate one with a larger fraction or k, "
             "or train gates at a lower price"
         )
+
+
+check_arguments(__name__)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -185,12 +186,12 @@ def check_neurons(model: Model, ids: Tensor) -> None:
     """
     seen: dict[str, Tensor] = {}
 
-    def keep(activation: Tensor, hook: Any = None) -> None:
-        seen[hook.name] = activation[:, -1:].clone()
+    def keep(activation: Tensor, hook: Any = None, *, name: str) -> None:
+        seen[name] = activation[:, -1:].clone()
 
     names = [*sites.neuron_sites(model), *sites.mlp_out_sites(model)]
-    with with_hooks(model, [(name, keep) for name in names]):
-        model(ids, attention_mask=torch.ones_like(ids), stop_at_layer=model.cfg.n_layers)
+    with with_hooks(model, [(name, partial(keep, name=name)) for name in names]):
+        sites.run(model, ids, torch.ones_like(ids), model.cfg.n_layers)
     wrong = []
     for layer, (neurons, added) in enumerate(zip(sites.neuron_sites(model), sites.mlp_out_sites(model))):
         product = sites.mlp_write(model, layer, seen[neurons])

@@ -11,6 +11,7 @@ from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor
 
+from ..checks import check_arguments
 from ..progress import with_progress
 from . import sites, tokens
 from .capture import RowHooks, checked_hooks, final_residual, require_finite
@@ -50,7 +51,7 @@ def divergence(
     responses = [own[: model.cfg.n_ctx - len(prompt)] for prompt, own in zip(ids, responses, strict=True)]
     joined = [[*prompt, *response] for prompt, response in zip(ids, responses)]
     widest = max(len(response) for response in responses) + 1
-    rows_held = max(1, min(max_rows, HELD // (widest * model.cfg.d_vocab)))
+    rows_held = max(1, min(max_rows, HELD // (widest * sites.vocabulary(model))))
     batches = tokens.batches_for(model, joined, max_rows=rows_held, max_tokens=max_tokens)
     divergences = torch.empty(repeats, n)
     for batch in with_progress(batches, "measuring KL divergence", shown=progress):
@@ -85,3 +86,6 @@ def log_probs(
     with with_hooks(model, hooks):
         residual = final_residual(model, ids, mask)
         return sites.unembed(model, residual[:, -last:]).float().log_softmax(-1)
+
+
+check_arguments(__name__)

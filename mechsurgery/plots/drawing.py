@@ -22,8 +22,10 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from ..artifacts import load_json, plain_value, save_json, save_table
+from ..artifacts import load_document, load_table, plain_value, save_document, save_table
+from ..checks import check_arguments
 from ..errors import InputError, LoadError, MechsurgeryError
+from ..reading import Field, check_object, file_digest, readable
 from ..units import Circuit, UnitScores
 from ..writing import write_atomically
 from .harmless import harmless
@@ -123,7 +125,7 @@ def save_drawings(
         for name, one in drawings.items()
     }
     old = (folder / FILE).read_text(encoding="utf-8", errors="replace") if (folder / FILE).is_file() else ""
-    path = save_json(folder / FILE, content)
+    path = save_document(folder / FILE, "drawings", content)
     # What an earlier run into this folder was drawn from is drawn no more.
     for name in set(_OWN.findall(old)) - set(_OWN.findall(path.read_text(encoding="utf-8"))):
         (folder / DATA / name).unlink(missing_ok=True)
@@ -136,21 +138,21 @@ def load_drawings(folder: str | Path) -> tuple[dict[str, Drawing], dict[str, str
     Raises `LoadError` where the folder has none, or where something that is drawn is missing or damaged.
     """
     folder = Path(folder)
+    hint = "give the folder of a finished study, evaluation or comparison"
     if not (folder / FILE).is_file():
-        raise LoadError(
-            f"no drawings in {str(folder)!r}; give the folder of a finished study, evaluation or comparison"
-        )
-    content = load_json(folder / FILE)
+        raise LoadError(f"no drawings in {str(folder)!r}; {hint}")
+    content = load_document(folder / FILE, "drawings", None, hint, finite=False)
+    fields = {"function": str, "given": list[Any], "options": dict[str, Any], "caption": Field(str, needed=False)}
     known: dict[str, Any] = {}
     read = partial(_read, folder=folder / DATA, known=known)
-    try:
+    with readable(folder / FILE, "drawings"):
+        for name, one in content.items():
+            check_object(one, fields, f"{_file_name(name)!r}, which is not what save_drawings writes,")
         drawings = {
-            _file_name(name): Drawing(one["function"], tuple(read(one["given"])), read(one["options"]))
+            name: Drawing(one["function"], tuple(read(one["given"])), read(one["options"]))
             for name, one in content.items()
         }
-        return drawings, {name: one["caption"] for name, one in content.items() if one["caption"]}
-    except (KeyError, TypeError, AttributeError) as error:
-        raise LoadError(f"{str(folder / FILE)!r} is not what save_drawings writes ({error!r})") from error
+        return drawings, {name: one["caption"] for name, one in content.items() if one.get("caption")}
 
 
 def _file_name(name: str) -> str:
@@ -212,7 +214,10 @@ def _read(value: Any, *, folder: Path, known: dict[str, Any]) -> Any:
 
 
 def _load(kind: str, path: Path) -> Any:
-    try:
-        return pd.read_parquet(path) if kind == "table" else _KINDS[kind][0].load(path)  # type: ignore[attr-defined]
-    except (OSError, ValueError, KeyError, MechsurgeryError) as error:
-        raise LoadError(f"{str(path)!r}, which a figure is drawn from, cannot be read: {error}") from error
+    with readable(path, "what a figure is drawn from"):
+        if file_digest(path)[:24] != path.stem:
+            raise LoadError(f"{str(path)!r}, which a figure is drawn from, is not what was written")
+        return load_table(path) if kind == "table" else _KINDS[kind][0].load(path)  # type: ignore[attr-defined]
+
+
+check_arguments(__name__, leave=("Drawing.figure",))

@@ -20,6 +20,7 @@ from typing import Any, Literal
 import plotly.graph_objects as go
 
 from ..artifacts import write_text
+from ..checks import check_arguments
 from ..errors import InputError, listed
 from ..writing import check_path, make_folder, write_atomically
 from .harmless import harmless
@@ -164,3 +165,6 @@ def _shared_script(folder: Path) -> None:
     from plotly.offline import get_plotlyjs
 
     write_text(folder / "plotly.min.js", get_plotlyjs())
+
+
+check_arguments(__name__)

@@ -19,6 +19,7 @@ from typing import Any, ParamSpec
 
 from .. import __version__
 from ..artifacts import load_json, machine, save_json
+from ..checks import check_arguments
 from ..errors import InputError, LoadError
 from ..options import command_line
 from ..written import writing_into
@@ -119,6 +120,8 @@ def differences(out: str | Path, name: str, settings: Any) -> dict[str, tuple[An
         known = load_json(Path(out) / FILE)
     except LoadError:
         return None
+    if not isinstance(known, dict):
+        return None
     # What JSON makes of a value is compared, and a fact that only one side has differs too.
     asked = facts(name, settings)
     return {key: (known.get(key), asked.get(key)) for key in {**asked, **known} if known.get(key) != asked.get(key)}
@@ -150,3 +153,6 @@ def plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): plain(one) for key, one in value.items()}
     return [plain(one) for one in value] if isinstance(value, (tuple, list)) else value
+
+
+check_arguments(__name__)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from ..checks import check_arguments
 from ..errors import InputError, LoadError, listed
 from ..evaluation import Results
 from ..evaluation.evaluate import BESIDE
@@ -116,3 +117,6 @@ def _by_setting(summary: pd.DataFrame) -> pd.DataFrame:
         for name in ("intervention", "control_of")
     }
     return summary.assign(**named)
+
+
+check_arguments(__name__)

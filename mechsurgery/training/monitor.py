@@ -27,9 +27,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from ..checks import check_arguments
 from ..delta_parts import Dense, LowRank, Part, Rows, inner, to_matrix
 from ..deltas import WeightDelta
 from ..errors import InputError, MismatchError
+from ..models import sites
 from ..models.checkpoints import place_of, read_config
 from ..models.protocol import Model
 from ..models.streaming import Checkpoint
@@ -70,10 +72,9 @@ class Monitor:
         return pd.DataFrame(self._rows)
 
     def _weight(self, name: str) -> Tensor:
-        path, _, leaf = name.rpartition(".")
         try:
-            return getattr(self.model.get_submodule(path), leaf).detach().float()
-        except AttributeError as error:
+            return sites.parameter(self.model, name).detach().float()
+        except MismatchError as error:
             raise MismatchError(f"this model has no parameter {name!r}; the direction is another model's") from error
 
 
@@ -236,3 +237,6 @@ def _row(known: _Known, dot: float, within: float, lengths: Mapping[str, float],
         "norm": norm,
         "seen": within / norm if norm else 0.0,
     }
+
+
+check_arguments(__name__)

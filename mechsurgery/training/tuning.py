@@ -19,9 +19,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..artifacts import load_tensors, provenance, save_tensors
+from ..artifacts import INDICES, NUMBERS, load_tensors, provenance, save_tensors
+from ..checks import check_arguments
 from ..deltas import WeightDelta
-from ..digests import digest_of
 from ..errors import InputError, LoadError, listed
 from ..models import sites, tokens
 from ..models.protocol import Model, hooked
@@ -132,7 +132,7 @@ def finetune(
         "fingerprint": sites.fingerprint(model),
         "dtype": str(next(iter(model.parameters())).dtype).removeprefix("torch."),
         "model": str(model.cfg.model_name),
-        "n_total": sum(p.numel() for p in model.parameters()),
+        "n_total": sum(weight.size for weight in sites.weights(model)),
     }
     key = "" if folder is None else finetune_key(model, data, where, recipe=recipe, safeguards=safeguards, seed=seed)
     if folder is not None:
@@ -304,17 +304,18 @@ class _Run:
             tensors |= {f"opt|{i}|{k}": torch.as_tensor(v) for k, v in state.items() if v is not None}
         facts = {name: getattr(self, name) for name in ("key", "step", "curve", "waited", "stopped")}
         facts["best_loss"] = None if math.isinf(self.best_loss) else self.best_loss
-        facts["checksum"] = digest_of(tensors, facts)
         save_tensors(self.path, "Training", tensors, facts)
 
     def _resume(self) -> None:
         if self.path is None or not self.path.is_file():
             return
+        fields: dict[str, Any] = {"key": str, "step": int, "curve": list[dict[str, Any]], "waited": int, "stopped": str}
+        fields |= {"best_loss": float | None}
         try:
-            tensors, facts = load_tensors(self.path, "Training")
-            if facts.pop("checksum") != digest_of(tensors, facts) or facts["key"] != self.key:
-                raise LoadError(f"{str(self.path)!r} is of another run, or not as it was written")
-        except (LoadError, KeyError, TypeError, ValueError) as error:
+            tensors, facts = load_tensors(self.path, "Training", fields, lambda _: (*NUMBERS, *INDICES, "bool"))
+            if facts["key"] != self.key:
+                raise LoadError(f"{str(self.path)!r} is of another run")
+        except LoadError as error:
             logger.warning("training begins anew: %s", error)
             return
         device = tokens.device_of(self.model)
@@ -334,3 +335,6 @@ class _Run:
         self.best_loss = math.inf if facts["best_loss"] is None else facts["best_loss"]
         if facts["stopped"] != _DONE:
             self.stopped, self.step = facts["stopped"], self.recipe.steps
+
+
+check_arguments(__name__)
