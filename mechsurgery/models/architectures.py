@@ -135,7 +135,7 @@ def _gated(config: Any, architecture: str) -> dict[str, Any]:
         facts["attn_scale"] = float(config.query_pre_attn_scalar) ** 0.5
         facts["attn_scores_soft_cap"] = float(config.attn_logit_softcapping or -1.0)
         facts["output_logits_soft_cap"] = float(config.final_logit_softcapping or -1.0)
-    if getattr(config, "mlp_bias", False):
+    if getattr(config, "mlp_bias", False) and architecture != "LlamaForCausalLM":
         _refuse(architecture, "mlp_bias", True, (False,))
     return facts | _rotary(config.rope_parameters, architecture, local="local" in facts.get("attn_types", ()))
 

@@ -29,7 +29,8 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 #: How names end that are files' or training runs', and no models' on the hub.
 _LOCAL = re.compile(r"\.(safetensors|json|bin|pt|pth|ckpt|gguf)$|(^|/)checkpoint-\d+$|/$")
-_HUB_FILES = ["*.json", "model*.safetensors", "tokenizer*", "*.model", "*.txt", "*.jinja"]
+#: What is fetched of a hub repository.
+HUB_FILES = ["*.json", "model*.safetensors", "tokenizer*", "*.model", "*.txt", "*.jinja"]
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 #: Some text that every tokenizer has tokens for.
 _TEXT = "What is it?"
@@ -83,7 +84,7 @@ def _load(
 ) -> Model:
     warn_of_missing_extensions()
     kind, where = _dtype(dtype, name), _device(device)
-    directory = directory_of(name, revision, _HUB_FILES + (["*.py"] if trust_remote_code else []))
+    directory = directory_of(name, revision, HUB_FILES + (["*.py"] if trust_remote_code else []))
     with reading(directory):
         model, architecture = _read(directory, str(name), kind, where, trust_remote_code, bridge)
     what = f"{architecture} as a {type(model).__name__}"
