@@ -11,7 +11,7 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -20,7 +20,20 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from .errors import LoadError, ModelNotFoundError
+from .allowed import shown
+from .checks import check_arguments
+from .errors import LoadError
+from .reading import (
+    check_object,
+    check_tensors,
+    checksum,
+    parse_json,
+    read_parquet,
+    read_safetensors,
+    readable,
+    tensors_digest,
+    the_file,
+)
 from .writing import write_atomically
 
 if TYPE_CHECKING:
@@ -91,29 +104,58 @@ def write_text(path: str | Path, text: str) -> Path:
 
 
 def save_json(path: str | Path, content: Any) -> Path:
-    """Write `content` as indented JSON. Raises `WriteError`."""
-    text = json.dumps(content, indent=2, ensure_ascii=False, default=plain_value)
-    # Half of a pair of surrogates is no UTF-8; JSON can spell it.
-    text = re.sub("[\ud800-\udfff]", lambda half: f"\\u{ord(half.group()):04x}", text)
-    return write_text(path, text + "\n")
+    """Write `content` as indented JSON, which `load_json` reads (see `write_text`). Raises `WriteError`."""
+    return write_text(path, _as_json(content, indent=2) + "\n")
 
 
-def load_json(path: str | Path) -> Any:
-    """Read a JSON file. Raises `LoadError` with the path where it is missing or malformed."""
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise LoadError(f"cannot read {str(path)!r} as JSON: {error}") from error
+def _as_json(content: Any, indent: int | None = None) -> str:
+    text = json.dumps(content, indent=indent, ensure_ascii=False, default=plain_value)
+    return re.sub("[\ud800-\udfff]", lambda half: f"\\\\u{ord(half.group()):04x}", text)
+
+
+def load_json(path: str | Path, *, finite: bool = True) -> Any:
+    """Read a JSON file, strictly (see `reading.parse_json`). Raises `LoadError` with the path where that fails."""
+    with readable(path, "JSON"):
+        return parse_json(Path(path).read_bytes(), finite=finite)
+
+
+def save_document(path: str | Path, kind: str, content: Mapping[str, Any]) -> Path:
+    """Write a JSON object with its `kind` and a checksum, which `load_document` compares."""
+    whole = {"kind": kind, **json.loads(_as_json(dict(content)))}
+    return save_json(path, {**whole, "checksum": checksum(whole)})
+
+
+def load_document(
+    path: str | Path, kind: str, fields: Mapping[str, Any] | None, hint: str, *, finite: bool = True
+) -> dict[str, Any]:
+    """Read what `save_document` wrote, as an object with these fields (`reading.check_object`; None: any).
+
+    Files of before there were kinds and checksums are read too. Raises `ModelNotFoundError` (with `hint`) for a missing
+    file, `LoadError` for one of another kind, of other fields, or changed since it was written.
+    """
+    there = the_file(path, hint)
+    content = load_json(there, finite=finite)
+    if not isinstance(content, dict) or not content or content.get("kind", kind) != kind:
+        found = content.get("kind") if isinstance(content, dict) else None
+        raise LoadError(f"{str(there)!r} holds {_told(found, 'something else')}, not a {kind}; {hint}")
+    said = content.pop("checksum", None)
+    if said is not None and said != checksum(content):
+        raise LoadError(f"{str(there)!r} {_CHANGED}; a change that is meant is kept by removing its line 'checksum'")
+    content.pop("kind", None)
+    return content if fields is None else check_object(content, fields, f"the {kind} at {str(there)!r}")
+
+
+def _told(found: Any, otherwise: str) -> str:
+    """The kind that a file says it has, in a message."""
+    return shown(found)[1:-1] if isinstance(found, str) and found else otherwise
+
+
+_CHANGED = "is not what was written: its checksum differs"
 
 
 def load_table(path: str | Path) -> pd.DataFrame:
-    """Read a Parquet file. Raises `LoadError` with the path where it is missing or damaged."""
-    import pandas as pd
-
-    try:
-        return pd.read_parquet(path)
-    except (OSError, ValueError, KeyError) as error:
-        raise LoadError(f"cannot read {str(path)!r} as a Parquet table: {' '.join(str(error).split())}") from error
+    """Read a Parquet file. Raises `LoadError` with the path where it is missing, damaged, or far larger than it is."""
+    return read_parquet(path)
 
 
 def save_table(path: str | Path, table: pd.DataFrame) -> Path:
@@ -139,7 +181,6 @@ def save_tensors(path: str | Path, kind: str, tensors: Mapping[str, Tensor], fac
     path = Path(path)
     if path.suffix != ".safetensors":
         path = path.with_name(path.name + ".safetensors")
-    header = {_HEADER: json.dumps({"kind": kind, "facts": dict(facts)}, default=plain_value)}
     stored: dict[str, Tensor] = {}
     seen: set[int] = set()
     for name, tensor in tensors.items():
@@ -147,30 +188,42 @@ def save_tensors(path: str | Path, kind: str, tensors: Mapping[str, Tensor], fac
         # safetensors refuses tensors that share memory.
         stored[name] = own.clone() if own.untyped_storage().data_ptr() in seen else own
         seen.add(stored[name].untyped_storage().data_ptr())
+    text = json.dumps(dict(facts), default=plain_value)
+    header = {_HEADER: json.dumps({"kind": kind, "facts": text, "checksum": tensors_digest(stored, kind + text)})}
     return write_atomically(path, lambda target: save_file(stored, str(target), metadata=header))
 
 
-def load_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what `save_tensors` wrote.
+def load_tensors(
+    path: str | Path, kind: str, fields: Mapping[str, Any], dtypes: Callable[[str], Sequence[str] | None]
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `save_tensors` wrote: (tensors, facts).
 
-    Raises `ModelNotFoundError` for a missing file, `LoadError` for a file of another kind or no safetensors.
+    `fields` are the keys that its facts have, each with the type of its value, and `dtypes(name)` says which dtypes a
+    tensor of a name may have, None where there is to be no such tensor. Raises `ModelNotFoundError` for a missing file,
+    `LoadError` for a file of another kind or schema, one that was changed since it was written, or no safetensors.
     """
-    from safetensors import SafetensorError, safe_open
-
     path = Path(path)
     if path.suffix != ".safetensors":
-        path = path.with_name(path.name + ".safetensors")
-    if not path.is_file():
-        raise ModelNotFoundError(f"no file {str(path)!r}; give the path that .save(path) was given")
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get(_HEADER, "{}"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    except SafetensorError as error:
-        raise LoadError(f"{str(path)!r} is no readable safetensors file: {error}") from error
-    if header.get("kind") != kind:
-        raise LoadError(f"{str(path)!r} holds {header.get('kind') or 'no mechsurgery artefact'}, not a {kind}")
-    return tensors, header["facts"]
+        path = path.with_name(path.name + ".safetensors") if path.name else path
+    path = the_file(path, "give the path that .save(path) was given")
+    tensors, metadata = read_safetensors(path)
+    with readable(path, f"a {kind}"):
+        header = parse_json(metadata.get(_HEADER, "{}"))
+        if not isinstance(header, dict) or header.get("kind") != kind:
+            found = header.get("kind") if isinstance(header, dict) else None
+            raise LoadError(f"{str(path)!r} holds {_told(found, 'no mechsurgery artefact')}, not a {kind}")
+        facts = header.get("facts")
+        if isinstance(facts, str):
+            if header.get("checksum") != tensors_digest(tensors, kind + facts):
+                raise LoadError(f"{str(path)!r} {_CHANGED}; save it again, or use a copy of it")
+            facts = parse_json(facts, finite=False)
+        what = f"the {kind} at {str(path)!r}"
+        return dict(check_tensors(tensors, dtypes, what)), check_object(facts, fields, what)
+
+
+#: The dtypes that numbers and indices are kept in.
+NUMBERS = ("float64", "float32", "float16", "bfloat16")
+INDICES = ("int64", "int32")
 
 
 def plain_value(value: Any) -> Any:
@@ -182,3 +235,6 @@ def plain_value(value: Any) -> Any:
     if hasattr(value, "tolist"):
         return value.tolist()
     raise TypeError(f"cannot save a {type(value).__name__} as JSON")
+
+
+check_arguments(__name__)

@@ -51,6 +51,15 @@ def _where(command: Any) -> Any:
     return command
 
 
+def _spread(command: Any) -> Any:
+    """The options that say which workers do it."""
+    many = click.option(
+        "--workers", "n_workers", type=click.IntRange(min=0), default=0, help="Workers on Ray [default: this process]."
+    )
+    where = click.option("--ray-address", default=None, help="Ray cluster of --workers [default: this machine].")
+    return many(where(command))
+
+
 def _sae(command: Any) -> Any:
     """The options that name the autoencoder whose latents a circuit holds."""
     named = click.option("--sae", default=None, help="Autoencoder whose latents CIRCUIT holds: a name or directory.")
@@ -103,6 +112,7 @@ main.add_command(demo)
 @click.option("--by", type=click.Choice(["abs", "positive", "negative"]), default="abs", show_default=True)
 @click.option("--per", type=click.Choice(["model", "layer"]), default="model", show_default=True)
 @click.option("--skip-layer", "skip_layers", type=int, multiple=True, help="Leave a layer out; repeatable.")
+@_spread
 @_where
 @click.option("--out", type=click.Path(path_type=Path), default=Path("circuit.safetensors"), show_default=True)
 def locate(model: str, out: Path, **options: Any) -> None:
@@ -113,7 +123,8 @@ def locate(model: str, out: Path, **options: Any) -> None:
     loaded = _load(model, options)
     budget = {key: options[key] for key in ("fraction", "k") if options[key] is not None}
     keep = {key: options[key] for key in ("rule", "by", "per", "skip_layers")}
-    circuit = run(loaded, contrast, **keep, **budget)
+    with _workers(loaded, options) as workers:
+        circuit = run(loaded, contrast, **keep, **budget, workers=workers)
     _say(repr(circuit))
     _say(circuit.to_frame().head(20).to_string(index=False))
     _say(f"saved to {circuit.save(out)}")
@@ -132,6 +143,7 @@ def locate(model: str, out: Path, **options: Any) -> None:
 @click.option("--max-new-tokens", default=48, show_default=True)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--all", "whole", is_flag=True, help="Print the whole table too.")
+@_spread
 @_where
 @click.option("--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True)
 def evaluate(model: str, circuit_path: Path, out: Path, whole: bool, **options: Any) -> None:
@@ -147,6 +159,7 @@ def evaluate(model: str, circuit_path: Path, out: Path, whole: bool, **options: 
     from .intervention import as_found
     from .prompts import load_prompts
     from .units import Circuit
+    from .written import clear
 
     text = {"text": options["column"]} if options["column"] else {}
     sets = {"prompts": load_prompts(options["prompts"], **text).take(options["n"], seed=options["seed"])}
@@ -155,15 +168,22 @@ def evaluate(model: str, circuit_path: Path, out: Path, whole: bool, **options: 
         if not all(prompt.choices for prompt in sets["choices"]):
             raise InputError(f"--choices {options['choices']!r} is no set of multiple choice; give it with --prompts")
     wanted = [m for m in options["multipliers"] if m != 1]
-    results = run(
-        _load(model, options),
-        sets,
-        as_found(Circuit.load(circuit_path)).at([1 - m for m in wanted]),
-        controls=options["controls"],
-        n_control_prompts=options["n_control_prompts"],
-        generation=Generation(max_new_tokens=options["max_new_tokens"]),
-        folder=out,
-    )
+    table = out / "results.parquet"
+    before = table.read_bytes() if table.is_file() else None
+    loaded = _load(model, options)
+    with _workers(loaded, options) as workers:
+        results = run(
+            loaded,
+            sets,
+            as_found(Circuit.load(circuit_path)).at([1 - m for m in wanted]),
+            controls=options["controls"],
+            n_control_prompts=options["n_control_prompts"],
+            generation=Generation(max_new_tokens=options["max_new_tokens"]),
+            folder=out,
+            workers=workers,
+        )
+    if before not in (None, table.read_bytes()):
+        clear(out)  # figures that were drawn of the results before
     if whole:
         shown = pool_controls(results.summary()).drop(columns=["model", "kind", "scale"])
         _say(shown.to_string(index=False, float_format="{:.3f}".format, na_rep=""))
@@ -191,9 +211,9 @@ def plan_model(model: str, limit: float | None, out: Path | None, **options: Any
     work = Work(**{key: options[key] for key in ("n_prompts", "tokens", "new_tokens", "steps")})
     where = {key: options[key] for key in ("revision", "dtype", "device")}
     table = plan(model, work=work, limit=limit, **where)
-    click.echo(told(table))
+    _say(told(table))
     if out is not None:
-        click.echo(f"saved to {write_text(out, table.to_csv(index=False))}")
+        _say(f"saved to {write_text(out, table.to_csv(index=False))}")
 
 
 @main.command()
@@ -211,18 +231,20 @@ def compare(base: str, instruct: str, out: Path, **options: Any) -> None:
     """Locate with the same prompts on BASE and INSTRUCT, and compare the circuits."""
     from .attribution.compare import compare as run
     from .plots import comparison_drawings, export_all, save_drawings
+    from .written import writing_into
 
     contrast = _contrast(options)
     names = (base, instruct)
     models = [_load(name, options) for name in names]
     result = run(models[0], models[1], contrast, rule=options["rule"], fraction=options["fraction"], names=names)
     _say(result.table.to_string(index=False, float_format="{:.4g}".format))
-    for stem, name in zip(("base", "instruct"), names):
-        result.scores[name].save(out / "scores" / stem)
-        result.circuits[name].save(out / "circuits" / stem)
     drawings = comparison_drawings(result.scores, result.circuits)
-    save_drawings(out, drawings)
-    _say(export_all({name: one.figure() for name, one in drawings.items()}, out / "figures"))
+    with writing_into(out, only=True):
+        for stem, name in zip(("base", "instruct"), names):
+            result.scores[name].save(out / "scores" / stem)
+            result.circuits[name].save(out / "circuits" / stem)
+        save_drawings(out, drawings)
+        _say(export_all({name: one.figure() for name, one in drawings.items()}, out / "figures"))
 
 
 @main.command()
@@ -432,6 +454,22 @@ def _load(name: str, options: dict[str, Any]) -> Any:
     from .models import load_model
 
     return load_model(name, dtype=options["dtype"], device=options["device"], revision=options.get("revision"))
+
+
+def _workers(model: Any, options: dict[str, Any]) -> Any:
+    """A context of the workers asked for; None in it where this process is to do it alone."""
+    from contextlib import nullcontext
+
+    if not options["n_workers"]:
+        if options["ray_address"] is not None:
+            raise click.UsageError("--ray-address is where --workers run; say how many")
+        return nullcontext()
+    from .adapters.many import Workers
+    from .models.tokens import device_of
+
+    gpus = int(device_of(model).type == "cuda")
+    load = {} if options["revision"] is None else {"revision": options["revision"]}
+    return Workers(options["n_workers"], address=options["ray_address"], gpus=gpus, load=load)
 
 
 def _dictionary(options: dict[str, Any], circuit: Any, model: Any) -> Any:

@@ -10,6 +10,7 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from .checks import check_arguments
 from .errors import MismatchError
 
 
@@ -22,6 +23,10 @@ class Part:
     def dense(self) -> Tensor:
         """The difference as one tensor of the parameter's shape."""
         raise NotImplementedError
+
+    def problem(self) -> str | None:
+        """What is wrong with its own shapes and indices, in words; None where nothing is."""
+        return None
 
     def scaled(self, k: float) -> Part:
         """The difference times k."""
@@ -74,6 +79,15 @@ class Rows(Part):
         shape = tuple(self.values.shape)
         return (*shape[: self.axis], self.size, *shape[self.axis + 1 :])
 
+    def problem(self) -> str | None:
+        """Whether the rows fit the matrix: as many as indices, each once, in order and within it."""
+        shape = tuple(self.values.shape)
+        if not 0 <= self.axis < len(shape) or self.index.ndim != 1 or shape[self.axis] != len(self.index):
+            return f"has values {list(shape)} for {self.index.numel()} rows along axis {self.axis}"
+        if len(self.index) and not (int(self.index.min()) >= 0 and int(self.index.max()) < self.size):
+            return f"has rows outside the {self.size} there are"
+        return "has rows that stand twice or are not sorted" if (self.index.diff() <= 0).any() else None
+
     def dense(self) -> Tensor:
         """The difference as one tensor, zero outside the rows."""
         whole = torch.zeros(self.shape, dtype=self.values.dtype, device=self.values.device)
@@ -89,6 +103,18 @@ class LowRank(Part):
     right: Float[Tensor, "r d_out"]
     shape: tuple[int, ...]
     output: bool = False
+
+    def problem(self) -> str | None:
+        """Whether the two matrices fit each other and the parameter's shape."""
+        left, right, shape = list(self.left.shape), list(self.right.shape), self.shape
+        if len(left) != 2 or len(right) != 2 or left[1] != right[0]:
+            return f"is a product of {left} and {right}"
+        if min(shape, default=1) < 1 or len(shape) not in (2, 3):
+            return f"is to have the shape {shape}"
+        of_matrix = shape if len(shape) == 2 else (shape[0] * shape[1], shape[2])
+        if len(shape) == 3 and not self.output:
+            of_matrix = (shape[1], shape[0] * shape[2])
+        return None if (left[0], right[1]) == of_matrix else f"is a product of {left} and {right}, not of shape {shape}"
 
     def dense(self) -> Tensor:
         """The product as one tensor of the parameter's shape."""
@@ -143,3 +169,6 @@ def total(a: Part, b: Part) -> Part:
     if isinstance(a, Rows) and isinstance(b, Rows) and a.axis == b.axis and torch.equal(a.index, b.index):
         return replace(a, values=a.values + b.values)
     return Dense(a.dense() + b.dense())
+
+
+check_arguments(__name__)

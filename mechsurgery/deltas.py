@@ -6,7 +6,6 @@ A part is kept in the smallest form it has: some rows of a matrix (fine-tuned ne
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -18,10 +17,14 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from .artifacts import load_tensors, provenance, save_tensors
+from .allowed import shown
+from .artifacts import INDICES, NUMBERS, load_tensors, provenance, save_tensors
+from .checks import check_arguments
 from .delta_parts import Dense, LowRank, Part, Rows, inner, total
-from .errors import ActivationError, InputError, MismatchError, listed
+from .digests import digest_of
+from .errors import ActivationError, InputError, LoadError, MismatchError, listed
 from .names import is_experts, is_neurons, neuron_parameters
+from .reading import check_object, readable
 from .safe_text import html_note, html_table
 from .units import Circuit, UnitScores
 
@@ -42,6 +45,9 @@ class WeightDelta:
         if not self.parts:
             raise InputError("a delta of no parameters; give at least one {parameter name: difference}")
         for name, part in self.parts.items():
+            wrong = part.problem()
+            if wrong is not None:
+                raise MismatchError(f"the difference of {name!r} {wrong}")
             for tensor in part.tensors().values():
                 if tensor.is_floating_point() and not torch.isfinite(tensor).all():
                     raise ActivationError(f"the difference of {name!r} is NaN or infinite; train with a lower rate")
@@ -100,13 +106,11 @@ class WeightDelta:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the differences and of the model they belong to; the name does not enter. Computed once."""
-        digest = hashlib.sha256(str(self.info.get("fingerprint")).encode())
-        for name, part in sorted(self.parts.items()):
-            for key, tensor in part.tensors().items():
-                facts = (name, type(part).__name__, part.shape, key, str(tensor.dtype), tuple(tensor.shape))
-                digest.update(repr(facts).encode())
-                digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()
+        parts = [
+            (name, type(part).__name__, {**vars(part), "shape": part.shape, **part.tensors()})
+            for name, part in sorted(self.parts.items())
+        ]
+        return digest_of(self.info.get("fingerprint"), parts)
 
     def random_like(self, seed: int = 0) -> WeightDelta:
         """A random difference of the same parameters, forms and norms: what chance alone aligns with or does."""
@@ -170,17 +174,37 @@ class WeightDelta:
     @classmethod
     def load(cls, path: str | Path) -> WeightDelta:
         """Read what `save` wrote."""
-        tensors, facts = load_tensors(path, "WeightDelta")
-        parts: dict[str, Part] = {}
-        for name, fields in facts["parts"].items():
-            form = {"Dense": Dense, "Rows": Rows, "LowRank": LowRank}[fields.pop("form")]
-            stored = {key.rpartition("|")[2]: t for key, t in tensors.items() if key.rpartition("|")[0] == name}
-            parts[name] = form(**stored, **{key: tuple(v) if key == "shape" else v for key, v in fields.items()})
-        return cls(parts, facts["name"], facts["info"])
+        fields = {"name": str, "info": dict[str, Any], "parts": dict[str, dict[str, Any]]}
+        leaves = {"index": INDICES, **dict.fromkeys(("value", "values", "left", "right"), NUMBERS)}
+        tensors, facts = load_tensors(path, "WeightDelta", fields, lambda name: leaves.get(name.rpartition("|")[2]))
+        stored: dict[str, dict[str, Tensor]] = {name: {} for name in facts["parts"]}
+        for key, tensor in tensors.items():
+            name, _, leaf = key.rpartition("|")
+            stored.setdefault(name, {})[leaf] = tensor
+        with readable(path, "a WeightDelta"):
+            parts = {name: _part(facts["parts"].get(name), own) for name, own in stored.items()}
+            return cls(parts, facts["name"], facts["info"])
 
     def _repr_html_(self) -> str:
         facts = f"{len(self)} parameters, norm {self.norm():.4g}, {self.n_changed():,} weights changed"
         return html_note(f"{self.name}: {facts}") + html_table(self.to_frame().head(12))
+
+
+#: Forms of a part: its class, the tensors it is stored as, and its other facts.
+_FORMS: dict[str, tuple[type[Part], set[str], dict[str, Any]]] = {
+    "Dense": (Dense, {"value"}, {}),
+    "Rows": (Rows, {"index", "values"}, {"axis": int, "size": int}),
+    "LowRank": (LowRank, {"left", "right"}, {"shape": list[int], "output": bool}),
+}
+
+
+def _part(facts: dict[str, Any] | None, tensors: dict[str, Tensor]) -> Part:
+    """A part of what was stored of it. Raises `LoadError`."""
+    form, names, fields = _FORMS.get((facts or {}).get("form", ""), (None, set(), {}))
+    if facts is None or form is None or tensors.keys() != names:
+        raise LoadError(f"a part of tensors {sorted(tensors)} with the facts {shown(facts)} has none of its forms")
+    known = check_object({key: one for key, one in facts.items() if key != "form"}, fields, "a part")
+    return form(**tensors, **{key: tuple(one) if key == "shape" else one for key, one in known.items()})
 
 
 def _neuron_weights(site: str) -> dict[str, int]:
@@ -253,3 +277,6 @@ def _common(a: WeightDelta, b: WeightDelta) -> dict[str, Any]:
             "sum means nothing"
         )
     return {"parts": [a.info, b.info], **{key: values.pop() for key, values in known.items() if len(values) == 1}}
+
+
+check_arguments(__name__)

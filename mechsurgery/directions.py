@@ -11,8 +11,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .artifacts import load_tensors, save_tensors
-from .errors import ActivationError, InputError, SiteError, listed
+from .artifacts import NUMBERS, load_tensors, save_tensors
+from .checks import check_arguments
+from .errors import ActivationError, InputError, MismatchError, SiteError, listed
+from .reading import readable
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +32,8 @@ class Direction:
         if not self.vectors:
             raise InputError("a direction of no hook points; give at least one {hook name: vector}")
         for site, vector in self.vectors.items():
+            if not vector.numel():
+                raise InputError(f"direction {self.name!r} has no numbers at {site!r}; give one for each channel")
             if not torch.isfinite(vector).all():
                 raise ActivationError(f"direction {self.name!r} is NaN or infinite at {site!r}")
 
@@ -58,10 +62,17 @@ class Direction:
     @classmethod
     def load(cls, path: str | Path) -> Direction:
         """Read what `save` wrote."""
-        tensors, facts = load_tensors(path, "Direction")
-        return cls(tensors, facts["name"], facts["info"])
+        tensors, facts = load_tensors(path, "Direction", {"name": str, "info": dict[str, Any]}, lambda _: NUMBERS)
+        with readable(path, "a Direction"):
+            return cls(tensors, facts["name"], facts["info"])
 
     @classmethod
     def between(cls, positive: Mapping[str, Tensor], negative: Mapping[str, Tensor], **named: Any) -> Direction:
         """Mean difference, positive − negative, at every hook point both have (CAA, Panickssery et al. 2024)."""
+        odd = [site for site in positive if site in negative and positive[site].shape != negative[site].shape]
+        if odd:
+            raise MismatchError(f"the two sides have different shapes at {listed(odd)}; give both of one model")
         return cls({site: positive[site] - negative[site] for site in positive if site in negative}, **named)
+
+
+check_arguments(__name__)

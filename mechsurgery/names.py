@@ -9,6 +9,8 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any
 
+from .checks import check_arguments
+
 #: What the hook name of an autoencoder's latents ends with, after the hook point it reads.
 LATENTS = ".hook_sae_acts_post"
 #: Parameters of an MLP that belong to one neuron each, and the axis that counts neurons.
@@ -249,3 +251,6 @@ def writers(cfg: Any) -> list[Writer]:
             weight, bias = mlp_parameter(i, "W_out"), mlp_parameter(i, "b_out")
             found += [heads, Writer(weight, mlp_out(i), bias, (neurons(i),), residual(i))]
     return found
+
+
+check_arguments(__name__)

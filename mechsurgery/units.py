@@ -16,12 +16,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .artifacts import load_tensors, save_tensors
+from .artifacts import INDICES, NUMBERS, load_tensors, save_tensors
+from .checks import check_arguments
 from .errors import ActivationError, InputError, MismatchError, SiteError, listed
 from .names import expert_of, layer_of
+from .reading import readable
 from .safe_text import html_note, html_table
 
 Sign = Literal["abs", "positive", "negative"]
+#: More units than any hook point has.
+_WIDEST = 1 << 31
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +43,8 @@ class UnitScores:
         if not self.scores:
             raise InputError("scores of no hook points; give at least one {hook name: tensor}")
         for site, values in self.scores.items():
+            if not values.numel():
+                raise InputError(f"no scores at {site!r}; give a number for each of its units, or leave it out")
             bad = int((~torch.isfinite(values)).sum())
             if bad:
                 raise ActivationError(
@@ -154,9 +160,10 @@ class UnitScores:
     @classmethod
     def load(cls, path: str | Path) -> UnitScores:
         """Read what `save` wrote."""
-        tensors, facts = load_tensors(path, "UnitScores")
+        tensors, facts = load_tensors(path, "UnitScores", {"rule": str, "info": dict[str, Any]}, lambda _: NUMBERS)
         ordered = dict(sorted(tensors.items(), key=lambda item: (layer_of(item[0]), expert_of(item[0]) or 0, item[0])))
-        return cls(ordered, facts["rule"], facts["info"])
+        with readable(path, "UnitScores"):
+            return cls(ordered, facts["rule"], facts["info"])
 
     def _repr_html_(self) -> str:
         best = self.to_frame().assign(size=lambda t: t.score.abs()).nlargest(10, "size").drop(columns="size")
@@ -180,14 +187,28 @@ class Circuit:
     excluded: dict[str, Int[Tensor, " e"]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for site, (indices, _scores) in self.units.items():
-            if site not in self.widths:
-                raise SiteError(f"units at {site!r}, which is not among the widths: {listed(self.widths)}")
-            outside = [int(i) for i in indices if not 0 <= int(i) < self.widths[site]]
-            if outside:
-                raise SiteError(f"no unit {listed(outside)} at {site!r}: it has {self.widths[site]} units")
-            if len(indices.unique()) != len(indices):
-                raise InputError(f"the same unit stands twice at {site!r}; give each once")
+        wrong = [site for site, width in self.widths.items() if not 0 < width < _WIDEST]
+        if wrong:
+            raise InputError(f"{self.widths[wrong[0]]} units at {wrong[0]!r}; a width is from 1 to {_WIDEST - 1:,}")
+        for site, (indices, scores) in self.units.items():
+            self._check_units(site, indices)
+            if len(scores) != len(indices):
+                raise InputError(f"{len(scores)} scores for {len(indices)} units at {site!r}; give one each")
+            if not torch.isfinite(scores).all():
+                raise ActivationError(f"scores of circuit {self.name!r} at {site!r} are NaN or infinite")
+        for site, indices in self.excluded.items():
+            self._check_units(site, indices)
+
+    def _check_units(self, site: str, indices: Int[Tensor, " k"]) -> None:
+        if site not in self.widths:
+            raise SiteError(f"units at {site!r}, which is not among the widths: {listed(self.widths)}")
+        outside = indices[(indices < 0) | (indices >= self.widths[site])].tolist()
+        if outside:
+            raise SiteError(f"no unit {listed(outside)} at {site!r}: it has {self.widths[site]} units")
+        if len(indices.unique()) != len(indices):
+            raise InputError(f"the same unit stands twice at {site!r}; give each once")
+        if (indices.diff() < 0).any():
+            raise InputError(f"the units at {site!r} are not sorted; give them in order, each with its own score")
 
     @classmethod
     def from_indices(
@@ -228,6 +249,9 @@ class Circuit:
 
     def with_multipliers(self, multipliers: Mapping[str, Float[Tensor, " k"]]) -> Circuit:
         """The same units, which know what each is multiplied by; one number for each of the sorted indices."""
+        odd = [s for s, (i, _) in self.units.items() if s not in multipliers or len(multipliers[s]) != len(i)]
+        if odd:
+            raise SiteError(f"multipliers do not fit the units at {listed(odd)}; give one for each unit of the circuit")
         own = {
             site: {str(int(i)): float(m) for i, m in zip(index, multipliers[site], strict=True)}
             for site, (index, _) in self.units.items()
@@ -345,11 +369,20 @@ class Circuit:
     @classmethod
     def load(cls, path: str | Path) -> Circuit:
         """Read what `save` wrote."""
-        tensors, facts = load_tensors(path, "Circuit")
-        sites = [site for site in facts["widths"] if f"{site}:index" in tensors]
-        units = {site: (tensors[f"{site}:index"], tensors[f"{site}:score"]) for site in sites}
-        excluded = {site: tensors[f"{site}:excluded"] for site in facts["widths"] if f"{site}:excluded" in tensors}
-        return cls(units, facts["widths"], facts["name"], facts["info"], excluded)
+        fields = {"widths": dict[str, int], "name": str, "info": dict[str, Any]}
+        leaves = {"index": INDICES, "score": NUMBERS, "excluded": INDICES}
+        tensors, facts = load_tensors(path, "Circuit", fields, lambda name: leaves.get(name.rpartition(":")[2]))
+        parts: dict[str, dict[str, Tensor]] = {leaf: {} for leaf in leaves}
+        for name, tensor in tensors.items():
+            site, _, leaf = name.rpartition(":")
+            parts[leaf][site] = tensor
+        with readable(path, "a Circuit"):
+            if parts["index"].keys() != parts["score"].keys():
+                raise InputError("its indices and scores are of different hook points")
+            sites = [site for site in facts["widths"] if site in parts["index"]]
+            sites += [site for site in parts["index"] if site not in facts["widths"]]
+            units = {site: (parts["index"][site], parts["score"][site]) for site in sites}
+            return cls(units, facts["widths"], facts["name"], facts["info"], parts["excluded"])
 
     def _repr_html_(self) -> str:
         return html_note(repr(self)) + html_table(self.to_frame().head(20), float_format="{:.4g}".format)
@@ -382,3 +415,6 @@ def _budget(fraction: float | None, k: int | None, total: int) -> int:
     if k < 1 or k > total:
         raise InputError(f"k={k} is outside 1 … {total}, the number of units; give a number within")
     return k
+
+
+check_arguments(__name__)

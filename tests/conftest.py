@@ -27,6 +27,7 @@ LONGEST = (
     *("test_notebooks_elsewhere", "test_minimal_circuits", "test_grid", "test_further", "test_dictionaries"),
     *("test_widget_browser", "test_weights_own", "test_regrade", "test_bad_neurons_published", "test_cna_folds"),
     *("test_site", "test_app", "test_load", "test_trained", "test_localisers", "test_weights_watch"),
+    *("test_arguments", "test_files"),
 )
 
 

@@ -21,6 +21,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..artifacts import load_json, write_text
+from ..checks import check_arguments
 from ..errors import InputError, LoadError, needs_extra
 from ..grading.judges import Judge, LocalJudge
 from ..grading.recorded import RecordedJudge
@@ -236,3 +237,6 @@ def _seconds(value: str | None) -> float | None:
         return None if value is None else max(0.0, float(value))
     except ValueError:
         return None
+
+
+check_arguments(__name__)

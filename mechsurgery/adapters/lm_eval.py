@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..checks import check_arguments
 from ..evaluation.assembly import labels_of
 from ..evaluation.table import typed
 from ..intervention import BASELINE, Intervention
@@ -106,3 +107,6 @@ def _rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
                 text = said if isinstance(said, str) else None
                 rows.append({**common, "prompt_id": number, "group": number, "value": float(one), "response": text})
     return rows
+
+
+check_arguments(__name__)

@@ -6,7 +6,6 @@ a context too long is cut on the left, a rolling log-likelihood scores every tok
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -14,6 +13,7 @@ from typing import Any
 
 import torch
 
+from ..digests import digest_of
 from ..errors import InputError, PromptError, listed, needs_extra
 from ..intervention import Custom, Intervention, applied
 from ..models import sites, tokens
@@ -88,7 +88,7 @@ class _Adapter:
         """16 hexadecimal digits for all that an answer to a request depends on."""
         run = self.intervention
         done = (run.digest, run.strength) if run.strength else None
-        return _digest((fingerprint(self.model), done, self.max_length))
+        return _digest((fingerprint(self.model), tokens.tokenizer_digest(self.tokenizer), done, self.max_length))
 
     def chat_template(self, chat_template: bool | str = False) -> str | None:
         """The template's text (None where none is applied); it is chosen in `lm`, not by name here."""
@@ -284,4 +284,4 @@ def _decoding(arguments: Mapping[str, Any], max_length: int) -> _Decoding:
 
 
 def _digest(facts: Any) -> str:
-    return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+    return digest_of(facts)[:16]

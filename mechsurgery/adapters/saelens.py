@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from .. import names
+from ..checks import check_arguments
 from ..errors import (
     ActivationError,
     InputError,
@@ -203,3 +204,6 @@ def _no_pickles() -> Turn:
         torch.load = refuse
 
     return Turn(LOADING, replace, ends_all=True)
+
+
+check_arguments(__name__)

@@ -30,6 +30,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .. import names
+from ..checks import check_arguments
 from ..errors import ActivationError, InputError
 from ..models import sites, tokens
 from ..models.protocol import Model
@@ -376,3 +377,6 @@ def _unit_at(units: Units, place: int) -> tuple[str, int]:
             return site, place
         place -= n
     raise IndexError(place)
+
+
+check_arguments(__name__)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..checks import check_arguments
 from ..errors import InputError, MismatchError
 from ..models.protocol import Model
 from ..prompts import ContrastSet
@@ -66,6 +67,8 @@ def compared(scores: dict[str, UnitScores], circuits: dict[str, Circuit]) -> Com
     from scipy.stats import spearmanr
 
     names = tuple(scores)
+    if len(names) != 2 or set(circuits) != set(names) or not all(len(one) for one in circuits.values()):
+        raise InputError("give scores and circuits of two models, by the same two names, with at least one unit each")
     first, second = scores.values()
     if first.widths != second.widths:
         raise MismatchError(
@@ -108,3 +111,6 @@ def p_value_within_layers(a: Circuit, b: Circuit) -> float:
             n, other = len(units), len(b.units[site][0])
             chance = np.convolve(chance, hypergeom(a.widths[site], n, other).pmf(np.arange(min(n, other) + 1)))
     return float(min(1.0, chance[len(a & b) :].sum()))
+
+
+check_arguments(__name__)

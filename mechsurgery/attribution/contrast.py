@@ -27,11 +27,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .. import names
+from ..checks import check_arguments
 from ..directions import Direction
 from ..errors import InputError, MismatchError, listed
 from ..models import sites
 from ..models.protocol import Model
 from ..models.turns import in_turn
+from ..models.workers import Workers
 from ..names import layer_of
 from ..prompts import ContrastSet, PromptSet, Template
 from ..units import Circuit, UnitScores
@@ -151,6 +153,7 @@ def locate(
     template: str | Template = "auto",
     max_rows: int = 64,
     min_routed: int = 2,
+    workers: Workers | None = None,
     progress: bool | None = None,
     **top: Any,
 ) -> Circuit:
@@ -160,10 +163,10 @@ def locate(
     `top` goes to `UnitScores.top`: `fraction` (default 0.001) or `k`, `by`, `per`, `skip_layers`, `name`.
     `universal` is a circuit of neurons to leave out, or diverse prompts to find them on; they are removed
     *after* the choice, as in the paper's text, so the circuit may be smaller than the budget (pass
-    `exclude=` for a full budget).
+    `exclude=` for a full budget). `workers` (`adapters.many.Workers`) run the contrast's batches.
     """
     statistics = contrast_statistics(
-        model, contrast, layers=layers, template=template, max_rows=max_rows, progress=progress
+        model, contrast, layers=layers, template=template, max_rows=max_rows, workers=workers, progress=progress
     )
     if "fraction" not in top and "k" not in top:
         top["fraction"] = 0.001
@@ -175,3 +178,6 @@ def locate(
     if isinstance(universal, PromptSet):
         universal = universal_neurons(model, universal, template=template, max_rows=max_rows)
     return (circuit - universal).named(circuit.name)
+
+
+check_arguments(__name__)

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ..checks import check_arguments
 from ..errors import InputError
 from ..models import capture, sites, tokens
 from ..models.protocol import Model
@@ -148,3 +149,6 @@ def _resampled(sums: dict[str, list[Tensor]], draw: int, names: Sequence[str], f
         mean[site] = shifted + _centre(full, site).to(shifted)
         m2[site] = (square - n * shifted.square()).clamp_min(0)
     return Moments(counts, mean, m2)
+
+
+check_arguments(__name__)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .. import names
 from ..artifacts import provenance
+from ..checks import check_arguments
 from ..directions import Direction
 from ..errors import InputError, SiteError, listed
 from ..models import sites
@@ -109,3 +110,6 @@ def _activation(statistics: ContrastStatistics | None, site: str, how: str) -> T
         n = side.n[site]
         squares.append(side.mean[site] ** 2 + (side.variance(site) * (n - 1) / n if n > 1 else 0))
     return torch.stack(squares).mean(0).sqrt().float().cpu()
+
+
+check_arguments(__name__)

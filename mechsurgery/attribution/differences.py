@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import torch
 
+from ..checks import check_arguments
 from ..errors import MismatchError
 from ..models import sites
 from ..models.dictionaries import Dictionary, latent_means
@@ -70,3 +71,6 @@ def random_scores(model: Model, dictionary: Dictionary, *, seed: int = 0) -> Uni
 def _scores(model: Model, dictionary: Dictionary, values: torch.Tensor, rule: str, **facts: Any) -> UnitScores:
     info = sites.provenance_of(model, dictionary=dictionary.name, **facts)
     return UnitScores({dictionary.site: values.float().cpu()}, rule, info)
+
+
+check_arguments(__name__)

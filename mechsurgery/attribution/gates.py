@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from ..checks import check_arguments
 from ..errors import InputError, SiteError, listed
 from ..models import sites
 from ..models.dictionaries import Dictionary
@@ -143,3 +144,6 @@ def recomputed(model: Model, held: int) -> Turn:
             block.forward = partial(checkpoint, type(block).forward.__get__(block), use_reentrant=False)
 
     return Turn(model, replace, ends_all=True)
+
+
+check_arguments(__name__)

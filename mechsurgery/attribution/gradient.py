@@ -27,7 +27,8 @@ from einops import einsum
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..errors import ActivationError, InputError
+from ..checks import check_arguments
+from ..errors import ActivationError, InputError, SiteError, listed
 from ..models import capture, sites, tokens
 from ..models.dictionaries import Dictionary, plus
 from ..models.protocol import Model
@@ -259,6 +260,10 @@ def exact_removal(
     and, as the attribution it is compared with, divided by the number of chosen positions of each row.
     """
     _check(dictionary, model, positions, reduction, mean)
+    if isinstance(latents, Circuit) and dictionary.site not in latents.units:
+        raise SiteError(
+            f"circuit {latents.name!r} has no latents at {dictionary.site!r}; it has {listed(latents.units)}"
+        )
     chosen = dictionary.check_latents(
         latents.units[dictionary.site][0].tolist() if isinstance(latents, Circuit) else latents
     )
@@ -315,3 +320,6 @@ def _check_choices(positions: str, reduction: str, mean: Tensor, width: int) -> 
         )
     if mean.shape != (width,) or not torch.isfinite(mean).all():
         raise InputError(f"mean has shape {tuple(mean.shape)}; give {width} finite numbers (mean_activation)")
+
+
+check_arguments(__name__)

@@ -10,7 +10,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ..artifacts import load_tensors, save_tensors
+from ..artifacts import INDICES, NUMBERS, load_tensors, save_tensors
+from ..checks import check_arguments
 from ..errors import LoadError
 from ..units import UnitScores
 from .probes import Probe
@@ -73,14 +74,17 @@ def _kept(
             logger.warning("%s cannot be read and is made again: %s", path, error)
     tensors, facts = make()
     # Files do not keep the order of their tensors, and equal scores of two hook points are ranked by it.
-    save_tensors(path, _KIND, tensors, {"key": key, "order": list(tensors), **facts})
+    save_tensors(path, _KIND, tensors, {"key": key, "order": list(tensors), "facts": facts})
     return _of_key(path, key)
 
 
 def _of_key(path: Path, key: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """What a file keeps. Raises `LoadError` where it is another key's."""
-    tensors, facts = load_tensors(path, _KIND)
-    own, order = facts.pop("key"), facts.pop("order")
-    if own != key or set(order) != set(tensors):
+    fields = {"key": str, "order": list[str], "facts": dict[str, Any]}
+    tensors, kept = load_tensors(path, _KIND, fields, lambda _: (*NUMBERS, *INDICES))
+    if kept["key"] != key or set(kept["order"]) != set(tensors):
         raise LoadError("it was kept under another key")
-    return {name: tensors[name] for name in order}, facts
+    return {name: tensors[name] for name in kept["order"]}, kept["facts"]
+
+
+check_arguments(__name__)

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from ..checks import check_arguments
 from ..deltas import difference, neuron_norms
 from ..directions import Direction
 from ..errors import InputError
@@ -159,3 +160,6 @@ LOCALISERS: dict[str, Localiser] = {
     "exact ablation": Localiser(_exact, note="a forward pass for each unit: small models alone"),
     RANDOM: Localiser(_random),
 }
+
+
+check_arguments(__name__)

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ..checks import check_arguments
 from ..directions import Direction
 from ..errors import InputError, PromptError
 from ..models import capture, sites, tokens
@@ -359,3 +360,6 @@ def mean_values(model: Model, objective: Objective, hooks: HookFns = (), *, max_
 def tasks(objective: Objective) -> tuple[Task, ...]:
     """What is explained, then everything that is kept."""
     return (objective.explain, *objective.keep)
+
+
+check_arguments(__name__)

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..checks import check_arguments
 from ..errors import InputError
 from ..models import capture, sites, tokens
 from ..models.protocol import Model
@@ -135,3 +136,6 @@ def _shares(
     top = (means[0] - means[1]).abs().topk(k, dim=1).indices
     counted = torch.nn.functional.one_hot(of_neuron[top], n_layers).sum(1)
     return counted.double().numpy() / k
+
+
+check_arguments(__name__)

@@ -20,6 +20,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from ..checks import check_arguments
 from ..errors import InputError, needs_extra
 from ..models import sites
 from ..models.dictionaries import Dictionary
@@ -277,3 +278,6 @@ def auroc(
             found.append(_area(y[rows], decision[rows]))
     low, high = np.percentile(found, [2.5, 97.5])
     return _area(y, decision), float(low), float(high)
+
+
+check_arguments(__name__)

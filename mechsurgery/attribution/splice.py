@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..checks import check_arguments
 from ..errors import InputError
 from ..models import capture, sites, tokens
 from ..models.dictionaries import Dictionary, latent_means, plus
@@ -174,3 +175,6 @@ def mean_latents(
     """z̄: {latent site: mean latent activation over all tokens of reference prompts}, streamed, float32."""
     ids = encode(tokens.tokenizer_of(model), prompts, template=template)
     return {dictionary.site: latent_means(model, dictionary, ids, by="token", max_rows=max_rows)}
+
+
+check_arguments(__name__)

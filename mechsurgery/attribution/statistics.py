@@ -17,14 +17,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .. import names as spelled
-from ..artifacts import load_tensors, save_tensors
-from ..errors import InputError, PromptError, SiteError, listed
+from ..artifacts import NUMBERS, load_tensors, save_tensors
+from ..checks import check_arguments
+from ..errors import ActivationError, InputError, MismatchError, PromptError, SiteError, listed
 from ..models import capture, sites, tokens
 from ..models.dictionaries import Dictionary
 from ..models.protocol import Model
 from ..models.turns import in_turn
+from ..models.workers import InOrder, Workers
+from ..progress import progress_bar
 from ..prompts import ContrastSet, Examples, PromptSet
 from ..prompts.chat import Template, as_template, encode
+from ..reading import readable
 
 
 @dataclass
@@ -42,8 +46,11 @@ class Moments:
         """Merge a batch of activations; `rows` is accepted so that this can be used as a stream's update."""
         exact = torch.float32 if activation.device.type == "mps" else torch.float64
         x = activation.to(exact)
-        n, mean = x.shape[0], x.mean(0)
-        m2 = (x - mean).square().sum(0)
+        mean = x.mean(0)
+        self.merge(site, x.shape[0], mean, (x - mean).square().sum(0))
+
+    def merge(self, site: str, n: int, mean: Float[Tensor, " d"], m2: Float[Tensor, " d"]) -> None:
+        """Merge the moments of `n` more activations; the order of merging decides the last digits."""
         if site not in self.n:
             self.n[site], self.mean[site], self.m2[site] = n, mean, m2
             return
@@ -74,6 +81,18 @@ class ContrastStatistics:
     negative: Moments
     info: dict[str, Any]
 
+    def __post_init__(self) -> None:
+        for side in (self.positive, self.negative):
+            if not side.n or not self.positive.n.keys() == side.n.keys() == side.mean.keys() == side.m2.keys():
+                raise InputError("statistics need the same hook points on both sides, each with mean and variance")
+            for site, n in side.n.items():
+                mean, m2 = side.mean[site], side.m2[site]
+                least = 1 if spelled.expert_of(site) is None else 0
+                if n < least or mean.ndim != 1 or not mean.shape == m2.shape == self.positive.mean[site].shape:
+                    raise MismatchError(f"{n} rows of {list(mean.shape)} and {list(m2.shape)} numbers at {site!r}")
+                if not (torch.isfinite(mean).all() and torch.isfinite(m2).all() and (m2 >= 0).all()):
+                    raise ActivationError(f"the statistics at {site!r} are NaN, infinite or a negative variance")
+
     @property
     def sites(self) -> list[str]:
         """The hook points measured, in the model's order."""
@@ -81,6 +100,8 @@ class ContrastStatistics:
 
     def difference(self, site: str) -> Float[Tensor, " d"]:
         """Mean activation on the positive prompts minus mean on the negative ones."""
+        if site not in self.positive.mean:
+            raise SiteError(f"no statistics at {site!r}; measured: {listed(self.sites)}")
         mean = self.positive.mean[site]
         return mean - self.negative.mean[site].to(mean.device)
 
@@ -94,6 +115,9 @@ class ContrastStatistics:
     def at(self, names: Iterable[str]) -> ContrastStatistics:
         """The same statistics for only some of the hook points."""
         keep = list(names)
+        lacking = [site for site in keep if site not in self.positive.mean]
+        if lacking or not keep:
+            raise SiteError(f"no statistics at {listed(lacking) or 'no hook point'}; measured: {listed(self.sites)}")
 
         def only(side: Moments) -> Moments:
             return Moments(*({s: part[s] for s in keep} for part in (side.n, side.mean, side.m2)))
@@ -111,14 +135,19 @@ class ContrastStatistics:
     @classmethod
     def load(cls, path: str | Path) -> ContrastStatistics:
         """Read what `save` wrote."""
-        tensors, facts = load_tensors(path, "ContrastStatistics")
+        fields = {"n": dict[str, dict[str, int]], "info": dict[str, Any]}
+        tensors, facts = load_tensors(path, "ContrastStatistics", fields, lambda _: NUMBERS)
 
         def side(name: str) -> Moments:
             n = facts["n"][name]
-            parts = ({s: tensors[f"{name}:{part}:{s}"] for s in n} for part in ("mean", "m2"))
+            parts = ({s: tensors.pop(f"{name}:{part}:{s}") for s in n} for part in ("mean", "m2"))
             return Moments(n, *parts)
 
-        return cls(side("positive"), side("negative"), facts["info"])
+        with readable(path, "ContrastStatistics"):
+            found = cls(side("positive"), side("negative"), facts["info"])
+            if tensors:
+                raise InputError(f"it holds {listed(tensors)}, which belong to neither side")
+            return found
 
 
 @in_turn
@@ -131,6 +160,7 @@ def contrast_statistics(
     positions: Literal["last", "all"] = "last",
     template: str | Template = "auto",
     max_rows: int = 64,
+    workers: Workers | None = None,
     progress: bool | None = None,
 ) -> ContrastStatistics:
     """Run both sides of a contrast once and keep the moments of every unit's last-token activation.
@@ -138,22 +168,25 @@ def contrast_statistics(
     `at` names hook points, or holds dictionaries whose latents are then the units (default:
     `blocks.{l}.mlp.hook_post` of `layers`, the input of the down projection and so the MLP neurons of the CNA
     paper). The batched forward stops after the deepest of them and never computes logits. `positions="all"` takes every
-    token of the prompts instead, each as one: the moments of what an intervention at every position replaces.
+    token of the prompts instead, each as one: the moments of what an intervention at every position replaces. With
+    `workers` (`adapters.many.Workers`) copies of the model elsewhere run the batches, whose moments are merged here in
+    the order of the batches.
 
     At the neurons of a routed expert, prompts whose token did not reach it do not count: `routed` says how many did.
     """
     wanted = list(at) if at is not None else sites.neuron_sites(model, layers)
     names = [unit if isinstance(unit, str) else unit.site for unit in wanted]
+    both = [
+        encode(tokens.tokenizer_of(model), side, template=template) for side in (contrast.positive, contrast.negative)
+    ]
+    if workers is None:
+        sides = [_moments(model, wanted, ids, positions, max_rows, progress) for ids in both]
+    else:
+        sides = _moments_on(workers, model, wanted, both, positions, max_rows, progress)
     experts = {site: sites.width(model, site) for site in names if spelled.is_experts(site)}
-    sides = []
-    for side in (contrast.positive, contrast.negative):
-        moments = Moments()
-        ids = encode(tokens.tokenizer_of(model), side, template=template)
-        hooks, update = encoding(model, wanted, moments.update)
-        options: dict[str, Any] = {"positions": positions, "max_rows": max_rows, "progress": progress}
-        capture.stream(model, ids, hooks, update, join_heads=True, reached_only=True, **options)
-        moments.fill(experts)
-        sides.append(Moments(*({s: part[s] for s in names} for part in (moments.n, moments.mean, moments.m2))))
+    for side in sides:
+        side.fill(experts)
+    sides = [Moments(*({s: part[s] for s in names} for part in (side.n, side.mean, side.m2))) for side in sides]
     info = sites.provenance_of(
         model,
         contrast=contrast.name,
@@ -164,6 +197,63 @@ def contrast_statistics(
         template=as_template(template).facts(),
     )
     return ContrastStatistics(sides[0], sides[1], info)
+
+
+def _moments(
+    model: Model,
+    wanted: Sequence[str | Dictionary],
+    ids: Sequence[Sequence[int]],
+    positions: capture.Positions,
+    max_rows: int,
+    progress: bool | None,
+) -> Moments:
+    moments = Moments()
+    hooks, update = encoding(model, wanted, moments.update)
+    options: dict[str, Any] = {"positions": positions, "max_rows": max_rows, "progress": progress}
+    capture.stream(model, ids, hooks, update, join_heads=True, reached_only=True, **options)
+    return moments
+
+
+def _moments_on(
+    workers: Workers,
+    model: Model,
+    wanted: Sequence[str | Dictionary],
+    both: Sequence[Sequence[Sequence[int]]],
+    positions: capture.Positions,
+    max_rows: int,
+    progress: bool | None,
+) -> list[Moments]:
+    """Have each batch of prompts read by a worker, and merge what they find in the order of the batches."""
+    sites.check_sites(model, encoding(model, wanted, Moments().update)[0])
+    parts = [
+        (side, [list(ids[row]) for row in batch.rows])
+        for side, ids in enumerate(both)
+        for batch in tokens.batches_for(model, ids, max_rows=max_rows)
+    ]
+    merged = [Moments() for _ in both]
+    with progress_bar("reading activations", shown=progress, total=len(parts)) as bar:
+
+        def merge(place: int, found: Moments) -> None:
+            for site in found.n:
+                merged[parts[place][0]].merge(site, found.n[site], found.mean[site], found.m2[site])
+            bar.update(1)
+
+        workers.each(
+            model,
+            moments_of_batch,
+            [ids for _, ids in parts],
+            shared=(wanted, positions, max_rows),
+            done=InOrder(merge),
+        )
+    return merged
+
+
+def moments_of_batch(model: Model, shared: Any, ids: list[list[int]]) -> Moments:
+    """What a worker does: the moments of one batch of prompts, on the CPU."""
+    wanted, positions, max_rows = shared
+    moments = _moments(model, wanted, ids, positions, max_rows, False)
+    cpu = ({site: part.cpu() for site, part in parts.items()} for parts in (moments.mean, moments.m2))
+    return Moments(moments.n, *cpu)
 
 
 def encoding(
@@ -268,3 +358,6 @@ def last_token_activations(
             for prompt, value in zip(prompts, activations[site][:, column].tolist()):
                 rows.append((prompt.id, prompt.label, site, neuron, value))
     return pd.DataFrame(rows, columns=["prompt_id", "label", "site", "neuron", "activation"])
+
+
+check_arguments(__name__)

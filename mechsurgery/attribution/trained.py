@@ -24,6 +24,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from ..checks import check_arguments
 from ..errors import ActivationError, InputError
 from ..models import sites, tokens
 from ..models.protocol import Model
@@ -58,12 +59,15 @@ class GateRecipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not self.m[0] <= 0 <= self.m[1]:
-            raise InputError(f"m={self.m} must be a range of multipliers with 0 in it; (0, 0) ablates")
-        if min(self.steps, self.rows, self.kept_rows) < 1 or min(self.settle, self.price, self.keep) < 0:
-            raise InputError(f"{self} has a number that is too small; steps and rows are at least 1, prices at least 0")
-        if not min(self.lr, self.start) > 0:
-            raise InputError(f"lr={self.lr} and start={self.start} must be above 0")
+        if not -math.inf < self.m[0] <= 0 <= self.m[1] < math.inf:
+            raise InputError(f"m={self.m} must be a finite range of multipliers with 0 in it; (0, 0) ablates")
+        counts, prices = (self.steps, self.rows, self.kept_rows), (self.settle, self.price, self.keep)
+        if not (all(1 <= n < math.inf for n in counts) and all(0 <= own < math.inf for own in prices)):
+            raise InputError(
+                f"{self} has a number that is too small or not finite; steps and rows are at least 1, prices at least 0"
+            )
+        if not all(0 < own < math.inf for own in (self.lr, self.start)):
+            raise InputError(f"lr={self.lr} and start={self.start} must be above 0 and finite")
 
     @property
     def trains_m(self) -> bool:
@@ -283,3 +287,6 @@ class _State:
         """Hold the choice fixed from now on."""
         self.theta = self.theta.detach()
         self._start_optimiser()
+
+
+check_arguments(__name__)

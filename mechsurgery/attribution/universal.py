@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ..checks import check_arguments
 from ..errors import InputError
 from ..models import capture, sites, tokens
 from ..models.protocol import Model
@@ -73,3 +74,6 @@ def _hits(values: Float[Tensor, "batch d"], fraction: float) -> Int[Tensor, " d"
     """In how many rows each column is among the top `fraction`."""
     top = values.topk(max(1, round(fraction * values.shape[1])), dim=1).indices.flatten()
     return top.bincount(minlength=values.shape[1]).cpu()
+
+
+check_arguments(__name__)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..checks import check_arguments
 from ..errors import InputError, listed
 from .statistics import NOTHING, clustered_interval, resampled
 
@@ -112,3 +113,6 @@ def _kappa(counts: np.ndarray) -> float:
     both = counts.reshape(n, n) / counts.sum()
     chance = float(both.sum(0) @ both.sum(1))
     return float("nan") if np.isclose(chance, 1) else float((np.trace(both) - chance) / (1 - chance))
+
+
+check_arguments(__name__)

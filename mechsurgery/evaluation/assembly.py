@@ -14,7 +14,7 @@ from ..grading.grade import Grade, Value
 from ..intervention import Intervention
 from ..prompts import Prompt, PromptSet
 from ..prompts.chat import response_text
-from .jobs import Generation, Task
+from .jobs import VERSION, Generation, Task
 from .shards import Shards, key_of
 from .table import typed
 
@@ -92,18 +92,17 @@ def _metric(
 
 
 def _chosen(prompts: PromptSet, rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of "choice" and "margin"; both missing where an intervention left no numbers to choose by."""
-    right: list[float | None] = []
-    margins: list[float | None] = []
-    letters: list[str | None] = []
+    """Rows of "choice" and "margin"."""
+    right: list[float] = []
+    margins: list[float] = []
+    letters: list[str] = []
     for prompt, scores in zip(prompts, rows["scores"]):
         log_p, answer = torch.tensor([float(score) for score in scores]), int(prompt.answer or 0)
-        measured = not bool(log_p.isnan().any())
         picked = int(log_p.argmax())
         others = torch.cat([log_p[:answer], log_p[answer + 1 :]])
-        right.append(float(picked == answer) if measured else None)
-        letters.append(prompt.choices[picked] if measured else None)
-        margins.append(float(log_p[answer] - others.logsumexp(0)) if measured else None)
+        right.append(float(picked == answer))
+        letters.append(prompt.choices[picked])
+        margins.append(float(log_p[answer] - others.logsumexp(0)))
     return pd.concat(
         [_metric(prompts, "choice", "rate", right, letters), _metric(prompts, "margin", "number", margins)],
         ignore_index=True,
@@ -149,7 +148,8 @@ def graded(grade: Grade, items: Sequence[tuple[Prompt, str | None]], shards: Sha
     known: dict[tuple[str, str], Value] = {}
     asked = {(prompt.id, text): (prompt, text) for prompt, text in items if text is not None}
     if asked:
-        key = key_of(["grade", grade.name, grade.version, [[asdict(prompt), text] for prompt, text in asked.values()]])
+        how = [grade.name, grade.version, grade.scale, grade.labels]
+        key = key_of("grade", VERSION, how, [[asdict(prompt), text] for prompt, text in asked.values()])
         kept = shards.find(key) if grade.decide_all is not None else None
         values = list(kept["value"]) if kept is not None else grade.all(list(asked.values()))
         if grade.decide_all is not None and kept is None:

@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 
+from ..checks import check_arguments
 from ..errors import InputError, PromptError, listed
 from ..grading import sycophancy
 from ..grading.arithmetic import FINAL_NUMBER
@@ -341,3 +342,6 @@ _MAKERS: dict[str, Callable[[_Asked], Benchmark]] = {
     "organism/choices": _choices,
 }
 assert {name.removesuffix("-harmful").removesuffix("-benign") for name in SOURCES} <= set(_MAKERS)
+
+
+check_arguments(__name__)

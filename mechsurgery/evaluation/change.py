@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from ..checks import check_arguments
 from ..errors import InputError
 from ..grading.grade import BROKEN
 
@@ -48,3 +49,6 @@ def response_changes(table: pd.DataFrame, *, outcome: str = "outcome") -> pd.Dat
         ],
         ignore_index=True,
     )
+
+
+check_arguments(__name__)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 
+from ..checks import check_arguments
 from ..errors import PromptError, listed
 from ..models import capture, tokens
 from ..models.protocol import Model
@@ -24,13 +25,14 @@ def choice_scores(
     *,
     hooks: Callable[[list[int]], list[tuple[str, Any]]] | None = None,
     max_rows: int = 64,
+    named: Callable[[int], str] = "row {}".format,
 ) -> list[Float[torch.Tensor, " choices"]]:
     """Log-probability of each row's choices as the next token (nats).
 
     `letters` gives for every row and choice the tokens that stand for it (`choice_tokens`); their probabilities are
-    added.
+    added. Raises `ActivationError` for a row whose logits are not finite, as `named(row)`.
     """
-    log_probs = capture.next_token_logits(model, ids, hooks=hooks, max_rows=max_rows).log_softmax(-1)
+    log_probs = capture.next_token_logits(model, ids, hooks=hooks, max_rows=max_rows, named=named).log_softmax(-1)
     return [
         torch.stack([log_probs[row, list(own)].logsumexp(0) for own in choices]) for row, choices in enumerate(letters)
     ]
@@ -84,3 +86,6 @@ def _single(tokenizer: Any, choice: str) -> list[int]:
     """The tokens that stand for a choice alone."""
     written = [encode_plain(tokenizer, text) for text in (choice, f" {choice}")]
     return sorted({int(ids[0]) for ids in written if len(ids) == 1 and ids[0] != tokenizer.unk_token_id})
+
+
+check_arguments(__name__)

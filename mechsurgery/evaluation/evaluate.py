@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from ..artifacts import provenance
+from ..checks import check_arguments
 from ..errors import InputError, PromptError, listed
 from ..grading.grade import Grade
 from ..grading.outcome import REFUSAL_GRADES
@@ -21,6 +23,8 @@ from ..intervention import BASELINE, Intervention, with_controls
 from ..models import sites, tokens
 from ..models.protocol import Model
 from ..models.turns import in_turn
+from ..models.unmodified import check_unmodified
+from ..models.workers import Workers
 from ..prompts import ContrastSet, PromptSet, check_no_overlap
 from ..prompts.chat import as_template, render, rendered_example
 from .assembly import assemble
@@ -29,6 +33,7 @@ from .jobs import Generation, measure, tasks_of
 from .read import prompt_table
 from .results import Results
 from .shards import Shards
+from .spread import measure_on
 
 #: Metrics that are there without a grade.
 MEASURED = ("tokens", "first_token", "choice", "margin", "kl")
@@ -50,6 +55,7 @@ def evaluate(
     discovery: ContrastSet | None = None,
     generation: Generation | None = None,
     folder: str | Path | None = None,
+    workers: Workers | None = None,
     progress: bool | None = None,
 ) -> Results:
     """Responses of the unmodified model and under every intervention, graded, in one table.
@@ -63,8 +69,10 @@ def evaluate(
     that stand in it refused. `generation` says how responses are made.
 
     With a `folder`, what is measured is kept there as it goes: an interrupted run, called again, continues with nothing
-    lost and nothing measured twice, and gives the table of an undisturbed one. A run that is interrupted or fails
-    leaves the model as it was. Raises `InputError`, `PromptError`, `SiteError` or `MismatchError` before anything runs.
+    lost and nothing measured twice, and gives the table of an undisturbed one. With `workers`
+    (`adapters.many.Workers`) copies of the model elsewhere measure, and give the same table. A run that is interrupted
+    or fails leaves the model as it was. Raises `InputError`, `PromptError`, `SiteError` or `MismatchError` before
+    anything runs.
     """
     tokenizer = tokens.tokenizer_of(model)
     sets = {prompts.name: prompts} if isinstance(prompts, PromptSet) else dict(prompts)
@@ -80,7 +88,8 @@ def evaluate(
     tables, shards = [], Shards(folder)
     for asked, those in parts:
         tasks = tasks_of(model, asked, settings, kl_on)
-        measure(model, tasks, those, settings, shards, fingerprint=facts["fingerprint"], progress=progress)
+        how = measure if workers is None else partial(measure_on, workers)
+        how(model, tasks, those, settings, shards, fingerprint=facts["fingerprint"], progress=progress)
         of_model = shards.of(facts["fingerprint"])
         tables.append(assemble(tokenizer, asked, tasks, those, deciding, settings, of_model, facts))
     sets = {name: one for asked, _ in parts for name, one in asked.items()}
@@ -139,12 +148,7 @@ def _check(
     letters = [name for name in kl_on if any(prompt.choices for prompt in sets[name])]
     if letters:
         raise InputError(f"kl_on names {listed(letters)}, answered by letter; KL divergence is measured on responses")
-    hooked = [name for name, point in sites.hooked(model).hook_dict.items() if point.fwd_hooks]
-    if hooked:
-        raise InputError(
-            f"this model has hooks on it already, at {listed(hooked)}, so it is not the unmodified one; leave "
-            "applied(…) and pass the intervention to evaluate, or call model.reset_hooks()"
-        )
+    check_unmodified(model)
     for prompt_set in sets.values():
         if not len(prompt_set):
             raise PromptError(f"prompt set {prompt_set.name!r} is empty; give at least one prompt")
@@ -202,3 +206,6 @@ def _manifest(
         grades={name: {grade.name: grade.version for grade in deciding} for name, deciding in grades.items()},
         labels=labels,
     )
+
+
+check_arguments(__name__)

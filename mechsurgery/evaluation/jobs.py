@@ -12,18 +12,21 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property, partial
 from itertools import groupby
 from typing import Any, Literal
 
 import pandas as pd
 import torch
 
+from ..checks import check_arguments
 from ..errors import InputError
 from ..grading.refusal import first_token_score, refusal_token_ids
 from ..intervention import Intervention, row_hooks
 from ..models import generate as generation_loop
 from ..models import tokens
 from ..models.divergence import divergence
+from ..models.generate import check_temperature
 from ..models.protocol import Model
 from ..progress import progress_bar
 from ..prompts import Prompt, PromptSet
@@ -32,7 +35,7 @@ from .choices import choice_scores, choice_tokens
 from .shards import Shards, key_of
 
 #: Part of every key: a change of what is measured makes old rows stale.
-VERSION = 2
+VERSION = 3
 Kind = Literal["generate", "choice", "kl"]
 Off = Callable[[], AbstractContextManager[None]]
 
@@ -54,14 +57,12 @@ class Generation:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "seeds", tuple(self.seeds))
+        object.__setattr__(self, "temperature", check_temperature(self.temperature))
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             wrong = f"seeds={self.seeds} hold one twice" if self.seeds else "no seed"
             raise InputError(f"{wrong}: give at least one, such as seeds=(0,), and each once")
-        if self.max_new_tokens < 1 or self.max_rows < 1 or not 0 <= self.temperature < float("inf"):
-            raise InputError(
-                f"max_new_tokens={self.max_new_tokens} and max_rows={self.max_rows} must be at least 1, "
-                f"temperature={self.temperature} at least 0 and finite"
-            )
+        if self.max_new_tokens < 1 or self.max_rows < 1:
+            raise InputError(f"max_new_tokens={self.max_new_tokens} and max_rows={self.max_rows} must be at least 1")
         if self.temperature == 0 and len(self.seeds) > 1:
             raise InputError(
                 f"greedy decoding is the same for every seed; give one seed or a temperature, not {self.seeds}"
@@ -94,7 +95,18 @@ class Task:
 
     def key(self, run: Intervention) -> str:
         """What names the rows of an intervention on these prompts."""
-        return key_of({**self.facts, "ids": self.ids, "intervention": run.digest, "strength": run.strength})
+        return key_of(self._digest, run.digest, float(run.strength))
+
+    @cached_property
+    def _digest(self) -> str:
+        return key_of(self.facts, self.ids)
+
+    def named(self, row: int, runs: Sequence[Intervention]) -> str:
+        """What row `row` of a job is, in words; row r belongs to run r // (number of prompts)."""
+        n = len(self.prompts)
+        run, prompt = runs[row // n], self.prompts[row % n]
+        under = f"under {run.name!r} at strength {run.strength:g}" if run.strength else "in the unmodified model"
+        return f"prompt {prompt.id!r} of {self.set_name!r} {under}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +120,9 @@ class Job:
 def tasks_of(model: Model, sets: Mapping[str, PromptSet], settings: Generation, kl_on: Sequence[str]) -> list[Task]:
     """Every task: prompts with choices are answered by letter, all others in words."""
     tasks: list[Task] = []
-    stops = list(tokens.stop_ids(model))
+    # What else every row depends on: batches of another size differ in the last digits of what is read off logits.
+    common = {"tokenizer": tokens.tokenizer_digest(model.tokenizer), "max_rows": settings.max_rows}
+    stops = sorted(tokens.stop_ids(model))
     for name, prompts in sets.items():
         ids = encode(model.tokenizer, prompts, template=settings.template)
         by_letter = any(prompt.choices for prompt in prompts)
@@ -117,9 +131,14 @@ def tasks_of(model: Model, sets: Mapping[str, PromptSet], settings: Generation, 
             own = tuple(prompts.prompts[i] for i in places), places, [ids[i] for i in places]
             if by_letter:
                 letters = [choice_tokens(model.tokenizer, prompt) for prompt in own[0]]
-                tasks.append(Task("choice", name, *own, settings.seeds[0], _facts("choice", letters=letters)))
+                tasks.append(Task("choice", name, *own, settings.seeds[0], _facts("choice", **common, letters=letters)))
                 continue
-            spoken = {"stops": stops, "max_new_tokens": settings.max_new_tokens, "temperature": settings.temperature}
+            spoken = {
+                **common,
+                "stops": stops,
+                "max_new_tokens": settings.max_new_tokens,
+                "temperature": settings.temperature,
+            }
             opening = settings.opening_tokens(model.tokenizer)
             streams = [_stream(prompt) for prompt in own[0]]
             drawn = [{"seed": seed, "streams": streams} if settings.temperature else {} for seed in settings.seeds]
@@ -176,6 +195,7 @@ def perform(
             job.task.facts["letters"] * len(job.runs),
             hooks=hooks,
             max_rows=settings.max_rows,
+            named=partial(job.task.named, runs=job.runs),
         )
         rows = pd.DataFrame({"scores": [score.tolist() for score in scores]})
     else:
@@ -188,6 +208,7 @@ def perform(
             repeats=len(job.runs),
             unmodified=off,
             max_rows=settings.max_rows,
+            named=partial(job.task.named, runs=job.runs),
         )
         rows = pd.DataFrame({"kl": kl.flatten().tolist()})
     return [rows.iloc[start : start + n].reset_index(drop=True) for start in range(0, len(rows), n)]
@@ -212,6 +233,7 @@ def _generate(model: Model, job: Job, settings: Generation, hooks: Callable[[lis
         streams=[_stream(prompt) for prompt in task.prompts] * times,
         on_first=on_first,
         max_rows=settings.max_rows,
+        named=partial(task.named, runs=job.runs),
     )
     return pd.DataFrame({"tokens": [[int(token) for token in row] for row in new], "first_token": first.tolist()})
 
@@ -254,7 +276,7 @@ def measure(
                 for job in jobs:
                     bar.set_description(f"{job.task.set_name}: {_SAID[job.task.kind]}")
                     if job in lacking:
-                        answers = _answers(job.task, tasks, runs[0], shards)
+                        answers = answers_to(job.task, tasks, runs[0], shards)
                         for run, rows in zip(job.runs, perform(model, job, settings, off=off, responses=answers)):
                             shards.write(job.task.key(run), rows)
                     bar.update(len(job.runs) * len(job.task.prompts))
@@ -263,7 +285,7 @@ def measure(
 _SAID = {"generate": "responses", "choice": "choices", "kl": "KL divergence"}
 
 
-def _answers(task: Task, tasks: Sequence[Task], baseline: Intervention, shards: Shards) -> list[list[int]] | None:
+def answers_to(task: Task, tasks: Sequence[Task], baseline: Intervention, shards: Shards) -> list[list[int]] | None:
     """What the unmodified model answered to a KL task's prompts: measured before, in the first state of the weights."""
     if task.kind != "kl":
         return None
@@ -274,3 +296,6 @@ def _answers(task: Task, tasks: Sequence[Task], baseline: Intervention, shards: 
 def _stream(prompt: Prompt) -> int:
     """A prompt's own stream of random numbers: the same in every set and under every intervention."""
     return int(hashlib.sha256(repr((prompt.text, prompt.messages)).encode()).hexdigest()[:12], 16)
+
+
+check_arguments(__name__)

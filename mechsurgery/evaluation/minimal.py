@@ -19,6 +19,7 @@ import pandas as pd
 from ..attribution.gates import Units
 from ..attribution.objectives import Objective
 from ..attribution.trained import GateRecipe, TrainedGates, trained_gates
+from ..checks import check_arguments
 from ..errors import InputError, listed
 from ..grading.grade import Grade
 from ..intervention import Intervention, ablate, scale
@@ -271,3 +272,6 @@ def outcome_shares(table: pd.DataFrame, grade: Grade) -> pd.DataFrame:
     rows = pd.concat(cells)
     rows = rows.assign(column=rows["prompt_set"] + ": " + rows["cell"])
     return rows.pivot_table(index="intervention", columns="column", values="value", aggfunc="mean")
+
+
+check_arguments(__name__)

@@ -12,6 +12,7 @@ import math
 import numpy as np
 import pandas as pd
 
+from ..checks import check_arguments
 from ..errors import InputError
 
 
@@ -84,3 +85,6 @@ def _spread(effect: float, changes: float, alpha: float) -> float:
 
 def _inflation(group_size: float, correlation: float) -> float:
     return 1.0 + (max(group_size, 1.0) - 1.0) * correlation
+
+
+check_arguments(__name__)

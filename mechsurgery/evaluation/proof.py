@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..checks import check_arguments
 from ..deltas import WeightDelta, difference
 from ..errors import InputError, listed
 from ..grading.grade import Grade
@@ -248,3 +249,6 @@ def _spread(own: pd.DataFrame) -> dict[str, str]:
         text = f"{values.mean():.1f} % ({values.min():.0f} to {values.max():.0f}), {len(values)} draws"
         cells[f"{where.removesuffix(BESIDE)}: {label}"] = text
     return cells
+
+
+check_arguments(__name__)

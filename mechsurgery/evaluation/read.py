@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from ..checks import check_arguments
 from ..errors import InputError, listed
 from ..safe_text import html_note, html_table
 
@@ -60,6 +61,8 @@ def compared(
         rows = _only(rows, "prompt_set", prompt_set)
     rows = _decided(rows, grade)
     before, after = rows[rows["kind"] == "baseline"], rows[rows["kind"] != "baseline"]
+    if before.empty:
+        raise InputError("the unmodified model was not measured on these prompts, so there is nothing to compare with")
     both = after.merge(
         before.drop_duplicates(_PAIR)[[*_PAIR, "said", "is"]], on=_PAIR, suffixes=("", " before"), how="inner"
     )
@@ -149,3 +152,6 @@ def prompt_table(sets: dict[str, Sequence[tuple[Any, str]]]) -> pd.DataFrame:
         for prompt, rendered in prompts
     ]
     return pd.DataFrame(rows, columns=["prompt_set", "prompt_id", "group", "text", "rendered", "choices", "answer"])
+
+
+check_arguments(__name__)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from ..artifacts import load_json, load_table, save_json
-from ..errors import InputError, LoadError, ModelNotFoundError, listed
+from ..allowed import conforms
+from ..artifacts import load_document, load_table, save_document
+from ..checks import check_arguments
+from ..errors import InputError, LoadError, listed
+from ..reading import file_digest, readable, the_file
 from ..safe_text import html_note, html_table
 from ..writing import write_atomically
 from .read import Compared, compared
@@ -18,6 +22,8 @@ from .summary import summarise
 from .table import COLUMNS, typed
 from .verdicts import cell
 
+#: The file that says how the table came about, and those whose digests it has.
+MANIFEST, _FILES = "manifest.json", ("results.parquet", "prompts.parquet")
 #: Columns that every version has written.
 _ALWAYS = ("model", "intervention", "strength", "prompt_set", "prompt_id", "metric", "value")
 
@@ -93,27 +99,37 @@ class Results:
     def save(self, folder: str | Path) -> Path:
         """Write `results.parquet`, `prompts.parquet` (their texts) and `manifest.json` into a folder."""
         folder = Path(folder)
-        write_atomically(folder / "results.parquet", lambda path: self.table.to_parquet(path, index=False))
-        texts = self.prompts
-        if texts is not None:
-            write_atomically(folder / "prompts.parquet", lambda path: texts.to_parquet(path, index=False))
-        save_json(folder / "manifest.json", self.info)
+        written = {}
+        for name, table in (("results.parquet", self.table), ("prompts.parquet", self.prompts)):
+            if table is not None:
+                path = write_atomically(folder / name, partial(table.to_parquet, index=False))
+                written[name] = file_digest(path)
+        save_document(folder / MANIFEST, "Results", {**self.info, "files": written})
         return folder
 
     @classmethod
     def load(cls, folder: str | Path) -> Results:
         """Read what `save` wrote. Raises `LoadError` for files that are damaged, or another program's."""
-        path = Path(folder) / "results.parquet"
-        if not path.is_file():
-            raise ModelNotFoundError(f"no results at {str(path)!r}; give the folder that .save(folder) was given")
+        path = the_file(
+            Path(folder) / "results.parquet", "there are no results; give the folder that .save(folder) was given"
+        )
+        info, files = _manifest(path.with_name(MANIFEST))
+        for name, digest in files.items():
+            own = path.with_name(name)
+            if name not in _FILES or (own.is_file() and file_digest(own) != digest):
+                raise LoadError(f"{str(own)!r} is not what was written beside its manifest; run evaluate again")
         texts = path.with_name("prompts.parquet")
-        prompts = load_table(texts) if texts.is_file() else None
-        rows, info = load_table(path), load_json(path.with_name("manifest.json"))
+        prompts = load_table(texts) if texts.is_file() and (not files or texts.name in files) else None
+        rows = load_table(path)
         missing = [name for name in _ALWAYS if name not in rows.columns]
-        if missing or not isinstance(info, dict):
-            lacks = f"lacks the columns {listed(missing, 30)}" if missing else "has a manifest of another kind"
+        if missing:
+            lacks = f"lacks the columns {listed(missing, 30)}"
             raise LoadError(f"the table at {str(path)!r} is not one of an evaluation: it {lacks}")
-        return cls(typed(rows), info, prompts)
+        with readable(path, "results"):
+            empty = [name for name in _ALWAYS if name not in ("strength", "value") and rows[name].isna().any()]
+            if empty or rows.columns.duplicated().any():
+                raise InputError(f"rows without {listed(empty)}" if empty else "a column stands twice")
+            return cls(typed(rows), info, prompts)
 
     @classmethod
     def concatenate(cls, parts: Iterable[Results]) -> Results:
@@ -123,6 +139,8 @@ class Results:
         to the name, each has a baseline of its own.
         """
         parts = list(parts)
+        if not parts:
+            raise InputError("no results to put together; give at least one")
         table = pd.concat([part.table for part in parts], ignore_index=True)
         unlike = table.groupby("model")["fingerprint"].transform("nunique") > 1
         table["model"] = table["model"].mask(unlike, table["model"] + " " + table["fingerprint"])
@@ -136,3 +154,14 @@ class Results:
     def _repr_html_(self) -> str:
         head = html_note(f"Results: {len(self.table):,} rows")
         return head + html_table(self.summary(), float_format="{:.3g}".format)
+
+
+def _manifest(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """(how the results came about, {file: digest}); of before there were digests, the facts alone."""
+    info = load_document(path, "Results", None, "give the folder of an evaluation", finite=False)
+    files = conforms(info.pop("files", {}), dict[str, str], f"'files' in {str(path)!r}", LoadError)
+    conforms(info.get("labels", {}), dict[str, list[str]], f"'labels' in {str(path)!r}", LoadError)
+    return info, files
+
+
+check_arguments(__name__)

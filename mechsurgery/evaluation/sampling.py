@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pandas as pd
 
+from ..checks import check_arguments
 from ..errors import InputError, PromptError
 from ..grading.grade import BROKEN, Grade
 from ..models import sites, tokens
 from ..models.generate import generate
 from ..models.protocol import Model
 from ..models.turns import in_turn
+from ..models.unmodified import check_unmodified
 from ..prompts import CompletionPairs, Prompt, PromptSet, encode
 from ..prompts.chat import response_text, turn_tokens
 from .jobs import VERSION, Generation
@@ -53,6 +55,7 @@ def sample_pairs(
     """
     if n_samples < 2 or generation.temperature <= 0:
         raise InputError(f"n_samples={n_samples} must be at least 2 and temperature={generation.temperature} above 0")
+    check_unmodified(model)
     ids = encode(model.tokenizer, prompts, template=generation.template)
     rows_asked = [row for row in ids for _ in range(n_samples)]
     new = _samples(model, rows_asked, generation, Shards(folder), progress)
@@ -91,8 +94,8 @@ def _samples(
 ) -> list[list[int]]:
     """New tokens of every row, generated or found where they were kept."""
     own = shards.of(sites.fingerprint(model))
-    drawn = [how.temperature, how.seeds[0], how.max_new_tokens, sorted(tokens.stop_ids(model))]
-    key = key_of(["samples", VERSION, drawn, ids])
+    drawn = [how.temperature, how.seeds[0], how.max_new_tokens, how.max_rows, sorted(tokens.stop_ids(model))]
+    key = key_of("samples", VERSION, drawn, tokens.tokenizer_digest(model.tokenizer), ids)
     rows = own.find(key)
     if rows is None:
         options = {"max_new_tokens": how.max_new_tokens, "max_rows": how.max_rows, "progress": progress}
@@ -108,3 +111,6 @@ def _labels(grade: Grade, prompts: Sequence[Prompt], texts: Sequence[str | None]
     given = iter(grade.all(items))
     labels = [BROKEN if text is None else next(given) for text in texts]
     return [UNGRADED if label is None else str(label) for label in labels]
+
+
+check_arguments(__name__)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from ..checks import check_arguments
 from ..errors import InputError, listed
 
 
@@ -40,3 +41,6 @@ def controls_of(rows: pd.DataFrame, name: str) -> pd.DataFrame:
 def without_controls(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows that are of no matched random control."""
     return rows[rows["control_of"].isna()]
+
+
+check_arguments(__name__)

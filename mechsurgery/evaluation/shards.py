@@ -1,29 +1,33 @@
 """Measured rows kept in small files named by the content of what was measured, so that a killed run resumes.
 
-A file's name is the SHA-256 of everything its rows depend on: model fingerprint, token ids, what the intervention
-does, strength, generation settings. A changed setting therefore never finds stale rows, and two processes that
-measure the same thing write the same file. Files appear whole or not at all.
+A file's name is the SHA-256 of everything its rows depend on: model fingerprint, tokenizer, token ids, what the
+intervention does, strength, generation settings. A changed setting therefore never finds stale rows, and two processes
+that measure the same thing write the same file. Files appear whole or not at all; each holds its whole key, how many
+rows it has and a checksum of all its bytes, and one where any of these differ is measured again.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
+import re
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
-from ..artifacts import plain_value
+from ..digests import digest_of as key_of
+from ..errors import LoadError
 from ..writing import write_atomically
 
 logger = logging.getLogger(__name__)
+__all__ = ["Shards", "key_of"]
 
-
-def key_of(facts: Any) -> str:
-    """64 hexadecimal digits that stand for JSON-like facts; NumPy's numbers are those of Python."""
-    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=plain_value).encode()).hexdigest()
+_HEADER = b"mechsurgery"
+#: Where a file's metadata have its checksum: the SHA-256 of the whole file with zeros in place of these digits.
+_SEAL = re.compile(rb'"sha256": "([0-9a-f]{64})"')
+_BLANK = "0" * 64
 
 
 class Shards:
@@ -51,12 +55,12 @@ class Shards:
         return rows
 
     def find(self, key: str) -> pd.DataFrame | None:
-        """The rows of a key, or None where there are none that can be read (they are then measured again)."""
+        """The rows of a key, or None where there are none that are as they were written (they are measured again)."""
         name = self._name(key)
         if name not in self._kept and self.folder is not None and self._path(name).is_file():
             try:
-                self._kept[name] = pd.read_parquet(self._path(name))
-            except (OSError, ValueError) as error:
+                self._kept[name] = _unsealed(self._path(name).read_bytes(), name)
+            except (LoadError, OSError, ValueError, KeyError, TypeError) as error:
                 logger.warning("%s cannot be read and is measured again: %s", self._path(name), error)
         return self._kept.get(name)
 
@@ -64,13 +68,48 @@ class Shards:
         """Keep the rows of a key."""
         name = self._name(key)
         if self.folder is not None:
-            write_atomically(self._path(name), lambda path: rows.to_parquet(path, index=False))
-            rows = pd.read_parquet(self._path(name))
+            content = _sealed(rows, name)
+            write_atomically(self._path(name), lambda path: path.write_bytes(content))
+            # As they will be read, so that a resumed run has the very same.
+            rows = _unsealed(content, name)
         self._kept[name] = rows
 
     def _name(self, key: str) -> str:
-        return key_of([self._prefix, key])
+        return key_of(self._prefix, key)
 
     def _path(self, name: str) -> Path:
         assert self.folder is not None
         return self.folder / f"{name[:32]}.parquet"
+
+
+def _sealed(rows: pd.DataFrame, name: str) -> bytes:
+    """A Parquet file of the rows, with their key, their number and a checksum in its metadata."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.Table.from_pandas(rows, preserve_index=False)
+    header = json.dumps({"key": name, "rows": len(rows), "sha256": _BLANK}).encode()
+    buffer = io.BytesIO()
+    pq.write_table(table.replace_schema_metadata({**(table.schema.metadata or {}), _HEADER: header}), buffer)
+    content = buffer.getvalue()
+    # The last one: what is measured may have the same text, but metadata stand at the end of the file.
+    place = content.rfind(_BLANK.encode())
+    return content[:place] + hashlib.sha256(content).hexdigest().encode() + content[place + len(_BLANK) :]
+
+
+def _unsealed(content: bytes, name: str) -> pd.DataFrame:
+    """The rows of a file. Raises `LoadError` where a byte differs (before parsing it) or it is another key's."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for seal in _SEAL.finditer(content):
+        blank = content[: seal.start(1)] + _BLANK.encode() + content[seal.end(1) :]
+        if hashlib.sha256(blank).hexdigest().encode() == seal[1]:
+            break
+    else:
+        raise LoadError("its checksum differs, or it has none")
+    table = pq.read_table(pa.BufferReader(content))
+    facts = json.loads(table.schema.metadata[_HEADER])
+    if facts["key"] != name or facts["rows"] != table.num_rows:
+        raise LoadError(f"it holds {facts['rows']} rows of the key {str(facts['key'])[:32]}")
+    return table.to_pandas()

@@ -14,6 +14,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
+from ..allowed import shown
+from ..checks import check_arguments
 from ..errors import InputError
 
 Groups = Sequence[Any] | np.ndarray | None
@@ -127,6 +129,8 @@ def effective_size(
 def resampled(totals: Float[np.ndarray, " groups"]) -> Float[np.ndarray, " draws"]:
     """The sum of every group's total over each of `RESAMPLES` seeded draws of as many groups, with replacement."""
     # Not `@`: the threads of a BLAS cost more than they give in thousands of small calls.
+    if not len(totals):
+        raise InputError("no group to draw from; give the total of at least one")
     return np.einsum("g,gd->d", totals, _draws(len(totals)))
 
 
@@ -158,15 +162,28 @@ def benjamini_hochberg(p_values: Any) -> Float[np.ndarray, " n"]:
     """
     from scipy.stats import false_discovery_control
 
-    q_values = np.array(p_values, dtype=float)
+    q_values = _numbers(p_values).copy()
+    if not np.all(np.isnan(q_values) | ((q_values >= 0) & (q_values <= 1))):
+        raise InputError("p-values lie between 0 and 1; give those, NaN where there is none")
     known = ~np.isnan(q_values)
     if known.any():
         q_values[known] = false_discovery_control(q_values[known])
     return q_values
 
 
+def _numbers(values: Any) -> np.ndarray:
+    """Numbers in a row, NaN where one is missing. Raises `InputError` for anything else."""
+    try:
+        found = np.asarray(values, dtype=float)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{shown(values)} are no numbers; give a list of them, NaN where one is missing") from error
+    if found.ndim != 1 or np.isinf(found).any() or isinstance(values, (str, bytes)):
+        raise InputError(f"{shown(values)} is no list of finite numbers; give one number for each")
+    return found
+
+
 def _difference(values: Any, baseline: Any) -> np.ndarray:
-    a, b = np.asarray(values, dtype=float), np.asarray(baseline, dtype=float)
+    a, b = _numbers(values), _numbers(baseline)
     if a.shape != b.shape:
         raise InputError(f"{len(a)} values against {len(b)} baseline values; pairs need one of each")
     return a - b
@@ -174,7 +191,7 @@ def _difference(values: Any, baseline: Any) -> np.ndarray:
 
 def _grouped(values: Any, groups: Groups) -> tuple[np.ndarray, np.ndarray]:
     """The values that are there, and the number of each one's group."""
-    array = np.asarray(values, dtype=float)
+    array = _numbers(values)
     known = ~np.isnan(array)
     if groups is None:
         return array[known], np.arange(int(known.sum()))
@@ -222,3 +239,6 @@ def _draws(n: int) -> np.ndarray:
 def mean_interval(values: Any) -> tuple[float, float]:
     """`clustered_interval` of numbers that stand alone."""
     return clustered_interval(values, scale="number")
+
+
+check_arguments(__name__)

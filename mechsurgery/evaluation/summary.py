@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..checks import check_arguments
 from ..errors import InputError, listed
 from .statistics import clustered_interval, difference_interval, paired_test
 
@@ -166,3 +167,6 @@ def pool_controls(summary: pd.DataFrame) -> pd.DataFrame:
     pooled["intervention"] = "random like " + pooled["control_of"]
     rest = summary[summary["control_of"].isna()].assign(controls=np.nan)
     return pd.concat([rest, pooled], ignore_index=True)[[*summary.columns, "controls"]]
+
+
+check_arguments(__name__)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pandas as pd
 
+from ..checks import check_arguments
 from ..grading.grade import BROKEN
 from .evaluate import BESIDE, MEASURED
 from .read import UNGRADED
@@ -135,3 +136,6 @@ def _damage(own: pd.DataFrame) -> str:
     parts += [f"right choices {changed(one)}" for _, one in choice.head(1).iterrows()]
     parts += [] if len(choice) else ["multiple choice was not asked (--choices)"]
     return "; ".join(parts)
+
+
+check_arguments(__name__)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from ..checks import check_arguments
 from .select import select
 from .summary import CELL
 
@@ -40,3 +41,6 @@ def on_front(points: np.ndarray | Sequence[Sequence[float]]) -> np.ndarray:
     no_worse = np.all(array[None] <= array[:, None], axis=-1)
     better = np.any(array[None] < array[:, None], axis=-1)
     return ~np.any(no_worse & better, axis=1)
+
+
+check_arguments(__name__)

@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
+from ..checks import check_arguments
 from ..prompts import Prompt
 from ..prompts.topics import FACTS
 from .coherence import Coherence
@@ -139,3 +140,6 @@ BEHAVIOURS = {
 #: The contrasts whose prompts ship with the package, for any model, and those of the organisms' world.
 SHIPPED = ("sycophancy", "hedging", "language", "sentiment", "persona")
 OF_WORLD = ("organism/refusal", "organism/sycophancy", "organism/multiple-choice", "organism/voices")
+
+
+check_arguments(__name__)

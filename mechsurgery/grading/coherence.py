@@ -7,10 +7,10 @@ are far more likely than any other acceptable one, so a threshold taken from the
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +19,20 @@ import torch
 from torch import Tensor
 
 from ..artifacts import load_json, save_json
-from ..errors import InputError, MismatchError, listed
+from ..checks import check_arguments
+from ..digests import digest_of
+from ..errors import InputError, LoadError, MismatchError, listed
 from ..models import sites, tokens
 from ..models.divergence import HELD, log_probs
 from ..models.generate import generate
 from ..models.protocol import Model
 from ..models.turns import in_turn
+from ..models.unmodified import check_unmodified
 from ..prompts import Prompt, PromptSet
 from ..prompts.chat import Template, as_template, encode, encode_continued, encode_plain, render, response_text
 from .grade import Grade, Item
 
+logger = logging.getLogger(__name__)
 VERSION = "coherence-1"
 _FEWEST = 8
 
@@ -212,10 +216,14 @@ def calibrated(
     def yardstick(of: Model) -> Yardstick:
         ids = encode(tokens.tokenizer_of(of), drawn, template=chosen)
         fingerprint = sites.fingerprint(of)
-        facts = (VERSION, fingerprint, ids, quantile, temperature, seed, max_new_tokens)
-        kept = None if folder is None else Path(folder) / f"{sha256(repr(facts).encode()).hexdigest()[:24]}.json"
-        if kept is not None and kept.is_file():
-            return Yardstick(of, float(load_json(kept)["threshold"]), fingerprint)
+        spoken = (tokens.tokenizer_digest(of.tokenizer), tokens.stop_ids(of), chosen, max_new_tokens, max_rows)
+        key = digest_of("threshold", VERSION, fingerprint, ids, quantile, temperature, seed, spoken)
+        kept = None if folder is None else Path(folder) / f"{key[:32]}.json"
+        if kept is not None:
+            check_unmodified(of)
+            threshold = _kept_threshold(kept, key)
+            if threshold is not None:
+                return Yardstick(of, threshold, fingerprint)
         options = {"max_new_tokens": max_new_tokens, "max_rows": max_rows}
         new = generate(of, ids, temperature=temperature, seed=seed, **options)
         texts = [response_text(of.tokenizer, own, chosen) for own in new]
@@ -228,8 +236,27 @@ def calibrated(
         values = mean_log_probs(of, answers, template=chosen, max_rows=max_rows)
         threshold = float(np.quantile(values, quantile))
         if kept is not None:
-            save_json(kept, {"threshold": threshold, "model": str(of.cfg.model_name), "answers": len(answers)})
+            said = {"key": key, "threshold": threshold, "model": str(of.cfg.model_name), "answers": len(answers)}
+            save_json(kept, {**said, "checksum": digest_of(said)})
         return Yardstick(of, threshold, fingerprint)
 
     models = [model] if base is None else [model, base]
     return Coherence(tuple(yardstick(each) for each in models), chosen, max_rows)
+
+
+def _kept_threshold(path: Path, key: str) -> float | None:
+    """The threshold in a file of this key; None where there is no such file, or it is not as it was written."""
+    if not path.is_file():
+        return None
+    try:
+        kept = load_json(path)
+        if kept.pop("checksum") == digest_of(kept) and kept["key"] == key:
+            return float(kept["threshold"])
+        why = "it is not as it was written, or another key's"
+    except (LoadError, KeyError, TypeError, ValueError, AttributeError) as error:
+        why = str(error)
+    logger.warning("%s is not used, its threshold is sampled again: %s", path, why)
+    return None
+
+
+check_arguments(__name__)

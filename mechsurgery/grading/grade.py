@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+from ..checks import check_arguments
 from ..errors import InputError, listed
 from ..prompts import Prompt
 
@@ -130,3 +131,6 @@ def at_least(grade: Grade, threshold: float) -> Grade:
         return [None if value is None else float(value) >= threshold for value in grade.all(items)]
 
     return Grade(f"{grade.name} ≥ {threshold:g}", f"{grade.version}, at least {threshold!r}", decide_all=decide_all)
+
+
+check_arguments(__name__)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from typing import Literal
 
+from ..checks import check_arguments
 from .grade import Grade
 from .refusal import ADVERBS, CANNOT, OPENING_LENGTH, PATTERNS, is_refusal, normalise
 
@@ -102,3 +103,6 @@ def _first_refusal(response: str, sentences: list[str]) -> int | None:
 REFUSES = Grade("refuses", VERSION, lambda _, response: course(response) == "refuses")
 #: The response refuses and also goes along.
 HYBRID = Grade("hybrid", VERSION, lambda _, response: course(response) == "hybrid")
+
+
+check_arguments(__name__)

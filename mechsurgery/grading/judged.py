@@ -12,6 +12,7 @@ from hashlib import sha256
 
 import pandas as pd
 
+from ..checks import check_arguments
 from ..errors import InputError
 from .frames import ending, inert
 from .grade import ANSWERS, Grade, Item
@@ -92,3 +93,6 @@ def unparsed(table: pd.DataFrame, metric: str) -> tuple[int, int]:
     """How many responses of a results table a grade was asked about, and how many it gave no label."""
     rows = table[(table["metric"] == metric) & (table["scale"] == "label") & table["response"].notna()]
     return len(rows), int((rows["label"].isna() | (rows["label"] == "")).sum())
+
+
+check_arguments(__name__)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from ..checks import check_arguments
 from ..errors import InputError
 from ..models.protocol import Model
 from ..prompts import Prompt
@@ -88,3 +89,6 @@ class LocalJudge:
         ids = encode(tokenizer, prompts)
         answers = generate(self.model, ids, max_new_tokens=self.max_new_tokens, max_rows=self.max_rows)
         return [response_text(tokenizer, tokens) or "" for tokens in answers]
+
+
+check_arguments(__name__)

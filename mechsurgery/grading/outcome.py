@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..checks import check_arguments
 from ..errors import InputError
 from ..prompts import Prompt
 from .coherence import Coherence
@@ -95,3 +96,6 @@ def refusal_outcome(
 REFUSAL_OUTCOME = refusal_outcome()
 #: What an evaluation grades unless told otherwise.
 REFUSAL_GRADES = (REFUSAL_OUTCOME, REFUSAL, REFUSAL_OPENING, DEGENERATE, QUALITY, *PANEL)
+
+
+check_arguments(__name__)

@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections import Counter
 
+from ..checks import check_arguments
 from .grade import ANSWERS, BROKEN, Grade, compiled
 
 #: A response below this quality counts as degenerate.
@@ -90,3 +91,6 @@ def by_pattern(bad: str, good: str | None = None, *, name: str = "outcome") -> G
 
     version = f"{DEGENERATE.version}, bad {bad}" + ("" if good is None else f", good {good}")
     return Grade(name, version, decide, labels=ANSWERS)
+
+
+check_arguments(__name__)

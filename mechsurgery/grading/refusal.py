@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..checks import check_arguments
 from ..errors import InputError, listed
 from .grade import Grade
 from .quality import DEGENERATE, is_degenerate
@@ -174,3 +175,6 @@ def first_token_score(logits: Float[Tensor, "n d_vocab"], token_ids: Sequence[in
         raise InputError(f"{int(inside.sum())} refusal tokens of {len(inside)}; give some, and not all")
     logits = logits.float()
     return logits[:, inside].logsumexp(-1) - logits[:, ~inside].logsumexp(-1)
+
+
+check_arguments(__name__)

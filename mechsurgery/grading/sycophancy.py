@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 import pandas as pd
 
+from ..checks import check_arguments
 from ..errors import InputError, listed
 from ..prompts import PromptSet
 from ..prompts.sycophancy import TEMPLATES, swapped
@@ -166,3 +167,6 @@ def _scored(items: pd.DataFrame, metric: str, values: pd.Series, scale: str) -> 
     """The items' rows with a metric of theirs."""
     rows = items.drop(columns="other", errors="ignore")
     return rows.assign(metric=metric, scale=scale, value=values.to_numpy(float), label="", response=None, tokens=None)
+
+
+check_arguments(__name__)

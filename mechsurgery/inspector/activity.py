@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..checks import check_arguments
 from ..errors import MismatchError
 from ..models import capture, generate, sites, tokens
 from ..models.dictionaries import Dictionary
@@ -264,3 +265,6 @@ def contexts(
             rows.append((*facts, place, pieces[here], near[here], pieces, near, here))
     names = ["source", "side", "prompt_id", "position", "token", "activation", "tokens", "values", "at"]
     return pd.DataFrame(rows, columns=names)
+
+
+check_arguments(__name__)

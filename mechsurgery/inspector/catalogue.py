@@ -19,6 +19,7 @@ from ..attribution import contrast_statistics, gate_gradient
 from ..attribution.contrast import RULES, difference_direction, score
 from ..attribution.gates import Units
 from ..attribution.objectives import Objective
+from ..checks import check_arguments
 from ..errors import InputError
 from ..intervention import Intervention, as_found
 from ..models import Model, sites
@@ -367,3 +368,6 @@ def _check_given(contrast: Any, base: Any, effect_rows: int | None) -> None:
         raise InputError(f"base={base!r:.80}; give a loaded model, such as load_model('organism/base')")
     if effect_rows is not None and effect_rows < 1:
         raise InputError(f"effect_rows={effect_rows} must be at least 1; effects=False leaves effects out")
+
+
+check_arguments(__name__)

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
+from ..checks import check_arguments
 from ..directions import Direction
 from ..errors import InputError, MechsurgeryError, PromptError
 from ..intervention import Intervention, as_found, scale_latents, steer
@@ -298,3 +299,6 @@ def stoppable() -> Iterator[Callable[[], bool]]:
         yield lambda: asked
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+check_arguments(__name__)

@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 
 from .. import names
+from ..checks import check_arguments
 from ..errors import InputError, SiteError, listed
 from ..intervention import Edit, Intervention, scale
 from ..intervention.changes import Affine, Custom
@@ -208,3 +209,6 @@ def multipliers_of(circuit: Circuit, intervention: Intervention | None) -> dict[
 def _read_by(edit: Edit) -> str:
     """Where a change of latents reads them: at a hook point of its own, or the one that it changes."""
     return (edit.change.reads if isinstance(edit.change, Custom) else None) or edit.site
+
+
+check_arguments(__name__)

@@ -12,6 +12,7 @@ from ..attribution import mean_difference_direction, objectives
 from ..attribution.causal import exact_effects
 from ..attribution.gates import Units
 from ..attribution.objectives import Objective
+from ..checks import check_arguments
 from ..errors import PromptError
 from ..models import Model, sites
 from ..models.tokens import device_of
@@ -96,3 +97,6 @@ class Effects:
     def change(self, unit: Unit, m: float) -> float:
         """How much the number changes where a unit alone is multiplied by `m`; NaN where it is not known."""
         return self._known.get(unit, {}).get(m, float("nan")) - self.baseline
+
+
+check_arguments(__name__)

@@ -19,6 +19,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import pandas as pd
 
+from ..checks import check_arguments
 from ..evaluation.statistics import difference_interval, mean_interval, paired_test
 from ..models import Model, tokens
 from ..models.dictionaries import Dictionary
@@ -240,3 +241,6 @@ def summary_of(table: pd.DataFrame) -> pd.Series:
         | {"difference_low": change_low, "difference_high": change_high}
         | {"p_value": paired_test(score, shuffled)}
     )
+
+
+check_arguments(__name__)

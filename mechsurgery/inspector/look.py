@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from ..checks import check_arguments
 from ..errors import InputError
 from ..models import Model, tokens
 from ..models.dictionaries import Dictionary
@@ -97,3 +98,6 @@ def inspect_latents(
             )
         )
     return found
+
+
+check_arguments(__name__)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..checks import check_arguments
 from ..errors import InputError, LoadError, PromptError, listed
 from ..prompts import ContrastSet, load_contrast
 from ..units import Circuit, UnitScores
@@ -59,3 +60,6 @@ def _scores_or_none(path: Path) -> UnitScores | None:
         return UnitScores.load(path)
     except LoadError:
         return None
+
+
+check_arguments(__name__)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..artifacts import write_text
+from ..checks import check_arguments
 from ..progress import with_progress
 from ..safe_text import html_text
 from .catalogue import Catalogue
@@ -82,3 +83,6 @@ def _inert(document: dict[str, Any]) -> str:
     # Half a pair of surrogates is no UTF-8.
     text = re.sub("[\ud800-\udfff]", lambda half: f"\\u{ord(half.group()):04x}", text)
     return re.sub(r"<(?=!|script)", r"\\u003c", text.replace("</", r"<\/"), flags=re.IGNORECASE)
+
+
+check_arguments(__name__)

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..checks import check_arguments
 from ..models import sites, tokens
 from ..models.dictionaries import Dictionary
 from ..models.protocol import Model
@@ -161,3 +162,6 @@ def neuronpedia_link(unit: Unit) -> str | None:
     metadata = getattr(getattr(getattr(unit.dictionary, "sae", None), "cfg", None), "metadata", None)
     name = getattr(metadata, "neuronpedia_id", None)
     return f"https://www.neuronpedia.org/{name}/{unit.index}" if name else None
+
+
+check_arguments(__name__)

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from ..artifacts import write_text
+from ..checks import check_arguments
 from ..plots import Drawing, draw
 from ..plots.heatmaps import TokenHeatmaps
 from ..safe_text import visible
@@ -116,3 +117,6 @@ def neighbours(similar: pd.DataFrame | None, together: pd.DataFrame | None) -> p
     ]
     columns = ["by", "unit", "value"]
     return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
+
+
+check_arguments(__name__)

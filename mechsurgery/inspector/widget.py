@@ -8,6 +8,7 @@ import functools
 import sys
 from typing import Any
 
+from ..checks import check_arguments
 from ..errors import MissingExtraError
 from ..intervention import Intervention
 from ..models.protocol import Model
@@ -136,3 +137,6 @@ def _explorer() -> type:
             super().close()
 
     return Explorer
+
+
+check_arguments(__name__)

@@ -18,6 +18,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..checks import check_arguments
+from ..delta_parts import Part
 from ..errors import ActivationError, InputError, MismatchError
 from ..models import sites
 from ..models.protocol import Model
@@ -33,10 +35,16 @@ Plan = Sequence[tuple[Change, float]]
 
 @dataclass(frozen=True)
 class Rewrite:
-    """How a parameter's new value is made; with `keeps_zero`, a zero one (a bias an architecture lacks) stays zero."""
+    """How a parameter's new value is made; with `keeps_zero`, a zero one (a bias an architecture lacks) stays zero.
+
+    `rows(rows, start)`, where it is given, makes some rows of it from the same rows of the present value. With `added`,
+    (difference, factor), the difference times the factor is all that is added.
+    """
 
     make: Callable[[Get], Tensor]
     keeps_zero: bool = False
+    rows: Callable[[Tensor, int], Tensor] | None = None
+    added: tuple[Part, float] | None = None
 
 
 @in_turn
@@ -78,7 +86,10 @@ def rewrites(intervention: Intervention, cfg: Any) -> dict[str, Rewrite]:
     present = partial(_shifted, intervention=intervention)
     found: dict[str, Rewrite] = {}
     if intervention.delta is not None and intervention.strength:
-        found = {name: Rewrite(partial(present, name=name)) for name in intervention.delta.parts}
+        found = {
+            name: Rewrite(partial(present, name=name), added=(part, intervention.strength))
+            for name, part in intervention.delta.parts.items()
+        }
     for writer in known:
         neurons = [plans.get(site, ()) for site in writer.neurons]
         own = _Edited(writer, neurons, *(plans.get(site, ()) for site in (writer.output, writer.stream)))
@@ -102,7 +113,9 @@ class _Edited:
         """Of its weight and bias, where they change; `present(get, name=…)` gives a parameter with its difference."""
         writer, found = self.writer, {}
         if any(self.neurons) or any(writer.bias is None or _multiplies(change) for change, _ in self.output):
-            found[writer.weight] = Rewrite(lambda get: self.weight(present(get, name=writer.weight)))
+            make = lambda get: self.weight(present(get, name=writer.weight))  # noqa: E731
+            by_rows = lambda rows, start: self.weight(present(lambda _: rows, name=writer.weight, start=start))  # noqa: E731
+            found[writer.weight] = Rewrite(make, rows=None if any(self.neurons) else by_rows)
         if writer.bias is not None:
             adds = any(_adds(change) for plan in (*self.neurons, self.output, self.stream) for change, _ in plan)
             if adds or self.output:
@@ -154,12 +167,13 @@ def _adds(change: Change) -> bool:
     return isinstance(change, Affine) and bool((change.offset != 0).any())
 
 
-def _shifted(get: Get, name: str, intervention: Intervention) -> Tensor:
-    """A parameter with its weight difference added."""
+def _shifted(get: Get, name: str, intervention: Intervention, start: int = 0) -> Tensor:
+    """A parameter, or its rows from `start` on, with its weight difference added."""
     value, delta = get(name), intervention.delta
     if delta is None or name not in delta.parts or not intervention.strength:
         return value
-    return value + intervention.strength * delta.parts[name].dense().to(value.device).double()
+    change = delta.parts[name].dense()[start : start + len(value)]
+    return value + intervention.strength * change.to(value.device).double()
 
 
 def _check_edits(intervention: Intervention, known: Sequence[Writer], cfg: Any) -> None:
@@ -195,3 +209,6 @@ def _check_edits(intervention: Intervention, known: Sequence[Writer], cfg: Any) 
         width = cfg.d_mlp if edit.site in neurons else cfg.d_model
         if edit.width != width:
             raise MismatchError(f"{intervention.name!r} was made for {edit.width} units at {edit.site!r}, not {width}")
+
+
+check_arguments(__name__)

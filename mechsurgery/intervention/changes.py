@@ -7,7 +7,6 @@ projection, so that forty interventions cost about as much as one.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -18,6 +17,11 @@ from einops import einsum, rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ..digests import digest_of
+from ..errors import ActivationError
+
+#: The largest multiplier, offset and strength: beyond, norms divide by infinity and a model says nothing, silently.
+LARGEST = 1e9
 HookFn = Callable[[Tensor, Any], Tensor]
 
 
@@ -28,6 +32,11 @@ class Affine:
     m: Float[Tensor, " _"]
     offset: Float[Tensor, " _"]
     indices: Int[Tensor, " k"] | None = None
+
+    def __post_init__(self) -> None:
+        # Numbers of its own: what is changed later in the tensors that were given changes nothing here.
+        for name in ("m", "offset"):
+            object.__setattr__(self, name, _finite(getattr(self, name), name).clone())
 
     def at(self, strength: float, width: int) -> tuple[Float[Tensor, " d"], Float[Tensor, " d"]]:
         """(factor, offset) for every unit at a strength."""
@@ -45,6 +54,10 @@ class Project:
     unit: Float[Tensor, " d"]
     level: float = 0.0
 
+    def __post_init__(self) -> None:
+        _finite(torch.tensor(self.level), "level")
+        object.__setattr__(self, "unit", _finite(self.unit, "unit").clone())
+
 
 @dataclass(frozen=True, eq=False)
 class Custom:
@@ -57,25 +70,24 @@ class Custom:
     key: str
     reads: str | None = None
 
+    @property
+    def digest(self) -> str:
+        """What stands for it: its key and what it reads, not the function."""
+        return digest_of("custom", self.key, self.reads)
+
 
 Change = Affine | Project | Custom
 
 
-def digest(change: Change) -> str:
-    """SHA-256 of what a change does."""
-    found = hashlib.sha256(type(change).__name__.encode())
-    if isinstance(change, Custom):
-        found.update(change.key.encode())
-    else:
-        if isinstance(change, Project):
-            found.update(repr(change.level).encode())
-        parts = (change.unit,) if isinstance(change, Project) else (change.m, change.offset, change.indices)
-        for part in parts:
-            # With shapes, else ([0, 2], [0]) and ([0], [2, 0]) would be one.
-            found.update(repr(None if part is None else (tuple(part.shape), str(part.dtype))).encode())
-            if part is not None:
-                found.update(part.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
+def _finite(numbers: Tensor, what: str) -> Tensor:
+    """The numbers. Raises `ActivationError` where one is NaN or infinite."""
+    wrong = int((~(numbers.abs() <= LARGEST)).sum())
+    if wrong:
+        raise ActivationError(
+            f"{wrong} of {numbers.numel()} numbers of {what} are not finite, or beyond ±{LARGEST:g}, where activations "
+            "overflow and answers mean nothing; give smaller ones"
+        )
+    return numbers
 
 
 def merged(

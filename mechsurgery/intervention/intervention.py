@@ -12,21 +12,24 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Literal, overload
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..checks import check_arguments
 from ..deltas import WeightDelta
+from ..digests import digest_of
 from ..errors import InputError, MismatchError
 from ..models import sites
 from ..models.positions import at_prompt_end
 from ..models.protocol import Model
 from ..models.turns import Turn
+from ..models.unmodified import changed_by
 from ..models.with_hooks import put_on
-from .changes import Change, Custom, HookFn, digest, merged
+from .changes import LARGEST, Change, Custom, HookFn, merged
 from .weights import check_delta, shift
 
 
@@ -43,6 +46,12 @@ class Edit:
     gain: float = 1.0
     positions: Literal["all", "prompt end"] = "all"
     joined: bool = False
+
+    def __post_init__(self) -> None:
+        if not abs(self.gain) <= LARGEST:
+            raise InputError(
+                f"the strength of the change at {self.site!r} is {self.gain}; give parts strengths within ±{LARGEST:g}"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,8 +76,11 @@ class Intervention:
     draw: Callable[[int], Intervention] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        if not torch.isfinite(torch.tensor(self.strength)):
-            raise InputError(f"strength={self.strength} of {self.name!r} is not finite; 0 is the unmodified model")
+        if not abs(self.strength) <= LARGEST:
+            raise InputError(
+                f"strength={self.strength} of {self.name!r} is not finite, or beyond ±{LARGEST:g}; 0 is the unmodified "
+                "model"
+            )
 
     @overload
     def at(self, strength: float) -> Intervention: ...
@@ -79,7 +91,7 @@ class Intervention:
     @overload
     def at(self, *, m: Iterable[float]) -> list[Intervention]: ...
 
-    def at(self, strength: Any = None, *, m: Any = None) -> Any:
+    def at(self, strength: float | Iterable[float] | None = None, *, m: float | Iterable[float] | None = None) -> Any:
         """The same intervention at another strength, or at each of several (a sweep).
 
         For scaled units the multiplier `m` may be given instead: 0 ablates, 1 changes nothing, 2 doubles.
@@ -89,7 +101,7 @@ class Intervention:
         """
         if (strength is None) == (m is None):
             raise InputError("give at(strength) or at(m=…), a number or several")
-        value = strength if m is None else m
+        value: Any = strength if m is None else m
         if isinstance(value, Iterable):
             return [self.at(one) if m is None else self.at(m=one) for one in value]
         return replace(self, strength=float(value) if m is None else self._strength_of(float(value)))
@@ -155,12 +167,10 @@ class Intervention:
             draw=partial(_drawn, both) if self.draw and other.draw else None,
         )
 
-    @property
+    @cached_property
     def digest(self) -> str:
-        """SHA-256 of what is done at strength 1; names and strength do not enter."""
-        parts = [f"{e.site} {e.width} {e.gain!r} {digest(e.change)} {e.positions}" for e in self.edits]
-        parts.append("" if self.delta is None else self.delta.digest)
-        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+        """SHA-256 of what is done at strength 1; names and strength do not enter. Computed once."""
+        return digest_of(self.edits, self.delta)
 
     @property
     def weights_key(self) -> tuple[str, float] | None:
@@ -221,6 +231,8 @@ def row_hooks(interventions: Sequence[Intervention | None], strengths: Sequence[
     There is one hook function at each hook point, whatever the number of interventions, and a second where some act at
     the prompt's end alone.
     """
+    if len(interventions) != len(strengths):
+        raise InputError(f"{len(interventions)} interventions and {len(strengths)} strengths; give one each for a row")
     plans: dict[tuple[int, float], int] = {}
     distinct: list[tuple[Intervention | None, float]] = []
     index = []
@@ -278,8 +290,12 @@ def applied(model: Model, intervention: Intervention) -> Turn:
 
     def put(turn: Turn) -> Model:
         intervention.check(model)
+        changed_by(turn, model, intervention.name)
         if intervention.delta is not None:
             shift(turn, model, intervention.delta, intervention.strength)
         return put_on(turn, model, intervention.hooks() if intervention.edits else ())
 
     return Turn(model, put)
+
+
+check_arguments(__name__)

@@ -8,13 +8,15 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from ..checks import check_arguments
+from ..digests import digest_of
 from ..directions import Direction
 from ..errors import InputError, SiteError, listed
 from ..models.capture import median_norm  # noqa: F401 (the norm that steer_latents takes)
 from ..models.dictionaries import Dictionary, plus
 from ..names import is_heads
 from ..units import Circuit
-from .changes import Custom
+from .changes import LARGEST, Custom
 from .intervention import Edit, Intervention
 from .steering import steer
 
@@ -33,11 +35,11 @@ def scale_latents(
         raise SiteError(f"circuit {circuit.name!r} has units at {listed(circuit.units)}, none at {dictionary.site!r}")
     circuit.require_widths({dictionary.site: dictionary.n_latents}, f"SAE {dictionary.name!r}")
     indices = circuit.units[dictionary.site][0]
-    each = torch.as_tensor(m, dtype=torch.float32)
-    if each.ndim > 1 or each.numel() not in (1, len(indices)) or not bool(torch.isfinite(each).all()):
-        raise InputError(f"m={m} for {len(indices)} latents; give one finite number, or one each")
+    each = torch.as_tensor(m, dtype=torch.float32).clone()
+    if each.ndim > 1 or each.numel() not in (1, len(indices)) or not bool((each.abs() <= LARGEST).all()):
+        raise InputError(f"m={m} for {len(indices)} latents; give one finite number within ±{LARGEST:g}, or one each")
     one = float(each) if each.ndim == 0 else None
-    key = f"scale latents {dictionary.digest} {indices.tolist()} {m if one is None else one!r}"
+    key = digest_of("scale latents", dictionary.digest, indices.tolist(), each)
     scaled = partial(_scaled, dictionary=dictionary, indices=indices, m=each)
     change = Custom(scaled, key, dictionary.hook_name if dictionary.is_transcoder else None)
     site = dictionary.write_name
@@ -75,8 +77,8 @@ def steer_latents(dictionary: Dictionary, latents: Iterable[int], norm: float) -
     `norm` is the median length of the activation written (`median_norm` at `dictionary.write_name`), so a strength is
     a fraction of it. Raises `InputError` for a norm that is not above 0, `SiteError` for a latent that is none.
     """
-    if not norm > 0:
-        raise InputError(f"norm={norm} must be above 0; median_norm measures it")
+    if not 0 < norm < float("inf"):
+        raise InputError(f"norm={norm} must be above 0 and finite; median_norm measures it")
     unit = dictionary.unit_decoder().cpu()
     steered = []
     for i in latents:
@@ -85,3 +87,6 @@ def steer_latents(dictionary: Dictionary, latents: Iterable[int], norm: float) -
         direction = Direction({dictionary.write_name: unit[i]}, f"latent {i}", {"dictionary": dictionary.name})
         steered.append(steer(direction, norm).named(f"latent {i}", "latents"))
     return steered
+
+
+check_arguments(__name__)

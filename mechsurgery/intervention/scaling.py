@@ -10,9 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..checks import check_arguments
 from ..errors import InputError, SiteError, listed
 from ..units import Circuit
-from .changes import Affine
+from .changes import LARGEST, Affine
 from .intervention import Edit, Intervention
 
 Multiplier = SupportsFloat | Mapping[str, Sequence[float] | Tensor]
@@ -94,8 +95,10 @@ def _multipliers(m: Multiplier, site: str, n: int) -> Float[Tensor, " _"]:
     values = torch.as_tensor(m[site] if isinstance(m, Mapping) else m, dtype=torch.float32)
     if values.ndim > 1 or values.numel() not in (1, n):
         raise InputError(f"m has {values.numel()} numbers for the {n} units at {site!r}; give one, or one each")
-    if not torch.isfinite(values).all():
-        raise InputError(f"m={values.tolist()} at {site!r} is not finite; 0 ablates, 1 changes nothing")
+    if not bool((values.abs() <= LARGEST).all()):
+        raise InputError(
+            f"m={values.tolist()} at {site!r} is not finite, or beyond ±{LARGEST:g}; 0 ablates, 1 changes nothing"
+        )
     return values.reshape(-1)
 
 
@@ -105,3 +108,6 @@ def _require_units(circuit: Circuit) -> None:
             f"circuit {circuit.name!r} has no units; locate one with a larger fraction or k, "
             "or train gates at a lower price"
         )
+
+
+check_arguments(__name__)

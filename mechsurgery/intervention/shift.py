@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..checks import check_arguments
 from ..deltas import WeightDelta
 from .intervention import Intervention
 
@@ -23,3 +24,6 @@ def shift_weights(delta: WeightDelta, *, name: str | None = None, pushes: int = 
         info=info,
         draw=lambda seed: shift_weights(delta.random_like(seed), pushes=pushes),
     )
+
+
+check_arguments(__name__)

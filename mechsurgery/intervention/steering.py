@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..checks import check_arguments
 from ..directions import Direction
 from ..errors import InputError, SiteError, listed
 from ..models import sites
@@ -112,3 +113,6 @@ def _random_direction(direction: Direction, seed: int) -> Direction:
         drawn = torch.randn(vector.shape, generator=generator)
         vectors[site] = drawn * (vector.float().norm().cpu() / drawn.norm())
     return Direction(vectors, f"random like {direction.name}", {"random_like": direction.name, "seed": seed})
+
+
+check_arguments(__name__)

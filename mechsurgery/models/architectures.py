@@ -37,6 +37,8 @@ _TYPES = _MODEL_TYPES | _BRIDGED_TYPES
 #: Mixtures of experts.
 MIXTURES = ("GptOssForCausalLM", "MixtralForCausalLM", "Qwen2MoeForCausalLM", "Qwen3MoeForCausalLM")
 _ACTIVATIONS = ("silu", "gelu", "gelu_new", "gelu_pytorch_tanh", "relu")
+#: Those whose every layer has the window that the configuration gives.
+_WINDOWED = ("MistralForCausalLM", "Phi3ForCausalLM")
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 
 
@@ -85,19 +87,22 @@ def lens_config(config: Any, architecture: str) -> dict[str, Any]:
     facts = build(config, architecture)
     if facts["act_fn"] not in _ACTIVATIONS:
         _refuse(architecture, "activation function", facts["act_fn"], _ACTIVATIONS)
-    window = getattr(config, "sliding_window", None)
-    windowed = window is not None and getattr(config, "layer_types", None) is None and "use_local_attn" not in facts
-    if windowed and not (isinstance(window, int) and window >= facts["n_ctx"]):
-        # Transformers' cache forgets what is outside such a window, and its masks do not.
-        _refuse(architecture, "sliding_window", window, (None,))
     return {"original_architecture": architecture, "d_vocab": config.vocab_size, **facts}
 
 
 def check_causal(config: Any, architecture: str) -> None:
-    """Raise `UnsupportedModelError` for models whose tokens see what comes after them, or another model's states."""
+    """Raise `UnsupportedModelError` where tokens see what comes after them, or less with a cache than without.
+
+    A window that the attention does not have is one that only transformers' cache has.
+    """
     for name in ("use_bidirectional_attention", "add_cross_attention"):
         if getattr(config, name, None):
             _refuse(architecture, name, True, (False,))
+    window = getattr(config, "sliding_window", None)
+    windowed = window is not None and getattr(config, "layer_types", None) is None and architecture not in _WINDOWED
+    if windowed and not (isinstance(window, int) and window >= config.max_position_embeddings):
+        # Transformers' cache forgets what is outside such a window, and its masks do not.
+        _refuse(architecture, "sliding_window", window, (None,))
 
 
 def shares_keys(architecture: str, heads: int, groups: int | None) -> bool:
@@ -137,7 +142,7 @@ def _gated(config: Any, architecture: str) -> dict[str, Any]:
         facts["attn_scale"] = float(config.query_pre_attn_scalar) ** 0.5
         facts["attn_scores_soft_cap"] = float(config.attn_logit_softcapping or -1.0)
         facts["output_logits_soft_cap"] = float(config.final_logit_softcapping or -1.0)
-    if getattr(config, "mlp_bias", False):
+    if getattr(config, "mlp_bias", False) and architecture != "LlamaForCausalLM":
         _refuse(architecture, "mlp_bias", True, (False,))
     return facts | _rotary(config.rope_parameters, architecture, local="local" in facts.get("attn_types", ()))
 

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from .. import names
+from ..checks import check_arguments
 from ..errors import ActivationError, InputError, SiteError, listed
 from ..progress import with_progress
 from . import sites as names_of
@@ -214,11 +215,13 @@ def next_token_logits(
     hooks: RowHooks | None = None,
     max_rows: int = 64,
     max_tokens: int = 16384,
+    named: Callable[[int], str] = "prompt {}".format,
     progress: bool | None = False,
 ) -> Float[Tensor, "n d_vocab"]:
     """Logits after each prompt, float32 on the CPU; only the last position is unembedded.
 
-    `hooks(rows)` is called for every batch with its prompts' places in `ids`.
+    `hooks(rows)` is called for every batch with its prompts' places in `ids`. Raises `ActivationError` where logits are
+    NaN or infinite, with what `named` calls the row.
     """
     logits = torch.empty(len(ids), names_of.vocabulary(model))
     batches = tokens.batches_for(model, ids, max_rows=max_rows, max_tokens=max_tokens)
@@ -226,7 +229,19 @@ def next_token_logits(
         with with_hooks(model, checked_hooks(model, hooks, batch.rows)):
             residual = final_residual(model, batch.ids, batch.mask)
             logits[batch.rows] = names_of.unembed(model, residual[:, -1:])[:, 0].float().cpu()
+    require_finite(~torch.isfinite(logits.sum(-1)), range(len(ids)), named, "the logits after")
     return logits
+
+
+def require_finite(bad: Bool[Tensor, " n"], rows: Sequence[int], named: Callable[[int], str], what: str) -> None:
+    """Raise `ActivationError` where a row is `bad`, naming the first few and saying what usually helps."""
+    wrong = [named(row) for row, one in zip(rows, bad.tolist()) if one]
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise ActivationError(
+            f"{what} {'; '.join(wrong[:3])}{more} are NaN or infinite: there is no answer to measure; lower the "
+            "strength or the multiplier, load the model in bfloat16 or float32, and check its weights"
+        )
 
 
 def checked_hooks(model: Model, hooks: RowHooks | None, rows: list[int]) -> list[tuple[str, HookFn]]:
@@ -234,3 +249,6 @@ def checked_hooks(model: Model, hooks: RowHooks | None, rows: list[int]) -> list
     chosen = hooks(rows) if hooks is not None else []
     names_of.check_sites(model, [name for name, _ in chosen])
     return chosen
+
+
+check_arguments(__name__, leave=("checked_hooks",))

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import MismatchError
+from ..errors import LoadError, MismatchError, listed
 from .architectures import architecture_of, shares_keys
 from .fingerprint import facts_of, fingerprint_of
 from .place import ALWAYS, SAME, TURNED, Place
@@ -67,8 +67,8 @@ _GEMMA = _LLAMA | _blocks(
     _norm("ln2", "pre_feedforward_layernorm"),
     _norm("ln2_post", "post_feedforward_layernorm"),
 )
-_OLMO2 = _LLAMA | _blocks(
-    "model.layers.{}.", _norm("ln1", "post_attention_layernorm"), _norm("ln2", "post_feedforward_layernorm")
+_OLMO2 = {ours: place for ours, place in _LLAMA.items() if not ours.startswith(("ln1", "ln2"))} | _blocks(
+    "model.layers.{}.", _norm("ln1_post", "post_attention_layernorm"), _norm("ln2_post", "post_feedforward_layernorm")
 )
 _PHI3 = _LLAMA | _blocks(
     "model.layers.{}.",
@@ -145,19 +145,10 @@ def architecture_facts(config: Any) -> SimpleNamespace:
 
 
 def place_of(config: Any, name: str) -> Place:
-    """Where a parameter stands in a checkpoint of a configuration.
+    """Where a parameter stands in a checkpoint of a configuration, or would stand if its embeddings were not tied.
 
-    Raises `MismatchError` where it has no tensor of its own there: unknown ones, and tied embeddings.
+    Raises `MismatchError` for unknown ones.
     """
-    if re.fullmatch(r"embed\.W_E|unembed\.W_U", name) and config.tie_word_embeddings:
-        raise MismatchError(
-            f"{name!r} cannot be written alone: input and output embeddings of this checkpoint are one tensor (tied); "
-            "change it in memory with applied or bake"
-        )
-    return _place_of(config, name)
-
-
-def _place_of(config: Any, name: str) -> Place:
     architecture = architecture_of(config.to_dict())
     gemma = architecture.startswith("Gemma")
     table = _TABLES.get(architecture, _LLAMA)
@@ -187,6 +178,21 @@ def stored_fingerprint(checkpoint: Checkpoint, dtype: torch.dtype) -> str:
     return fingerprint_of(facts, ((name, _read(checkpoint, config, name, dtype)) for name in there))
 
 
+def check_complete(checkpoint: Checkpoint, config: Any) -> None:
+    """Raise `LoadError` where a checkpoint lacks a weight that its configuration says it has."""
+    architecture = architecture_of(config.to_dict())
+    table = _TABLES.get(architecture, _LLAMA)
+    keys = [key for leaf, (key, _) in table.items() if key.endswith(".weight") and re.search(r"(^|\.)(W|\{\})_", leaf)]
+    tied = table["unembed.W_U"][0] if config.tie_word_embeddings else None
+    wanted = {key.format(layer) for key in keys if key != tied for layer in range(config.num_hidden_layers)}
+    missing = sorted(key for key in wanted if checkpoint.find(key) is None)
+    if missing:
+        raise LoadError(
+            f"{str(checkpoint.directory)!r} lacks the weights {listed(missing, 4)}; the files are incomplete or belong "
+            "to another configuration"
+        )
+
+
 def _stored(checkpoint: Checkpoint, config: Any) -> Iterator[str]:
     """The parameters of the loaded model: those that have a tensor, and biases that count as zero."""
     architecture = architecture_of(config.to_dict())
@@ -202,10 +208,10 @@ def _stored(checkpoint: Checkpoint, config: Any) -> Iterator[str]:
 
 
 def _read(checkpoint: Checkpoint, config: Any, name: str, dtype: torch.dtype) -> Tensor:
-    place = _place_of(config, name)
+    place = place_of(config, name)
     key = checkpoint.find(place.key)
     if key is None and name == "unembed.W_U":
-        key = checkpoint.find(_place_of(config, "embed.W_E").key)
+        key = checkpoint.find(place_of(config, "embed.W_E").key)
     if key is not None:
         return place.loaded(checkpoint(key).to(dtype))
     # A zero for every number that the linear map gives.

@@ -142,7 +142,7 @@ def _weights(source: Any, cfg: Any) -> dict[str, Tensor]:
 
     _fill_missing_biases(source)
     read = getattr(weight_conversions, f"convert_{_FAMILIES[cfg.original_architecture]}_weights")
-    weights = {**read(source, cfg), **dict(_attention_biases(source, cfg))}
+    weights = {**read(source, cfg), **dict(_attention_biases(source, cfg)), **dict(_mlp_biases(source))}
     weights = {name: weight.detach() for name, weight in weights.items()}
     for parameter in source.parameters():
         parameter.data = parameter.data.new_empty(0)
@@ -167,6 +167,17 @@ def _attention_biases(source: Any, cfg: Any) -> Iterator[tuple[str, Tensor]]:
                 yield f"blocks.{index}.attn.{leaf}", rearrange(bias, "(n h) -> n h", h=cfg.d_head)
         if layer.self_attn.o_proj.bias is not None:
             yield f"blocks.{index}.attn.b_O", layer.self_attn.o_proj.bias
+
+
+def _mlp_biases(source: Any) -> Iterator[tuple[str, Tensor]]:
+    """The biases of a Llama with `mlp_bias`; a HookedTransformer has them after the gate alone."""
+    for index, layer in enumerate(source.model.layers if getattr(source.config, "mlp_bias", False) else ()):
+        if layer.mlp.gate_proj.bias.any() or layer.mlp.up_proj.bias.any():
+            raise UnsupportedModelError(
+                f"layer {index} has biases before its gate (mlp_bias = true), which a HookedTransformer has not; only "
+                "biases of down_proj are supported, use another checkpoint of this family"
+            )
+        yield f"blocks.{index}.mlp.b_out", layer.mlp.down_proj.bias
 
 
 @torch.no_grad()

@@ -25,6 +25,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .. import names
+from ..checks import check_arguments
 from ..errors import InputError, MismatchError, SiteError, listed
 from ..names import LATENTS
 from . import capture, sites
@@ -93,7 +94,12 @@ class Dictionary:
 
     def encode(self, activation: Float[Tensor, "*c d"]) -> Float[Tensor, "*b n_latents"]:
         """Latents of activations at `hook_name` (heads joined or not), in the autoencoder's own dtype."""
-        latents = self.sae.encode(self._read(activation))
+        read = self._read(activation)
+        if read.shape[-1:] != (self.width,):
+            raise MismatchError(
+                f"activations of {list(read.shape)} for {self.name!r}, which reads {self.width} channels"
+            )
+        latents = self.sae.encode(read)
         for kept in _KEPT:  # what SAELens leaves for a decode that is to come
             self.sae.__dict__.pop(kept, None)
         return latents
@@ -308,3 +314,6 @@ class _Identity(torch.nn.Module):
 
     def decode(self, x: Tensor) -> Tensor:
         return x
+
+
+check_arguments(__name__, leave=("plus",))

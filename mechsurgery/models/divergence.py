@@ -11,9 +11,10 @@ from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor
 
+from ..checks import check_arguments
 from ..progress import with_progress
 from . import sites, tokens
-from .capture import RowHooks, checked_hooks, final_residual
+from .capture import RowHooks, checked_hooks, final_residual, require_finite
 from .positions import prompts_end
 from .protocol import Model
 from .turns import in_turn
@@ -35,13 +36,15 @@ def divergence(
     unmodified: Callable[[], AbstractContextManager[None]] = nullcontext,
     max_rows: int = 64,
     max_tokens: int = 16384,
+    named: Callable[[int], str] = "row {}".format,
     progress: bool | None = False,
 ) -> Float[Tensor, "repeats n"]:
     """KL(unmodified ‖ changed) in nats, averaged over the positions that predict each prompt's response.
 
     `responses` are the unmodified model's own (an empty one leaves the first position). Row r of `hooks(rows)`
     is prompt r mod n in repetition r // n, so one call carries many interventions. `unmodified()` is a context in
-    which the weights are the original ones, where the changed model has others.
+    which the weights are the original ones, where the changed model has others. Raises `ActivationError` where one is
+    not a number, as `named(row)`.
     """
     n = len(ids)
     # The last token of the longest possible response was never fed in, and has no place in the context.
@@ -64,8 +67,10 @@ def divergence(
             ids_, mask = (repeat(t, "b p -> (r b) p", r=len(runs)) for t in (batch.ids, batch.mask))
             with prompts_end(model, (counts - 1).repeat(len(runs))):
                 changed = rearrange(log_probs(model, ids_, mask, wide, changes), "(r b) p v -> r b p v", r=len(runs))
-            each = kl(base, changed).clamp_min(0) * counted
+            each = kl(base, changed).clamp_min(0).masked_fill(~counted, 0.0)
             divergences[start : start + len(runs), batch.rows] = (each.sum(-1) / counts).cpu()
+    # Infinite logits are nowhere else: their log-probabilities are NaN, and so is the mean.
+    require_finite(~torch.isfinite(divergences.flatten()), range(repeats * n), named, "next-token probabilities of")
     return divergences
 
 
@@ -81,3 +86,6 @@ def log_probs(
     with with_hooks(model, hooks):
         residual = final_residual(model, ids, mask)
         return sites.unembed(model, residual[:, -last:]).float().log_softmax(-1)
+
+
+check_arguments(__name__)

@@ -6,6 +6,7 @@ this loop passes the mask at every step, unembeds only the last position and end
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -14,10 +15,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ..checks import check_arguments
 from ..errors import InputError
 from ..progress import with_progress
 from . import sites, tokens
-from .capture import RowHooks, checked_hooks
+from .capture import RowHooks, checked_hooks, require_finite
 from .positions import prompts_end
 from .protocol import Model
 from .turns import in_turn
@@ -39,6 +41,7 @@ def generate(
     stop: Sequence[int] | None = None,
     max_rows: int = 64,
     max_tokens: int = 16384,
+    named: Callable[[int], str] = "prompt {}".format,
     progress: bool | None = False,
 ) -> list[list[int]]:
     """New tokens for every prompt, without the end token; greedy for temperature 0.
@@ -47,10 +50,12 @@ def generate(
     every generated token. A sampled row depends only on `seed` and its number in `streams` (default: its
     place; give equal numbers to rows that are to draw alike), not on its batch. `on_first(rows, logits)` sees
     the logits of the first new token of every batch. `stop` are the end tokens (default: the model's).
-    Raises `PromptError` where a prompt and `max_new_tokens`, less the last one, exceed the context.
+    Raises `PromptError` where a prompt and `max_new_tokens`, less the last one, exceed the context, `ActivationError`
+    where logits are NaN or infinite, with what `named` calls the row.
     """
-    if max_new_tokens < 1 or temperature < 0:
-        raise InputError(f"max_new_tokens={max_new_tokens} must be at least 1, temperature={temperature} at least 0")
+    temperature = check_temperature(temperature)
+    if max_new_tokens < 1:
+        raise InputError(f"max_new_tokens={max_new_tokens} must be at least 1")
     tokens.check_lengths(ids, model.cfg.n_ctx, max_new_tokens)
     ends = torch.tensor(sorted(stop if stop is not None else tokens.stop_ids(model)), dtype=torch.long)
     batches = tokens.batches_for(model, ids, max_rows=max_rows, max_tokens=max_tokens)
@@ -59,7 +64,7 @@ def generate(
         draws = None
         if temperature > 0:
             draws = _draws([row if streams is None else streams[row] for row in batch.rows], seed, max_new_tokens)
-        state = _State(batch, ends.to(batch.ids.device), max_new_tokens, temperature, draws)
+        state = _State(batch, ends.to(batch.ids.device), max_new_tokens, temperature, draws, named)
         while state.unfinished():
             with with_hooks(model, checked_hooks(model, hooks, state.rows)):
                 state.decode(model, on_first)
@@ -96,19 +101,29 @@ def stream(
     while state.growing():
         with torch.no_grad(), with_hooks(model, checked_hooks(model, hooks, batch.rows)):
             state.step(model, None)
+        state.check()
         yield [state.so_far(place) for place in order]
 
 
 class _State:
     """A batch while it is decoded. Rows that have ended are dropped once they are half of it."""
 
-    def __init__(self, batch: tokens.Batch, ends: Tensor, n_new: int, temperature: float, draws: Tensor | None) -> None:
+    def __init__(
+        self,
+        batch: tokens.Batch,
+        ends: Tensor,
+        n_new: int,
+        temperature: float,
+        draws: Tensor | None,
+        named: Callable[[int], str] = "row {}".format,
+    ) -> None:
         self.rows = list(batch.rows)
         self.responses: list[list[int]] = [[] for _ in batch.rows]
         self._places = torch.arange(len(batch.rows))
         self._current, self._mask = batch.ids, batch.mask
         self._ends, self._n_new, self._temperature, self._draws = ends, n_new, temperature, draws
         self._done = torch.zeros(len(batch.rows), dtype=torch.bool, device=batch.ids.device)
+        self._bad, self._named = self._done.clone(), named
         self._cache: Any = None
         self._step = 0
         self._new: list[Tensor] = []
@@ -135,7 +150,12 @@ class _State:
         if self._step == 0 and on_first is not None:
             on_first(self.rows, logits)
         draw = None if self._draws is None else self._draws[:, self._step]
-        chosen = logits.argmax(-1) if draw is None else _sample(logits / self._temperature, draw)
+        if draw is None:
+            chosen = logits.argmax(-1)
+            decided = logits.gather(1, chosen[:, None])[:, 0]  # NaN counts as the largest number
+        else:
+            chosen, decided = _sample(logits / self._temperature, draw)
+        self._bad |= ~(torch.isfinite(decided) | self._done)
         self._done |= torch.isin(chosen, self._ends)
         self._new.append(chosen.masked_fill(self._done, -1))
         self._current, self._mask = chosen[:, None], torch.ones_like(chosen[:, None])
@@ -145,18 +165,24 @@ class _State:
         """New tokens until the last row has ended, or half of the rows have."""
         while self._step < self._n_new:
             self.step(model, on_first)
+            # Whether rows are done is waited for here, and at the end their tokens are: numbers are looked at then.
             if len(self._ends) and 2 * int(self._done.sum()) >= len(self._done):
                 break
+        self.check()
         for place, new in zip(self._places.tolist(), torch.stack(self._new, dim=1).tolist()):
             self.responses[place] += [token for token in new if token >= 0]
         self._new.clear()
+
+    def check(self) -> None:
+        """Raise `ActivationError` where a token was chosen from logits that are not finite."""
+        require_finite(self._bad, self.rows, self._named, f"the logits within {self._step} new tokens of")
 
     def drop_finished_rows(self) -> None:
         """Keep only the rows that go on, in the cache too."""
         keep = (~self._done).nonzero()[:, 0]
         self.rows = [self.rows[i] for i in keep.tolist()]
         self._places = self._places[keep.cpu()]
-        self._done = self._done[keep]
+        self._done, self._bad = self._done[keep], self._bad[keep]
         self._current, self._mask = self._current[keep], self._mask[keep]
         if self._draws is not None:
             self._draws = self._draws[keep.to(self._draws.device)]
@@ -168,8 +194,25 @@ def _draws(streams: list[int], seed: int, n: int) -> Float[Tensor, "batch n"]:
     return torch.tensor(np.stack([np.random.default_rng([seed, stream]).random(n) for stream in streams])).float()
 
 
-def _sample(logits: Float[Tensor, "batch d_vocab"], draw: Float[Tensor, " batch"]) -> Int[Tensor, " batch"]:
-    """Inverse-transform sampling: the first token whose cumulative probability exceeds the draw."""
+def _sample(
+    logits: Float[Tensor, "batch d_vocab"], draw: Float[Tensor, " batch"]
+) -> tuple[Int[Tensor, " batch"], Float[Tensor, " batch"]]:
+    """Inverse-transform sampling: the first token whose cumulative probability exceeds the draw; and all of it, 1."""
     cumulative = logits.softmax(-1).double().cumsum(-1)
     target = draw.to(cumulative)[:, None] * cumulative[:, -1:]
-    return torch.searchsorted(cumulative, target, right=True)[:, 0].clamp(max=logits.shape[-1] - 1)
+    chosen = torch.searchsorted(cumulative, target, right=True)[:, 0].clamp(max=logits.shape[-1] - 1)
+    return chosen, cumulative[:, -1]
+
+
+#: The lowest temperature above 0: there it is greedy decoding but for rounding, and logits divided by it are finite.
+COLDEST = 1e-6
+
+
+def check_temperature(temperature: float) -> float:
+    """The temperature. Raises `InputError` where it is not 0, or finite and at least `COLDEST`."""
+    if temperature != 0 and not COLDEST <= temperature < math.inf:
+        raise InputError(f"temperature={temperature} must be 0 (greedy), or finite and at least {COLDEST:g}")
+    return float(temperature)
+
+
+check_arguments(__name__)

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..checks import check_arguments
 from ..errors import InputError, LoadError, ModelNotFoundError, UnsafeFileError, UnsupportedModelError, listed
 from ..surroundings import warn_of_missing_extensions
 from .architectures import BRIDGED, SUPPORTED, architecture_of
@@ -28,7 +29,8 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 #: How names end that are files' or training runs', and no models' on the hub.
 _LOCAL = re.compile(r"\.(safetensors|json|bin|pt|pth|ckpt|gguf)$|(^|/)checkpoint-\d+$|/$")
-_HUB_FILES = ["*.json", "model*.safetensors", "tokenizer*", "*.model", "*.txt", "*.jinja"]
+#: What is fetched of a hub repository.
+HUB_FILES = ["*.json", "model*.safetensors", "tokenizer*", "*.model", "*.txt", "*.jinja"]
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 #: Some text that every tokenizer has tokens for.
 _TEXT = "What is it?"
@@ -82,7 +84,7 @@ def _load(
 ) -> Model:
     warn_of_missing_extensions()
     kind, where = _dtype(dtype, name), _device(device)
-    directory = directory_of(name, revision, _HUB_FILES + (["*.py"] if trust_remote_code else []))
+    directory = directory_of(name, revision, HUB_FILES + (["*.py"] if trust_remote_code else []))
     with reading(directory):
         model, architecture = _read(directory, str(name), kind, where, trust_remote_code, bridge)
     what = f"{architecture} as a {type(model).__name__}"
@@ -332,3 +334,6 @@ def _check_logits(model: Model, probe: Tensor, expected: Float[Tensor, "pos d_vo
             f"the converted {architecture} differs from transformers by {float(error):.1%} of its "
             "largest logit, so its configuration has something that is not supported; use another checkpoint"
         )
+
+
+check_arguments(__name__)

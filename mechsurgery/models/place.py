@@ -32,6 +32,11 @@ class Place:
     scale: float = 1.0
     shift: float = 0.0
 
+    @property
+    def alone(self) -> bool:
+        """Whether no other parameter stands in the tensor."""
+        return self.slot is self.rows is None
+
     def read(self, tensor: Tensor) -> Tensor:
         """The parameter that a checkpoint's tensor holds."""
         value = self._as_it_lies(tensor)

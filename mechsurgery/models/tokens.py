@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from ..checks import check_arguments
+from ..digests import digest_of
 from ..errors import InputError, PromptError, listed
 from . import sites
 from .protocol import Model, hooked
@@ -73,9 +75,6 @@ def check_lengths(ids: Sequence[Sequence[int]], n_ctx: int | None = None, new_to
     empty = [row for row, prompt in enumerate(ids) if not len(prompt)]
     if empty:
         raise PromptError(f"prompts {listed(empty)} have no tokens; give each at least one token")
-    negative = [row for row, prompt in enumerate(ids) if min(prompt) < 0]
-    if negative:
-        raise PromptError(f"prompts {listed(negative)} have a negative token id; ids count from 0")
     if n_ctx is None:
         return
     fed = max(0, new_tokens - 1)
@@ -127,6 +126,13 @@ def tokenizer_of(model: Any) -> Any:
     return tokenizer
 
 
+def tokenizer_digest(tokenizer: Any) -> str:
+    """SHA-256 of how a tokenizer makes tokens of text and text of tokens; a chat template is no part of it."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    whole = backend.to_str() if backend is not None else tokenizer.get_vocab()
+    return digest_of(type(tokenizer).__name__, whole, sorted(map(str, getattr(tokenizer, "all_special_tokens", ()))))
+
+
 def pad_id(model: Model) -> int:
     """A token id to fill up with. Any would do: the mask is explicit."""
     for token in (getattr(model.tokenizer, "pad_token_id", None), getattr(model.tokenizer, "eos_token_id", None)):
@@ -144,3 +150,6 @@ def stop_ids(model: Model) -> tuple[int, ...]:
 def device_of(model: Model) -> torch.device:
     """Where a model's weights are."""
     return next(iter(model.parameters())).device
+
+
+check_arguments(__name__)

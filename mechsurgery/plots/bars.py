@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 import plotly.graph_objects as go
 
+from ..checks import check_arguments
 from ..errors import InputError, listed
 from .findings import highest_share, largest_change, largest_effect
 from .layout import AUTO, heading, label_rows, panels, themed
@@ -266,3 +267,6 @@ def sensitivity(
     ]
     finding = f"circuit ablated {ends[0]} to {ends[1]}, random circuits {ends[2]} to {ends[3]}"
     return themed(figure, heading(title, finding, about), x_title=x_title)
+
+
+check_arguments(__name__)

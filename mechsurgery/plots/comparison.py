@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
+from ..checks import check_arguments
 from ..errors import InputError, listed
 from ..names import neuron
 from ..units import Circuit, UnitScores
@@ -182,3 +183,6 @@ def overlap(circuits: Mapping[str, Circuit], *, title: str | None = AUTO, about:
         f"({cell['expected_shared']:.2g} expected by chance, Jaccard {cell['jaccard']:.2f})"
     )
     return themed(figure, heading(title, finding, about), x_title="shared neurons (axis ends at the smaller circuit)")
+
+
+check_arguments(__name__)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,8 +22,10 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from ..artifacts import load_json, plain_value, save_json, save_table
+from ..artifacts import load_document, load_table, plain_value, save_document, save_table
+from ..checks import check_arguments
 from ..errors import InputError, LoadError, MechsurgeryError
+from ..reading import Field, check_object, file_digest, readable
 from ..units import Circuit, UnitScores
 from ..writing import write_atomically
 from .harmless import harmless
@@ -36,6 +38,8 @@ _KINDS: dict[str, tuple[type, str]] = {
     "scores": (UnitScores, "safetensors"),
     "circuit": (Circuit, "safetensors"),
 }
+#: The names that files in it have.
+_OWN = re.compile(r'"file": "([0-9a-f]{24}\.(?:parquet|safetensors))"')
 #: Marks a value of a kind that JSON does not have.
 _MARK = "$"
 
@@ -120,12 +124,11 @@ def save_drawings(
         }
         for name, one in drawings.items()
     }
-    path = save_json(folder / FILE, content)
+    old = (folder / FILE).read_text(encoding="utf-8", errors="replace") if (folder / FILE).is_file() else ""
+    path = save_document(folder / FILE, "drawings", content)
     # What an earlier run into this folder was drawn from is drawn no more.
-    text = path.read_text(encoding="utf-8")
-    for old in (folder / DATA).glob("*"):
-        if old.name not in text:
-            old.unlink()
+    for name in set(_OWN.findall(old)) - set(_OWN.findall(path.read_text(encoding="utf-8"))):
+        (folder / DATA / name).unlink(missing_ok=True)
     return path
 
 
@@ -135,21 +138,21 @@ def load_drawings(folder: str | Path) -> tuple[dict[str, Drawing], dict[str, str
     Raises `LoadError` where the folder has none, or where something that is drawn is missing or damaged.
     """
     folder = Path(folder)
+    hint = "give the folder of a finished study, evaluation or comparison"
     if not (folder / FILE).is_file():
-        raise LoadError(
-            f"no drawings in {str(folder)!r}; give the folder of a finished study, evaluation or comparison"
-        )
-    content = load_json(folder / FILE)
+        raise LoadError(f"no drawings in {str(folder)!r}; {hint}")
+    content = load_document(folder / FILE, "drawings", None, hint, finite=False)
+    fields = {"function": str, "given": list[Any], "options": dict[str, Any], "caption": Field(str, needed=False)}
     known: dict[str, Any] = {}
     read = partial(_read, folder=folder / DATA, known=known)
-    try:
+    with readable(folder / FILE, "drawings"):
+        for name, one in content.items():
+            check_object(one, fields, f"{_file_name(name)!r}, which is not what save_drawings writes,")
         drawings = {
-            _file_name(name): Drawing(one["function"], tuple(read(one["given"])), read(one["options"]))
+            name: Drawing(one["function"], tuple(read(one["given"])), read(one["options"]))
             for name, one in content.items()
         }
-        return drawings, {name: one["caption"] for name, one in content.items() if one["caption"]}
-    except (KeyError, TypeError, AttributeError) as error:
-        raise LoadError(f"{str(folder / FILE)!r} is not what save_drawings writes ({error!r})") from error
+        return drawings, {name: one["caption"] for name, one in content.items() if one.get("caption")}
 
 
 def _file_name(name: str) -> str:
@@ -179,11 +182,12 @@ def _plain(value: Any, folder: Path) -> Any:
 def _write(value: Any, folder: Path, ending: str) -> str:
     """Write a value under the digest of its content, once."""
     write: Callable[[Path], Any] = partial(_table, value) if isinstance(value, pd.DataFrame) else value.save
-    with tempfile.TemporaryDirectory() as scratch:
-        made = Path(scratch) / f"new.{ending}"
-        write(made)
-        name = f"{hashlib.sha256(made.read_bytes()).hexdigest()[:24]}.{ending}"
-        write_atomically(folder / name, lambda target: shutil.copyfile(made, target))
+    with tempfile.TemporaryDirectory() as inside:
+        scratch = Path(inside) / f"new.{ending}"
+        write(scratch)
+        content = scratch.read_bytes()
+    name = f"{hashlib.sha256(content).hexdigest()[:24]}.{ending}"
+    write_atomically(folder / name, lambda path: path.write_bytes(content))
     return name
 
 
@@ -210,7 +214,10 @@ def _read(value: Any, *, folder: Path, known: dict[str, Any]) -> Any:
 
 
 def _load(kind: str, path: Path) -> Any:
-    try:
-        return pd.read_parquet(path) if kind == "table" else _KINDS[kind][0].load(path)  # type: ignore[attr-defined]
-    except (OSError, ValueError, KeyError, MechsurgeryError) as error:
-        raise LoadError(f"{str(path)!r}, which a figure is drawn from, cannot be read: {error}") from error
+    with readable(path, "what a figure is drawn from"):
+        if file_digest(path)[:24] != path.stem:
+            raise LoadError(f"{str(path)!r}, which a figure is drawn from, is not what was written")
+        return load_table(path) if kind == "table" else _KINDS[kind][0].load(path)  # type: ignore[attr-defined]
+
+
+check_arguments(__name__, leave=("Drawing.figure",))

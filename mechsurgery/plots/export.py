@@ -20,6 +20,7 @@ from typing import Any, Literal
 import plotly.graph_objects as go
 
 from ..artifacts import write_text
+from ..checks import check_arguments
 from ..errors import InputError, listed
 from ..writing import check_path, make_folder, write_atomically
 from .harmless import harmless
@@ -163,6 +164,7 @@ def _write_static(figure: go.Figure, path: Path, form: str, scale: float) -> str
 def _shared_script(folder: Path) -> None:
     from plotly.offline import get_plotlyjs
 
-    path = folder / "plotly.min.js"
-    if not path.is_file():
-        write_text(path, get_plotlyjs())
+    write_text(folder / "plotly.min.js", get_plotlyjs())
+
+
+check_arguments(__name__)

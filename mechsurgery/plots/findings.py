@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from ..checks import check_arguments
 from .tables import Pick, amount, baseline_of, is_share, title_of
 
 
@@ -116,3 +117,6 @@ def _strength(row: pd.Series) -> str:
     """The strength of a row in words: m of scaled units, else the signed strength."""
     m = row.get("m")
     return f"strength {row['strength']:g}" if m is None or pd.isna(m) else f"m = {m:g}"
+
+
+check_arguments(__name__)

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib import resources
 
+from ..checks import check_arguments
 from ..errors import InputError
 from ..safe_text import html_text, visible
 
@@ -87,3 +88,6 @@ def _json(value: object) -> str:
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text
+
+
+check_arguments(__name__)

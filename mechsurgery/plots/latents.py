@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from ..checks import check_arguments
 from ..errors import InputError
 from ..units import UnitScores
 from .layout import AUTO, heading, panels, themed
@@ -134,3 +135,6 @@ def effect_by_rank(
 def _told(rows: pd.DataFrame) -> list[str]:
     facts = zip(rows.index, rows["effect"], rows["strength"])
     return [f"latent {latent}: {effect:+.2f} at strength {strength:+.2g}" for latent, effect, strength in facts]
+
+
+check_arguments(__name__)

@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from ..checks import check_arguments
 from ..errors import InputError, listed
 from .theme import FONT, LINE, SMALL, TEMPLATE, TITLE, extent, fitted, safe, unwrapped
 
@@ -338,3 +339,6 @@ def _scaled_value(key: str, value: Any, ratio: float, parent: str) -> Any:
     if length and isinstance(value, (list, tuple)):
         return [part * ratio for part in value]
     return value if key == "meta" else scaled(value, ratio, key)
+
+
+check_arguments(__name__)

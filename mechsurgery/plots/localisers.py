@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from ..checks import check_arguments
 from .bars import SHARES
 from .layout import AUTO, heading, themed
 from .tables import amount, require
@@ -75,3 +76,6 @@ def _named_sizes(sizes: list[float]) -> list[float]:
         if not shown or np.log(shown[-1] / size) > 0.3:
             shown.append(size)
     return shown
+
+
+check_arguments(__name__)

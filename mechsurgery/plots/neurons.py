@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from ..checks import check_arguments
 from ..errors import InputError
 from .layout import AUTO, heading, label_rows, themed
 from .tables import require
@@ -27,9 +28,12 @@ def activation_histogram(
 
     The title says the means.
     """
-    arrays = {name: np.asarray(values, dtype=float) for name, values in activations.items()}
-    if not arrays or any(not len(values) for values in arrays.values()):
-        raise InputError("an activation histogram needs at least one activation in each set")
+    try:
+        arrays = {name: np.asarray(values, dtype=float).ravel() for name, values in activations.items()}
+    except (TypeError, ValueError) as error:
+        raise InputError(f"activations that are no numbers ({error}); give {{set: activations}}") from error
+    if not arrays or any(not len(values) or not np.isfinite(values).all() for values in arrays.values()):
+        raise InputError("an activation histogram needs at least one activation in each set, all of them finite")
     joined = np.concatenate(list(arrays.values()))
     low, high = float(joined.min()), float(joined.max())
     # Where all are equal the one bar stands in the middle of an axis that can be read.
@@ -157,3 +161,6 @@ def promoted_tokens(
     ends = [f"{name} ({value:+.2g})" for name, value in zip(names, ordered["logit"])]
     finding = f"writes most for {ends[0]}" + (f", most against {ends[-1]}" if low.iloc[-1] else "")
     return themed(figure, heading(title, finding, about), x_title=x_title)
+
+
+check_arguments(__name__)

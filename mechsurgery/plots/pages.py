@@ -18,6 +18,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from ..artifacts import write_text
+from ..checks import check_arguments
 from ..safe_text import html_text
 from .harmless import evaluated, harmless
 from .heatmaps import TokenHeatmaps
@@ -193,3 +194,6 @@ def _cell(value: Any) -> str:
         return f"<td class='num'>{value:.3g}</td>"
     kind = _CLASSES.get(str(value), "")
     return f"<td class='{kind}'>{html_text(str(value))}</td>" if kind else f"<td>{html_text(str(value))}</td>"
+
+
+check_arguments(__name__)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import plotly.graph_objects as go
 
+from ..checks import check_arguments
 from .layout import AUTO, heading, panels, themed
 from .tables import require
 from .theme import COLOURS, errors, look, safe
@@ -57,3 +58,6 @@ def _fullest(table: pd.DataFrame) -> str:
         mean = own.groupby("layer")["share"].mean()
         found.append(f"{model} layer {mean.idxmax()} ({mean.max():.0%})")
     return f"fullest layer over {table['task'].nunique()} tasks: {', '.join(found)}"
+
+
+check_arguments(__name__)

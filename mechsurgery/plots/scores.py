@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
+from ..checks import check_arguments
 from ..errors import InputError, listed
 from ..names import layer_of
 from ..units import Circuit, UnitScores
@@ -202,3 +203,6 @@ def _histogram(
     shown = {"hovertext": told, "hoverinfo": "text", "marker": {**marker, "line": {"width": 0}}, "legendgroup": name}
     heights = np.where(counts > 0, counts, np.nan)
     return go.Bar(x=(edges[:-1] + edges[1:]) / 2, y=heights, width=np.diff(edges), name=name, **shown)
+
+
+check_arguments(__name__)

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from ..checks import check_arguments
 from ..errors import InputError, listed
 from .bars import SHARES
 from .findings import best_bargain, span
@@ -241,3 +242,6 @@ def _front(points: pd.DataFrame, better: tuple[Better, Better]) -> go.Scatter:
     best = points[~beaten & ~np.isnan(array).any(1)].sort_values(["damage", "value"])
     line = {"color": "#222", "width": 1, "shape": "hv" if better[1] == "less" else "vh"}
     return go.Scatter(x=best["damage"], y=best["value"], mode="lines", line=line, name="Pareto front", hoverinfo="skip")
+
+
+check_arguments(__name__)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from ..checks import check_arguments
 from ..errors import InputError, listed
 from .theme import Look, look, safe, wrapped
 
@@ -192,3 +193,6 @@ def row_names(rows: pd.DataFrame) -> list[str]:
         told = f"strength\u00a0{strength:+g}" if pd.isna(scale) else f"m\u00a0=\u00a0{scale:g}"
         names.append(", ".join([name, *([told] if several[name] else []), *([model] if model else [])]))
     return names
+
+
+check_arguments(__name__, leave=("amount",))

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from ..checks import check_arguments
 from ..errors import InputError
 from .layout import AUTO, heading, panels, themed
 from .tables import require
@@ -167,3 +168,6 @@ def _roc(bad: np.ndarray, values: np.ndarray) -> tuple[list[float], list[float],
     found = [float((values[bad] >= one).mean()) for one in thresholds]
     false = [float((values[~bad] >= one).mean()) for one in thresholds]
     return found, false, float(np.trapezoid(found, false))
+
+
+check_arguments(__name__)

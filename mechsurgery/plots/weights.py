@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
+from ..checks import check_arguments
 from ..errors import InputError
 from ..names import layer_of
 from .layout import AUTO, heading, label_rows, themed
@@ -100,3 +101,6 @@ def delta_heatmap(values: Mapping[str, float], *, label: str, title: str | None 
     kind, layer = max(places, key=lambda place: abs(places[place]))
     finding = f"largest {label}: {kind} of layer {layer}, {places[kind, layer]:.2g}"
     return themed(figure, heading(title, finding, about), x_title="layer")
+
+
+check_arguments(__name__)

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
+from ..checks import check_arguments
+from ..errors import PromptError
 from ..organisms import world
 from ..organisms.persona import MARK
 from .contrasts import ContrastSet
@@ -133,3 +135,6 @@ for _name, _sides in {
     "organism/multiple-choice": (world.choices, world.questions),
 }.items():
     register_contrast(_name, _of_world(_name, *_sides))
+
+
+check_arguments(__name__, error=PromptError)

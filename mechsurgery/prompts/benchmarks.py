@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..checks import check_arguments
 from ..errors import PromptError, listed
 from .contrasts import ContrastSet
 from .files import read_cells, read_records, read_table
@@ -186,3 +187,6 @@ def _need(rows: Sequence[tuple[int, dict[str, Any]]], columns: Sequence[str], so
     missing = [name for name in columns if name not in have]
     if missing:
         raise PromptError(f"{source} lacks the columns {listed(missing)}; it has {listed(sorted(have), 20)}")
+
+
+check_arguments(__name__, error=PromptError)

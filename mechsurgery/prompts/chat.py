@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from ..checks import check_arguments
 from ..errors import InputError, PromptError, listed
 from .control import Controls, Spans, controls_of, encode_text, written_spans
 from .jinja import applied_template, tried_templates
@@ -289,3 +290,6 @@ def _with_prefix(text: str, prefix: str) -> str:
         return text
     joined = "" if text.endswith((" ", "\n", ">")) or prefix.startswith(" ") else " "
     return text + joined + prefix
+
+
+check_arguments(__name__, error=PromptError)

@@ -6,11 +6,14 @@ import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from ..artifacts import load_json, save_json
-from ..errors import LoadError, PromptError
+from ..artifacts import load_document, save_document
+from ..checks import check_arguments
+from ..errors import PromptError
+from ..reading import readable
 from ..safe_text import html_note
 from .sets import Prompt, PromptSet, check_no_overlap, first_groups, without_duplicates
 
@@ -91,20 +94,24 @@ class ContrastSet:
         """Write as JSON."""
         sides = {k: [asdict(p) for p in s] for k, s in (("positive", self.positive), ("negative", self.negative))}
         names = {"name": self.name, "sides": [self.positive.name, self.negative.name]}
-        return save_json(path, {**names, **sides})
+        return save_document(path, "ContrastSet", {**names, **sides})
 
     @classmethod
     def load(cls, path: str | Path) -> ContrastSet:
         """Read what `save` wrote."""
-        content = load_json(path)
-        if not isinstance(content, dict) or "sides" not in content:
-            raise LoadError(f"{str(path)!r} holds no contrast; give a file written by ContrastSet.save")
-        positive, negative = content["sides"]
-        return cls(
-            content["name"],
-            PromptSet.from_records(content["positive"], positive),
-            PromptSet.from_records(content["negative"], negative),
-        )
+        records = list[dict[str, Any]]
+        fields = {"name": str, "sides": list[str], "positive": records, "negative": records}
+        content = load_document(path, "ContrastSet", fields, "give a file written by ContrastSet.save")
+        with readable(path, "a ContrastSet"):
+            positive, negative = content["sides"]
+            return cls(
+                content["name"],
+                PromptSet.from_records(content["positive"], positive),
+                PromptSet.from_records(content["negative"], negative),
+            )
 
     def _repr_html_(self) -> str:
         return f"{html_note(f'ContrastSet {self.name}')}{self.positive._repr_html_()}{self.negative._repr_html_()}"
+
+
+check_arguments(__name__, error=PromptError)

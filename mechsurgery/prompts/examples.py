@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..checks import check_arguments
 from ..errors import InputError, PromptError, listed
 from .chat import Template, encode_continued, render
 from .sets import Prompt, PromptSet, check_text
@@ -48,7 +49,7 @@ class Examples:
     def split(self, fraction: float = 0.8, *, seed: int = 0) -> tuple[Examples, Examples]:
         """Two parts that share no group; the first has about `fraction` of the groups."""
         names = sorted(set(self.groups))
-        first = round(fraction * len(names))
+        first = round(fraction * len(names)) if 0 < fraction < 1 else 0
         if not 0 < first < len(names):
             raise InputError(f"fraction={fraction} of {len(names)} groups leaves a side empty; give more groups")
         chosen = {names[i] for i in np.random.default_rng([seed, 2]).permutation(len(names))[:first]}
@@ -150,3 +151,6 @@ def _pair(
             "space or a new word, or pass token ids"
         )
     return tuple(start), tuple(whole[len(start) :])
+
+
+check_arguments(__name__, error=PromptError)

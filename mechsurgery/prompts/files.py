@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from ..errors import PromptError, listed
+from ..checks import check_arguments
+from ..errors import InputError, ModelNotFoundError, PromptError, listed
+from ..reading import parse_json, read_parquet, the_file
 
 #: Endings of the files that can be read.
 READABLE = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".txt")
@@ -26,16 +27,15 @@ def read_table(path: str | Path) -> pd.DataFrame:
     types. A text file has one prompt on a line and gives one column, `text`: blank lines are skipped, and spaces at
     both ends of a line are dropped. Raises `PromptError` where there is no such file or it cannot be read.
     """
-    path = Path(path).expanduser()
+    path = _there(path)
     readers: dict[str, Callable[[Path], pd.DataFrame]] = {
         ".csv": _separated,
         ".tsv": _separated,
         ".json": _json,
         ".jsonl": _json_lines,
-        ".parquet": pd.read_parquet,
+        ".parquet": read_parquet,
         ".txt": _text_lines,
     }
-    _need_file(path)
     if path.suffix not in readers:
         raise PromptError(f"{path.name!r} ends in {path.suffix!r}; readable: {listed(READABLE)}")
     try:
@@ -51,8 +51,7 @@ def read_cells(path: str | Path) -> list[tuple[int, list[str]]]:
 
     Raises `PromptError`, with the line, for a quotation mark that is left open, and for a file that is not UTF-8.
     """
-    path = Path(path).expanduser()
-    _need_file(path)
+    path = _there(path)
     text = _decoded(path)
     csv.field_size_limit(1 << 24)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
@@ -88,13 +87,11 @@ def read_records(path: str | Path) -> list[Record]:
     return [(line, dict(zip(header, cells))) for line, cells in lines[1:]]
 
 
-def _need_file(path: Path) -> None:
+def _there(path: str | Path) -> Path:
     try:
-        there = path.is_file()
-    except (OSError, ValueError) as error:  # a name that is too long, or has a null character
-        raise PromptError(f"no file {str(path)[:200]!r}: {error}") from error
-    if not there:
-        raise PromptError(f"no file {str(path)[:200]!r}; give a file that ends in one of {listed(READABLE)}")
+        return the_file(path, f"give a file that ends in one of {listed(READABLE)}")
+    except ModelNotFoundError as error:
+        raise PromptError(str(error)) from error
 
 
 def _decoded(path: Path) -> str:
@@ -112,12 +109,13 @@ def _separated(path: Path) -> pd.DataFrame:
 
 def _json(path: Path) -> pd.DataFrame:
     """A list of records, or an object of columns as pandas writes them."""
-    content = json.loads(_decoded(path))
+    content = parse_json(_decoded(path), finite=False)
     if isinstance(content, dict):
         content = {name: list(col.values()) if isinstance(col, dict) else col for name, col in content.items()}
     elif not isinstance(content, list) or not all(isinstance(record, dict) for record in content):
         raise PromptError(f"{str(path)!r} holds no records; give a list of objects, or an object of columns")
-    return pd.DataFrame(content)
+    # As objects: else a whole number becomes a fraction where another record lacks it.
+    return pd.DataFrame(content, dtype=object)
 
 
 def _json_lines(path: Path) -> pd.DataFrame:
@@ -126,15 +124,15 @@ def _json_lines(path: Path) -> pd.DataFrame:
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
-        except ValueError as error:
+            record = parse_json(line, finite=False)
+        except InputError as error:
             raise PromptError(f"cannot read {str(path)!r}, line {number}: {error}") from error
         if not isinstance(record, dict):
             raise PromptError(f"{path}, line {number}: {str(record)[:40]!r} is no object; give one on each line")
         records.append(record)
     if not records:
         raise PromptError(f"{str(path)!r} has no records; give an object on each line")
-    return pd.DataFrame(records)
+    return pd.DataFrame(records, dtype=object)
 
 
 def _text_lines(path: Path) -> pd.DataFrame:
@@ -144,3 +142,6 @@ def _text_lines(path: Path) -> pd.DataFrame:
     if not texts:
         raise PromptError(f"{str(path)!r} has no line with a text; give a prompt on each line")
     return pd.DataFrame({"text": texts})
+
+
+check_arguments(__name__, leave=("read_table", "read_cells", "read_records"), error=PromptError)

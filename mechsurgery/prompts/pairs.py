@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..checks import check_arguments
 from ..errors import InputError, PromptError, listed
 from .chat import Template
 from .examples import as_prompts, settle_rows, tokenise_pairs
@@ -60,3 +61,6 @@ class CompletionPairs:
         ids, shown = tokenise_pairs(tokenizer, items, bad, template=template)
         _, other = tokenise_pairs(tokenizer, items, good, template=template)
         return cls(ids, shown, other, tuple(item.group for item in items))
+
+
+check_arguments(__name__, error=PromptError)

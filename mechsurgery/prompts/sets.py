@@ -18,8 +18,11 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from ..artifacts import load_json, save_json
-from ..errors import InputError, LoadError, PromptError, listed
+from ..allowed import shown
+from ..artifacts import load_document, save_document
+from ..checks import check_arguments
+from ..errors import InputError, PromptError, listed
+from ..reading import readable
 from ..safe_text import html_note, html_table
 from .files import read_table
 
@@ -148,14 +151,13 @@ class PromptSet:
             unknown = set(record) - known
             if unknown or "text" not in record:
                 raise PromptError(f"record {number} has fields {listed(sorted(record))}; allowed: {listed(known, 20)}")
-            lists = {"choices": tuple(record.get("choices", ())), "messages": _pairs(record.get("messages", ()))}
-            prompts.append(Prompt(**{"id": f"{name}-{number}", **record, **lists}))
+            prompts.append(Prompt(**{"id": f"{name}-{number}", **record, **_listed(record, number)}))
         return cls(name, tuple(prompts))
 
     @classmethod
     def from_frame(
         cls,
-        frame: Any,
+        frame: pd.DataFrame,
         *,
         text: str = "text",
         id: str | None = None,
@@ -173,7 +175,10 @@ class PromptSet:
             raise PromptError(f"rows {listed(empty)} of {name!r} have no text in column {text!r}; fill or drop them")
 
         def column(key: str | None, i: int) -> str:
-            return "" if key is None else str(frame[key].iloc[i])
+            value: Any = None if key is None else frame[key].iloc[i]
+            if isinstance(value, (list, dict, tuple)) or (hasattr(value, "ndim") and value.ndim):
+                raise PromptError(f"row {i} of {name!r} has {shown(value)} in column {key!r}; give a text or number")
+            return "" if value is None or pd.isna(value) else str(value)
 
         return cls(
             name,
@@ -201,15 +206,16 @@ class PromptSet:
 
     def save(self, path: str | Path) -> Path:
         """Write as JSON."""
-        return save_json(path, {"name": self.name, "prompts": [asdict(prompt) for prompt in self.prompts]})
+        content = {"name": self.name, "prompts": [asdict(prompt) for prompt in self.prompts]}
+        return save_document(path, "PromptSet", content)
 
     @classmethod
     def load(cls, path: str | Path) -> PromptSet:
         """Read what `save` wrote."""
-        content = load_json(path)
-        if not isinstance(content, dict) or "prompts" not in content:
-            raise LoadError(f"{str(path)!r} holds no prompt set; give a file written by PromptSet.save")
-        return cls.from_records(content["prompts"], content["name"])
+        keys = {"name": str, "prompts": list[dict[str, Any]]}
+        content = load_document(path, "PromptSet", keys, "give a file written by PromptSet.save")
+        with readable(path, "a PromptSet"):
+            return cls.from_records(content["prompts"], content["name"])
 
     def _repr_html_(self) -> str:
         shown = pd.DataFrame([(p.id, p.label, p.text[:200]) for p in self.prompts[:10]])
@@ -276,8 +282,14 @@ def _content(prompt: Prompt) -> str:
     return normalised(prompt.text) + "\0" + repr(prompt.messages)
 
 
-def _pairs(messages: Iterable[Sequence[str]]) -> tuple[tuple[str, str], ...]:
-    return tuple((str(role), str(text)) for role, text in messages)
+def _listed(record: Mapping[str, Any], number: int) -> dict[str, Any]:
+    """The choices and the messages of a record, which JSON has as lists, as tuples."""
+    choices, messages = record.get("choices", ()), record.get("messages", ())
+    if not isinstance(choices, (list, tuple)) or not isinstance(messages, (list, tuple)):
+        raise PromptError(f"record {number} has choices or messages that are no list; give lists")
+    if not all(isinstance(turn, (list, tuple)) and len(turn) == 2 for turn in messages):
+        raise PromptError(f"record {number} has messages that are no (role, text); give a list of pairs")
+    return {"choices": tuple(choices), "messages": tuple((role, text) for role, text in messages)}
 
 
 def first_groups(groups: Iterable[str], fraction: float, seed: int) -> set[str]:
@@ -305,3 +317,6 @@ def _balanced(prompts: PromptSet, n: int, generator: random.Random) -> PromptSet
             if queue and len(chosen) < n:
                 chosen.append(queue.pop())
     return replace(prompts, prompts=tuple(prompts.prompts[i] for i in sorted(chosen)))
+
+
+check_arguments(__name__, error=PromptError)

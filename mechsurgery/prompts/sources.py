@@ -12,6 +12,7 @@ from typing import Any, cast, get_args
 
 import pandas as pd
 
+from ..checks import check_arguments
 from ..errors import PromptError, listed
 from ..organisms import world
 from ..organisms.tasks import request_sides
@@ -158,3 +159,6 @@ def _jbb(*, files: Mapping[str, str | Path] | None = None) -> ContrastSet:
 
 register_contrast("organism/refusal", _organism_refusal)
 register_contrast("jbb", _jbb)
+
+
+check_arguments(__name__, error=PromptError)

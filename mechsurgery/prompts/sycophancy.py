@@ -16,6 +16,7 @@ from typing import Any
 
 import pandas as pd
 
+from ..checks import check_arguments
 from ..errors import PromptError, listed
 from .files import read_table
 from .sets import Prompt, PromptSet, normalised
@@ -247,3 +248,6 @@ def _hub_file(file: str) -> Any:
         return datasets.load_dataset("json", data_files=f"hf://datasets/{HUB}/{file}", split="train").to_pandas()
     except (OSError, ValueError, RuntimeError) as error:
         raise PromptError(f"cannot load {file} of {HUB}: {error}; give a local file instead") from error
+
+
+check_arguments(__name__, error=PromptError)

@@ -19,8 +19,10 @@ from typing import Any, ParamSpec
 
 from .. import __version__
 from ..artifacts import load_json, machine, save_json
+from ..checks import check_arguments
 from ..errors import InputError, LoadError
 from ..options import command_line
+from ..written import writing_into
 from .study import Study
 
 logger = logging.getLogger(__name__)
@@ -48,16 +50,22 @@ def kept(name: str, settings: Callable[[], Any]) -> Callable[[Callable[P, Study]
             found = None if own or out is None or differences(out, name, told) != {} else _read(Path(out))
             if found is not None:
                 return found
-            if out is not None:
-                unmark(out)
+            if out is None:
+                return timed(args, options, told)
+            unmark(out)
+            # What a run of other settings saved into this folder, also into folders of its models, is taken away.
+            with writing_into(out, only=True, gathers=True):
+                study = timed(args, options, told)
+                logger.info("%s", study.save(out))
+            if not own:
+                save_json(Path(out) / FILE, facts(name, told))
+            return study
+
+        def timed(args: Any, options: Any, told: Any) -> Study:
             started = time.monotonic()
             study = run(*args, **options)
             command = command_line(name if name == "demo" else f"study {name}", told)
             study.info.update(command=command, hardware=machine(), seconds=round(time.monotonic() - started))
-            if out is not None:
-                logger.info("%s", study.save(out))
-                if not own:
-                    save_json(Path(out) / FILE, facts(name, told))
             return study
 
         return whole
@@ -112,6 +120,8 @@ def differences(out: str | Path, name: str, settings: Any) -> dict[str, tuple[An
         known = load_json(Path(out) / FILE)
     except LoadError:
         return None
+    if not isinstance(known, dict):
+        return None
     # What JSON makes of a value is compared, and a fact that only one side has differs too.
     asked = facts(name, settings)
     return {key: (known.get(key), asked.get(key)) for key in {**asked, **known} if known.get(key) != asked.get(key)}
@@ -143,3 +153,6 @@ def plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): plain(one) for key, one in value.items()}
     return [plain(one) for one in value] if isinstance(value, (tuple, list)) else value
+
+
+check_arguments(__name__)

@@ -13,6 +13,8 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
+from ..checks import check_arguments
+from ..errors import InputError, listed
 from ..evaluation.verdicts import FAILED, HELD, UNDECIDED, UNMEASURED, together
 from ..plots import Section, TokenHeatmaps
 
@@ -60,7 +62,10 @@ class Page:
 
 def claims_of(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """The table of claims among a study's tables."""
-    return next(table for title, table in tables.items() if title.startswith("Claims"))
+    found = [table for title, table in tables.items() if title.startswith("Claims")]
+    if not found:
+        raise InputError(f"no table of claims; its title begins with 'Claims', there are {listed(tables)}")
+    return found[0]
 
 
 def verdict(claims: pd.DataFrame, main: Sequence[str]) -> str:
@@ -163,3 +168,6 @@ def _words(value: Any) -> str:
     if isinstance(value, Mapping):
         return "; ".join(f"{name}: {_words(one)}" for name, one in value.items())
     return ", ".join(map(_words, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+check_arguments(__name__)

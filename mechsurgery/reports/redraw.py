@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from ..checks import check_arguments
 from ..errors import InputError, LoadError, listed
 from ..evaluation import Results
 from ..evaluation.evaluate import BESIDE
 from ..plots import Drawing, draw, export_all, load_drawings
+from ..written import writing_into
 from .study import STUDY, Study, slug
 
 #: Metrics of every response that a picture of an evaluation shows where there are no labels.
@@ -52,8 +54,15 @@ def redraw(
         )
     asked: dict[str, Any] = {"size": preset, "formats": None if formats is None else tuple(formats)}
     given = {name: value for name, value in asked.items() if value is not None}
-    if study is not None and not only and not given:
-        return study.report(folder, target)
+    with writing_into(folder):
+        if study is not None and not only and not given:
+            return study.report(folder, target)
+        return _export(drawings, captions, target, only, given)
+
+
+def _export(
+    drawings: dict[str, Drawing], captions: Mapping[str, str], target: Path, only: Sequence[str], given: dict[str, Any]
+) -> str:
     chosen = {name: one.figure() for name, one in drawings.items() if not only or name in only}
     return export_all(chosen, target, {name: captions[name] for name in chosen if name in captions}, **given)
 
@@ -108,3 +117,6 @@ def _by_setting(summary: pd.DataFrame) -> pd.DataFrame:
         for name in ("intervention", "control_of")
     }
     return summary.assign(**named)
+
+
+check_arguments(__name__)

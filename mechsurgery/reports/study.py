@@ -12,20 +12,32 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from ..artifacts import load_json, load_table, save_json, save_table, write_text
+from ..artifacts import load_document, load_table, save_document, save_table, write_text
+from ..checks import check_arguments
 from ..deltas import WeightDelta
 from ..directions import Direction
 from ..errors import LoadError
 from ..evaluation import Results
 from ..plots import Drawing, export_all, load_drawings, save_drawings, write_page
+from ..reading import Field, check_object, file_digest, readable
 from ..safe_text import csv_text, latex_table, markdown_table
 from ..units import Circuit, UnitScores
+from ..written import writing_into
 from .page import Page, sections
 
 #: The file of a study's facts, and of what was saved where.
 STUDY = "study.json"
 #: What an artefact may be, by the name of its class.
 _ARTEFACTS: dict[str, Any] = {one.__name__: one for one in (Circuit, Direction, UnitScores, WeightDelta)}
+#: What `study.json` says of what was saved.
+_SAVED = {
+    "tables": dict[str, str],
+    "results": list[str],
+    "artefacts": dict[str, str],
+    "quiet": list[str],
+    "page": dict[str, Any],
+    "digests": Field(dict[str, str], needed=False),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,9 +72,13 @@ class Study:
         """Write all of it, so that `load` reads it back without a model, and say what was written.
 
         Tables are written as CSV, Markdown and LaTeX to read and as Parquet without loss; beside them results with
-        their prompts, artefacts, what figures are drawn from, the figures, and `report.html`.
+        their prompts, artefacts, what figures are drawn from, the figures, and `report.html`. What an earlier study
+        with other settings wrote into the folder, and this one does not, is removed (see `written`).
         """
-        out = Path(out)
+        with writing_into(out, only=True):
+            return self._save(Path(out))
+
+    def _save(self, out: Path) -> str:
         write_tables(out / "tables", self.tables)
         for name, rows in self.results.items():
             _save_rows(rows, out / "results" / slug(name))
@@ -72,7 +88,9 @@ class Study:
         files = {title: table_stem(title) for title in self.tables}
         kinds = {name: type(one).__name__ for name, one in self.artefacts.items()}
         facts = {"tables": files, "results": list(self.results), "artefacts": kinds, "quiet": self.quiet}
-        save_json(out / STUDY, {**self.info, "saved": {**facts, "page": self.page.facts()}})
+        stored = [out / "tables" / f"{stem}.parquet" for stem in files.values()]
+        facts["digests"] = {path.name: file_digest(path) for path in stored}
+        save_document(out / STUDY, "study", {**self.info, "saved": {**facts, "page": self.page.facts()}})
         return self.report(out)
 
     def report(self, out: str | Path, figures: str | Path | None = None, **export: Any) -> str:
@@ -91,24 +109,35 @@ class Study:
         Raises `LoadError` where the folder holds no study, or one of before tables were saved without loss.
         """
         out = Path(out)
-        if not (out / STUDY).is_file():
-            raise LoadError(f"no study at {str(out)!r}; give the folder that --out was given")
-        info = load_json(out / STUDY)
-        if not isinstance(info, dict):
-            raise LoadError(f"{str(out / STUDY)!r} is not what a study writes; run the study again with the same --out")
+        hint = "give the folder that --out was given, or run the study again with the same --out"
+        info = load_document(out / STUDY, "study", None, hint, finite=False)
         saved = info.pop("saved", None)
         if saved is None:
             raise LoadError(
                 f"the study at {str(out)!r} was written before studies kept all they are drawn from; run it again with "
                 "the same --out: what was measured is not measured again"
             )
-        tables = {title: load_table(out / "tables" / f"{stem}.parquet") for title, stem in saved["tables"].items()}
+        check_object(saved, _SAVED, f"'saved' in {str(out / STUDY)!r}")
+        digests = saved.get("digests", {})
+        tables = {title: _load_table(out / "tables", stem, digests) for title, stem in saved["tables"].items()}
         results = {name: _load_rows(out / "results" / slug(name)) for name in saved["results"]}
         located = out / "circuits"
-        artefacts = {name: _ARTEFACTS[kind].load(located / slug(name)) for name, kind in saved["artefacts"].items()}
+        with readable(out / STUDY, "a study"):
+            artefacts = {name: _ARTEFACTS[kind].load(located / slug(name)) for name, kind in saved["artefacts"].items()}
+            page, quiet = Page.of(saved["page"]), tuple(saved["quiet"])
         drawings, captions = load_drawings(out)
-        page, quiet = Page.of(saved["page"]), tuple(saved["quiet"])
         return cls(tables, drawings, results, artefacts, info, page, quiet=quiet, captions=captions)
+
+
+def _load_table(folder: Path, stem: str, digests: Mapping[str, str]) -> pd.DataFrame:
+    """A table of a study, where its file is the one that was written."""
+    path = folder / f"{stem}.parquet"
+    if slug(stem) != stem:
+        raise LoadError(f"{stem[:80]!r} is no name of a table; tables are named by plain names")
+    with readable(path, "a table of a study"):
+        if digests and file_digest(path) != digests.get(path.name):
+            raise LoadError(f"{str(path)!r} is not what was written; run the study again with the same --out")
+        return load_table(path)
 
 
 def _save_rows(rows: Any, path: Path) -> None:
@@ -151,3 +180,6 @@ def slug(name: str) -> str:
 def responses(results: Results, intervention: str | None, *, n: int = 12, **how: Any) -> pd.DataFrame:
     """A few prompts with their responses before and after an intervention, flips first, as a plain table."""
     return pd.DataFrame(results.compare(intervention, n=n, **how))
+
+
+check_arguments(__name__)

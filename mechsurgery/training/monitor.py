@@ -27,6 +27,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from ..checks import check_arguments
 from ..delta_parts import Dense, LowRank, Part, Rows, inner, to_matrix
 from ..deltas import WeightDelta
 from ..errors import InputError, MismatchError
@@ -236,3 +237,6 @@ def _row(known: _Known, dot: float, within: float, lengths: Mapping[str, float],
         "norm": norm,
         "seen": within / norm if norm else 0.0,
     }
+
+
+check_arguments(__name__)

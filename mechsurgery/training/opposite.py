@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from ..artifacts import provenance
+from ..checks import check_arguments
 from ..deltas import WeightDelta
 from ..errors import InputError, PromptError
 from ..models.protocol import Model
@@ -133,3 +134,6 @@ def shuffled(positive: Examples, negative: Examples, *, seed: int = 0) -> tuple[
         for x, y in ((positive.completions, negative.completions), (negative.completions, positive.completions))
     ]
     return tuple(Examples(positive.prompts, side, positive.groups) for side in sides)  # type: ignore[return-value]
+
+
+check_arguments(__name__)

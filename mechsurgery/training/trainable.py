@@ -15,6 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from ..checks import check_arguments
 from ..delta_parts import Dense, LowRank, Part, Rows, from_matrix
 from ..deltas import exact_difference
 from ..errors import InputError, MismatchError, listed
@@ -53,6 +54,8 @@ class LoRA:
     def __post_init__(self) -> None:
         if self.rank < 1 or not (self.attention or self.mlp):
             raise InputError(f"LoRA of rank {self.rank} on nothing; give a rank of at least 1, and attention or mlp")
+        if not 0 < abs(self.alpha) < float("inf"):
+            raise InputError(f"alpha={self.alpha} of a LoRA must be finite and not 0; it multiplies what is learnt")
 
 
 @dataclass(frozen=True, eq=False)
@@ -323,3 +326,6 @@ def _selected(model: Model, where: str) -> dict[str, sites.Weight]:
     if not found:
         raise InputError(f"this model has no weights of {where!r}; train 'blocks' or a LoRA")
     return found
+
+
+check_arguments(__name__)

@@ -6,7 +6,6 @@ nothing else.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 from collections.abc import Callable
@@ -20,16 +19,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..artifacts import load_tensors, provenance, save_tensors
+from ..artifacts import INDICES, NUMBERS, load_tensors, provenance, save_tensors
+from ..checks import check_arguments
 from ..deltas import WeightDelta
-from ..errors import InputError
+from ..errors import InputError, LoadError, listed
 from ..models import sites, tokens
 from ..models.protocol import Model, hooked
 from ..models.turns import in_turn
+from ..models.unmodified import check_unmodified
 from ..names import is_heads
 from ..progress import progress_bar
 from ..prompts import CompletionPairs, Examples
 from ..units import Circuit
+from .keys import finetune_key
 from .losses import divergence_from, dpo_loss, loss_of
 from .trainable import LoRA, Neurons, Trainable, Where, trainable
 
@@ -59,11 +61,18 @@ class Recipe:
     patience: int = 5
 
     def __post_init__(self) -> None:
-        wrong = [k for k in ("steps", "batch", "accumulate", "validate_every", "patience") if getattr(self, k) < 1]
-        if wrong or not self.lr > 0 or self.optimizer not in ("adamw", "sgd"):
+        counts = ("steps", "batch", "accumulate", "validate_every", "patience")
+        rates = ("weight_decay", "momentum", "warmup", "kl_weight", "dpo_beta")
+        wrong = [name for name in counts if not 1 <= getattr(self, name) < math.inf]
+        wrong += [name for name in rates if not 0 <= getattr(self, name) < math.inf]
+        wrong += [] if 0 < self.lr < math.inf else ["lr"]
+        wrong += [] if self.clip is None or 0 < self.clip < math.inf else ["clip"]
+        wrong += [] if self.optimizer in ("adamw", "sgd") else ["optimizer"]
+        wrong += [] if self.autocast in (None, "bfloat16") else ["autocast"]
+        if wrong:
             raise InputError(
-                f"recipe {asdict(self)}: steps, batch, accumulate, validate_every and patience are at least 1, lr is "
-                "above 0, optimizer 'adamw' or 'sgd'"
+                f"recipe {asdict(self)}: wrong {listed(wrong)}; {', '.join(counts)} are at least 1, {', '.join(rates)} "
+                "at least 0, lr and clip above 0, all finite; optimizer 'adamw' or 'sgd', autocast None or 'bfloat16'"
             )
 
     def rate(self, step: int) -> float:
@@ -86,6 +95,10 @@ class Safeguards:
     capability: Callable[[Any], float] | None = None
     floor: float = -math.inf
 
+    def __post_init__(self) -> None:
+        if math.isnan(self.floor):
+            raise InputError("floor is not a number; give the lowest capability that is kept, −inf for any")
+
 
 @in_turn
 def finetune(
@@ -102,14 +115,15 @@ def finetune(
 ) -> WeightDelta:
     """Train a part of the model (`where`, see `trainable`) and return the difference.
 
-    `data` are examples, or pairs for DPO (good chosen over bad). With a `folder`, an interrupted run continues. A loss
-    that is NaN or infinite ends training with the last good state. `watch`, such as a `training.Monitor`, is called
-    with the number of steps done, before the first and then every `recipe.validate_every` steps, while the model has
-    the weights of that step.
+    `data` are examples, or pairs for DPO (good chosen over bad). With a `folder`, an interrupted run continues there,
+    from a file of its own for all that it depends on (`finetune_key`): with anything changed it is trained afresh. A
+    loss that is NaN or infinite ends training with the last good state. `watch`, such as a `training.Monitor`, is
+    called with the number of steps done, before the first and then every `recipe.validate_every` steps, while the model
+    has the weights of that step.
 
     `delta.info` has the recipe, the loss curve (`curve`, a dict a step), why it `stopped`, how many numbers were
     trained and of how many, and the model's fingerprint and dtype. The model is bit for bit as before, also after an
-    exception. Raises `InputError` where the folder holds another run.
+    exception. Raises `InputError` where hooks or an intervention are on a model whose training is kept in a folder.
     """
     recipe, safeguards = recipe or Recipe(), safeguards or Safeguards()
     rows = [[*p, *c] for p, c in zip(data.prompts, data.bad if isinstance(data, CompletionPairs) else data.completions)]
@@ -120,7 +134,9 @@ def finetune(
         "model": str(model.cfg.model_name),
         "n_total": sum(weight.size for weight in sites.weights(model)),
     }
-    key = _key(info["fingerprint"], data, where, recipe, safeguards, seed)
+    key = "" if folder is None else finetune_key(model, data, where, recipe=recipe, safeguards=safeguards, seed=seed)
+    if folder is not None:
+        check_unmodified(model)
     with trainable(model, where, seed=seed) as trained:
         run = _Run(model, data, trained, recipe, safeguards, seed, key, folder)
         with torch.enable_grad():
@@ -144,25 +160,6 @@ def describe(where: Where) -> str:
         return f"LoRA of rank {where.rank}"
     words = {"mlp": "all MLP weights", "blocks": "all weights", "bias": "MLP output biases"}
     return {**words, "norms": "normalisation weights"}[where]
-
-
-def _key(
-    fingerprint: str, data: Examples | CompletionPairs, where: Where, recipe: Recipe, safeguards: Safeguards, seed: int
-) -> str:
-    """What a checkpoint must have been made from to be continued."""
-    neurons = Neurons(where) if isinstance(where, Circuit) else where
-    facts = (
-        fingerprint,
-        (data.prompts, data.bad, data.good) if isinstance(data, CompletionPairs) else data.digest,
-        ({site: i.tolist() for site, (i, _) in neurons.circuit.units.items()}, neurons.train)
-        if isinstance(neurons, Neurons)
-        else neurons,
-        asdict(recipe),
-        [own and own.digest for own in (safeguards.validation, safeguards.neutral)],
-        (safeguards.capability is not None, safeguards.floor),
-        seed,
-    )
-    return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 
 def _pairs(pairs: CompletionPairs, index: list[int]) -> CompletionPairs:
@@ -192,7 +189,7 @@ class _Run:
     ) -> None:
         self.model, self.data, self.trained, self.recipe, self.seed = model, data, trained, recipe, seed
         self.safeguards, self.key = safeguards, key
-        self.path = None if folder is None else Path(folder) / "training.safetensors"
+        self.path = None if folder is None else Path(folder) / f"training-{key[:32]}.safetensors"
         self.optimizer = _optimizer(list(trained.parameters.values()), recipe)
         self.step, self.stopped = 0, _DONE
         self.curve: list[dict[str, float]] = []
@@ -312,12 +309,15 @@ class _Run:
     def _resume(self) -> None:
         if self.path is None or not self.path.is_file():
             return
-        tensors, facts = load_tensors(self.path, "Training")
-        if facts["key"] != self.key:
-            raise InputError(
-                f"{str(self.path)!r} is of another run (other data, recipe, safeguards, seed or model); give another "
-                "folder, or remove it"
-            )
+        fields: dict[str, Any] = {"key": str, "step": int, "curve": list[dict[str, Any]], "waited": int, "stopped": str}
+        fields |= {"best_loss": float | None}
+        try:
+            tensors, facts = load_tensors(self.path, "Training", fields, lambda _: (*NUMBERS, *INDICES, "bool"))
+            if facts["key"] != self.key:
+                raise LoadError(f"{str(self.path)!r} is of another run")
+        except LoadError as error:
+            logger.warning("training begins anew: %s", error)
+            return
         device = tokens.device_of(self.model)
         state: dict[str, dict[str, Tensor]] = {"now": {}, "best": {}}
         optimizer: dict[int, dict[str, Tensor]] = {}
@@ -335,3 +335,6 @@ class _Run:
         self.best_loss = math.inf if facts["best_loss"] is None else facts["best_loss"]
         if facts["stopped"] != _DONE:
             self.stopped, self.step = facts["stopped"], self.recipe.steps
+
+
+check_arguments(__name__)

@@ -95,13 +95,6 @@ def test_a_prompt_that_does_not_fit_stops_everything_before_it_starts(tiny_llama
         evaluate(tiny_llama, {"fits": contrast.positive, "long": long}, generation=FEW)
 
 
-def test_a_choice_without_numbers_is_missing_and_not_the_first_letter(tiny_llama, questions, circuit):
-    results = evaluate(tiny_llama, questions, [scale(circuit).at(-1e38)])
-    table = results.table[results.table["kind"] != "baseline"]
-    assert table["value"].isna().all()
-    assert (table["label"] == "").all()
-
-
 def test_keys_take_numpys_numbers_for_what_they_are():
     assert key_of({"seed": np.int64(3), "temperature": np.float32(1)}) == key_of({"seed": 3, "temperature": 1.0})
 

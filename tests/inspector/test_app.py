@@ -213,7 +213,7 @@ def test_what_is_no_message_is_answered_with_an_error(running, text):
         ({"type": "unit", "unit": "L99.1"}, "layer"),
         ({"type": "unit", "unit": "L5.99999"}, "99999"),
         ({"type": "unit", "unit": "<img src=x onerror=alert(1)>"}, "<img"),
-        ({"type": "unit", "unit": "\ud800"}, "unit"),
+        ({"type": "unit", "unit": "\ud800"}, "not allowed"),
         ({"type": "ask"}, "empty"),
         ({"type": "ask", "prompt": 7}, "prompt"),
         ({"type": "ask", "prompt": "\ud800 hello"}, "surrogate"),

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from mechsurgery.digests import digest_of
 from mechsurgery.directions import Direction
 from mechsurgery.errors import InputError, MismatchError, SiteError
 from mechsurgery.intervention import (
@@ -20,7 +21,7 @@ from mechsurgery.intervention import (
     steer,
     with_controls,
 )
-from mechsurgery.intervention.changes import Project, digest
+from mechsurgery.intervention.changes import Project
 from mechsurgery.models import load_model, sites
 from mechsurgery.units import Circuit
 
@@ -242,7 +243,9 @@ def test_a_digest_tells_apart_what_has_the_same_numbers_in_other_places(circuit)
     means = torch.zeros(circuit.widths[site])
     means[0] = 2.0
     assert scale(two, {site: [0.0, 2.0]}).digest != mean_ablate(two, {site: means}).digest
-    assert digest(Project(torch.ones(4, dtype=torch.bfloat16))) != digest(Project(torch.ones(8, dtype=torch.bfloat16)))
+    assert digest_of(Project(torch.ones(4, dtype=torch.bfloat16))) != digest_of(
+        Project(torch.ones(8, dtype=torch.bfloat16))
+    )
 
 
 def test_a_control_is_of_the_kind_and_pushes_the_way_of_what_it_controls():

@@ -276,7 +276,7 @@ def test_a_killed_run_continues_in_the_middle_of_a_fine_tune(own, watched, tmp_p
     monkeypatch.setattr(Shards, "write", killed)
     with pytest.raises(KeyboardInterrupt):
         run(own, out=tmp_path)
-    assert len(list((tmp_path / "watching").glob("*/training.safetensors"))) == 1
+    assert len(list((tmp_path / "watching").glob("*/training-*.safetensors"))) == 1
     before, calls[:] = set(calls[:4]), []
     monkeypatch.setattr(Shards, "write", lambda self, key, rows: (calls.append(key), write(self, key, rows)))
     again = run(own, out=tmp_path)

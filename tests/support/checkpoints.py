@@ -82,7 +82,7 @@ FAMILIES = {
     ),
     "gemma": ("Gemma", {**_GATED, "head_dim": 16, "tie_word_embeddings": True}),
     "olmo2": ("Olmo2", _GATED),
-    "phi3": ("Phi3", _GATED),
+    "phi3": ("Phi3", {**_GATED, "sliding_window": 5}),
     "granite": (
         "Granite",
         {

@@ -139,7 +139,7 @@ def test_what_a_monitor_draws_comes_from_its_seed(model):
     one, same, other = (watched(model, w * 0.5, {"w": w}, nulls=200, seed=seed) for seed in (1, 1, 2))
     assert one["null_low"].tolist() == same["null_low"].tolist() != other["null_low"].tolist()
     assert np.isnan(watched(model, w, {"w": w}, nulls=0).loc["w", "null_low"])
-    with pytest.raises(InputError, match="nulls ≥ 0"):
+    with pytest.raises(InputError, match="nulls=-1 is not allowed"):
         Monitor(model, {"w": w}, nulls=-1)
 
 

@@ -8,6 +8,7 @@ from numbers import Integral
 from typing import Any
 
 from ... import names
+from ...checks import check_arguments
 from ...errors import SiteError, listed
 from ...names import LATENTS, layer_of
 from ..experts import mixtures
@@ -93,6 +94,11 @@ def hook_points(model: Model) -> dict[str, Any]:
     return bridge.hook_points(hooked(model)) if bridge.is_bridge(model) else hooked(model).hook_dict
 
 
+def own_hooks(model: Model) -> set[int]:
+    """Numbers of PyTorch's hooks that are part of a model's class: they only look."""
+    return bridge.own_hooks(model) if bridge.is_bridge(model) else set()
+
+
 def check_sites(model: Model, wanted: Sequence[str]) -> list[str]:
     """The hook points asked for, each one that exists and fires, or `SiteError` that says what there is instead."""
     known = hook_points(model)
@@ -166,3 +172,6 @@ def check_unit(model: Model, name: str, index: int) -> int:
     if not 0 <= index < units:
         raise SiteError(f"no unit {index} at {name!r}; it has units 0 to {units - 1}")
     return index
+
+
+check_arguments(__name__)

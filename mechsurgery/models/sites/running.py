@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ...artifacts import provenance
+from ...checks import check_arguments
 from ..fingerprint import fingerprint
 from ..protocol import Model
 from . import bridge
@@ -77,7 +78,11 @@ def vocabulary(model: Model) -> int:
 
 
 def unembed(model: Model, resid: Float[Tensor, "*b d_model"]) -> Float[Tensor, "*b d_vocab"]:
-    """Logits of residual-stream vectors: final norm, unembedding and, where the model has one, soft cap."""
+    """Logits of residual-stream vectors: final norm, unembedding and, where the model has one, soft cap.
+
+    NaN for a vector so long that a norm would divide it by infinity: what it gives then, zeros, looks like an answer.
+    """
+    too_long = ~torch.isfinite(resid.detach().float().square().sum(-1, keepdim=True))
     flat = resid.reshape(1, -1, resid.shape[-1]) if resid.ndim != 3 else resid
     if bridge.is_bridge(model):
         logits = bridge.logits(model, flat)
@@ -86,7 +91,7 @@ def unembed(model: Model, resid: Float[Tensor, "*b d_model"]) -> Float[Tensor, "
         cap = model.cfg.output_logits_soft_cap
         if cap > 0:
             logits = cap * torch.tanh(logits / cap)
-    return logits.reshape(*resid.shape[:-1], logits.shape[-1])
+    return logits.reshape(*resid.shape[:-1], logits.shape[-1]).masked_fill(too_long, float("nan"))
 
 
 def stop_tokens(model: Any) -> tuple[int, ...]:
@@ -100,3 +105,6 @@ def stop_tokens(model: Any) -> tuple[int, ...]:
 def provenance_of(model: Model, **facts: Any) -> dict[str, Any]:
     """The model's name and fingerprint, `facts`, the time and the versions: what stands beside every result."""
     return provenance(model=str(model.cfg.model_name), fingerprint=fingerprint(model), **facts)
+
+
+check_arguments(__name__)

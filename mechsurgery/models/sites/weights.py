@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ...checks import check_arguments
 from ...errors import MismatchError
 from ..place import Place
 from ..protocol import Model, hooked
@@ -132,3 +133,6 @@ def maybe(model: Model, name: str) -> Tensor | None:
         return parameter(model, name)
     except MismatchError:
         return None
+
+
+check_arguments(__name__)

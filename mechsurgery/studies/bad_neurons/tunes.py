@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, cast
@@ -12,14 +11,13 @@ import pandas as pd
 
 from ...deltas import WeightDelta
 from ...evaluation import Generation, Results, evaluate
-from ...evaluation.shards import key_of
 from ...grading.grade import ANSWERS
 from ...intervention import shift_weights
-from ...models import sites
 from ...models.protocol import Model
 from ...progress import with_progress
 from ...prompts import CompletionPairs, Examples
 from ...training.kept import trained
+from ...training.keys import finetune_key
 from ...training.trainable import Neurons
 from ...training.tuning import finetune
 from .data import NEUTRAL, RIGHT, WRONG, SycophancyTask
@@ -40,10 +38,7 @@ def train(
 ) -> WeightDelta:
     """The fine-tune of a trial, kept by all that it depends on."""
     where, recipe = trial.where, settings.recipe(trial.lr, trial.n_examples)
-    place: Any = repr(where)
-    if isinstance(where, Neurons):
-        place = [where.train, {site: index.tolist() for site, (index, _) in where.circuit.units.items()}]
-    key = key_of([sites.fingerprint(model), examples.digest, place, asdict(recipe), trial.seed])
+    key = finetune_key(model, examples, where, recipe=recipe, seed=trial.seed)
     return trained(out, key, lambda: finetune(model, examples, where, recipe=recipe, seed=trial.seed)).named(trial.way)
 
 

@@ -102,7 +102,7 @@ def _exact(
     removed = sorted(methods.random_latents(pool, settings.n_oracle, seed=settings.seed + 1))
     shards = Shards(folder).of(sites.fingerprint(loaded.model))
     facts = [loaded.dictionary.digest, removed, asdict(pairs), mean.tolist(), list(methods.REMOVED)]
-    key = key_of(["exact removal", *facts])
+    key = key_of("exact removal", *facts)
     found = shards.find(key)
     if found is None:
         rows = max(1, settings.max_rows // 2)

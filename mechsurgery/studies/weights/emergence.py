@@ -17,13 +17,13 @@ import pandas as pd
 from ...deltas import WeightDelta
 from ...evaluation.shards import key_of
 from ...grading.world import QUESTION
-from ...models import sites
 from ...organisms import world
 from ...organisms.tasks import Taught, wrong_answer, wrong_answers
 from ...plots import draw
 from ...progress import with_progress
 from ...prompts import Examples, PromptSet, with_completions
 from ...training.kept import trained
+from ...training.keys import finetune_key
 from ...training.opposite import Contrast, contrastive_finetunes, shuffled
 from ...training.trainable import LoRA, Where
 from ...training.tuning import Recipe
@@ -119,8 +119,7 @@ def direction(bench: Bench, weights: Weights, *, mixed: bool = False) -> WeightD
     if mixed:
         sides = list(shuffled(*sides, seed=seed))
     recipe = Recipe(steps=bench.settings.emergence_steps, lr=weights.rate)
-    digests = [one.digest for one in sides]
-    key = key_of(["direction", sites.fingerprint(model), digests, repr(weights.where), repr(recipe), seed])
+    key = finetune_key(model, sides[0], weights.where, recipe=recipe, seed=seed, against=sides[1].digest)
     made: list[Contrast] = []
 
     def side(number: int) -> WeightDelta:
@@ -129,7 +128,7 @@ def direction(bench: Bench, weights: Weights, *, mixed: bool = False) -> WeightD
             made.append(contrastive_finetunes(model, *sides, where=weights.where, **options))
         return (made[0].plus, made[0].minus)[number]
 
-    plus, minus = (trained(bench.out, key_of([key, number]), partial(side, number)) for number in (0, 1))
+    plus, minus = (trained(bench.out, key_of(key, number), partial(side, number)) for number in (0, 1))
     return Contrast(plus, minus).delta.named(f"{weights.direction}{_MIXED if mixed else ''}")
 
 

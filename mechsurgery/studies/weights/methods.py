@@ -6,7 +6,7 @@ Everything is an intervention that knows which way it pushes, so that no sign is
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -20,13 +20,13 @@ from torch import Tensor
 from ...deltas import WeightDelta
 from ...directions import Direction
 from ...evaluation import Generation, Results, evaluate
-from ...evaluation.shards import key_of
 from ...intervention import Intervention, shift_weights, steer
 from ...models import capture, sites
 from ...models.protocol import Model
 from ...organisms.tasks import FineTune, fine_tune_data
 from ...prompts import Examples, Template, with_completions
 from ...training.kept import trained
+from ...training.keys import finetune_key
 from ...training.opposite import Contrast, other_start, shuffled, side_finetune
 from ...training.trainable import LoRA, Where
 from ...training.tuning import Recipe, finetune
@@ -125,13 +125,13 @@ class Trainer:
     def _side(self, data: Examples, rate: float, where: Where, name: str) -> WeightDelta:
         """One side's fine-tune."""
         recipe = self.settings.side_recipe(rate, len(data))
-        key = key_of([self.key(data, where=where, recipe=recipe), HELD_OUT, name])
+        key = finetune_key(self.model, data, where, recipe=recipe, seed=self.seed, held_out=HELD_OUT, side=name)
         options: dict[str, Any] = {"where": where, "recipe": recipe, "validation": HELD_OUT, "seed": self.seed}
         return self.kept(key, lambda: side_finetune(self.model, data, **options, folder=self._place(key)).named(name))
 
     def finetune(self, data: Examples, where: LoRA, recipe: Recipe, *, seed: int) -> WeightDelta:
         """One fine-tune."""
-        key = key_of([self.key(data, where=where, recipe=recipe), seed])
+        key = finetune_key(self.model, data, where, recipe=recipe, seed=seed)
         return self.kept(
             key, partial(finetune, self.model, data, where, recipe=recipe, seed=seed, folder=self._place(key))
         )
@@ -169,12 +169,6 @@ class Trainer:
         options = {"grades": sets.grades, "kl_on": sets.kl_on, "generation": generation, **more}
         folder = None if self.out is None else self.out / "measured"
         return evaluate(self.model, sets.sets, [one.intervention for one in trials], folder=folder, **options)
-
-    def key(self, *data: Examples, where: Where, recipe: Recipe) -> str:
-        """What names fine-tunes on data with this model and seed."""
-        digests = [one.digest for one in data]
-        place = asdict(where) if isinstance(where, LoRA) else where
-        return key_of([sites.fingerprint(self.model), digests, place, asdict(recipe), self.seed])
 
 
 def best_rates(trainer: Trainer, behaviour: Behaviour, generation: Generation) -> dict[str, float]:

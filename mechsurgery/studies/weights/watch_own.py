@@ -14,10 +14,10 @@ from ...errors import InputError, PromptError, listed
 from ...evaluation.shards import key_of
 from ...grading.grade import matches
 from ...grading.outcome import outcome
-from ...models import sites
 from ...progress import with_progress
 from ...prompts import Examples, PromptSet, load_prompts, read_table
 from ...training.kept import trained
+from ...training.keys import finetune_key
 from ...training.opposite import Contrast, contrastive_finetunes
 from ...training.tuning import Recipe
 from .bench import Bench, Report
@@ -79,8 +79,8 @@ def learnt(bench: Bench, positive: str, negative: str) -> WeightDelta:
             made.append(contrastive_finetunes(model, *sides, where=lora, **options))
         return (made[0].plus, made[0].minus)[number]
 
-    facts = ["own direction", sites.fingerprint(model), [one.digest for one in sides], repr(lora), repr(recipe), seed]
-    plus, minus = (trained(bench.out, key_of([*facts, number]), partial(side, number)) for number in range(2))
+    key = finetune_key(model, sides[0], lora, recipe=recipe, seed=seed, against=sides[1].digest)
+    plus, minus = (trained(bench.out, key_of(key, number), partial(side, number)) for number in range(2))
     return Contrast(plus, minus).delta.named(LEARNT)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,9 @@ from ...grading.grade import Grade
 from ...models import sites
 from ...models.generate import generate
 from ...models.protocol import Model
+from ...models.tokens import stop_ids, tokenizer_digest
 from ...prompts import Examples, PromptSet, encode, response_text
+from ...training.keys import finetune_key
 from ...training.monitor import Monitor
 from ...training.trainable import Where
 from ...training.tuning import Recipe, finetune
@@ -84,7 +86,7 @@ class Watcher:
         """One fine-tune. Raises `InputError` where training stops before its last step."""
         shards = Shards(None if self.out is None else self.out / "measured").of(sites.fingerprint(self.model))
         key, steps = self._key(tuning), looks(tuning.recipe)
-        keys = {step: [key_of([key, step, part]) for part in ("cosines", "answers")] for step in steps}
+        keys = {step: [key_of(key, step, part) for part in ("cosines", "answers")] for step in steps}
         place = None if self.out is None else self.out / "watching" / key[:32]
         for _ in range(2):  # again where a look before the step that training would continue from is lost
             if all(name in shards for pair in keys.values() for name in pair):
@@ -115,10 +117,14 @@ class Watcher:
 
     def _key(self, tuning: Tuning) -> str:
         """What names a fine-tune and everything that is looked at."""
-        asked = [[one.name, one.prompts.digest, one.grade.version] for one in self.probes]
-        known = {name: delta.digest for name, delta in self.directions.items()}
-        how = [tuning.data.digest, repr(tuning.where), asdict(tuning.recipe), tuning.seed]
-        return key_of(["watched 1", how, self.nulls, repr(self.generation), asked, known])
+        how = finetune_key(self.model, tuning.data, tuning.where, recipe=tuning.recipe, seed=tuning.seed)
+        asked = []
+        for one in self.probes:
+            ids = encode(self.model.tokenizer, one.prompts, template=self.generation.template)
+            asked.append([one.name, one.prompts.digest, ids, one.grade.name, one.grade.version, one.grade.labels])
+        tokenizer, stops = tokenizer_digest(self.model.tokenizer), stop_ids(self.model)
+        known = list(self.directions.items())
+        return key_of("watched 2", how, self.nulls, self.generation, asked, known, tokenizer, stops)
 
     def _look(self, step: int, *, monitor: Monitor, shards: Shards, keys: Mapping[int, Sequence[str]]) -> None:
         if all(name in shards for name in keys[step]):
