@@ -78,9 +78,7 @@ def export(
     card = Card(source, revision, checkpoint, intervention, strength, sorted(changes), settings, dtype)
     kind = None if dtype is None else getattr(torch, dtype)
     finish = partial(write_card, card)
-    return rewrite(
-        checkpoint, destination, changes, dtype=kind, settings=settings, finish=finish, progress=progress
-    )
+    return rewrite(checkpoint, destination, changes, dtype=kind, settings=settings, finish=finish, progress=progress)
 
 
 def _of_intervention(
