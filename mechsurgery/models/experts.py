@@ -64,6 +64,13 @@ def _attach(mlp: Any, layer: int) -> dict[str, Any]:
     return {point.name: point for point in points}
 
 
+def own_hooks(model: Any) -> set[int]:
+    """Numbers of PyTorch's hooks by which experts have their hook points."""
+    blocks = (model.blocks[layer].mlp.original_component for layer in mixtures(model))
+    own = (item for mixture in blocks for module in mixture.modules() for item in module._forward_pre_hooks.items())
+    return {number for number, hook in own if isinstance(hook, (_Shape, _Shared))}
+
+
 def with_experts(model: Any, points: dict[str, Any]) -> dict[str, Any]:
     """Hook points of a bridge with those of experts, and without what it calls the neurons of a whole mixture."""
     for layer, own in mixtures(model).items():

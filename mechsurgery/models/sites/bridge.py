@@ -189,7 +189,8 @@ def facts(model: Any) -> Any:
 
 def own_hooks(model: Any) -> set[int]:
     """Numbers of PyTorch's hooks that a bridge itself has on its modules."""
-    return {handle.id for block in model.blocks for handle in getattr(block, "_capture_hook_handles", ())}
+    captures = {handle.id for block in model.blocks for handle in getattr(block, "_capture_hook_handles", ())}
+    return captures | experts.own_hooks(model)
 
 
 def norm(model: Any, layer: int, name: str) -> Any:
