@@ -90,7 +90,7 @@ def test_what_can_run_or_leads_elsewhere_is_not_copied(source, tmp_path, caplog)
     assert (
         not {p.name for p in out.iterdir()}
         - {p.name for p in source.iterdir() if p.suffix in (".json", ".jinja")}
-        - {"model.safetensors", "LICENSE"}
+        - {"model.safetensors", "LICENSE", "README.md", "mechsurgery.json"}
     )
     assert (out / "LICENSE").read_text() == "free"
     for name in ("modeling_mine.py", "pytorch_model.bin", "optimizer.pt", "notes.md"):
