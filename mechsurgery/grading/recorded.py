@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..artifacts import load_json, write_text
+from ..checks import check_arguments
 from ..errors import InputError, LoadError, WriteError
 from .judges import Judge, texts_of
 
@@ -166,3 +167,6 @@ def _digest(recorded: Mapping[str, str]) -> str:
 
 def _key(prompt: str) -> str:
     return sha256(prompt.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+check_arguments(__name__)

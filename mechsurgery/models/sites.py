@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from .. import names
 from ..artifacts import provenance
 from ..checks import check_arguments
-from ..errors import InputError, SiteError, listed
+from ..errors import InputError, MismatchError, SiteError, listed
 from ..names import LATENTS, layer_of
 from .fingerprint import fingerprint
 from .protocol import Model, hooked
@@ -125,6 +125,8 @@ def _check_fires(model: Model, name: str) -> None:
 
 def stop_layer(model: Model, wanted: Sequence[str]) -> int | None:
     """The layer before which a forward may end when only these hook points are read; None: it must end by itself."""
+    if not len(wanted):
+        raise SiteError("no hook points to read; give at least one")
     layers = [-1 if name in _EMBEDDINGS else _layer_or_end(model, name) for name in wanted]
     return None if max(layers) >= model.cfg.n_layers else max(layers) + 1
 
@@ -216,6 +218,7 @@ def write_weights(model: Model, layer: int) -> Float[Tensor, "d_mlp d_model"]:
 def mlp_write(model: Model, layer: int, neurons: Float[Tensor, "*b d_mlp"]) -> Float[Tensor, "*b d_model"]:
     """What a layer's MLP adds to the residual stream when its neurons have these activations."""
     module = mlp(model, layer)
+    _check_last(neurons, len(module.W_out), "activations of neurons")
     written = neurons @ module.W_out + module.b_out
     norm = _norm_after_mlp(model, layer)
     return written if norm is None else norm(written)
@@ -240,6 +243,8 @@ def read_directions(model: Model, layer: int, neuron: int) -> dict[str, Float[Te
     module = mlp(model, layer)
     gate = getattr(module, "W_gate", None)
     gain = _gain(getattr(model.get_submodule(f"blocks.{layer}"), "ln2", None)).float()
+    if neuron >= len(module.W_out):
+        raise SiteError(f"no neuron {neuron} in layer {layer}; it has neurons 0 to {len(module.W_out) - 1}")
     centred = (model.cfg.normalization_type or "").startswith("LN")
     parts = {"input": module.W_in} if gate is None else {"gate": gate, "up": module.W_in}
     found = {}
@@ -252,6 +257,7 @@ def read_directions(model: Model, layer: int, neuron: int) -> dict[str, Float[Te
 def embedding_cosines(model: Model, direction: Float[Tensor, " d_model"]) -> Float[Tensor, " d_vocab"]:
     """Cosine of each token's embedding with a direction, float32; centred where the norms that read them centre."""
     rows = model.get_submodule("embed").W_E.detach()
+    _check_last(direction, rows.shape[1], "a direction")
     direction = direction.to(rows.device).float()
     square = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float32).pow(2)
     if (model.cfg.normalization_type or "").startswith("LN"):
@@ -259,6 +265,11 @@ def embedding_cosines(model: Model, direction: Float[Tensor, " d_model"]) -> Flo
         square = (square - rows.float().mean(dim=1).pow(2) * rows.shape[1]).clamp_min(0)
     along = (rows @ direction.to(rows.dtype)).float()
     return along / (square.sqrt() * direction.norm()).clamp_min(1e-12)
+
+
+def _check_last(numbers: Tensor, width: int, what: str) -> None:
+    if numbers.shape[-1:] != (width,):
+        raise MismatchError(f"{what} with the shape {list(numbers.shape)}; this model's have {width} numbers each")
 
 
 def _norm_after_mlp(model: Model, layer: int) -> Any:
@@ -278,6 +289,7 @@ def unembed(model: Model, resid: Float[Tensor, "*b d_model"]) -> Float[Tensor, "
 
     NaN for a vector so long that a norm would divide it by infinity: what it gives then, zeros, looks like an answer.
     """
+    _check_last(resid, model.cfg.d_model, "a vector of the residual stream")
     too_long = ~torch.isfinite(resid.detach().float().square().sum(-1, keepdim=True))
     flat = resid.reshape(1, -1, resid.shape[-1]) if resid.ndim != 3 else resid
     logits = model.get_submodule("unembed")(model.get_submodule("ln_final")(flat))
