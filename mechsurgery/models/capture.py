@@ -154,7 +154,13 @@ class Table:
     def update(self, site: str, activation: Float[Tensor, "batch d"], rows: list[int]) -> None:
         """Keep a batch, float32 on the CPU."""
         if self.units is not None:
-            activation = activation[:, self.units[site].to(activation.device)]
+            chosen = self.units[site].to(activation.device)
+            if chosen.numel() and not 0 <= int(chosen.min()) <= int(chosen.max()) < activation.shape[1]:
+                raise SiteError(
+                    f"units {int(chosen.min())} to {int(chosen.max())} at {site!r}, which has units 0 to "
+                    f"{activation.shape[1] - 1}"
+                )
+            activation = activation[:, chosen]
         if site not in self.activations:
             self.activations[site] = torch.empty(self.n, activation.shape[1])
         self.activations[site][rows] = activation.float().cpu()

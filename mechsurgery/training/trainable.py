@@ -294,7 +294,7 @@ def _head_weights(model: Model, layer: int, train: str) -> _Weights:
 
 def _low_rank(model: Model, lora: LoRA, seed: int) -> dict[str, Any]:
     """{parameter: (where it is, trainable difference)}."""
-    generator = torch.Generator().manual_seed(seed if lora.seed is None else lora.seed)
+    generator = torch.Generator().manual_seed(int(seed if lora.seed is None else lora.seed))
     leaves = [*(_ATTENTION if lora.attention else ()), *(_MLP if lora.mlp else ())]
     return {
         weight.name: (weight, _LowRankDelta(weight.value, lora, weight.name.endswith("W_O"), generator))

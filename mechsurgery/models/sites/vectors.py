@@ -10,11 +10,11 @@ from torch import Tensor
 
 from ... import names
 from ...checks import check_arguments
-from ...errors import InputError
+from ...errors import InputError, SiteError
 from ...names import layer_of
 from ..protocol import Model
 from . import bridge
-from .points import check_layers
+from .points import check_last, check_layers
 from .weights import maybe, parameter
 
 
@@ -59,7 +59,9 @@ def write_weights(model: Model, layer: int) -> Float[Tensor, "d_mlp d_model"]:
 
 def mlp_write(model: Model, layer: int, neurons: Float[Tensor, "*b d_mlp"]) -> Float[Tensor, "*b d_model"]:
     """What a layer's MLP adds to the residual stream when its neurons have these activations."""
-    written = neurons @ write_weights(model, layer) + parameter(model, names.mlp_parameter(layer, "b_out"))
+    weight = write_weights(model, layer)
+    check_last(neurons, len(weight), "activations of neurons")
+    written = neurons @ weight + parameter(model, names.mlp_parameter(layer, "b_out"))
     norm = _norm_after(model, layer, "mlp")
     if norm is not None:
         written = _norm(model, layer, norm)(written)
@@ -84,6 +86,8 @@ def read_directions(model: Model, layer: int, neuron: int) -> dict[str, Float[Te
     gate = maybe(model, names.mlp_parameter(check_layers(model, [layer])[0], "W_gate"))
     gain = _gain(model, norm).float()
     weight = parameter(model, names.mlp_parameter(layer, "W_in"))
+    if neuron >= weight.shape[1]:
+        raise SiteError(f"no neuron {neuron} in layer {layer}; it has neurons 0 to {weight.shape[1] - 1}")
     parts = {"input": weight} if gate is None else {"gate": gate, "up": weight}
     found = {}
     for name, own in parts.items():
@@ -95,6 +99,7 @@ def read_directions(model: Model, layer: int, neuron: int) -> dict[str, Float[Te
 def embedding_cosines(model: Model, direction: Float[Tensor, " d_model"]) -> Float[Tensor, " d_vocab"]:
     """Cosine of each token's embedding with a direction, float32; centred where the norms that read them centre."""
     rows = parameter(model, "embed.W_E").detach()
+    check_last(direction, rows.shape[1], "a direction")
     direction = direction.to(rows.device).float()
     square = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float32).pow(2)
     if _centres(model, "blocks.0.ln1"):
