@@ -150,6 +150,7 @@ def _start(ray: Any, address: str | None, cores: int) -> None:
             ray.init(**quiet, **(here if address is None else {"address": address}))
             return
         except Exception as error:  # Ray raises bare ones where the machine is too slow for its patience
+            _end_half_started(error)
             ray.shutdown()
             if not last and address is None:
                 continue
@@ -158,6 +159,16 @@ def _start(ray: Any, address: str | None, cores: int) -> None:
             raise InputError(
                 f"Ray does not start {where}: {reason}; check the address, and that the machine is not too busy"
             ) from error
+
+
+def _end_half_started(error: Exception) -> None:
+    """End the processes of a Ray that gave up starting, which Ray itself ends only with this process."""
+    trace = error.__traceback__
+    while trace is not None:
+        half = trace.tb_frame.f_locals.get("self")
+        if hasattr(half, "kill_all_processes"):
+            half.kill_all_processes(check_alive=False, allow_graceful=False)
+        trace = trace.tb_next
 
 
 class _RayPool:
