@@ -62,7 +62,7 @@ def stream(
     for batch in with_progress(batches, "reading activations", shown=progress):
         hooks = [(site, partial(hand_over, site=site, batch=batch)) for site in sites]
         with with_hooks(model, hooks):
-            model(batch.ids, attention_mask=batch.mask, return_type=None, stop_at_layer=stop)
+            names_of.run(model, batch.ids, batch.mask, stop)
 
 
 Chosen = Iterator[tuple[Float[Tensor, "n d"], list[int]]]
@@ -177,7 +177,9 @@ def final_residual(
     model: Model, ids: Int[Tensor, "batch pos"], mask: Int[Tensor, "batch pos"]
 ) -> Float[Tensor, "batch pos d_model"]:
     """The residual stream after the last layer: what the final norm and the unembedding read."""
-    return model(ids, attention_mask=mask, stop_at_layer=model.cfg.n_layers)
+    residual = names_of.run(model, ids, mask, model.cfg.n_layers)
+    assert residual is not None
+    return residual
 
 
 @in_turn
@@ -197,7 +199,7 @@ def next_token_logits(
     `hooks(rows)` is called for every batch with its prompts' places in `ids`. Raises `ActivationError` where logits are
     NaN or infinite, with what `named` calls the row.
     """
-    logits = torch.empty(len(ids), model.cfg.d_vocab)
+    logits = torch.empty(len(ids), names_of.vocabulary(model))
     batches = tokens.batches_for(model, ids, max_rows=max_rows, max_tokens=max_tokens)
     for batch in with_progress(batches, "reading logits", shown=progress):
         with with_hooks(model, checked_hooks(model, hooks, batch.rows)):

@@ -141,14 +141,11 @@ class _State:
 
     def step(self, model: Model, on_first: Callable[[list[int], Tensor], Any] | None) -> None:
         """One new token for every row; −1 in a row that has ended."""
-        from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
-
         if self._cache is None:
-            self._cache = TransformerLensKeyValueCache.init_cache(model.cfg, self._current.device, len(self.rows))
+            self._cache = sites.new_cache(model, len(self.rows), self._current.device)
         with prompts_end(model, None if self._step else 0):
-            residual = model(
-                self._current, attention_mask=self._mask, past_kv_cache=self._cache, stop_at_layer=model.cfg.n_layers
-            )
+            residual = sites.run(model, self._current, self._mask, model.cfg.n_layers, cache=self._cache)
+        assert residual is not None
         logits = sites.unembed(model, residual[:, -1:])[:, 0].float()
         if self._step == 0 and on_first is not None:
             on_first(self.rows, logits)
@@ -189,9 +186,7 @@ class _State:
         self._current, self._mask = self._current[keep], self._mask[keep]
         if self._draws is not None:
             self._draws = self._draws[keep.to(self._draws.device)]
-        for entry in self._cache.entries:
-            entry.past_keys, entry.past_values = entry.past_keys[keep], entry.past_values[keep]
-        self._cache.previous_attention_mask = self._cache.previous_attention_mask[keep]
+        self._cache.keep(keep)
 
 
 def _draws(streams: list[int], seed: int, n: int) -> Float[Tensor, "batch n"]:
