@@ -19,7 +19,7 @@ from ..artifacts import save_json
 from ..checks import check_arguments
 from ..delta_parts import LowRank, Part, Rows, to_matrix
 from ..deltas import WeightDelta
-from ..errors import ActivationError, InputError, MismatchError, listed
+from ..errors import ActivationError, InputError, listed
 from ..models.checkpoints import architecture_facts, check_complete, place_of, read_config
 from ..models.load import HUB_FILES, directory_of
 from ..models.place import Place

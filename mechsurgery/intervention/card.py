@@ -10,8 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from ..artifacts import save_json, versions
 from ..artifacts import provenance as provenance_now
+from ..artifacts import save_json, versions
 from ..errors import listed
 from ..models.streaming import Checkpoint
 from ..safe_text import markdown_table, visible

@@ -61,8 +61,8 @@ def export(
     """
     if dtype not in (None, "float32", "bfloat16", "float16"):
         raise InputError(f"dtype={dtype!r}; choose 'float32', 'bfloat16', 'float16', or None for each tensor's own")
-    if strength is not None and not (isinstance(strength, int | float) and abs(strength) <= 1e30):
-        raise InputError(f"strength={strength!r} is no finite number; 1 adds the whole difference")
+    if strength is not None and abs(strength) > 1e30:
+        raise InputError(f"strength={strength!r} is beyond ±1e30; 1 adds the whole difference")
     if os.path.lexists(check_path(destination)):
         raise InputError(f"{str(destination)!r} exists; give a directory that does not, so that nothing is overwritten")
     checkpoint = whole_checkpoint(directory_of(source, revision, HUB_FILES))

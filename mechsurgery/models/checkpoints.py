@@ -67,8 +67,8 @@ _GEMMA = _LLAMA | _blocks(
     _norm("ln2", "pre_feedforward_layernorm"),
     _norm("ln2_post", "post_feedforward_layernorm"),
 )
-_OLMO2 = _LLAMA | _blocks(
-    "model.layers.{}.", _norm("ln1", "post_attention_layernorm"), _norm("ln2", "post_feedforward_layernorm")
+_OLMO2 = {ours: place for ours, place in _LLAMA.items() if not ours.startswith(("ln1", "ln2"))} | _blocks(
+    "model.layers.{}.", _norm("ln1_post", "post_attention_layernorm"), _norm("ln2_post", "post_feedforward_layernorm")
 )
 _PHI3 = _LLAMA | _blocks(
     "model.layers.{}.",

@@ -1,4 +1,4 @@
-"""Room in a checkpoint for parameters that it has no tensor of: biases that can be switched on, embeddings untied.
+"""Room in a checkpoint for parameters without a tensor: biases that its architecture can have, untied embeddings.
 
 A HookedTransformer has biases everywhere and input and output embeddings of its own; most checkpoints have not. Where a
 setting of config.json gives the architecture such biases, zeros are added for all that the setting names, so that

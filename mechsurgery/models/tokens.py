@@ -75,9 +75,6 @@ def check_lengths(ids: Sequence[Sequence[int]], n_ctx: int | None = None, new_to
     empty = [row for row, prompt in enumerate(ids) if not len(prompt)]
     if empty:
         raise PromptError(f"prompts {listed(empty)} have no tokens; give each at least one token")
-    negative = [row for row, prompt in enumerate(ids) if min(prompt) < 0]
-    if negative:
-        raise PromptError(f"prompts {listed(negative)} have a negative token id; ids count from 0")
     if n_ctx is None:
         return
     fed = max(0, new_tokens - 1)

@@ -70,7 +70,7 @@ def _found(directory: Path) -> list[Path]:
 
 
 def check_index(where: Mapping[str, str], directory: Path) -> None:
-    """Raise `LoadError` where a directory's index, if it has one, is not of its tensors, {tensor: name of its file}."""
+    """Raise `LoadError` where a directory's index, where it has one, is not its tensors' ({tensor: file})."""
     if set(where.values()) == {_WHOLE} or not (directory / INDEX).is_file():
         return
     named = _weight_map(directory)

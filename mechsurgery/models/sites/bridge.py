@@ -111,6 +111,9 @@ def find(model: Any, name: str) -> tuple[nn.Module, str, Place]:
 
 def _component(model: Any, layer: int | None, path: str) -> nn.Module | None:
     """The transformers module inside a component of the bridge, or None where the model has none."""
+    if path.startswith("ln") and layer is not None and layer >= 0:
+        found = norm(model, layer, path)
+        return None if found is None else found.original_component
     held: Any = model if layer is None or layer < 0 else model.blocks[layer]
     for part in path.split("."):
         held = getattr(held, part, None)
@@ -168,12 +171,27 @@ def facts(model: Any) -> Any:
     )
 
 
+def own_hooks(model: Any) -> set[int]:
+    """Numbers of PyTorch's hooks that a bridge itself has on its modules."""
+    return {handle.id for block in model.blocks for handle in getattr(block, "_capture_hook_handles", ())}
+
+
+def norm(model: Any, layer: int, name: str) -> Any:
+    """The norm of a layer that is called "ln1", "ln2", or "ln1_post", "ln2_post" where it comes after; None: no such.
+
+    TransformerLens 3 calls those of OLMo-2, which come after alone, as if they came before.
+    """
+    block = model.blocks[layer]
+    found = getattr(block, name, None)
+    if getattr(block, "mlp_reads_resid_directly", False) and getattr(block, "ln2_post", None) is None:
+        return getattr(block, name.removesuffix("_post"), None) if name.endswith("_post") else None
+    return found
+
+
 def norm_after(model: Any, layer: int, part: str) -> str | None:
     """The norm that what attention ("attn") or the MLP ("mlp") of a layer gives passes before it is added, or None."""
-    block, which = model.blocks[layer], "ln1" if part == "attn" else "ln2"
-    if getattr(block, f"{which}_post", None) is not None:
-        return f"{which}_post"
-    return which if getattr(block, "mlp_reads_resid_directly", False) else None
+    name = "ln1_post" if part == "attn" else "ln2_post"
+    return None if norm(model, layer, name) is None else name
 
 
 def scale_of_writes(model: Any, layer: int) -> float:
@@ -181,9 +199,9 @@ def scale_of_writes(model: Any, layer: int) -> float:
     return float(getattr(model.blocks[layer], "residual_contribution_scale", 1.0))
 
 
-def centres(norm: Any) -> bool:
-    """Whether a norm subtracts the mean."""
-    return not norm.uses_rms_norm
+def centres(model: Any) -> bool:
+    """Whether a model's norms subtract the mean."""
+    return not model.ln_final.uses_rms_norm
 
 
 #: {bridge: its hook points}, which it would look up one by one whenever it is asked for them.

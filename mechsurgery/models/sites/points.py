@@ -88,6 +88,11 @@ def hook_points(model: Model) -> dict[str, Any]:
     return bridge.hook_points(hooked(model)) if bridge.is_bridge(model) else hooked(model).hook_dict
 
 
+def own_hooks(model: Model) -> set[int]:
+    """Numbers of PyTorch's hooks that are part of a model's class: they only look."""
+    return bridge.own_hooks(model) if bridge.is_bridge(model) else set()
+
+
 def check_sites(model: Model, wanted: Sequence[str]) -> list[str]:
     """The hook points asked for, each one that exists and fires, or `SiteError` that says what there is instead."""
     known = hook_points(model)

@@ -62,7 +62,7 @@ def mlp_write(model: Model, layer: int, neurons: Float[Tensor, "*b d_mlp"]) -> F
     written = neurons @ write_weights(model, layer) + parameter(model, names.mlp_parameter(layer, "b_out"))
     norm = _norm_after(model, layer, "mlp")
     if norm is not None:
-        written = model.get_submodule(f"blocks.{layer}.{norm}")(written)
+        written = _norm(model, layer, norm)(written)
     return written * _scale(model, layer)
 
 
@@ -145,7 +145,13 @@ def _norm_after(model: Model, layer: int, part: str) -> str | None:
 
 def _norm_before_mlp(model: Model, layer: int) -> str | None:
     """The norm whose output a layer's MLP reads, or None where it reads the stream itself."""
-    return None if _norm_after(model, layer, "mlp") == "ln2" else f"blocks.{check_layers(model, [layer])[0]}.ln2"
+    check_layers(model, [layer])
+    return None if bridge.is_bridge(model) and bridge.norm(model, layer, "ln2") is None else f"blocks.{layer}.ln2"
+
+
+def _norm(model: Model, layer: int, name: str) -> Any:
+    """A norm of a layer, as a function."""
+    return bridge.norm(model, layer, name) if bridge.is_bridge(model) else model.get_submodule(f"blocks.{layer}.{name}")
 
 
 def _scale(model: Model, layer: int) -> float:
@@ -157,7 +163,7 @@ def _centres(model: Model, norm: str | None) -> bool:
     if norm is None:
         return False
     if bridge.is_bridge(model):
-        return bridge.centres(model.get_submodule(norm))
+        return bridge.centres(model)
     if norm == "ln_final" and model.cfg.final_rms:
         return False
     return (model.cfg.normalization_type or "").startswith("LN")
