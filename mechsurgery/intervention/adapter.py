@@ -123,8 +123,8 @@ def _parts(checkpoint: Checkpoint, config: Any, run: Intervention) -> dict[str, 
     wrong = sorted(name for name, part in found.items() if not _LINEAR.fullmatch(name) and bool(part.dense().any()))
     if wrong:
         raise InputError(
-            f"a LoRA adapter changes linear maps of attention and MLPs alone, and {run.name!r} changes {listed(wrong)}; "
-            "use export, which writes the whole checkpoint"
+            f"a LoRA adapter changes linear maps of attention and MLPs alone, and {run.name!r} changes "
+            f"{listed(wrong)}; use export, which writes the whole checkpoint"
         )
     found = {name: part for name, part in found.items() if _LINEAR.fullmatch(name)}
     edited = [edit for edit in run.edits if run.strength * edit.gain]
