@@ -39,7 +39,9 @@ def circuit_of(model, step=3):
 def embeddings_of(model):
     """A difference of input and output embeddings, each its own, and of one attention weight."""
     names = ["embed.W_E", "unembed.W_U", "blocks.1.attn.W_Q"]
-    return WeightDelta({n: Dense(0.3 * random(*sites.parameter(model, n).shape, seed=len(n))) for n in names}, "trained")
+    return WeightDelta(
+        {n: Dense(0.3 * random(*sites.parameter(model, n).shape, seed=len(n))) for n in names}, "trained"
+    )
 
 
 def runs(model):
@@ -172,11 +174,7 @@ def test_the_card_says_what_was_done_and_strangers_names_do_nothing_in_it(tiny_c
     out = export(source, circuit.at(0.5), tmp_path / "out")
     text = (out / "README.md").read_text()
     head = yaml.safe_load(text.split("---\n")[1])
-    assert head == {
-        "library_name": "transformers",
-        "tags": ["mechsurgery", "edited-model"],
-        "license": "apache-2.0",
-    }
+    assert head == {"library_name": "transformers", "tags": ["mechsurgery", "edited-model"], "license": "apache-2.0"}
     rows = dict(re.findall(r"^\| *(.*?) *\| (.*?) *\|$", text, re.M))
     assert rows["Strength"] == rows["Multiplier of the units"] == "0.5"
     assert rows["Digest of the edit"] == circuit.digest
