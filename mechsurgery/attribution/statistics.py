@@ -135,7 +135,7 @@ def contrast_statistics(
     layers: Sequence[int] | None = None,
     positions: Literal["last", "all"] = "last",
     template: str | Template = "auto",
-    max_rows: int = 64,
+    max_rows: int | None = None,
     progress: bool | None = None,
 ) -> ContrastStatistics:
     """Run both sides of a contrast once and keep the moments of every unit's last-token activation.
@@ -199,7 +199,7 @@ def unit_activations(
     *,
     positions: Literal["last", "mean"] = "last",
     template: str | Template = "auto",
-    max_rows: int = 64,
+    max_rows: int | None = None,
 ) -> dict[str, Float[Tensor, "n d"]]:
     """Activations of all units of hook points or dictionaries on every prompt, float32 on the CPU.
 
@@ -224,7 +224,7 @@ def example_activations(
     units: Sequence[str | Dictionary],
     *,
     read: Literal["prompt", "last", "completion"] = "completion",
-    max_rows: int = 64,
+    max_rows: int | None = None,
 ) -> dict[str, Float[Tensor, "n d"]]:
     """Activations of all units of hook points or dictionaries on prompts with completions, float32 on the CPU.
 
