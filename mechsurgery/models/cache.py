@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -30,7 +31,7 @@ class Entry:
     def __init__(self, keys: _Pairs, values: _Pairs, length: int = 0, *, frozen: bool = False) -> None:
         self._keys, self._values, self.length, self.frozen = keys, values, length, frozen
         self._used = keys.shape[1]
-        self._latest: tuple[Tensor | None, int] = None, 0
+        self._latest: tuple[Any, int] = None, 0
 
     @property
     def past_keys(self) -> _Pairs:
@@ -118,7 +119,8 @@ def new_cache(model: Model, rows: int, length: int, device: torch.device) -> Cac
     heads = cfg.n_key_value_heads or cfg.n_heads
     parts = [next(model.get_submodule(f"blocks.{layer}").parameters()).device for layer in range(cfg.n_layers)]
     shape = (rows, 0, heads, cfg.d_head)
-    entries = [Entry(*(torch.empty(shape, device=part, dtype=cfg.dtype) for _ in "kv"), length) for part in parts]
+    empty = [torch.empty(shape, device=part, dtype=cfg.dtype) for part in parts]
+    entries = [Entry(none, none, length) for none in empty]
     return Cache(entries, torch.empty(rows, 0, device=device, dtype=torch.int), _can_rotate_once(model))
 
 

@@ -66,7 +66,7 @@ def stream(
     hand_over = partial(_hand_over, update=once, choose=_chooser(positions, ids, n_completion), join=join_heads)
     stop = names_of.stop_layer(model, sites)
     tokens.check_lengths(ids, model.cfg.n_ctx)
-    limits = {"max_rows": rows_at_once(model, ids, max_rows=max_rows), "max_tokens": max_tokens}
+    limits: dict[str, Any] = {"max_rows": rows_at_once(model, ids, max_rows=max_rows), "max_tokens": max_tokens}
     shared = positions == "last" and not any(site.endswith(BY_PLACE) for site in sites)
     prefix = run_prefix(model, ids, stop=stop, **limits) if shared else None
     batches = tokens.batches_for(model, ids if prefix is None else prefix.rest(ids), **limits)
@@ -82,13 +82,15 @@ def stream(
         halved(batch)
 
 
-def _run(model: Model, batch: tokens.Batch, stop: int, prefix: Prefix | None) -> Float[Tensor, "batch pos d_model"]:
-    """The residual stream before layer `stop` at the batch's tokens, which follow the prefix where there is one."""
+def _run(
+    model: Model, batch: tokens.Batch, stop: int | None, prefix: Prefix | None
+) -> Float[Tensor, "batch pos d_model"]:
+    """The residual stream before layer `stop` (None: the model runs to its end) at a batch's tokens after the prefix."""
     if prefix is None:
-        return model(batch.ids, attention_mask=batch.mask, stop_at_layer=stop)
+        return model(batch.ids, attention_mask=batch.mask, return_type=None, stop_at_layer=stop)
     cache = prefix.cache(batch.rows, frozen=True)
     with rotating(model, cache):
-        return model(batch.ids, attention_mask=batch.mask, past_kv_cache=cache, stop_at_layer=stop)
+        return model(batch.ids, attention_mask=batch.mask, past_kv_cache=cache, return_type=None, stop_at_layer=stop)
 
 
 class _Once:
@@ -246,7 +248,7 @@ def next_token_logits(
     """
     logits = torch.empty(len(ids), model.cfg.d_vocab)
     tokens.check_lengths(ids, model.cfg.n_ctx)
-    limits = {"max_rows": rows_at_once(model, ids, max_rows=max_rows), "max_tokens": max_tokens}
+    limits: dict[str, Any] = {"max_rows": rows_at_once(model, ids, max_rows=max_rows), "max_tokens": max_tokens}
     checked = None if hooks is None else partial(checked_hooks, model, hooks)
     prefix = run_prefix(model, ids, hooks=checked, alike=alike, **limits)
     batches = tokens.batches_for(model, ids if prefix is None else prefix.rest(ids), **limits)

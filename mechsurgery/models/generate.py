@@ -66,8 +66,8 @@ def generate(
         raise InputError(f"max_new_tokens={max_new_tokens} must be at least 1")
     tokens.check_lengths(ids, model.cfg.n_ctx, max_new_tokens)
     ends = torch.tensor(sorted(stop if stop is not None else tokens.stop_ids(model)), dtype=torch.long)
-    limits = {"max_rows": rows_at_once(model, ids, max_rows=max_rows, new_tokens=max_new_tokens)}
-    limits["max_tokens"] = max_tokens
+    at_once = rows_at_once(model, ids, max_rows=max_rows, new_tokens=max_new_tokens)
+    limits: dict[str, Any] = {"max_rows": at_once, "max_tokens": max_tokens}
     checked = None if hooks is None else partial(checked_hooks, model, hooks)
     prefix = run_prefix(model, ids, hooks=checked, alike=alike, new_tokens=max_new_tokens, **limits)
     batches = tokens.batches_for(model, ids if prefix is None else prefix.rest(ids), **limits)

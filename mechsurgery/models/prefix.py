@@ -84,7 +84,7 @@ def run_prefix(
 
 def _run(model: Model, ids: Int[Tensor, "groups pos"], stop: int) -> Cache:
     """Keys and values of these tokens in the layers before `stop`."""
-    cache = new_cache(model, *ids.shape, ids.device)
+    cache = new_cache(model, ids.shape[0], ids.shape[1], ids.device)
     with rotating(model, cache), prompts_end(model, None):
         model(ids, attention_mask=torch.ones_like(ids), past_kv_cache=cache, return_type=None, stop_at_layer=stop)
     return cache
