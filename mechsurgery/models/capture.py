@@ -84,8 +84,8 @@ def stream(
 
 def _run(
     model: Model, batch: tokens.Batch, stop: int | None, prefix: Prefix | None
-) -> Float[Tensor, "batch pos d_model"]:
-    """The residual stream before layer `stop` (None: the model runs to its end) at a batch's tokens after the prefix."""
+) -> Float[Tensor, "batch pos d_model"] | None:
+    """The residual stream before layer `stop` (None: the model runs to its end) at tokens that follow the prefix."""
     if prefix is None:
         return model(batch.ids, attention_mask=batch.mask, return_type=None, stop_at_layer=stop)
     cache = prefix.cache(batch.rows, frozen=True)
@@ -256,6 +256,7 @@ def next_token_logits(
     def read(batch: tokens.Batch) -> None:
         with with_hooks(model, checked_hooks(model, hooks, batch.rows)):
             residual = _run(model, batch, model.cfg.n_layers, prefix)
+            assert residual is not None
             logits[batch.rows] = names_of.unembed(model, residual[:, -1:])[:, 0].float().cpu()
 
     halved = Halved(read)
