@@ -244,7 +244,7 @@ def _several(kind: Any, inside: tuple[Any, ...], name: str) -> Check:
     exact = kind if kind in (list, tuple, set, frozenset) else None
 
     def allows(value: Any) -> bool:
-        if isinstance(value, (str, bytes, PurePath, Mapping)):
+        if isinstance(value, (str, bytes, PurePath)) or (isinstance(value, Mapping) and kind not in _GONE_THROUGH):
             return False
         if exact is not None and not isinstance(value, exact):
             return False
@@ -307,6 +307,8 @@ _TOKENIZER = Check(
     lambda value: (value is None or hasattr(value, "decode")) and not isinstance(value, (bytes, bytearray, type)),
     "a tokenizer of transformers, such as model.tokenizer",
 )
+#: What is only gone through: a dictionary does for its keys.
+_GONE_THROUGH = (Iterable, Collection)
 _LISTS = (list, tuple, set, frozenset, Sequence, Iterable, Collection)
 _SIMPLE: dict[Any, Callable[[str], Check]] = {
     int: _whole,

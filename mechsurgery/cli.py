@@ -51,6 +51,15 @@ def _where(command: Any) -> Any:
     return command
 
 
+def _spread(command: Any) -> Any:
+    """The options that say which workers do it."""
+    many = click.option(
+        "--workers", "n_workers", type=click.IntRange(min=0), default=0, help="Workers on Ray [default: this process]."
+    )
+    where = click.option("--ray-address", default=None, help="Ray cluster of --workers [default: this machine].")
+    return many(where(command))
+
+
 def _sae(command: Any) -> Any:
     """The options that name the autoencoder whose latents a circuit holds."""
     named = click.option("--sae", default=None, help="Autoencoder whose latents CIRCUIT holds: a name or directory.")
@@ -103,6 +112,7 @@ main.add_command(demo)
 @click.option("--by", type=click.Choice(["abs", "positive", "negative"]), default="abs", show_default=True)
 @click.option("--per", type=click.Choice(["model", "layer"]), default="model", show_default=True)
 @click.option("--skip-layer", "skip_layers", type=int, multiple=True, help="Leave a layer out; repeatable.")
+@_spread
 @_where
 @click.option("--out", type=click.Path(path_type=Path), default=Path("circuit.safetensors"), show_default=True)
 def locate(model: str, out: Path, **options: Any) -> None:
@@ -113,7 +123,8 @@ def locate(model: str, out: Path, **options: Any) -> None:
     loaded = _load(model, options)
     budget = {key: options[key] for key in ("fraction", "k") if options[key] is not None}
     keep = {key: options[key] for key in ("rule", "by", "per", "skip_layers")}
-    circuit = run(loaded, contrast, **keep, **budget)
+    with _workers(loaded, options) as workers:
+        circuit = run(loaded, contrast, **keep, **budget, workers=workers)
     _say(repr(circuit))
     _say(circuit.to_frame().head(20).to_string(index=False))
     _say(f"saved to {circuit.save(out)}")
@@ -132,6 +143,7 @@ def locate(model: str, out: Path, **options: Any) -> None:
 @click.option("--max-new-tokens", default=48, show_default=True)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--all", "whole", is_flag=True, help="Print the whole table too.")
+@_spread
 @_where
 @click.option("--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True)
 def evaluate(model: str, circuit_path: Path, out: Path, whole: bool, **options: Any) -> None:
@@ -158,15 +170,18 @@ def evaluate(model: str, circuit_path: Path, out: Path, whole: bool, **options: 
     wanted = [m for m in options["multipliers"] if m != 1]
     table = out / "results.parquet"
     before = table.read_bytes() if table.is_file() else None
-    results = run(
-        _load(model, options),
-        sets,
-        as_found(Circuit.load(circuit_path)).at([1 - m for m in wanted]),
-        controls=options["controls"],
-        n_control_prompts=options["n_control_prompts"],
-        generation=Generation(max_new_tokens=options["max_new_tokens"]),
-        folder=out,
-    )
+    loaded = _load(model, options)
+    with _workers(loaded, options) as workers:
+        results = run(
+            loaded,
+            sets,
+            as_found(Circuit.load(circuit_path)).at([1 - m for m in wanted]),
+            controls=options["controls"],
+            n_control_prompts=options["n_control_prompts"],
+            generation=Generation(max_new_tokens=options["max_new_tokens"]),
+            folder=out,
+            workers=workers,
+        )
     if before not in (None, table.read_bytes()):
         clear(out)  # figures that were drawn of the results before
     if whole:
@@ -439,6 +454,22 @@ def _load(name: str, options: dict[str, Any]) -> Any:
     from .models import load_model
 
     return load_model(name, dtype=options["dtype"], device=options["device"], revision=options.get("revision"))
+
+
+def _workers(model: Any, options: dict[str, Any]) -> Any:
+    """A context of the workers asked for; None in it where this process is to do it alone."""
+    from contextlib import nullcontext
+
+    if not options["n_workers"]:
+        if options["ray_address"] is not None:
+            raise click.UsageError("--ray-address is where --workers run; say how many")
+        return nullcontext()
+    from .adapters.many import Workers
+    from .models.tokens import device_of
+
+    gpus = int(device_of(model).type == "cuda")
+    load = {} if options["revision"] is None else {"revision": options["revision"]}
+    return Workers(options["n_workers"], address=options["ray_address"], gpus=gpus, load=load)
 
 
 def _dictionary(options: dict[str, Any], circuit: Any, model: Any) -> Any:

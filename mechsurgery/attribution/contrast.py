@@ -33,6 +33,7 @@ from ..errors import InputError, MismatchError, listed
 from ..models import sites
 from ..models.protocol import Model
 from ..models.turns import in_turn
+from ..models.workers import Workers
 from ..names import layer_of
 from ..prompts import ContrastSet, PromptSet, Template
 from ..units import Circuit, UnitScores
@@ -137,6 +138,7 @@ def locate(
     layers: list[int] | None = None,
     template: str | Template = "auto",
     max_rows: int = 64,
+    workers: Workers | None = None,
     progress: bool | None = None,
     **top: Any,
 ) -> Circuit:
@@ -145,10 +147,10 @@ def locate(
     `top` goes to `UnitScores.top`: `fraction` (default 0.001) or `k`, `by`, `per`, `skip_layers`, `name`.
     `universal` is a circuit of neurons to leave out, or diverse prompts to find them on; they are removed
     *after* the choice, as in the paper's text, so the circuit may be smaller than the budget (pass
-    `exclude=` for a full budget).
+    `exclude=` for a full budget). `workers` (`adapters.many.Workers`) run the contrast's batches.
     """
     statistics = contrast_statistics(
-        model, contrast, layers=layers, template=template, max_rows=max_rows, progress=progress
+        model, contrast, layers=layers, template=template, max_rows=max_rows, workers=workers, progress=progress
     )
     if "fraction" not in top and "k" not in top:
         top["fraction"] = 0.001

@@ -24,6 +24,8 @@ from ..models import capture, sites, tokens
 from ..models.dictionaries import Dictionary
 from ..models.protocol import Model
 from ..models.turns import in_turn
+from ..models.workers import InOrder, Workers
+from ..progress import progress_bar
 from ..prompts import ContrastSet, Examples, PromptSet
 from ..prompts.chat import Template, as_template, encode
 from ..reading import readable
@@ -41,8 +43,11 @@ class Moments:
         """Merge a batch of activations; `rows` is accepted so that this can be used as a stream's update."""
         exact = torch.float32 if activation.device.type == "mps" else torch.float64
         x = activation.to(exact)
-        n, mean = x.shape[0], x.mean(0)
-        m2 = (x - mean).square().sum(0)
+        mean = x.mean(0)
+        self.merge(site, x.shape[0], mean, (x - mean).square().sum(0))
+
+    def merge(self, site: str, n: int, mean: Float[Tensor, " d"], m2: Float[Tensor, " d"]) -> None:
+        """Merge the moments of `n` more activations; the order of merging decides the last digits."""
         if site not in self.n:
             self.n[site], self.mean[site], self.m2[site] = n, mean, m2
             return
@@ -136,6 +141,7 @@ def contrast_statistics(
     positions: Literal["last", "all"] = "last",
     template: str | Template = "auto",
     max_rows: int | None = None,
+    workers: Workers | None = None,
     progress: bool | None = None,
 ) -> ContrastStatistics:
     """Run both sides of a contrast once and keep the moments of every unit's last-token activation.
@@ -143,19 +149,20 @@ def contrast_statistics(
     `at` names hook points, or holds dictionaries whose latents are then the units (default:
     `blocks.{l}.mlp.hook_post` of `layers`, the input of the down projection and so the MLP neurons of the CNA
     paper). The batched forward stops after the deepest of them and never computes logits. `positions="all"` takes every
-    token of the prompts instead, each as one: the moments of what an intervention at every position replaces.
+    token of the prompts instead, each as one: the moments of what an intervention at every position replaces. With
+    `workers` (`adapters.many.Workers`) copies of the model elsewhere run the batches, whose moments are merged here in
+    the order of the batches.
     """
     wanted = list(at) if at is not None else sites.neuron_sites(model, layers)
     names = [unit if isinstance(unit, str) else unit.site for unit in wanted]
-    sides = []
-    for side in (contrast.positive, contrast.negative):
-        moments = Moments()
-        ids = encode(tokens.tokenizer_of(model), side, template=template)
-        hooks, update = encoding(model, wanted, moments.update)
-        capture.stream(
-            model, ids, hooks, update, join_heads=True, positions=positions, max_rows=max_rows, progress=progress
-        )
-        sides.append(Moments(*({s: part[s] for s in names} for part in (moments.n, moments.mean, moments.m2))))
+    both = [
+        encode(tokens.tokenizer_of(model), side, template=template) for side in (contrast.positive, contrast.negative)
+    ]
+    if workers is None:
+        sides = [_moments(model, wanted, ids, positions, max_rows, progress) for ids in both]
+    else:
+        sides = _moments_on(workers, model, wanted, both, positions, max_rows, progress)
+    sides = [Moments(*({s: part[s] for s in names} for part in (side.n, side.mean, side.m2))) for side in sides]
     info = sites.provenance_of(
         model,
         contrast=contrast.name,
@@ -166,6 +173,64 @@ def contrast_statistics(
         template=as_template(template).facts(),
     )
     return ContrastStatistics(sides[0], sides[1], info)
+
+
+def _moments(
+    model: Model,
+    wanted: Sequence[str | Dictionary],
+    ids: Sequence[Sequence[int]],
+    positions: capture.Positions,
+    max_rows: int,
+    progress: bool | None,
+) -> Moments:
+    moments = Moments()
+    hooks, update = encoding(model, wanted, moments.update)
+    capture.stream(
+        model, ids, hooks, update, join_heads=True, positions=positions, max_rows=max_rows, progress=progress
+    )
+    return moments
+
+
+def _moments_on(
+    workers: Workers,
+    model: Model,
+    wanted: Sequence[str | Dictionary],
+    both: Sequence[Sequence[Sequence[int]]],
+    positions: capture.Positions,
+    max_rows: int,
+    progress: bool | None,
+) -> list[Moments]:
+    """Have each batch of prompts read by a worker, and merge what they find in the order of the batches."""
+    sites.check_sites(model, encoding(model, wanted, Moments().update)[0])
+    parts = [
+        (side, [list(ids[row]) for row in batch.rows])
+        for side, ids in enumerate(both)
+        for batch in tokens.batches_for(model, ids, max_rows=max_rows)
+    ]
+    merged = [Moments() for _ in both]
+    with progress_bar("reading activations", shown=progress, total=len(parts)) as bar:
+
+        def merge(place: int, found: Moments) -> None:
+            for site in found.n:
+                merged[parts[place][0]].merge(site, found.n[site], found.mean[site], found.m2[site])
+            bar.update(1)
+
+        workers.each(
+            model,
+            moments_of_batch,
+            [ids for _, ids in parts],
+            shared=(wanted, positions, max_rows),
+            done=InOrder(merge),
+        )
+    return merged
+
+
+def moments_of_batch(model: Model, shared: Any, ids: list[list[int]]) -> Moments:
+    """What a worker does: the moments of one batch of prompts, on the CPU."""
+    wanted, positions, max_rows = shared
+    moments = _moments(model, wanted, ids, positions, max_rows, False)
+    cpu = ({site: part.cpu() for site, part in parts.items()} for parts in (moments.mean, moments.m2))
+    return Moments(moments.n, *cpu)
 
 
 def encoding(

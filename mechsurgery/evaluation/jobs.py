@@ -283,7 +283,7 @@ def measure(
                 for job in jobs:
                     bar.set_description(f"{job.task.set_name}: {_SAID[job.task.kind]}")
                     if job in lacking:
-                        answers = _answers(job.task, tasks, runs[0], shards)
+                        answers = answers_to(job.task, tasks, runs[0], shards)
                         for run, rows in zip(job.runs, perform(model, job, settings, off=off, responses=answers)):
                             shards.write(job.task.key(run), rows)
                     bar.update(len(job.runs) * len(job.task.prompts))
@@ -292,7 +292,7 @@ def measure(
 _SAID = {"generate": "responses", "choice": "choices", "kl": "KL divergence"}
 
 
-def _answers(task: Task, tasks: Sequence[Task], baseline: Intervention, shards: Shards) -> list[list[int]] | None:
+def answers_to(task: Task, tasks: Sequence[Task], baseline: Intervention, shards: Shards) -> list[list[int]] | None:
     """What the unmodified model answered to a KL task's prompts: measured before, in the first state of the weights."""
     if task.kind != "kl":
         return None

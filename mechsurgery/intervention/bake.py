@@ -19,13 +19,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..checks import check_arguments
+from ..delta_parts import Part
 from ..errors import ActivationError, InputError, MismatchError
+from ..models import sites
 from ..models.protocol import Model
 from ..models.turns import in_turn
 from ..names import Writer, writers
 from .changes import Affine, Change, Custom, Project
 from .intervention import Intervention
-from .weights import parameter_of
 
 #: The present value of a parameter, in float64.
 Get = Callable[[str], Tensor]
@@ -34,10 +35,16 @@ Plan = Sequence[tuple[Change, float]]
 
 @dataclass(frozen=True)
 class Rewrite:
-    """How a parameter's new value is made; with `keeps_zero`, a zero one (a bias an architecture lacks) stays zero."""
+    """How a parameter's new value is made; with `keeps_zero`, a zero one (a bias an architecture lacks) stays zero.
+
+    `rows(rows, start)`, where it is given, makes some rows of it from the same rows of the present value. With `added`,
+    (difference, factor), the difference times the factor is all that is added.
+    """
 
     make: Callable[[Get], Tensor]
     keeps_zero: bool = False
+    rows: Callable[[Tensor, int], Tensor] | None = None
+    added: tuple[Part, float] | None = None
 
 
 @in_turn
@@ -51,15 +58,17 @@ def bake(model: Model, intervention: Intervention) -> None:
     finite, before anything is changed.
     """
     intervention.check(model)
-    weights: dict[str, tuple[Tensor, Tensor]] = {}
-    for name, rewrite in rewrites(intervention, model.cfg).items():
-        weight = parameter_of(model, name)
-        changed = rewrite.make(lambda other: parameter_of(model, other).detach().double()).to(weight.dtype)
+    found: list[tuple[sites.Weight, Tensor]] = []
+    for name, rewrite in rewrites(intervention, sites.facts(model)).items():
+        weight = sites.weight(model, name)
+        dtype = weight.value.dtype
+        changed = rewrite.make(lambda other: sites.parameter(model, other).detach().double()).to(dtype)
         if not torch.isfinite(changed).all():
-            raise ActivationError(f"{name!r} would be NaN or infinite in {weight.dtype}; lower the strength")
-        weights[name] = (weight, changed)
+            raise ActivationError(f"{name!r} would be NaN or infinite in {dtype}; lower the strength")
+        found.append((weight, changed))
+    tensors = [(tensor := weight.own(), weight.like(tensor, changed)) for weight, changed in found]
     # One call of C, that no interrupt leaves half done.
-    deque(starmap(torch.Tensor.copy_, weights.values()), maxlen=0)
+    deque(starmap(torch.Tensor.copy_, tensors), maxlen=0)
 
 
 def rewrites(intervention: Intervention, cfg: Any) -> dict[str, Rewrite]:
@@ -77,7 +86,10 @@ def rewrites(intervention: Intervention, cfg: Any) -> dict[str, Rewrite]:
     present = partial(_shifted, intervention=intervention)
     found: dict[str, Rewrite] = {}
     if intervention.delta is not None and intervention.strength:
-        found = {name: Rewrite(partial(present, name=name)) for name in intervention.delta.parts}
+        found = {
+            name: Rewrite(partial(present, name=name), added=(part, intervention.strength))
+            for name, part in intervention.delta.parts.items()
+        }
     for writer in known:
         own = _Edited(writer, *(plans.get(site, ()) for site in (writer.neurons, writer.output, writer.stream)))
         found |= own.rewrites(present)
@@ -97,7 +109,9 @@ class _Edited:
         """Of its weight and bias, where they change; `present(get, name=…)` gives a parameter with its difference."""
         writer, found = self.writer, {}
         if self.neurons or any(writer.bias is None or _multiplies(change) for change, _ in self.output):
-            found[writer.weight] = Rewrite(lambda get: self.weight(present(get, name=writer.weight)))
+            make = lambda get: self.weight(present(get, name=writer.weight))  # noqa: E731
+            by_rows = lambda rows, start: self.weight(present(lambda _: rows, name=writer.weight, start=start))  # noqa: E731
+            found[writer.weight] = Rewrite(make, rows=None if self.neurons else by_rows)
         if writer.bias is not None:
             adds = any(_adds(change) for change, _ in (*self.neurons, *self.output, *self.stream))
             if adds or self.output:
@@ -142,18 +156,19 @@ def _adds(change: Change) -> bool:
     return isinstance(change, Affine) and bool((change.offset != 0).any())
 
 
-def _shifted(get: Get, name: str, intervention: Intervention) -> Tensor:
-    """A parameter with its weight difference added."""
+def _shifted(get: Get, name: str, intervention: Intervention, start: int = 0) -> Tensor:
+    """A parameter, or its rows from `start` on, with its weight difference added."""
     value, delta = get(name), intervention.delta
     if delta is None or name not in delta.parts or not intervention.strength:
         return value
-    return value + intervention.strength * delta.parts[name].dense().to(value.device).double()
+    change = delta.parts[name].dense()[start : start + len(value)]
+    return value + intervention.strength * change.to(value.device).double()
 
 
 def _check_edits(intervention: Intervention, known: Sequence[Writer], cfg: Any) -> None:
     """Raise `InputError` where an edit cannot stand in weights, `MismatchError` where it is another model's."""
     neurons, streams = ({getattr(writer, role) for writer in known} for role in ("neurons", "stream"))
-    sites = neurons | streams | {writer.output for writer in known}
+    known_sites = neurons | streams | {writer.output for writer in known}
     normed = bool(getattr(cfg, "use_normalization_before_and_after", False))
     for edit in intervention.edits:
         if not intervention.strength * edit.gain:
@@ -163,12 +178,12 @@ def _check_edits(intervention: Intervention, known: Sequence[Writer], cfg: Any) 
             reason = "it acts at one position, and weights act at all"
         elif isinstance(edit.change, Custom):
             reason = "it is a function of the activation that no weights stand for"
-        elif edit.site not in sites:
+        elif edit.site not in known_sites:
             reason = "only MLP neurons, what attention and MLPs write, and the stream after a block have such weights"
         elif edit.site in streams and _multiplies(edit.change):
             reason = "it also changes what earlier layers have written"
         elif normed and edit.site.startswith("blocks.") and edit.site not in neurons:
-            reason = "this architecture normalises what attention and MLP write"
+            reason = "this architecture normalises what attention and MLP write, or scales it"
         if reason:
             raise InputError(
                 f"{edit.site!r} of {intervention.name!r} ({intervention.kind}) cannot be changed in the weights: "

@@ -113,7 +113,7 @@ class Cache:
         self.entries, self.previous_attention_mask = left.entries, left.previous_attention_mask
 
 
-def new_cache(model: Model, rows: int, length: int, device: torch.device) -> Cache:
+def preallocated(model: Model, rows: int, length: int, device: torch.device) -> Cache:
     """An empty cache with room for `length` tokens a row. Used within `rotating`."""
     cfg = model.cfg
     heads = cfg.n_key_value_heads or cfg.n_heads

@@ -17,7 +17,6 @@ from ..errors import ActivationError, InputError, SiteError, listed
 from ..progress import with_progress
 from . import sites as names_of
 from . import tokens
-from .cache import rotating
 from .fitting import Halved, final, rows_at_once
 from .prefix import BY_PLACE, Prefix, run_prefix
 from .protocol import Model
@@ -83,14 +82,11 @@ def stream(
 
 
 def _run(
-    model: Model, batch: tokens.Batch, stop: int | None, prefix: Prefix | None
+    model: Model, batch: tokens.Batch, layer: int | None, prefix: Prefix | None
 ) -> Float[Tensor, "batch pos d_model"] | None:
-    """The residual stream before layer `stop` (None: the model runs to its end) at tokens that follow the prefix."""
-    if prefix is None:
-        return model(batch.ids, attention_mask=batch.mask, return_type=None, stop_at_layer=stop)
-    cache = prefix.cache(batch.rows, frozen=True)
-    with rotating(model, cache):
-        return model(batch.ids, attention_mask=batch.mask, past_kv_cache=cache, return_type=None, stop_at_layer=stop)
+    """What `sites.run` gives for a batch, whose tokens follow the prefix where there is one."""
+    cache = None if prefix is None else prefix.cache(batch.rows, frozen=True)
+    return names_of.run(model, batch.ids, batch.mask, layer, cache=cache)
 
 
 class _Once:
@@ -225,7 +221,9 @@ def final_residual(
     model: Model, ids: Int[Tensor, "batch pos"], mask: Int[Tensor, "batch pos"]
 ) -> Float[Tensor, "batch pos d_model"]:
     """The residual stream after the last layer: what the final norm and the unembedding read."""
-    return model(ids, attention_mask=mask, stop_at_layer=model.cfg.n_layers)
+    residual = names_of.run(model, ids, mask, model.cfg.n_layers)
+    assert residual is not None
+    return residual
 
 
 @in_turn
@@ -246,7 +244,7 @@ def next_token_logits(
     `hooks(rows)` is called for every batch with its prompts' places in `ids`; `alike` and `max_rows` are as for
     `generate`. Raises `ActivationError` where logits are NaN or infinite, with what `named` calls the row.
     """
-    logits = torch.empty(len(ids), model.cfg.d_vocab)
+    logits = torch.empty(len(ids), names_of.vocabulary(model))
     tokens.check_lengths(ids, model.cfg.n_ctx)
     limits: dict[str, Any] = {"max_rows": rows_at_once(model, ids, max_rows=max_rows), "max_tokens": max_tokens}
     checked = None if hooks is None else partial(checked_hooks, model, hooks)

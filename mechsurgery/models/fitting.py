@@ -49,9 +49,11 @@ def bytes_per_row(model: Model, length: int, new_tokens: int = 0) -> int:
     stream; logits in float32 (three at once).
     """
     cfg = model.cfg
-    pairs = 2 * cfg.n_layers * (cfg.n_key_value_heads or cfg.n_heads) * cfg.d_head * (length + new_tokens)
+    pairs = (
+        2 * cfg.n_layers * (getattr(cfg, "n_key_value_heads", None) or cfg.n_heads) * cfg.d_head * (length + new_tokens)
+    )
     scores = 4 * cfg.n_heads * length * (length + new_tokens)
-    wide = length * (4 * (cfg.d_mlp or 0) + 8 * cfg.d_model)
+    wide = length * (4 * (getattr(cfg, "d_mlp", None) or 0) + 8 * cfg.d_model)
     size = next(iter(model.parameters())).element_size()
     return size * (pairs + wide + scores) + 3 * 4 * cfg.d_vocab
 

@@ -20,7 +20,6 @@ from ..checks import check_arguments
 from ..errors import InputError
 from ..progress import with_progress
 from . import sites, tokens
-from .cache import Cache, new_cache, rotating
 from .capture import RowHooks, checked_hooks, require_finite
 from .fitting import Halved, rows_at_once
 from .positions import prompts_end
@@ -149,7 +148,7 @@ class _State:
         self._done = torch.zeros(len(batch.rows), dtype=torch.bool, device=batch.ids.device)
         self._bad, self._named = self._done.clone(), named
         self._prefix = prefix
-        self._cache: Cache | None = None
+        self._cache: Any = None
         self._step = 0
         self._new: list[Tensor] = []
 
@@ -169,13 +168,12 @@ class _State:
         if self._cache is None:
             length = self._current.shape[1] + self._n_new - 1
             if self._prefix is None:
-                self._cache = new_cache(model, len(self.rows), length, self._current.device)
+                self._cache = sites.new_cache(model, len(self.rows), length, self._current.device)
             else:
                 self._cache = self._prefix.cache(self.rows, length)
-        with prompts_end(model, None if self._step else 0), rotating(model, self._cache):
-            residual = model(
-                self._current, attention_mask=self._mask, past_kv_cache=self._cache, stop_at_layer=model.cfg.n_layers
-            )
+        with prompts_end(model, None if self._step else 0):
+            residual = sites.run(model, self._current, self._mask, model.cfg.n_layers, cache=self._cache)
+        assert residual is not None
         logits = sites.unembed(model, residual[:, -1:])[:, 0].float()
         if self._step == 0 and on_first is not None:
             on_first(self.rows, logits)
@@ -216,7 +214,7 @@ class _State:
         self._current, self._mask = self._current[keep], self._mask[keep]
         if self._draws is not None:
             self._draws = self._draws[keep.to(self._draws.device)]
-        if len(self.rows) and self._cache is not None:
+        if len(self.rows):
             self._cache.keep(keep)
 
 

@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from .cache import Cache, new_cache, rotating
+from . import sites
+from .cache import Cache
 from .fitting import is_out_of_memory
 from .positions import prompts_end
 from .protocol import Model
@@ -84,9 +85,9 @@ def run_prefix(
 
 def _run(model: Model, ids: Int[Tensor, "groups pos"], stop: int) -> Cache:
     """Keys and values of these tokens in the layers before `stop`."""
-    cache = new_cache(model, ids.shape[0], ids.shape[1], ids.device)
-    with rotating(model, cache), prompts_end(model, None):
-        model(ids, attention_mask=torch.ones_like(ids), past_kv_cache=cache, return_type=None, stop_at_layer=stop)
+    cache = sites.new_cache(model, ids.shape[0], ids.shape[1], ids.device)
+    with prompts_end(model, None):
+        sites.run(model, ids, torch.ones_like(ids), stop, cache=cache)
     return cache
 
 

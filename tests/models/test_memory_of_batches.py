@@ -50,7 +50,7 @@ def test_a_cache_filled_in_place_gives_the_same_logits_bit_for_bit(family, tiny_
     mask = torch.ones_like(ids)
     mask[1, :4] = 0
     theirs = TransformerLensKeyValueCache.init_cache(model.cfg, ids.device, 3)
-    ours = cache.new_cache(model, 3, 6, ids.device)  # less room than is needed: it makes more
+    ours = cache.preallocated(model, 3, 6, ids.device)  # less room than is needed: it makes more
     assert ours.rotated == (model.cfg.positional_embedding_type == "rotary")
     for step in range(6):
         expected = model(ids, attention_mask=mask, past_kv_cache=theirs)
@@ -71,7 +71,7 @@ def test_keys_that_someone_looks_at_are_rotated_anew(tiny_llama):
     seen = []
     tiny_llama.hook_dict["blocks.1.attn.hook_rot_k"].add_hook(lambda x, hook: seen.append(x.shape[1]))
     try:
-        assert not cache.new_cache(tiny_llama, 2, 5, torch.device("cpu")).rotated
+        assert not cache.preallocated(tiny_llama, 2, 5, torch.device("cpu")).rotated
         generate(tiny_llama, prompts(), max_new_tokens=2, stop=())
     finally:
         tiny_llama.reset_hooks()

@@ -37,6 +37,7 @@ _LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 16,
 }
+_YARN = {"rope_type": "yarn", "rope_theta": 1000.0, "factor": 4.0, "original_max_position_embeddings": 32}
 _GEMMA = {**_GATED, "head_dim": 16, "query_pre_attn_scalar": 24, "sliding_window": 5, "tie_word_embeddings": True}
 FAMILIES = {
     "llama": ("Llama", _GATED),
@@ -71,6 +72,21 @@ FAMILIES = {
             **_SHARED,
         },
     ),
+    "gemma": ("Gemma", {**_GATED, "head_dim": 16, "tie_word_embeddings": True}),
+    "olmo2": ("Olmo2", _GATED),
+    "phi3": ("Phi3", {**_GATED, "sliding_window": 5}),
+    "granite": (
+        "Granite",
+        {
+            **_GATED,
+            "embedding_multiplier": 3.0,
+            "residual_multiplier": 0.4,
+            "attention_multiplier": 0.2,
+            "logits_scaling": 2.0,
+        },
+    ),
+    "yarn": ("Llama", {**_GATED, "rope_parameters": _YARN}),
+    "dynamic": ("Llama", {**_GATED, "rope_parameters": {"rope_type": "dynamic", "rope_theta": 1000.0, "factor": 4.0}}),
 }
 
 
