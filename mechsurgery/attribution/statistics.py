@@ -180,7 +180,7 @@ def _moments(
     wanted: Sequence[str | Dictionary],
     ids: Sequence[Sequence[int]],
     positions: capture.Positions,
-    max_rows: int,
+    max_rows: int | None,
     progress: bool | None,
 ) -> Moments:
     moments = Moments()
@@ -197,7 +197,7 @@ def _moments_on(
     wanted: Sequence[str | Dictionary],
     both: Sequence[Sequence[Sequence[int]]],
     positions: capture.Positions,
-    max_rows: int,
+    max_rows: int | None,
     progress: bool | None,
 ) -> list[Moments]:
     """Have each batch of prompts read by a worker, and merge what they find in the order of the batches."""
