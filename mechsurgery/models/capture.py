@@ -183,6 +183,8 @@ def final_residual(
     model: Model, ids: Int[Tensor, "batch pos"], mask: Int[Tensor, "batch pos"]
 ) -> Float[Tensor, "batch pos d_model"]:
     """The residual stream after the last layer: what the final norm and the unembedding read."""
+    if ids.shape != mask.shape:
+        raise InputError(f"token ids of {list(ids.shape)} and a mask of {list(mask.shape)}; give one of the same shape")
     return model(ids, attention_mask=mask, stop_at_layer=model.cfg.n_layers)
 
 
