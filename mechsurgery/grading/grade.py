@@ -108,8 +108,8 @@ def compiled(pattern: str) -> re.Pattern[str]:
     """A regular expression that ignores case. Raises `InputError` where it is none."""
     try:
         return re.compile(pattern, re.IGNORECASE)
-    except re.error as error:
-        raise InputError(f"{pattern!r} is no regular expression: {error}") from error
+    except (re.error, RecursionError, OverflowError) as error:
+        raise InputError(f"{pattern[:200]!r} is no regular expression: {error}") from error
 
 
 def matches(pattern: str, *, name: str) -> Grade:

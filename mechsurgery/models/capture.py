@@ -251,6 +251,8 @@ def final_residual(
     model: Model, ids: Int[Tensor, "batch pos"], mask: Int[Tensor, "batch pos"]
 ) -> Float[Tensor, "batch pos d_model"]:
     """The residual stream after the last layer: what the final norm and the unembedding read."""
+    if ids.shape != mask.shape:
+        raise InputError(f"token ids of {list(ids.shape)} and a mask of {list(mask.shape)}; give one of the same shape")
     residual = names_of.run(model, ids, mask, model.cfg.n_layers)
     assert residual is not None
     return residual
