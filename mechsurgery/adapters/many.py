@@ -12,7 +12,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from inspect import signature
 from pathlib import Path
 from types import TracebackType
@@ -151,7 +151,7 @@ def _start(ray: Any, address: str | None, cores: int) -> None:
     here = {"address": "local", "num_cpus": cores, "include_dashboard": False, "object_store_memory": _STORE}
     for trial in range(_TRIALS):
         try:
-            with _known_ports() if trial else nullcontext():
+            with _known_ports():
                 ray.init(**quiet, **(here if address is None else {"address": address}))
             return
         except Exception as error:  # Ray raises bare ones where the machine is too slow for its patience
@@ -184,7 +184,7 @@ def _known_ports() -> Iterator[None]:
     known = set(options) & set(signature(plain).parameters)
 
     def told(self: Any, *values: Any, **how: Any) -> None:
-        plain(self, *values, **{**{name: _free_port() for name in known}, **how})
+        plain(self, *values, **{**how, **{name: _free_port() for name in known if how.get(name) is None}})
 
     try:
         kind.__init__ = told
