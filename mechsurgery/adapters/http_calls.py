@@ -9,6 +9,8 @@ import time
 from contextlib import suppress
 from typing import Any
 
+from ..checks import check_arguments
+
 #: The most that an answer may have: many times what the longest chat completion needs.
 MOST_BYTES = 4 << 20
 
@@ -109,3 +111,6 @@ def chat_text(body: bytes) -> str:
         raise Again("an answer that is no chat completion")
     # Half a pair of surrogates can be written to no file.
     return content.encode("utf-8", "replace").decode()
+
+
+check_arguments(__name__)
