@@ -313,7 +313,7 @@ class Circuit:
 
         Where fewer units are left at a hook point than are needed, it draws among its own too.
         """
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(int(seed))
         units = {}
         for site, (indices, _) in self.units.items():
             free = torch.ones(self.widths[site], dtype=torch.bool)

@@ -25,14 +25,12 @@ from .handing_out import Came, hand_out
 
 logger = logging.getLogger(__name__)
 
-#: Set before Ray begins, where the user did not: no reports of use, patience on a busy machine, no word on devices.
-_ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_raylet_start_wait_time_s": "180",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-}
+#: Set before Ray begins, where the user did not: no reports of use, no word on devices.
+_ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 #: Bytes of shared memory for what travels on this machine; Ray writes what is more to disk.
 _STORE = 256 * 2**20
+#: How often Ray is started before giving up: its own patience, 15 seconds, is short where every core is busy.
+_TRIALS = 5
 #: Whether the Ray in use was started here, for this machine alone: then nothing else shares it, and no worker waits for
 #: cores that are free only when workers of another `Workers` end.
 _STARTED = {"here": False}
@@ -145,19 +143,31 @@ def _start(ray: Any, address: str | None, cores: int) -> None:
     """Connect to the cluster at an address, or start Ray on this machine, where a busy one may need several tries."""
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     here = {"address": "local", "num_cpus": cores, "include_dashboard": False, "object_store_memory": _STORE}
-    for last in (False, False, True):
+    here |= {"_node_ip_address": "127.0.0.1"}  # no other machine can reach it
+    for trial in range(_TRIALS):
         try:
             ray.init(**quiet, **(here if address is None else {"address": address}))
             return
         except Exception as error:  # Ray raises bare ones where the machine is too slow for its patience
+            _end_half_started(error)
             ray.shutdown()
-            if not last and address is None:
+            if trial + 1 < _TRIALS and address is None:
                 continue
             where = "on this machine" if address is None else f"at {address!r}"
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise InputError(
                 f"Ray does not start {where}: {reason}; check the address, and that the machine is not too busy"
             ) from error
+
+
+def _end_half_started(error: Exception) -> None:
+    """End the processes of a Ray that gave up starting, which Ray itself ends only with this process."""
+    trace = error.__traceback__
+    while trace is not None:
+        half: Any = trace.tb_frame.f_locals.get("self")
+        if hasattr(half, "kill_all_processes"):
+            half.kill_all_processes(check_alive=False, allow_graceful=False)
+        trace = trace.tb_next
 
 
 class _RayPool:

@@ -159,7 +159,7 @@ def contrast_statistics(
     layers: Sequence[int] | None = None,
     positions: Literal["last", "all"] = "last",
     template: str | Template = "auto",
-    max_rows: int = 64,
+    max_rows: int | None = None,
     workers: Workers | None = None,
     progress: bool | None = None,
 ) -> ContrastStatistics:
@@ -204,7 +204,7 @@ def _moments(
     wanted: Sequence[str | Dictionary],
     ids: Sequence[Sequence[int]],
     positions: capture.Positions,
-    max_rows: int,
+    max_rows: int | None,
     progress: bool | None,
 ) -> Moments:
     moments = Moments()
@@ -220,7 +220,7 @@ def _moments_on(
     wanted: Sequence[str | Dictionary],
     both: Sequence[Sequence[Sequence[int]]],
     positions: capture.Positions,
-    max_rows: int,
+    max_rows: int | None,
     progress: bool | None,
 ) -> list[Moments]:
     """Have each batch of prompts read by a worker, and merge what they find in the order of the batches."""
@@ -228,7 +228,7 @@ def _moments_on(
     parts = [
         (side, [list(ids[row]) for row in batch.rows])
         for side, ids in enumerate(both)
-        for batch in tokens.batches_for(model, ids, max_rows=max_rows)
+        for batch in tokens.batches_for(model, ids, max_rows=64 if max_rows is None else max_rows)
     ]
     merged = [Moments() for _ in both]
     with progress_bar("reading activations", shown=progress, total=len(parts)) as bar:
@@ -287,7 +287,7 @@ def unit_activations(
     *,
     positions: Literal["last", "mean"] = "last",
     template: str | Template = "auto",
-    max_rows: int = 64,
+    max_rows: int | None = None,
 ) -> dict[str, Float[Tensor, "n d"]]:
     """Activations of all units of hook points or dictionaries on every prompt, float32 on the CPU.
 
@@ -312,7 +312,7 @@ def example_activations(
     units: Sequence[str | Dictionary],
     *,
     read: Literal["prompt", "last", "completion"] = "completion",
-    max_rows: int = 64,
+    max_rows: int | None = None,
 ) -> dict[str, Float[Tensor, "n d"]]:
     """Activations of all units of hook points or dictionaries on prompts with completions, float32 on the CPU.
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..artifacts import load_json, save_json
+from ..checks import check_arguments
 from ..errors import InputError, LoadError, WriteError
 from .judges import Judge, texts_of
 
@@ -81,6 +82,11 @@ class Recording:
     def name(self) -> str:
         """The judge's name."""
         return self.judge.name
+
+    @property
+    def spent(self) -> Mapping[str, float] | None:
+        """What the judge has spent so far, where it counts that."""
+        return getattr(self.judge, "spent", None)
 
     def answers(self, prompts: Sequence[str]) -> list[str]:
         """The judge's answers, those that are known without asking."""
@@ -166,3 +172,6 @@ def _key(prompt: str) -> str:
 def _whole(text: str) -> str:
     """As a file holds it: half a pair of surrogates, which is no UTF-8, as its number."""
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+check_arguments(__name__)

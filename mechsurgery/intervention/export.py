@@ -93,7 +93,7 @@ def _of_intervention(
             "its own, the model all in one; use applied(model, intervention), or bake it in memory"
         )
     check_complete(checkpoint, config)
-    _check_made_for(checkpoint, intervention)
+    check_made_for(checkpoint, intervention)
     found = {
         name: how
         for name, how in rewrites(intervention, architecture_facts(config)).items()
@@ -109,13 +109,13 @@ def _of_intervention(
     parts: dict[str, list[tuple[Place, Rewrite]]] = {}
     for name, how in found.items():
         place = place_of(config, name)
-        _check_shape(checkpoint, place, name, intervention)
+        check_shape(checkpoint, place, name, intervention)
         # Several parameters may stand in one tensor.
         parts.setdefault(checkpoint.key(place.key), []).append((place, how))
     return checkpoint, room.settings, {key: _change(get, own) for key, own in parts.items()}
 
 
-def _check_made_for(checkpoint: Checkpoint, intervention: Intervention) -> None:
+def check_made_for(checkpoint: Checkpoint, intervention: Intervention) -> None:
     """Raise `MismatchError` where a weight difference starts from other weights than the checkpoint's."""
     delta = intervention.delta
     wanted = None if delta is None or not intervention.strength else delta.info.get("fingerprint")
@@ -172,7 +172,8 @@ def _rewritten(
     return made
 
 
-def _check_shape(checkpoint: Checkpoint, place: Place, name: str, intervention: Intervention) -> None:
+def check_shape(checkpoint: Checkpoint, place: Place, name: str, intervention: Intervention) -> None:
+    """Raise `MismatchError` where a weight difference has another shape than the checkpoint's parameter."""
     delta = intervention.delta
     if delta is None or name not in delta.parts:
         return

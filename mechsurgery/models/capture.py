@@ -17,6 +17,8 @@ from ..errors import ActivationError, InputError, SiteError, listed
 from ..progress import with_progress
 from . import sites as names_of
 from . import tokens
+from .fitting import Halved, final, rows_at_once
+from .prefix import BY_PLACE, Prefix, run_prefix
 from .protocol import Model
 from .turns import in_turn
 from .with_hooks import with_hooks
@@ -37,7 +39,7 @@ def stream(
     *,
     positions: Positions = "last",
     n_completion: Sequence[int] | None = None,
-    max_rows: int = 64,
+    max_rows: int | None = None,
     max_tokens: int = 16384,
     join_heads: bool = False,
     reached_only: bool = False,
@@ -49,7 +51,9 @@ def stream(
     last token) and "mean" (over the prompt's tokens) there is one for each prompt of a batch. For "all" tokens, or the
     last `n_completion` tokens of each prompt ("completion"), every prompt is handed over by itself, a token each.
     With `join_heads` the heads at `attn.hook_z` are one vector a token, [n, head · d_head]; without, they are refused.
-    The forward stops after the deepest layer needed and computes no logits.
+    The forward stops after the deepest layer needed and computes no logits. For "last" tokens, what all prompts begin
+    with is run once. A batch has at most `max_rows` rows (default: what is usual on the device), fewer where memory is
+    short, and is halved where it runs out all the same, with a warning in the log; nothing is handed over twice.
 
     At the neurons of a routed expert, a token that was not routed there has zeros. With `reached_only` it is left out:
     an `update` then gets fewer activations than there are prompts, "mean" is over the tokens that reached the expert,
@@ -61,19 +65,59 @@ def stream(
     if not sites:
         raise SiteError("no hook points to measure; give at least one, e.g. those of neuron_sites(model)")
     names_of.check_sites(model, sites)
+    handed: set[tuple[str, int]] = set()
+    once = _Once(update, handed)
     hand_over = partial(
         _hand_over,
-        update=update,
+        update=once,
         choose=_chooser(positions, ids, n_completion),
         join=join_heads,
         reached_only=reached_only,
     )
     stop = names_of.stop_layer(model, sites)
-    batches = tokens.batches_for(model, ids, max_rows=max_rows, max_tokens=max_tokens)
-    for batch in with_progress(batches, "reading activations", shown=progress):
+    tokens.check_lengths(ids, model.cfg.n_ctx)
+    limits: dict[str, Any] = {"max_rows": rows_at_once(model, ids, max_rows=max_rows), "max_tokens": max_tokens}
+    shared = positions == "last" and not any(site.endswith(BY_PLACE) for site in sites)
+    prefix = run_prefix(model, ids, stop=stop, **limits) if shared else None
+    batches = tokens.batches_for(model, ids if prefix is None else prefix.rest(ids), **limits)
+
+    def read(batch: tokens.Batch) -> None:
         hooks = [(site, partial(hand_over, site=site, batch=batch)) for site in sites]
         with with_hooks(model, hooks):
-            names_of.run(model, batch.ids, batch.mask, stop)
+            _run(model, batch, stop, prefix)
+
+    halved = Halved(read)
+    for batch in with_progress(batches, "reading activations", shown=progress):
+        handed.clear()
+        halved(batch)
+
+
+def _run(
+    model: Model, batch: tokens.Batch, layer: int | None, prefix: Prefix | None
+) -> Float[Tensor, "batch pos d_model"] | None:
+    """What `sites.run` gives for a batch, whose tokens follow the prefix where there is one."""
+    cache = None if prefix is None else prefix.cache(batch.rows, frozen=True)
+    return names_of.run(model, batch.ids, batch.mask, layer, cache=cache)
+
+
+class _Once:
+    """An `update` that is not called again for what it was called for before memory ran out.
+
+    Where it runs out in the function itself, nobody knows how far that came: the error then stands.
+    """
+
+    def __init__(self, update: Update, handed: set[tuple[str, int]]) -> None:
+        self._update, self._handed = update, handed
+
+    def __call__(self, site: str, activation: Float[Tensor, "n d"], rows: list[int]) -> None:
+        if (site, rows[0]) in self._handed:
+            return
+        try:
+            self._update(site, activation, rows)
+        except RuntimeError as error:
+            final(error)
+            raise
+        self._handed.update((site, row) for row in rows)
 
 
 #: Activations, the prompts they are of, and which of them were made (None: all).
@@ -156,7 +200,7 @@ def collect(
     sites: Sequence[str],
     *,
     units: dict[str, Tensor] | None = None,
-    max_rows: int = 64,
+    max_rows: int | None = None,
 ) -> dict[str, Float[Tensor, "n d"]]:
     """Last-token activations of every prompt, in the order given, float32 on the CPU.
 
@@ -178,7 +222,13 @@ class Table:
     def update(self, site: str, activation: Float[Tensor, "batch d"], rows: list[int]) -> None:
         """Keep a batch, float32 on the CPU."""
         if self.units is not None:
-            activation = activation[:, self.units[site].to(activation.device)]
+            chosen = self.units[site].to(activation.device)
+            if chosen.numel() and not 0 <= int(chosen.min()) <= int(chosen.max()) < activation.shape[1]:
+                raise SiteError(
+                    f"units {int(chosen.min())} to {int(chosen.max())} at {site!r}, which has units 0 to "
+                    f"{activation.shape[1] - 1}"
+                )
+            activation = activation[:, chosen]
         if site not in self.activations:
             self.activations[site] = torch.empty(self.n, activation.shape[1])
         self.activations[site][rows] = activation.float().cpu()
@@ -186,7 +236,7 @@ class Table:
 
 @in_turn
 @torch.no_grad()
-def median_norm(model: Model, ids: Sequence[Sequence[int]], hook_name: str, *, max_rows: int = 64) -> float:
+def median_norm(model: Model, ids: Sequence[Sequence[int]], hook_name: str, *, max_rows: int | None = None) -> float:
     """Median length of the activation over all tokens at a hook point (of all heads joined at `attn.hook_z`)."""
     lengths: list[Tensor] = []
 
@@ -201,6 +251,8 @@ def final_residual(
     model: Model, ids: Int[Tensor, "batch pos"], mask: Int[Tensor, "batch pos"]
 ) -> Float[Tensor, "batch pos d_model"]:
     """The residual stream after the last layer: what the final norm and the unembedding read."""
+    if ids.shape != mask.shape:
+        raise InputError(f"token ids of {list(ids.shape)} and a mask of {list(mask.shape)}; give one of the same shape")
     residual = names_of.run(model, ids, mask, model.cfg.n_layers)
     assert residual is not None
     return residual
@@ -213,22 +265,33 @@ def next_token_logits(
     ids: Sequence[Sequence[int]],
     *,
     hooks: RowHooks | None = None,
-    max_rows: int = 64,
+    alike: Sequence[int] | None = None,
+    max_rows: int | None = None,
     max_tokens: int = 16384,
     named: Callable[[int], str] = "prompt {}".format,
     progress: bool | None = False,
 ) -> Float[Tensor, "n d_vocab"]:
     """Logits after each prompt, float32 on the CPU; only the last position is unembedded.
 
-    `hooks(rows)` is called for every batch with its prompts' places in `ids`. Raises `ActivationError` where logits are
-    NaN or infinite, with what `named` calls the row.
+    `hooks(rows)` is called for every batch with its prompts' places in `ids`; `alike` and `max_rows` are as for
+    `generate`. Raises `ActivationError` where logits are NaN or infinite, with what `named` calls the row.
     """
     logits = torch.empty(len(ids), names_of.vocabulary(model))
-    batches = tokens.batches_for(model, ids, max_rows=max_rows, max_tokens=max_tokens)
-    for batch in with_progress(batches, "reading logits", shown=progress):
+    tokens.check_lengths(ids, model.cfg.n_ctx)
+    limits: dict[str, Any] = {"max_rows": rows_at_once(model, ids, max_rows=max_rows), "max_tokens": max_tokens}
+    checked = None if hooks is None else partial(checked_hooks, model, hooks)
+    prefix = run_prefix(model, ids, hooks=checked, alike=alike, **limits)
+    batches = tokens.batches_for(model, ids if prefix is None else prefix.rest(ids), **limits)
+
+    def read(batch: tokens.Batch) -> None:
         with with_hooks(model, checked_hooks(model, hooks, batch.rows)):
-            residual = final_residual(model, batch.ids, batch.mask)
+            residual = _run(model, batch, model.cfg.n_layers, prefix)
+            assert residual is not None
             logits[batch.rows] = names_of.unembed(model, residual[:, -1:])[:, 0].float().cpu()
+
+    halved = Halved(read)
+    for batch in with_progress(batches, "reading logits", shown=progress):
+        halved(batch)
     require_finite(~torch.isfinite(logits.sum(-1)), range(len(ids)), named, "the logits after")
     return logits
 

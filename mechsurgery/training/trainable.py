@@ -302,7 +302,7 @@ def _head_weights(model: Model, layer: int, train: str) -> _Weights:
 
 def _low_rank(model: Model, lora: LoRA, seed: int) -> dict[str, Any]:
     """{parameter: (where it is, trainable difference)}."""
-    generator = torch.Generator().manual_seed(seed if lora.seed is None else lora.seed)
+    generator = torch.Generator().manual_seed(int(seed if lora.seed is None else lora.seed))
     leaves = [*(_ATTENTION if lora.attention else ()), *(_MLP if lora.mlp else ())]
     if lora.mlp and any(is_experts(site) for site in sites.neuron_sites(model)):
         raise InputError("low-rank differences are for matrices, not for tensors of experts; pass LoRA(mlp=False)")

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from numbers import Integral
 from typing import Any
 
+from torch import Tensor
+
 from ... import names
 from ...checks import check_arguments
-from ...errors import SiteError, listed
+from ...errors import MismatchError, SiteError, listed
 from ...names import LATENTS, layer_of
 from ..experts import mixtures
 from ..protocol import Model, hooked
@@ -132,8 +134,16 @@ def _check_fires(model: Model, name: str) -> None:
 
 def stop_layer(model: Model, wanted: Sequence[str]) -> int | None:
     """The layer before which a forward may end when only these hook points are read; None: it must end by itself."""
+    if not len(wanted):
+        raise SiteError("no hook points to read; give at least one")
     layers = [-1 if name in _EMBEDDINGS else _layer_or_end(model, name) for name in wanted]
     return None if max(layers) >= model.cfg.n_layers else max(layers) + 1
+
+
+def check_last(numbers: Tensor, width: int, what: str) -> None:
+    """Raise `MismatchError` where a tensor's last axis has not this many numbers."""
+    if numbers.shape[-1:] != (width,):
+        raise MismatchError(f"{what} with the shape {list(numbers.shape)}; this model's have {width} numbers each")
 
 
 def _layer_or_end(model: Model, name: str) -> int:

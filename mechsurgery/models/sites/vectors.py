@@ -16,7 +16,7 @@ from ...names import layer_of
 from ..experts import reading
 from ..protocol import Model
 from . import bridge
-from .points import check_layers, neuron_sites
+from .points import check_last, check_layers, neuron_sites, width
 from .weights import maybe, parameter
 
 
@@ -79,7 +79,9 @@ def _neurons_at(model: Model, where: int | str) -> str:
 
 def mlp_write(model: Model, layer: int, neurons: Float[Tensor, "*b d_mlp"]) -> Float[Tensor, "*b d_model"]:
     """What a layer's MLP adds to the residual stream when its neurons have these activations."""
-    written = neurons @ write_weights(model, layer) + parameter(model, names.mlp_parameter(layer, "b_out"))
+    weight = write_weights(model, layer)
+    check_last(neurons, len(weight), "activations of neurons")
+    written = neurons @ weight + parameter(model, names.mlp_parameter(layer, "b_out"))
     norm = _norm_after(model, layer, "mlp")
     if norm is not None:
         written = _norm(model, layer, norm)(written)
@@ -106,6 +108,8 @@ def read_directions(model: Model, where: int | str, neuron: int) -> dict[str, Fl
     layer = layer_of(site)
     norm = _norm_before_mlp(model, layer)
     gain = _gain(model, norm).float()
+    if neuron >= width(model, site):
+        raise SiteError(f"no neuron {neuron} at {site!r}; it has neurons 0 to {width(model, site) - 1}")
     if names.is_experts(site):
         parts = dict(zip(("gate", "up"), reading(model, site, neuron, partial(parameter, model))))
     else:
@@ -122,6 +126,7 @@ def read_directions(model: Model, where: int | str, neuron: int) -> dict[str, Fl
 def embedding_cosines(model: Model, direction: Float[Tensor, " d_model"]) -> Float[Tensor, " d_vocab"]:
     """Cosine of each token's embedding with a direction, float32; centred where the norms that read them centre."""
     rows = parameter(model, "embed.W_E").detach()
+    check_last(direction, rows.shape[1], "a direction")
     direction = direction.to(rows.device).float()
     square = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float32).pow(2)
     if _centres(model, "blocks.0.ln1"):
