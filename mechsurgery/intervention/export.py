@@ -14,6 +14,7 @@ from torch import Tensor
 from ..checks import check_arguments
 from ..delta_parts import Dense
 from ..errors import InputError, MismatchError, listed
+from ..models.architectures import MIXTURES, architecture_of
 from ..models.checkpoints import (
     SAME,
     Place,
@@ -86,6 +87,11 @@ def _of_intervention(
 ) -> tuple[Checkpoint, dict[str, object], dict[str, Change]]:
     """The checkpoint with room for all that changes, the settings that say so, and {tensor: change}."""
     config = read_config(checkpoint.directory)
+    if architecture_of(config.to_dict()) in MIXTURES:
+        raise InputError(
+            "a checkpoint keeps the experts of a mixture in tensors of another form than the model, which are not "
+            "written yet; use applied(model, intervention), or bake it in memory"
+        )
     check_complete(checkpoint, config)
     check_made_for(checkpoint, intervention)
     found = {

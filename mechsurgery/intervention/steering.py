@@ -92,7 +92,7 @@ def projection(
         pushes=-1,
         info={"norm": norm, "levels": levels},
         draw=lambda seed: projection(
-            writes, width, torch.randn(width, generator=torch.Generator().manual_seed(seed)), to=to
+            writes, width, torch.randn(width, generator=torch.Generator().manual_seed(int(seed))), to=to
         ),
     )
 
@@ -120,7 +120,7 @@ def _levels(
 
 def _random_direction(direction: Direction, seed: int) -> Direction:
     """Random vectors at the same hook points, as long as the direction's."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(int(seed))
     vectors = {}
     for site, vector in direction.vectors.items():
         drawn = torch.randn(vector.shape, generator=generator)

@@ -11,9 +11,11 @@ from torch import Tensor
 
 from ...artifacts import provenance
 from ...checks import check_arguments
+from ..cache import preallocated, rotating
 from ..fingerprint import fingerprint
 from ..protocol import Model
 from . import bridge
+from .points import check_last
 
 
 def run(
@@ -30,8 +32,8 @@ def run(
     """
     if bridge.is_bridge(model):
         return bridge.run(model, ids, mask, layer, cache)
-    options = {"past_kv_cache": cache.entries} if cache is not None else {}
-    found = model(ids, attention_mask=mask, return_type=None, stop_at_layer=layer, **options)
+    with rotating(model, cache):
+        found = model(ids, attention_mask=mask, return_type=None, stop_at_layer=layer, past_kv_cache=cache)
     return None if layer is None else found
 
 
@@ -47,24 +49,9 @@ def run_from(
     return model(start, start_at_layer=layer, attention_mask=mask, stop_at_layer=model.cfg.n_layers)
 
 
-class _Cache:
-    """Keys and values so far of every row."""
-
-    def __init__(self, model: Model, rows: int, device: torch.device) -> None:
-        from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
-
-        self.entries: Any = TransformerLensKeyValueCache.init_cache(model.cfg, device, rows)
-
-    def keep(self, rows: Tensor) -> None:
-        """Only these rows from now on."""
-        for entry in self.entries.entries:
-            entry.past_keys, entry.past_values = entry.past_keys[rows], entry.past_values[rows]
-        self.entries.previous_attention_mask = self.entries.previous_attention_mask[rows]
-
-
-def new_cache(model: Model, rows: int, device: torch.device) -> Any:
-    """An empty cache of keys and values for `run`; `cache.keep(rows)` drops the other rows."""
-    return bridge.Cache(model) if bridge.is_bridge(model) else _Cache(model, rows, device)
+def new_cache(model: Model, rows: int, length: int, device: torch.device) -> Any:
+    """An empty cache for `run`, with room for `length` tokens a row; `cache.keep(rows)` drops the other rows."""
+    return bridge.Cache(model) if bridge.is_bridge(model) else preallocated(model, rows, length, device)
 
 
 def portable(model: Model, hooks: Sequence[tuple[str, Callable[..., Any]]]) -> list[tuple[str, Callable[..., Any]]]:
@@ -82,6 +69,7 @@ def unembed(model: Model, resid: Float[Tensor, "*b d_model"]) -> Float[Tensor, "
 
     NaN for a vector so long that a norm would divide it by infinity: what it gives then, zeros, looks like an answer.
     """
+    check_last(resid, model.cfg.d_model, "a vector of the residual stream")
     too_long = ~torch.isfinite(resid.detach().float().square().sum(-1, keepdim=True))
     flat = resid.reshape(1, -1, resid.shape[-1]) if resid.ndim != 3 else resid
     if bridge.is_bridge(model):
