@@ -30,11 +30,20 @@ _NAMED = {
         stop""",
     1: """n k max_rows max_tokens max_new_tokens top width resamples rows kept_rows rank batch accumulate per_round
         n_parts n_ctx n_samples max_pairs n_control_prompts bins batch_size max_length every repeats at_most contexts
-        n_top validate_every""",
+        n_top validate_every random_circuits.n""",
     2: "folds",
 }
 LEAST = {name: least for least, names in _NAMED.items() for name in names.split()}
-MOST = {"bins": 10_000, "nulls": 1_000_000, "resamples": 1_000_000, "controls": 100_000, "rank": 65_536, "port": 65_535}
+MOST = {
+    "with_controls.n": 10_000,
+    "random_circuits.n": 10_000,
+    "bins": 10_000,
+    "nulls": 1_000_000,
+    "resamples": 1_000_000,
+    "controls": 100_000,
+    "rank": 65_536,
+    "port": 65_535,
+}
 #: Names of parameters that hold what prompts are made of: prompts check their texts themselves, and say which it is.
 PROMPTS = frozenset("text texts prefix system completion completions messages prompt".split())
 #: Names of parameters that are shown as names: control characters and marks that turn the writing round are refused.
@@ -82,7 +91,11 @@ def check_of(hint: Any, name: str) -> Check | None:
     """What is checked of a value with an annotation, in a parameter of a name; None where everything is allowed."""
     origin, inside = get_origin(hint), get_args(hint)
     if name == "device":
-        return Check(_is_device, "a device of this machine, such as 'cpu'")
+        needed = origin in (typing.Union, types.UnionType) and type(None) not in inside
+        return Check(
+            lambda value: _is_device(value) and not (needed and value is None),
+            "a device of this machine, such as 'cpu'",
+        )
     if hint is Any or hint is object:
         return _TOKENIZER if name == "tokenizer" else None
     if hint is None or hint is type(None):
@@ -162,9 +175,11 @@ def _number(name: str) -> Check:
             return math.isfinite(value)
         if isinstance(value, bool) or not isinstance(value, Real):
             return False
+        if isinstance(value, int):
+            return -(1 << 63) <= value < 1 << 63
         try:
             return math.isfinite(value)
-        except OverflowError:  # a whole number that no float holds
+        except OverflowError:  # a fraction that no float holds
             return False
 
     return Check(allows, "a finite number")
@@ -251,9 +266,14 @@ def _several(kind: Any, inside: tuple[Any, ...], name: str) -> Check:
         if not isinstance(value, (list, tuple, set, frozenset, range)):
             if isinstance(value, type) or not hasattr(value, "__iter__") or getattr(value, "ndim", 1) != 1:
                 return False
+            if inside and hasattr(value, "dtype") and inside[0] not in _PLAIN:
+                return False  # an array holds numbers or texts
             if not hasattr(value, "__len__"):
                 return kind is Iterable  # an iterator is read once, by the function itself
-            value = value.tolist() if hasattr(value, "tolist") else value
+            try:
+                value = value.tolist() if hasattr(value, "tolist") else value
+            except (RuntimeError, TypeError):  # a tensor without numbers (meta), or a sparse one
+                return False
         return each is None or all(map(each.allows, value))
 
     word = {tuple: "a tuple", set: "a set", frozenset: "a set"}.get(kind, "a list")
@@ -272,6 +292,8 @@ def _array(hint: Any) -> Check:
     def allows(value: Any) -> bool:
         if not isinstance(value, hint.array_type) or (n is not None and value.ndim != n):
             return False
+        if isinstance(value, Tensor) and (value.is_meta or value.layout is not torch.strided):
+            return False  # without numbers, or not with all of them
         return not isinstance(kinds, (list, tuple)) or str(value.dtype).removeprefix("torch.") in kinds
 
     return Check(allows, said)
@@ -304,11 +326,12 @@ def _is_device(value: Any) -> bool:
 
 
 _TOKENIZER = Check(
-    lambda value: (value is None or hasattr(value, "decode")) and not isinstance(value, (bytes, bytearray, type)),
-    "a tokenizer of transformers, such as model.tokenizer",
+    lambda value: not isinstance(value, type) and hasattr(value, "all_special_tokens"),
+    "a tokenizer of transformers, such as model.tokenizer (a model that has no tokenizer: set it)",
 )
 #: What is only gone through: a dictionary does for its keys.
 _GONE_THROUGH = (Iterable, Collection)
+_PLAIN = (int, float, str, bool, Any, object)
 _LISTS = (list, tuple, set, frozenset, Sequence, Iterable, Collection)
 _SIMPLE: dict[Any, Callable[[str], Check]] = {
     int: _whole,

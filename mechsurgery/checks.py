@@ -16,10 +16,11 @@ import sys
 from collections.abc import Callable, Collection, Mapping
 from functools import wraps
 from inspect import Parameter, iscoroutinefunction, isfunction, signature
+from pathlib import PurePath
 from typing import Any, NamedTuple
 
 from .allowed import LEAST, Check, check_of, shown
-from .errors import InputError, MechsurgeryError
+from .errors import InputError, LoadError, MechsurgeryError
 
 _OPERATORS = ("__init__", "__call__", "__add__", "__sub__", "__mul__", "__rmul__", "__or__", "__and__", "__getitem__")
 
@@ -76,12 +77,18 @@ def checked(
         if plan is None:
             plan = _plan(function, leading, of_class, kind)
         checks = plan.checks
-        for name, value in zip(plan.positions, args[leading:] if leading else args):
-            if name in checks and not checks[name].allows(value):
-                raise _refusal(plan, name, value)
-        for name, value in options.items():
-            if name in checks and not checks[name].allows(value):
-                raise _refusal(plan, name, value)
+        name, value = "", None
+        try:
+            for name, value in zip(plan.positions, args[leading:] if leading else args):
+                if name in checks and not checks[name].allows(value):
+                    raise _refusal(plan, name, value)
+            for name, value in options.items():
+                if name in checks and not checks[name].allows(value):
+                    raise _refusal(plan, name, value)
+        except MechsurgeryError:
+            raise
+        except Exception as error:  # a value that cannot even be looked at, such as a list that fails when it is read
+            raise _refusal(plan, name, value) from error
         try:
             return function(*args, **options)
         except TypeError as error:
@@ -94,6 +101,9 @@ def checked(
         except (LookupError, ValueError, AttributeError) as error:
             _say_of_tables(plan, error, args, options)
             raise
+        except OSError as error:
+            _say_of_paths(plan, error, args, options)
+            raise
 
     return call
 
@@ -102,17 +112,26 @@ def _say_of_tables(plan: _Plan, error: Exception, args: tuple[Any, ...], options
     """Raise what pandas says of a table that was given, such as that it lacks a column, as an error of our own."""
     if isinstance(error, MechsurgeryError):
         return
-    tables = [one for one in (*args, *options.values()) if type(one).__name__ == "DataFrame"]
+    tables = [one for one in (*args, *options.values()) if type(one).__name__ in ("DataFrame", "Series")]
     last = error.__traceback__
     while last is not None and last.tb_next is not None:
         last = last.tb_next
     where = "" if last is None else str(last.tb_frame.f_globals.get("__name__"))
     if tables and where.startswith(("pandas", "numpy", "pyarrow", "mechsurgery.plots")):
-        columns = [shown(one) for one in tables[0].columns[:12]]
+        columns = [shown(one) for one in getattr(tables[0], "columns", tables[0].index)[:12]]
         raise plan.error(
-            f"{plan.where}: a table does not have what is needed ({type(error).__name__}: {str(error)[:200]}); it has "
-            f"the columns {', '.join(columns)}"
+            f"{plan.where}: a table or row does not have what is needed ({type(error).__name__}: {str(error)[:200]}); "
+            f"it has {', '.join(columns)}"
         ) from error
+
+
+def _say_of_paths(plan: _Plan, error: OSError, args: tuple[Any, ...], options: Mapping[str, Any]) -> None:
+    """Raise what the system says of a path that was given, such as that it may not be read, as an error of our own."""
+    if isinstance(error, MechsurgeryError) or not isinstance(error.filename, str):
+        return
+    paths = [str(one) for one in (*args, *options.values()) if isinstance(one, (str, PurePath)) and str(one)]
+    if any(error.filename.startswith(one) for one in paths):
+        raise LoadError(f"{plan.where}: {shown(error.filename)} cannot be used ({error.strerror})") from error
 
 
 def _plan(function: Callable[..., Any], leading: int, of_class: type | None, error: type[MechsurgeryError]) -> _Plan:

@@ -100,6 +100,31 @@ def _run_study(name: str, settings: Any, out: Path, again: bool) -> None:
 main.add_command(demo)
 
 
+@main.command("export")
+@click.argument("source")
+@click.argument("destination", type=click.Path(path_type=Path))
+@click.option("--circuit", type=click.Path(path_type=Path), help="Scale the MLP neurons of this circuit.")
+@click.option("--m", type=float, default=None, help="Multiplier of the circuit's neurons [default: as found].")
+@click.option("--steer", type=click.Path(path_type=Path), help="Add this saved Direction, times --strength.")
+@click.option("--project-out", type=click.Path(path_type=Path), help="Take this saved Direction out of all writes.")
+@click.option("--at", "site", default=None, help="Hook point of the vector for --project-out, where it has several.")
+@click.option("--delta", type=click.Path(path_type=Path), help="Add this saved WeightDelta, times --strength.")
+@click.option("--strength", type=float, default=1.0, show_default=True, help="Of --steer, --project-out and --delta.")
+@click.option("--adapter", is_flag=True, help="Write a PEFT LoRA adapter and no whole checkpoint.")
+@click.option("--max-rank", default=256, show_default=True, help="Largest rank of an --adapter.")
+@click.option("--dtype", default=None, help="Number format of the weights [default: the source's own].")
+@click.option("--revision", default=None, help="Revision of a hub id.")
+def export_model(source: str, destination: Path, **options: Any) -> None:
+    """Write SOURCE with an intervention in its weights as the Hugging Face directory DESTINATION.
+
+    Its logits under plain transformers are those of the running intervention; several options are done together. No
+    more than a few rows of the weights are in memory. Its README.md says what was done.
+    """
+    from .reports.leaving import leave
+
+    _say(leave(source, destination, **options))
+
+
 @main.command()
 @click.argument("model")
 @click.option("--contrast", default=None, help="A registered contrast, e.g. organism/refusal or jbb.")

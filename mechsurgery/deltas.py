@@ -23,7 +23,7 @@ from .checks import check_arguments
 from .delta_parts import Dense, LowRank, Part, Rows, inner, total
 from .digests import digest_of
 from .errors import ActivationError, InputError, LoadError, MismatchError, listed
-from .names import is_neurons, neuron_parameters
+from .names import is_experts, is_neurons, neuron_parameters
 from .reading import check_object, readable
 from .safe_text import html_note, html_table
 from .units import Circuit, UnitScores
@@ -115,7 +115,7 @@ class WeightDelta:
     def random_like(self, seed: int = 0) -> WeightDelta:
         """A random difference of the same parameters, forms and norms: what chance alone aligns with or does."""
         # Far from the small seeds with which a delta may itself have been drawn.
-        generator = torch.Generator().manual_seed(1_000_003 * (seed + 1) + 7919)
+        generator = torch.Generator().manual_seed((1_000_003 * (int(seed) + 1) + 7919) % (1 << 63))
         norms = self.norms()
         parts: dict[str, Part] = {}
         for name, part in self.parts.items():
@@ -209,9 +209,13 @@ def _part(facts: dict[str, Any] | None, tensors: dict[str, Tensor]) -> Part:
 
 def _neuron_weights(site: str) -> dict[str, int]:
     """{parameter: axis that counts neurons} of the MLP whose neurons are at a hook point."""
-    if not is_neurons(site):
-        raise InputError(f"weights belong to MLP neurons, not to units at {site!r}")
+    if not is_neurons(site) or is_experts(site):
+        raise InputError(f"weights belong to MLP neurons of dense layers, not to units at {site!r}")
     return neuron_parameters(site)
+
+
+#: More neurons than any layer has: what says so is damaged, and no room is made for them.
+MOST_NEURONS = 1 << 24
 
 
 def neuron_norms(delta: WeightDelta, widths: Mapping[str, int]) -> UnitScores:
@@ -221,13 +225,16 @@ def neuron_norms(delta: WeightDelta, widths: Mapping[str, int]) -> UnitScores:
     """
     found = {}
     for site, n in widths.items():
+        axes = _neuron_weights(site)
+        if not 0 < n <= MOST_NEURONS:
+            raise InputError(f"{n} neurons at {site!r}; give how many there are, from 1 to {MOST_NEURONS:,}")
         square = torch.zeros(n)
-        for name, axis in _neuron_weights(site).items():
+        for name, axis in axes.items():
             if name not in delta.parts:
                 continue
             whole = delta.parts[name].dense().float().cpu()
-            if whole.shape[axis] != n:
-                raise MismatchError(f"{site!r} has {n} neurons, the delta {whole.shape[axis]}; it is another model's")
+            if whole.ndim <= axis or whole.shape[axis] != n:
+                raise MismatchError(f"{site!r} has {n} neurons, the delta {list(whole.shape)}; it is another model's")
             square += whole.pow(2).sum(1 - axis) if whole.ndim == 2 else whole.pow(2)
         found[site] = square.sqrt()
     return UnitScores(found, "norm of the weight difference", {"delta": delta.name})
@@ -263,6 +270,8 @@ def exact_difference(new: Tensor, old: Tensor) -> Tensor:
 
     (Float64 suffices for float32 weights whose sizes differ by less than a factor of 2²⁹.)
     """
+    if new.shape != old.shape or new.dtype != old.dtype:
+        raise MismatchError(f"{list(new.shape)} {new.dtype} and {list(old.shape)} {old.dtype} have no difference")
     change = new.detach().double() - old.detach().double()
     short = change.float()
     back = (old.detach().double() + short.double()).to(new.dtype)

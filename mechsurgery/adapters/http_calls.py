@@ -9,6 +9,8 @@ import time
 from contextlib import suppress
 from typing import Any
 
+from ..checks import check_arguments
+
 #: The most that an answer may have: many times what the longest chat completion needs.
 MOST_BYTES = 4 << 20
 
@@ -84,6 +86,17 @@ def _body(reply: Any) -> bytes:
     return bytes(content)
 
 
+def used_tokens(body: bytes) -> tuple[int, int]:
+    """Tokens of what was asked and of the answer, as a chat completion's `usage` says; 0 where it does not say."""
+    try:
+        usage = json.loads(body)["usage"]
+        counts = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        counts = None, None
+    read, written = (one if type(one) is int and 0 <= one < 1 << 40 else 0 for one in counts)
+    return read, written
+
+
 def chat_text(body: bytes) -> str:
     """The text of a chat completion; "" where it has none (null). Raises `Again` for anything else."""
     try:
@@ -98,3 +111,6 @@ def chat_text(body: bytes) -> str:
         raise Again("an answer that is no chat completion")
     # Half a pair of surrogates can be written to no file.
     return content.encode("utf-8", "replace").decode()
+
+
+check_arguments(__name__)

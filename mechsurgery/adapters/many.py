@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+import socket
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from inspect import signature
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -33,6 +36,7 @@ _ENVIRONMENT = {
 }
 #: Bytes of shared memory for what travels on this machine; Ray writes what is more to disk.
 _STORE = 256 * 2**20
+_TRIALS = 3
 #: Whether the Ray in use was started here, for this machine alone: then nothing else shares it, and no worker waits for
 #: cores that are free only when workers of another `Workers` end.
 _STARTED = {"here": False}
@@ -145,19 +149,64 @@ def _start(ray: Any, address: str | None, cores: int) -> None:
     """Connect to the cluster at an address, or start Ray on this machine, where a busy one may need several tries."""
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     here = {"address": "local", "num_cpus": cores, "include_dashboard": False, "object_store_memory": _STORE}
-    for last in (False, False, True):
+    for trial in range(_TRIALS):
         try:
-            ray.init(**quiet, **(here if address is None else {"address": address}))
+            with _known_ports() if trial else nullcontext():
+                ray.init(**quiet, **(here if address is None else {"address": address}))
             return
         except Exception as error:  # Ray raises bare ones where the machine is too slow for its patience
+            _end_half_started(error)
             ray.shutdown()
-            if not last and address is None:
+            if trial + 1 < _TRIALS and address is None:
                 continue
             where = "on this machine" if address is None else f"at {address!r}"
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise InputError(
                 f"Ray does not start {where}: {reason}; check the address, and that the machine is not too busy"
             ) from error
+
+
+@contextmanager
+def _known_ports() -> Iterator[None]:
+    """Within it, Ray is told the ports of its agents.
+
+    It waits 15 seconds for them to choose some, which is too short where every core is busy. Where this version of Ray
+    has no such options, nothing is changed.
+    """
+    try:
+        from ray._private.parameter import RayParams
+    except ImportError:
+        yield
+        return
+    kind: Any = RayParams
+    plain = kind.__init__
+    options = ("metrics_agent_port", "runtime_env_agent_port", "metrics_export_port", "dashboard_agent_listen_port")
+    known = set(options) & set(signature(plain).parameters)
+
+    def told(self: Any, *values: Any, **how: Any) -> None:
+        plain(self, *values, **{**{name: _free_port() for name in known}, **how})
+
+    try:
+        kind.__init__ = told
+        yield
+    finally:
+        kind.__init__ = plain
+
+
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def _end_half_started(error: Exception) -> None:
+    """End the processes of a Ray that gave up starting, which Ray itself ends only with this process."""
+    trace = error.__traceback__
+    while trace is not None:
+        half: Any = trace.tb_frame.f_locals.get("self")
+        if hasattr(half, "kill_all_processes"):
+            half.kill_all_processes(check_alive=False, allow_graceful=False)
+        trace = trace.tb_next
 
 
 class _RayPool:

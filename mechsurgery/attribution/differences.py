@@ -64,7 +64,7 @@ def completion_difference(
 
 def random_scores(model: Model, dictionary: Dictionary, *, seed: int = 0) -> UnitScores:
     """Random positive scores: a ranking by chance."""
-    values = torch.rand(dictionary.n_latents, generator=torch.Generator().manual_seed(seed))
+    values = torch.rand(dictionary.n_latents, generator=torch.Generator().manual_seed(int(seed)))
     return _scores(model, dictionary, values, "random", seed=seed)
 
 

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ..checks import check_arguments
 from ..models import generate, sites, tokens
 from ..models.capture import final_residual
 from ..models.protocol import Model
@@ -93,3 +94,6 @@ def distributions(
             top[place], log_p[place] = best.indices.int().cpu(), best.values.cpu()
     full = kept == sites.vocabulary(model)
     return Distributions(name, joined, n_last, [prompt.group for prompt in prompts], top, log_p, start, full)
+
+
+check_arguments(__name__)

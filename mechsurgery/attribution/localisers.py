@@ -132,7 +132,7 @@ def _weight_change(problem: Problem) -> UnitScores:
 
 
 def _random(problem: Problem) -> UnitScores:
-    generator = torch.Generator().manual_seed(problem.seed)
+    generator = torch.Generator().manual_seed(int(problem.seed))
     values = {site: torch.rand(n, generator=generator) for site, n in problem.units.widths.items()}
     return UnitScores(values, "random", {"cost": Cost(1).facts()})
 

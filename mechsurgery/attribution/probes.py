@@ -209,7 +209,7 @@ def _checked(features, labels, groups, penalty, folds):
     if penalty not in ("l1", "l2") or not features:
         raise InputError(f"penalty={penalty!r} on {len(features)} hook points; give 'l2' or 'l1' and at least one")
     x = torch.cat([value.float() for value in features.values()], 1).numpy()
-    y, own = np.asarray(labels), np.asarray(groups)
+    y, own = np.asarray(list(labels)), np.asarray(list(groups))
     if set(np.unique(y)) != {0, 1}:
         raise InputError(f"labels of {len(set(labels))} kinds ({sorted(set(labels))}); a probe needs both 0 and 1")
     if len(y) != len(x) or len(own) != len(x):
@@ -229,6 +229,9 @@ def _need_sklearn() -> None:
 def _splits(y, groups, folds, seed):
     from sklearn.model_selection import StratifiedGroupKFold
 
+    fewest = min(int((y == side).sum()) for side in (0, 1))
+    if fewest < folds:
+        raise InputError(f"{fewest} rows of one label for {folds} folds; give more rows")
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     return [(fit, held) for fit, held in splitter.split(y, y, groups) if len(set(y[fit])) == 2]
 
@@ -268,6 +271,10 @@ def auroc(
 ) -> tuple[float, float, float]:
     """AUROC with a 95 % percentile interval from drawing the groups (`of`, one a row) with replacement."""
     y, decision, groups = np.asarray(labels), np.asarray(decisions), np.asarray(of)
+    if any(one.shape != (y.size,) or one.dtype.kind not in "biufU" for one in (y, decision, groups)):
+        raise InputError(f"{y.shape} labels, {decision.shape} decisions and {groups.shape} groups; give one each a row")
+    if set(y.tolist()) != {0, 1} or decision.dtype.kind == "U" or not np.isfinite(decision).all():
+        raise InputError("an AUROC needs labels 0 and 1, both of them, and finite decisions")
     generator = np.random.default_rng(seed)
     names = np.unique(groups)
     members = {name: np.flatnonzero(groups == name) for name in names}

@@ -6,7 +6,7 @@ LeVeque 1983), in float64 where the device has it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -34,7 +34,10 @@ from ..reading import readable
 
 @dataclass
 class Moments:
-    """Number of prompts, and per hook point the mean and the sum of squared deviations, each [d]."""
+    """Per hook point the number of activations, their mean and the sum of squared deviations, each [d].
+
+    `n` is the number of prompts (or tokens); at the neurons of a routed expert only of those that reached it.
+    """
 
     n: dict[str, int] = field(default_factory=dict)
     mean: dict[str, Float[Tensor, " d"]] = field(default_factory=dict)
@@ -59,6 +62,13 @@ class Moments:
         self.m2[site] += m2 + delta.square() * (before * n / total)
         self.n[site] = total
 
+    def fill(self, widths: Mapping[str, int]) -> None:
+        """Note n = 0 at hook points, {name: width}, that no token reached."""
+        for site, width in widths.items():
+            if site not in self.n:
+                self.n[site] = 0
+                self.mean[site], self.m2[site] = torch.zeros(2, width, dtype=torch.float64)
+
     def variance(self, site: str) -> Float[Tensor, " d"]:
         """Unbiased variance (n − 1 in the denominator; zero for a single prompt)."""
         return self.m2[site] / max(1, self.n[site] - 1)
@@ -78,7 +88,8 @@ class ContrastStatistics:
                 raise InputError("statistics need the same hook points on both sides, each with mean and variance")
             for site, n in side.n.items():
                 mean, m2 = side.mean[site], side.m2[site]
-                if n < 1 or mean.ndim != 1 or not mean.shape == m2.shape == self.positive.mean[site].shape:
+                least = 1 if spelled.expert_of(site) is None else 0
+                if n < least or mean.ndim != 1 or not mean.shape == m2.shape == self.positive.mean[site].shape:
                     raise MismatchError(f"{n} rows of {list(mean.shape)} and {list(m2.shape)} numbers at {site!r}")
                 if not (torch.isfinite(mean).all() and torch.isfinite(m2).all() and (m2 >= 0).all()):
                     raise ActivationError(f"the statistics at {site!r} are NaN, infinite or a negative variance")
@@ -92,7 +103,15 @@ class ContrastStatistics:
         """Mean activation on the positive prompts minus mean on the negative ones."""
         if site not in self.positive.mean:
             raise SiteError(f"no statistics at {site!r}; measured: {listed(self.sites)}")
-        return self.positive.mean[site] - self.negative.mean[site]
+        mean = self.positive.mean[site]
+        return mean - self.negative.mean[site].to(mean.device)
+
+    @property
+    def routed(self) -> dict[str, list[int]]:
+        """{hook point: how many activations each side has there}; `{}` where no hook point is an expert's."""
+        if not any(spelled.is_experts(site) for site in self.sites):
+            return {}
+        return {site: [self.positive.n[site], self.negative.n[site]] for site in self.sites}
 
     def at(self, names: Iterable[str]) -> ContrastStatistics:
         """The same statistics for only some of the hook points."""
@@ -153,6 +172,8 @@ def contrast_statistics(
     token of the prompts instead, each as one: the moments of what an intervention at every position replaces. With
     `workers` (`adapters.many.Workers`) copies of the model elsewhere run the batches, whose moments are merged here in
     the order of the batches.
+
+    At the neurons of a routed expert, prompts whose token did not reach it do not count: `routed` says how many did.
     """
     wanted = list(at) if at is not None else sites.neuron_sites(model, layers)
     names = [unit if isinstance(unit, str) else unit.site for unit in wanted]
@@ -163,6 +184,9 @@ def contrast_statistics(
         sides = [_moments(model, wanted, ids, positions, max_rows, progress) for ids in both]
     else:
         sides = _moments_on(workers, model, wanted, both, positions, max_rows, progress)
+    experts = {site: sites.width(model, site) for site in names if spelled.is_experts(site)}
+    for side in sides:
+        side.fill(experts)
     sides = [Moments(*({s: part[s] for s in names} for part in (side.n, side.mean, side.m2))) for side in sides]
     info = sites.provenance_of(
         model,
@@ -186,9 +210,8 @@ def _moments(
 ) -> Moments:
     moments = Moments()
     hooks, update = encoding(model, wanted, moments.update)
-    capture.stream(
-        model, ids, hooks, update, join_heads=True, positions=positions, max_rows=max_rows, progress=progress
-    )
+    options: dict[str, Any] = {"positions": positions, "max_rows": max_rows, "progress": progress}
+    capture.stream(model, ids, hooks, update, join_heads=True, reached_only=True, **options)
     return moments
 
 

@@ -203,7 +203,7 @@ def _above(
 
 def _rows(task: Task, rows: int, seed: int) -> Iterator[list[int]]:
     """Endless draws of rows: every row (or item, with all its rows) once before one comes again."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(int(seed))
     together: dict[int, list[int]] = {}
     for row, item in enumerate(task.items or range(len(task))):
         together.setdefault(item, []).append(row)

@@ -7,7 +7,7 @@ intervention what each benchmark is, beside the unmodified model on the same pro
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
@@ -93,7 +93,7 @@ def load_benchmarks(
 
 
 def that_fit(
-    benchmarks: Iterable[Benchmark], model: Model, *, template: str | Template = "auto", max_new_tokens: int = 32
+    benchmarks: Sequence[Benchmark], model: Model, *, template: str | Template = "auto", max_new_tokens: int = 32
 ) -> tuple[Benchmark, ...]:
     """The benchmarks without items of which a prompt, with its answer, is longer than the model's context.
 
@@ -121,17 +121,17 @@ def that_fit(
     return tuple(found)
 
 
-def benchmark_sets(benchmarks: Iterable[Benchmark]) -> dict[str, PromptSet]:
+def benchmark_sets(benchmarks: Sequence[Benchmark]) -> dict[str, PromptSet]:
     """{name: prompts} of all benchmarks, to stand beside other sets in one `evaluate`."""
     return {name: prompts for one in benchmarks for name, prompts in one.sets.items()}
 
 
-def benchmark_grades(benchmarks: Iterable[Benchmark]) -> dict[str, list[Grade]]:
+def benchmark_grades(benchmarks: Sequence[Benchmark]) -> dict[str, list[Grade]]:
     """{name: grades} of the same sets; those answered by a letter have none."""
     return {name: list(one.grades.get(name, ())) for one in benchmarks for name in one.sets}
 
 
-def benchmark_table(results: Results, benchmarks: Iterable[Benchmark]) -> pd.DataFrame:
+def benchmark_table(results: Results, benchmarks: Sequence[Benchmark]) -> pd.DataFrame:
     """What each benchmark is under every intervention, beside the unmodified model on the same prompts.
 
     Columns: benchmark, quantity, better ("higher" or "lower"), model, intervention, strength, m, asked (prompts), n

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ..checks import check_arguments
 from ..errors import LoadError
 from ..models.checkpoints import read_config
 from ..models.load import directory_of, quiet
@@ -66,3 +67,6 @@ def write_miniature(config: Any, folder: Path, dtype: torch.dtype) -> Path:
         tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>", unk_token="<unk>"
     ).save_pretrained(folder)
     return folder
+
+
+check_arguments(__name__)

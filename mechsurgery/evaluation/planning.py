@@ -20,6 +20,7 @@ import torch
 
 from ..attribution import contrast_statistics, gate_gradient
 from ..attribution.objectives import from_pairs
+from ..checks import check_arguments
 from ..errors import InputError
 from ..models import load_model, memory, sites
 from ..models.generate import generate
@@ -303,3 +304,6 @@ def _ids(model: Model, n: int, length: int, seed: int = 0) -> list[list[int]]:
 
 def _texts(model: Model, n: int, length: int, seed: int) -> list[str]:
     return [" ".join(f"w{token - N_SPECIAL}" for token in row) for row in _ids(model, n, length, seed)]
+
+
+check_arguments(__name__)

@@ -145,7 +145,9 @@ def complement(circuit: Circuit) -> Circuit:
 
 def part_of(circuit: Circuit, put_out: Intervention, share: float, seed: int) -> Intervention:
     """The same done to a random part of a circuit's units, each with its own multiplier."""
-    generator = torch.Generator().manual_seed(seed)
+    if not 0 < share <= 1:
+        raise InputError(f"share={share}; give the share of units to take, above 0 and at most 1")
+    generator = torch.Generator().manual_seed(int(seed))
     members = circuit.to_frame()
     keep = torch.randperm(len(members), generator=generator)[: max(1, round(share * len(members)))].tolist()
     chosen = members.iloc[keep]

@@ -154,4 +154,4 @@ def prompt_table(sets: dict[str, Sequence[tuple[Any, str]]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["prompt_set", "prompt_id", "group", "text", "rendered", "choices", "answer"])
 
 
-check_arguments(__name__)
+check_arguments(__name__, leave=("Compared",))

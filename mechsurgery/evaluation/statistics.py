@@ -110,6 +110,8 @@ def effective_size(
     """
     from scipy.special import stdtrit
 
+    if len(values) != len(groups):
+        raise InputError(f"{len(values)} values and {len(groups)} groups; give a group for each value")
     n, sizes = len(values), np.bincount(groups)
     n_groups = len(sizes)
     if n_groups in (1, n):

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ..checks import check_arguments
+from ..errors import InputError
 from .select import select
 from .summary import CELL
 
@@ -37,7 +38,12 @@ def on_front(points: np.ndarray | Sequence[Sequence[float]]) -> np.ndarray:
     >>> on_front([[0, 3], [1, 1], [2, 2], [3, 0]]).tolist()
     [True, True, False, True]
     """
-    array = np.asarray(points, dtype=float)
+    try:
+        array = np.asarray(points, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"points must be rows of numbers: {error}") from error
+    if array.ndim != 2:
+        raise InputError(f"points of shape {array.shape}; give a row for each, [n, quantities]")
     no_worse = np.all(array[None] <= array[:, None], axis=-1)
     better = np.any(array[None] < array[:, None], axis=-1)
     return ~np.any(no_worse & better, axis=1)

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from ..checks import check_arguments
 from .statistics import wilson
 
 Outcome = Literal["held", "did not hold", "undecided", "not measurable"]
@@ -357,3 +358,6 @@ def _number(row: pd.Series, value: float) -> str:
 def named(verdict: Verdict, measured: str) -> Verdict:
     """The verdict with other words for what was measured."""
     return replace(verdict, measured=measured)
+
+
+check_arguments(__name__, leave=("reaches", "at_least", "beyond_chance", "empirical_p"))

@@ -11,6 +11,8 @@ import re
 import unicodedata
 from functools import lru_cache
 
+from ..checks import check_arguments
+
 #: Letters of other scripts, and brackets, that look like those of a tag.
 _ALIKE = str.maketrans(
     "асԁеһіјӏорԛѕԝхуткмнвνοραικυτεχϲıɑɡǀոսօѵ˂ᐸ❮❰⟨〈≺⧼∕⁄⧸∖∶ː։꞉",
@@ -64,3 +66,6 @@ def _fold(character: str) -> str:
 
 #: Marks, controls, signs of no width, surrogates, spaces.
 _UNSEEN = ("Mn", "Me", "Cc", "Cf", "Cs", "Cn", "Co", "Zs", "Zl", "Zp")
+
+
+check_arguments(__name__)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..artifacts import load_json, save_json
+from ..checks import check_arguments
 from ..errors import InputError, LoadError, WriteError
 from .judges import Judge, texts_of
 
@@ -166,3 +167,6 @@ def _key(prompt: str) -> str:
 def _whole(text: str) -> str:
     """As a file holds it: half a pair of surrogates, which is no UTF-8, as its number."""
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+check_arguments(__name__)

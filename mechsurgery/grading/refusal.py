@@ -169,6 +169,9 @@ def refusal_token_ids(tokenizer: Any, openings: Sequence[str] = DEFAULT_OPENINGS
 
 def first_token_score(logits: Float[Tensor, "n d_vocab"], token_ids: Sequence[int]) -> Float[Tensor, " n"]:
     """Log p − log(1 − p) of the probability p that the next token is one of `token_ids`. Above 0: more likely so."""
+    beyond = [token for token in token_ids if not 0 <= token < logits.shape[-1]]
+    if beyond:
+        raise InputError(f"refusal tokens {listed(beyond)} of a vocabulary of {logits.shape[-1]}")
     inside = torch.zeros(logits.shape[-1], dtype=torch.bool, device=logits.device)
     inside[torch.as_tensor(list(token_ids), dtype=torch.long, device=logits.device)] = True
     if not inside.any() or inside.all():

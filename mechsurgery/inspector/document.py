@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from ..checks import check_arguments
 from ..names import layer_of
 from ..units import Circuit, UnitScores
 from .coordinates import heads_in
@@ -89,3 +90,6 @@ def _distribution(rule: str, found: UnitScores) -> dict[str, Any]:
 def plain(value: Any) -> float | None:
     """A number as JSON knows it, with six digits; None where there is none."""
     return None if value is None or pd.isna(value) else float(f"{float(value):.6g}")
+
+
+check_arguments(__name__)

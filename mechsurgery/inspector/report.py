@@ -13,6 +13,7 @@ from typing import Any
 
 from ..artifacts import write_text
 from ..checks import check_arguments
+from ..errors import InputError
 from ..progress import with_progress
 from ..safe_text import html_text
 from .catalogue import Catalogue
@@ -43,6 +44,8 @@ def page_with(document: dict[str, Any], start: str, *, connect: str = "'none'") 
 
     `connect` is where the page's scripts may connect to, in the words of a content-security policy.
     """
+    if "title" not in document:
+        raise InputError("this is no document of the explorer: it has no title; make it with Catalogue.document")
     script = f"{_module()}\n{start}"
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = (

@@ -43,7 +43,7 @@ class Card:
 
     def facts(self) -> dict[str, Any]:
         """All of it, ready for JSON. No path of this machine: of a directory only its name."""
-        hub, named = _hub_id(self.checkpoint.directory), str(self.source)
+        hub, named = hub_id(self.checkpoint.directory), str(self.source)
         found: dict[str, Any] = {
             "base model": hub or (named if named.startswith("organism/") else self.checkpoint.directory.name),
             "base revision": self.revision or _revision(self.checkpoint.directory),
@@ -72,7 +72,7 @@ class Card:
         }
 
 
-def write_card(card: Card, folder: Path) -> None:
+def write_card(card: Card, folder: Path, *, library: str = "transformers") -> None:
     """Write README.md and mechsurgery.json into a checkpoint's folder; the source's own README.md is kept beside."""
     facts = card.facts()
     with writing(folder):
@@ -80,14 +80,17 @@ def write_card(card: Card, folder: Path) -> None:
         licence = _LICENSE.search(own.read_text(encoding="utf-8", errors="replace")[:4000]) if own.is_file() else None
         if own.is_file():
             own.rename(folder / SOURCE_CARD)
-        hub = _hub_id(card.checkpoint.directory)
-        own.write_text(card_text(facts, hub, licence and licence[1], kept=(folder / SOURCE_CARD).is_file()), "utf-8")
+        hub = hub_id(card.checkpoint.directory)
+        kept = (folder / SOURCE_CARD).is_file()
+        own.write_text(card_text(facts, hub, licence and licence[1], kept=kept, library=library), "utf-8")
         save_json(folder / FACTS, facts)
 
 
-def card_text(facts: Mapping[str, Any], hub: str | None, licence: str | None, *, kept: bool = False) -> str:
+def card_text(
+    facts: Mapping[str, Any], hub: str | None, licence: str | None, *, kept: bool = False, library: str = "transformers"
+) -> str:
     """The model card in Markdown. Names and whatever else strangers wrote stand in the table alone, escaped."""
-    head = ["library_name: transformers", "tags:", "- mechsurgery", "- edited-model"]
+    head = [f"library_name: {library}", "tags:", "- mechsurgery", "- edited-model"]
     head += [f"base_model: {hub}"] if hub and _HUB_ID.fullmatch(hub) else []
     head += [f"license: {licence}"] if licence else []
     edit = facts["edit"]
@@ -149,7 +152,7 @@ def _origin(info: Any) -> list[tuple[str, Any]]:
     return list(found.items())
 
 
-def _hub_id(directory: Path) -> str | None:
+def hub_id(directory: Path) -> str | None:
     """The hub id of a directory in the hub's cache."""
     cached = _CACHED.fullmatch(directory.parent.parent.name) if directory.parent.name == "snapshots" else None
     return f"{cached[1]}/{cached[2]}" if cached else None

@@ -17,8 +17,9 @@ from einops import einsum, rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ..checks import check_arguments
 from ..digests import digest_of
-from ..errors import ActivationError
+from ..errors import ActivationError, InputError, MismatchError, SiteError, listed
 
 #: The largest multiplier, offset and strength: beyond, norms divide by infinity and a model says nothing, silently.
 LARGEST = 1e9
@@ -37,10 +38,20 @@ class Affine:
         # Numbers of its own: what is changed later in the tensors that were given changes nothing here.
         for name in ("m", "offset"):
             object.__setattr__(self, name, _finite(getattr(self, name), name).clone())
+            n = getattr(self, name).numel()
+            if self.indices is not None and n not in (1, self.indices.numel()):
+                raise InputError(f"{n} numbers of {name} for {self.indices.numel()} units; give one, or one for each")
+            if not n:
+                raise InputError(f"{name} has no numbers; give one for all units, or one for each")
 
     def at(self, strength: float, width: int) -> tuple[Float[Tensor, " d"], Float[Tensor, " d"]]:
         """(factor, offset) for every unit at a strength."""
         where = slice(None) if self.indices is None else self.indices
+        if self.indices is None:
+            if {self.m.numel(), self.offset.numel()} - {1, width}:
+                raise MismatchError(f"{self.m.numel()} multipliers, {self.offset.numel()} offsets, {width} channels")
+        elif self.indices.numel() and not 0 <= self.indices.min() <= self.indices.max() < width:
+            raise SiteError(f"units {listed(self.indices.tolist())} of an activation of {width} channels")
         factor, offset = torch.ones(width), torch.zeros(width)
         factor[where] = 1 - strength * (1 - self.m)
         offset[where] = strength * self.offset
@@ -197,3 +208,6 @@ class _Level:
         if self.index.device != activation.device:
             self.index = self.index.to(activation.device)
         return rearrange(table[self.index], "b d -> b 1 d")
+
+
+check_arguments(__name__, leave=("merged",))

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..checks import check_arguments
 from ..delta_parts import Dense
 from ..errors import InputError, MismatchError, listed
+from ..models.architectures import MIXTURES, architecture_of
 from ..models.checkpoints import (
     SAME,
     Place,
@@ -86,8 +87,13 @@ def _of_intervention(
 ) -> tuple[Checkpoint, dict[str, object], dict[str, Change]]:
     """The checkpoint with room for all that changes, the settings that say so, and {tensor: change}."""
     config = read_config(checkpoint.directory)
+    if architecture_of(config.to_dict()) in MIXTURES:
+        raise InputError(
+            "a checkpoint keeps the experts of a mixture in tensors of another form than the model, which are not "
+            "written yet; use applied(model, intervention), or bake it in memory"
+        )
     check_complete(checkpoint, config)
-    _check_made_for(checkpoint, intervention)
+    check_made_for(checkpoint, intervention)
     found = {
         name: how
         for name, how in rewrites(intervention, architecture_facts(config)).items()
@@ -103,13 +109,13 @@ def _of_intervention(
     parts: dict[str, list[tuple[Place, Rewrite]]] = {}
     for name, how in found.items():
         place = place_of(config, name)
-        _check_shape(checkpoint, place, name, intervention)
+        check_shape(checkpoint, place, name, intervention)
         # Several parameters may stand in one tensor.
         parts.setdefault(checkpoint.key(place.key), []).append((place, how))
     return checkpoint, room.settings, {key: _change(get, own) for key, own in parts.items()}
 
 
-def _check_made_for(checkpoint: Checkpoint, intervention: Intervention) -> None:
+def check_made_for(checkpoint: Checkpoint, intervention: Intervention) -> None:
     """Raise `MismatchError` where a weight difference starts from other weights than the checkpoint's."""
     delta = intervention.delta
     wanted = None if delta is None or not intervention.strength else delta.info.get("fingerprint")
@@ -166,7 +172,8 @@ def _rewritten(
     return made
 
 
-def _check_shape(checkpoint: Checkpoint, place: Place, name: str, intervention: Intervention) -> None:
+def check_shape(checkpoint: Checkpoint, place: Place, name: str, intervention: Intervention) -> None:
+    """Raise `MismatchError` where a weight difference has another shape than the checkpoint's parameter."""
     delta = intervention.delta
     if delta is None or name not in delta.parts:
         return

@@ -13,9 +13,13 @@ from ..errors import UnsupportedModelError, listed
 #: {architecture that only a `TransformerBridge` has: its `model_type`}
 _BRIDGED_TYPES = {
     "GemmaForCausalLM": "gemma",
+    "GptOssForCausalLM": "gpt_oss",
     "GraniteForCausalLM": "granite",
+    "MixtralForCausalLM": "mixtral",
     "Olmo2ForCausalLM": "olmo2",
     "Phi3ForCausalLM": "phi3",
+    "Qwen2MoeForCausalLM": "qwen2_moe",
+    "Qwen3MoeForCausalLM": "qwen3_moe",
 }
 #: {architecture: the `model_type` whose configuration it is written for}
 _MODEL_TYPES = {
@@ -30,6 +34,8 @@ _MODEL_TYPES = {
 }
 SUPPORTED, BRIDGED = tuple(_MODEL_TYPES), tuple(_BRIDGED_TYPES)
 _TYPES = _MODEL_TYPES | _BRIDGED_TYPES
+#: Mixtures of experts.
+MIXTURES = ("GptOssForCausalLM", "MixtralForCausalLM", "Qwen2MoeForCausalLM", "Qwen3MoeForCausalLM")
 _ACTIVATIONS = ("silu", "gelu", "gelu_new", "gelu_pytorch_tanh", "relu")
 #: Those whose every layer has the window that the configuration gives.
 _WINDOWED = ("MistralForCausalLM", "Phi3ForCausalLM")
@@ -43,10 +49,11 @@ def architecture_of(raw: dict[str, Any]) -> str:
         raise UnsupportedModelError(
             f"architectures = {str(names)[:200]!r} is no list of names; fetch config.json again"
         )
-    if any(raw.get(key) for key in _EXPERTS) or any("Moe" in name or "Mixtral" in name for name in names):
+    mixture = any(raw.get(key) for key in _EXPERTS) or any("Moe" in name or "Mixtral" in name for name in names)
+    if mixture and not set(names) & set(MIXTURES):
         raise UnsupportedModelError(
-            f"{listed(names)} is a mixture of experts, whose MLP has no single set of neurons; "
-            f"use a dense model of one of {', '.join(_TYPES)}"
+            f"{listed(names)} is a mixture of experts whose neurons have no hook points here; "
+            f"use one of {', '.join(MIXTURES)}, or a dense model of one of {', '.join(_TYPES)}"
         )
     if raw.get("quantization_config"):
         raise UnsupportedModelError(

@@ -42,6 +42,7 @@ def stream(
     max_rows: int | None = None,
     max_tokens: int = 16384,
     join_heads: bool = False,
+    reached_only: bool = False,
     progress: bool | None = None,
 ) -> None:
     """Call `update(site, activations, rows)` inside the hook for every batch and hook point.
@@ -55,6 +56,10 @@ def stream(
     where memory is short, and is halved where it runs out all the same, with a warning in the log; nothing is handed
     over twice.
 
+    At the neurons of a routed expert, a token that was not routed there has zeros. With `reached_only` it is left out:
+    an `update` then gets fewer activations than there are prompts, "mean" is over the tokens that reached the expert,
+    and there is no call where none did.
+
     Raises `SiteError` for unknown hook points, `InputError` for positions that are none, `ActivationError` where an
     activation is NaN or infinite.
     """
@@ -63,7 +68,13 @@ def stream(
     names_of.check_sites(model, sites)
     handed: set[tuple[str, int]] = set()
     once = _Once(update, handed)
-    hand_over = partial(_hand_over, update=once, choose=_chooser(positions, ids, n_completion), join=join_heads)
+    hand_over = partial(
+        _hand_over,
+        update=once,
+        choose=_chooser(positions, ids, n_completion),
+        join=join_heads,
+        reached_only=reached_only,
+    )
     stop = names_of.stop_layer(model, sites)
     tokens.check_lengths(ids, model.cfg.n_ctx)
     limits: dict[str, Any] = {"max_rows": rows_at_once(model, ids, max_rows=max_rows), "max_tokens": max_tokens}
@@ -107,8 +118,10 @@ class _Once:
         self._handed.update((site, row) for row in rows)
 
 
-Chosen = Iterator[tuple[Float[Tensor, "n d"], list[int]]]
-Choose = Callable[[Float[Tensor, "batch pos d"], tokens.Batch], Chosen]
+#: Activations, the prompts they are of, and which of them were made (None: all).
+Chosen = Iterator[tuple[Float[Tensor, "n d"], list[int], Bool[Tensor, " n"] | None]]
+Reached = Bool[Tensor, "batch pos"] | None
+Choose = Callable[[Float[Tensor, "batch pos d"], tokens.Batch, Reached], Chosen]
 
 
 def _chooser(positions: str, ids: Sequence[Sequence[int]], n_completion: Sequence[int] | None) -> Choose:
@@ -125,18 +138,23 @@ def _chooser(positions: str, ids: Sequence[Sequence[int]], n_completion: Sequenc
     return partial(_each_token, counts=counts)
 
 
-def _last(activation: Float[Tensor, "batch pos d"], batch: tokens.Batch) -> Chosen:
-    yield activation[:, -1], batch.rows
+def _last(activation: Float[Tensor, "batch pos d"], batch: tokens.Batch, reached: Reached) -> Chosen:
+    yield activation[:, -1], batch.rows, None if reached is None else reached[:, -1]
 
 
-def _mean(activation: Float[Tensor, "batch pos d"], batch: tokens.Batch) -> Chosen:
-    weight = rearrange(batch.mask, "b p -> b p 1").to(activation.dtype)
-    yield (activation * weight).sum(1) / weight.sum(1), batch.rows
+def _mean(activation: Float[Tensor, "batch pos d"], batch: tokens.Batch, reached: Reached) -> Chosen:
+    counted = batch.mask if reached is None else batch.mask * reached
+    weight = rearrange(counted, "b p -> b p 1").to(activation.dtype)
+    n = weight.sum(1)
+    yield (activation * weight).sum(1) / n.clamp_min(1), batch.rows, None if reached is None else n[:, 0] > 0
 
 
-def _each_token(activation: Float[Tensor, "batch pos d"], batch: tokens.Batch, *, counts: list[int]) -> Chosen:
-    for row, own in zip(batch.rows, activation):
-        yield own[-counts[row] :], [row] * counts[row]
+def _each_token(
+    activation: Float[Tensor, "batch pos d"], batch: tokens.Batch, reached: Reached, *, counts: list[int]
+) -> Chosen:
+    for i, (row, own) in enumerate(zip(batch.rows, activation)):
+        n = counts[row]
+        yield own[-n:], [row] * n, None if reached is None else reached[i, -n:]
 
 
 def _hand_over(
@@ -148,6 +166,7 @@ def _hand_over(
     update: Update,
     choose: Choose,
     join: bool = False,
+    reached_only: bool = False,
 ) -> None:
     if join and names.is_heads(site):
         activation = activation.flatten(2)
@@ -156,7 +175,12 @@ def _hand_over(
             f"{site!r} has activations of shape {tuple(activation.shape)}, not [batch, pos, d]; attention heads can be "
             "scored by gates, scaled and put out, but not contrasted"
         )
-    for chosen, rows in choose(activation, batch):
+    reached = getattr(hook, "routed", None) if reached_only else None
+    for chosen, rows, made in choose(activation, batch, reached):
+        if made is not None:
+            chosen, rows = chosen[made], [row for row, own in zip(rows, made.tolist()) if own]
+            if not rows:
+                continue
         finite = torch.isfinite(chosen).all(dim=1)
         if not bool(finite.all()):
             bad = sorted({row for row, good in zip(rows, finite.tolist()) if not good})
@@ -196,7 +220,13 @@ class Table:
     def update(self, site: str, activation: Float[Tensor, "batch d"], rows: list[int]) -> None:
         """Keep a batch, float32 on the CPU."""
         if self.units is not None:
-            activation = activation[:, self.units[site].to(activation.device)]
+            chosen = self.units[site].to(activation.device)
+            if chosen.numel() and not 0 <= int(chosen.min()) <= int(chosen.max()) < activation.shape[1]:
+                raise SiteError(
+                    f"units {int(chosen.min())} to {int(chosen.max())} at {site!r}, which has units 0 to "
+                    f"{activation.shape[1] - 1}"
+                )
+            activation = activation[:, chosen]
         if site not in self.activations:
             self.activations[site] = torch.empty(self.n, activation.shape[1])
         self.activations[site][rows] = activation.float().cpu()

@@ -18,9 +18,11 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from .. import names as spelled
 from ..errors import LoadError, UnsupportedModelError, listed
 from . import sites
 from .architectures import lens_config
+from .experts import mixtures
 from .protocol import Model
 from .turns import LOADING, Turn
 from .with_hooks import with_hooks
@@ -182,19 +184,28 @@ def _mlp_biases(source: Any) -> Iterator[tuple[str, Tensor]]:
 def check_neurons(model: Model, ids: Tensor) -> None:
     """Raise `UnsupportedModelError` unless activations at `mlp.hook_post` times W_out is what each MLP adds.
 
-    With norms after the MLP (Gemma) the sum passes through them first.
+    With norms after the MLP (Gemma) the sum passes through them first. Experts, which run one by one where they are
+    hooked, must add what they add together.
     """
     seen: dict[str, Tensor] = {}
 
     def keep(activation: Tensor, hook: Any = None, *, name: str) -> None:
         seen[name] = activation[:, -1:].clone()
 
-    names = [*sites.neuron_sites(model), *sites.mlp_out_sites(model)]
-    with with_hooks(model, [(name, partial(keep, name=name)) for name in names]):
-        sites.run(model, ids, torch.ones_like(ids), model.cfg.n_layers)
+    def read(names: list[str]) -> None:
+        with with_hooks(model, [(name, partial(keep, name=name)) for name in names]):
+            sites.run(model, ids, torch.ones_like(ids), model.cfg.n_layers)
+
+    outputs = sites.mlp_out_sites(model)
+    if mixtures(model):
+        read(outputs)
+    together = dict(seen)
+    read([*sites.neuron_sites(model), *outputs])
     wrong = []
-    for layer, (neurons, added) in enumerate(zip(sites.neuron_sites(model), sites.mlp_out_sites(model))):
-        product = sites.mlp_write(model, layer, seen[neurons])
+    for layer, added in enumerate(outputs):
+        own = sites.neuron_sites(model, [layer])
+        alone = own == [spelled.neurons(layer)]
+        product = sites.mlp_write(model, layer, seen[own[0]]) if alone else together[added]
         tolerance = 1e-3 if model.cfg.dtype == torch.float32 else 5e-2
         if not (product - seen[added]).abs().max() <= tolerance * (1e-6 + seen[added].abs().max()):
             wrong.append(layer)

@@ -94,12 +94,7 @@ class Dictionary:
 
     def encode(self, activation: Float[Tensor, "*c d"]) -> Float[Tensor, "*b n_latents"]:
         """Latents of activations at `hook_name` (heads joined or not), in the autoencoder's own dtype."""
-        read = self._read(activation)
-        if read.shape[-1:] != (self.width,):
-            raise MismatchError(
-                f"activations of {list(read.shape)} for {self.name!r}, which reads {self.width} channels"
-            )
-        latents = self.sae.encode(read)
+        latents = self.sae.encode(self._read(activation))
         for kept in _KEPT:  # what SAELens leaves for a decode that is to come
             self.sae.__dict__.pop(kept, None)
         return latents
@@ -119,8 +114,9 @@ class Dictionary:
                     f"{self.name!r} normalises each activation or lets part of it skip the latents; give "
                     "decode(latents, activation)"
                 )
-            return self.sae.decode(latents)
+            return self.sae.decode(self._of_latents(latents))
         x = self._read(activation)
+        latents = self._of_latents(latents, x)
         if self._kind is None:
             out = self.sae.decode(latents)
             return out if skip is None else out + x @ skip.T
@@ -135,8 +131,10 @@ class Dictionary:
         self, change: Float[Tensor, "*b n_latents"], activation: Float[Tensor, "*c d"]
     ) -> Float[Tensor, "*b d_out"]:
         """What a change of latents adds at `write_name`, given the activation read; heads come back joined."""
-        out = self._rows(change)
-        return out if self._kind is None else out * self._size(self._read(activation))
+        if self._kind is None:
+            return self._rows(self._of_latents(change))
+        x = self._read(activation)
+        return self._rows(self._of_latents(change, x)) * self._size(x)
 
     def hooks(self, change: Callable[[Tensor], Tensor]) -> HookFns:
         """(hook name, hook function) pairs that turn latents z into change(z) while a model runs; all else stays."""
@@ -189,7 +187,20 @@ class Dictionary:
     def _read(self, activation: Tensor) -> Tensor:
         if names.is_heads(self.hook_name) and activation.shape[-1] != self.width:
             activation = activation.flatten(-2)
+        if activation.shape[-1:] != (self.width,):
+            raise MismatchError(
+                f"activations of {list(activation.shape)} for {self.name!r}, which reads {self.width} channels"
+            )
         return activation.to(next(self.sae.parameters(), activation))
+
+    def _of_latents(self, latents: Tensor, read: Tensor | None = None) -> Tensor:
+        """Latents in the autoencoder's dtype. Raises `MismatchError` where they are not its or not of what was read."""
+        if latents.shape[-1:] != (self.n_latents,) or (read is not None and latents.shape[:-1] != read.shape[:-1]):
+            beside = "" if read is None else f" beside activations of {list(read.shape)}"
+            raise MismatchError(
+                f"latents of {list(latents.shape)}{beside} for {self.name!r}, which has {self.n_latents} of them"
+            )
+        return latents.to(next(self.sae.parameters(), latents))
 
     def _rows(self, latents: Tensor) -> Tensor:
         """Σ_i z_i d_i."""

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 
+from ..checks import check_arguments
+
 GIB = 2**30
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _LIMIT, _USED = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
@@ -69,3 +71,6 @@ def process(device: torch.device | str) -> int:
     if device.type == "cuda":
         return int(torch.cuda.memory_allocated(device))
     return sum(_kilobytes(_STATUS, "VmRSS"))
+
+
+check_arguments(__name__)

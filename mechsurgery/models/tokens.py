@@ -61,6 +61,7 @@ def batches_for(
     model: Model, ids: Sequence[Sequence[int]], *, max_rows: int = 64, max_tokens: int = 16384
 ) -> list[Batch]:
     """The same where a model's weights are, for prompts that must fit into its context."""
+    check_vocabulary(ids, model.cfg.d_vocab)
     limits = {"max_rows": max_rows, "max_tokens": max_tokens, "n_ctx": model.cfg.n_ctx}
     return batches(ids, pad_id=pad_id(model), device=device_of(model), **limits)
 
@@ -92,6 +93,16 @@ def check_lengths(ids: Sequence[Sequence[int]], n_ctx: int | None = None, new_to
         )
 
 
+def check_vocabulary(ids: Sequence[Sequence[int]], n: int) -> None:
+    """`PromptError` where a token id is none of a vocabulary of `n`."""
+    beyond = [row for row, prompt in enumerate(ids) if max(prompt, default=0) >= n]
+    if beyond:
+        raise PromptError(
+            f"prompts {listed(beyond)} have token ids up to {max(max(ids[row]) for row in beyond)}; this model has ids "
+            f"below {n}: encode them with its own tokenizer"
+        )
+
+
 def _pad(rows: list[int], ids: Any, pad_id: int, device: torch.device | str) -> Batch:
     length = max(len(ids[row]) for row in rows)
     padded = [[pad_id] * (length - len(ids[row])) + list(ids[row]) for row in rows]
@@ -105,6 +116,7 @@ def pieces(tokenizer: Any, ids: Sequence[int]) -> list[str]:
     Decoded one by one, tokens of many tokenizers lose the space before them and words run together. Where a character
     is spread over several tokens, the last of them has it and those before have "".
     """
+    ids = list(ids)
     found: list[str] = []
     held: list[int] = []
     for place, token in enumerate(ids):

@@ -80,7 +80,8 @@ def _rings(controls: pd.DataFrame, names: Sequence[str]) -> go.Scatter:
 
 def spread(rows: Sequence[float], within: float = 0.6) -> list[float]:
     """Places of points in their rows, one above the other, so that points of one row never hide each other."""
-    counts = {row: list(rows).count(row) for row in rows}
+    rows = [float(row) for row in rows]
+    counts = {row: rows.count(row) for row in rows}
     seen = dict.fromkeys(counts, 0)
     places = []
     for row in rows:

@@ -12,6 +12,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from ..checks import check_arguments
 from ..errors import InputError, listed
 from ..safe_text import visible
 
@@ -79,3 +80,6 @@ def _text(text: str, key: str) -> str:
 def _shown(text: str) -> str:
     """Visible text, but for the mark of a word that was broken into two lines."""
     return "\u200b<br>".join(map(visible, text.split("\u200b<br>")))
+
+
+check_arguments(__name__)

@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from ..checks import check_arguments
-from ..errors import InputError
+from ..errors import InputError, listed
 from ..units import UnitScores
 from .layout import AUTO, heading, panels, themed
 from .tables import require
@@ -41,6 +41,9 @@ def score_scatter(
     a, b = x.scores[site].float().numpy(), y.scores[site].float().numpy()
     if len(a) != len(b):
         raise InputError(f"{len(a)} and {len(b)} latents at {site!r}; give scores of the same dictionary")
+    beyond = [i for latents in (marked or {}).values() for i in latents if not 0 <= i < len(a)]
+    if beyond:
+        raise InputError(f"marked= has {listed(beyond)}; {site!r} has latents 0 to {len(a) - 1}")
     group = np.full(len(a), -1)
     for number, latents in enumerate((marked or {}).values()):
         group[[i for i in latents if group[i] < 0]] = number

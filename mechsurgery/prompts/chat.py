@@ -74,7 +74,7 @@ def _warn_of_base(tokenizer: Any, template: Template, name: str, stops: Sequence
     chat = [("user", "Hello"), ("assistant", said), ("user", "Go on")]
     shown = "".join(tried_templates(tokenizer, [chat], given_to(template)))
     ends = _controls(tokenizer, template).pattern.search(shown.rpartition(said)[2]) if said in shown else None
-    other = ends is not None and stops and tokenizer.convert_tokens_to_ids(ends.group()) not in stops
+    other = ends is not None and len(stops) and tokenizer.convert_tokens_to_ids(ends.group()) not in stops
     if other or _BASE_NAME.search(name):
         logger.warning(
             "%s seems to be a base model, though its tokenizer has a chat template%s; prompts are put in that "

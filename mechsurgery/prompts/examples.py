@@ -36,6 +36,9 @@ class Examples:
 
     def rows(self, index: Sequence[int]) -> Examples:
         """Some of them, in the order given."""
+        wrong = [i for i in index if not -len(self) <= i < len(self)]
+        if wrong:
+            raise InputError(f"no examples {listed(wrong)}; there are {len(self)}")
         prompts, completions = (tuple(part[i] for i in index) for part in (self.prompts, self.completions))
         return Examples(prompts, completions, tuple(self.groups[i] for i in index))
 

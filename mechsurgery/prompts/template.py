@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import date
 from typing import Any, Literal, cast, get_args
 
+from ..checks import check_arguments
 from ..errors import InputError, listed
 from .clock import Clock, midnight
 from .jinja import applied_template
@@ -131,3 +132,6 @@ def applied(tokenizer: Any, messages: list[tuple[str, str]], template: Template,
 def given_to(template: Template) -> dict[str, Any]:
     """What a chat template is given besides the turns."""
     return {"enable_thinking": template.thinking, "thinking": template.thinking, **template.arguments}
+
+
+check_arguments(__name__)

@@ -128,8 +128,11 @@ def first_for_good(steps: Iterable[float], flags: Iterable[bool]) -> float:
     >>> first_for_good([0, 4, 8, 12], [False, True, False, True])
     12.0
     """
+    steps, flags = list(steps), list(flags)
+    if len(steps) != len(flags):
+        raise InputError(f"{len(steps)} steps and {len(flags)} flags; give one flag a step")
     found = float("nan")
-    for step, flag in sorted(zip(steps, flags, strict=True), reverse=True):
+    for step, flag in sorted(zip(steps, flags), reverse=True):
         if not flag:
             break
         found = float(step)

@@ -128,7 +128,7 @@ def shuffled(positive: Examples, negative: Examples, *, seed: int = 0) -> tuple[
         raise PromptError("the two sides do not have the same prompts in the same order, so labels cannot be shuffled")
     n = len(positive)
     swap = torch.zeros(n, dtype=torch.bool)
-    swap[torch.randperm(n, generator=torch.Generator().manual_seed(seed))[: n // 2]] = True
+    swap[torch.randperm(n, generator=torch.Generator().manual_seed(int(seed)))[: n // 2]] = True
     sides = [
         tuple(b if flip else a for a, b, flip in zip(x, y, swap.tolist()))
         for x, y in ((positive.completions, negative.completions), (negative.completions, positive.completions))

@@ -23,7 +23,7 @@ from ..models import sites
 from ..models.place import Place
 from ..models.protocol import Model
 from ..models.turns import Turn
-from ..names import NEURON_AXES, is_neurons, layer_of
+from ..names import NEURON_AXES, is_experts, is_neurons, layer_of
 from ..units import Circuit
 
 _LEAVES = {"write": ("W_out",), "read": ("W_in", "W_gate", "b_in"), "both": ("W_in", "W_gate", "b_in", "W_out")}
@@ -31,6 +31,8 @@ _LEAVES = {"write": ("W_out",), "read": ("W_in", "W_gate", "b_in"), "both": ("W_
 _HEADS = {"write": ("W_O",), "read": ("W_Q", "W_K", "W_V"), "both": ("W_Q", "W_K", "W_V", "W_O")}
 _ATTENTION = ("W_Q", "_W_K", "W_K", "_W_V", "W_V", "W_O")
 _MLP = ("W_in", "W_gate", "W_out")
+#: The weights of all experts of a mixture together, and of the one that every token passes.
+_EXPERTS = ("experts.W_gate_in", "experts.W_out", *(f"shared_expert.{leaf}" for leaf in _MLP))
 _BIASES = ("b_out",)
 #: Normalisation before attention and MLP, and after them where a model has it.
 _NORMS = ("ln1", "ln2", "ln1_post", "ln2_post")
@@ -205,9 +207,10 @@ def trainable(model: Model, where: Where, *, seed: int = 0) -> Turn:
     """A context (`as` a `Trainable`) in which a part of a model can be trained; then it is bit for bit what it was.
 
     `where` is a circuit of MLP neurons and attention heads (or `Neurons`, which says which of their weights), a `LoRA`,
-    "mlp" (all MLP weights), "blocks" (all weights of attention and MLPs), "bias" (the bias of every MLP's down
-    projection) or "norms" (the weights of the blocks' normalisation). Raises `InputError` for an empty circuit or a
-    model without such weights, `MismatchError` for a circuit of another model. See `Turn` for interrupts and threads.
+    "mlp" (all MLP weights, experts included), "blocks" (all weights of attention and MLPs), "bias" (the bias of every
+    MLP's down projection) or "norms" (the weights of the blocks' normalisation). Raises `InputError` for an empty
+    circuit, neurons of experts or a model without such weights, `MismatchError` for a circuit of another model. See
+    `Turn` for interrupts and threads.
     """
     return Turn(model, lambda turn: _begin(turn, model, where, seed), ends_all=True)
 
@@ -261,6 +264,11 @@ def _neurons(model: Model, where: Circuit | Neurons) -> dict[str, Any]:
     known = {*sites.neuron_sites(model), *sites.head_sites(model)}
     deltas: dict[str, Any] = {}
     for site, (indices, _) in circuit.units.items():
+        if is_experts(site):
+            raise InputError(
+                f"{site!r} are neurons of an expert, whose weights lie in one tensor with those of the other experts; "
+                "they can be scaled and put out, or fine-tuned together as 'mlp' or 'blocks'"
+            )
         if site not in known:
             raise MismatchError(
                 f"only MLP neurons and attention heads can be fine-tuned, and this model has none at {site!r}"
@@ -294,8 +302,10 @@ def _head_weights(model: Model, layer: int, train: str) -> _Weights:
 
 def _low_rank(model: Model, lora: LoRA, seed: int) -> dict[str, Any]:
     """{parameter: (where it is, trainable difference)}."""
-    generator = torch.Generator().manual_seed(seed if lora.seed is None else lora.seed)
+    generator = torch.Generator().manual_seed(int(seed if lora.seed is None else lora.seed))
     leaves = [*(_ATTENTION if lora.attention else ()), *(_MLP if lora.mlp else ())]
+    if lora.mlp and any(is_experts(site) for site in sites.neuron_sites(model)):
+        raise InputError("low-rank differences are for matrices, not for tensors of experts; pass LoRA(mlp=False)")
     return {
         weight.name: (weight, _LowRankDelta(weight.value, lora, weight.name.endswith("W_O"), generator))
         for weight in sites.block_weights(model, leaves)
@@ -304,8 +314,8 @@ def _low_rank(model: Model, lora: LoRA, seed: int) -> dict[str, Any]:
 
 def _selected(model: Model, where: str) -> dict[str, sites.Weight]:
     choices: dict[str, Sequence[str]] = {
-        "mlp": _MLP,
-        "blocks": (*_ATTENTION, *_MLP),
+        "mlp": (*_MLP, *_EXPERTS),
+        "blocks": (*_ATTENTION, *_MLP, *_EXPERTS),
         "bias": _BIASES,
         "norms": ("w", "b"),
     }

@@ -159,7 +159,10 @@ def describe(where: Where) -> str:
     if isinstance(where, LoRA):
         return f"LoRA of rank {where.rank}"
     words = {"mlp": "all MLP weights", "blocks": "all weights", "bias": "MLP output biases"}
-    return {**words, "norms": "normalisation weights"}[where]
+    words |= {"norms": "normalisation weights"}
+    if where not in words:
+        raise InputError(f"where={where!r:.80} is not one of {listed(words)}, and no LoRA, Neurons or Circuit")
+    return words[where]
 
 
 def _pairs(pairs: CompletionPairs, index: list[int]) -> CompletionPairs:

@@ -2,6 +2,7 @@
 
 import random
 import warnings
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -19,8 +20,22 @@ from .conftest import times
 
 #: What trains for seconds where its arguments happen to be valid.
 SLOW = ("calibrated", "contrastive_delta", "contrastive_finetunes", "finetune", "minimal_circuit", "bake")
-#: A function of the user's own may raise what it likes; tensors of a wrong width are said by torch in the inner loop.
-CALLBACKS = ("PromptSet.where", "trained", "Dictionary.decode", "Dictionary.added", "Dictionary.hooks")
+#: A function of the user's own may raise what it likes.
+CALLBACKS = ("PromptSet.where", "trained")
+
+
+class World(NamedTuple):
+    """A model, its weights, what can be called, valid arguments, values that are none."""
+
+    model: Any
+    weights: dict[str, torch.Tensor]
+    targets: dict[str, fuzzed_arguments.Target]
+    known: dict[str, Any]
+    values: list[Any]
+
+    def __repr__(self):
+        """Short: a failing case is shown with it."""
+        return "the world"
 
 
 @pytest.fixture(scope="module")
@@ -30,11 +45,12 @@ def directory(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def world(directory):
-    """(model, its weights, what can be called, valid arguments, values that are none)."""
+    """What every case is tried on."""
     model = load_model(directory)
     known = fuzzed_arguments.things(model)
     own = {name: t for name, t in fuzzed_arguments.targets(model).items() if name not in SLOW + CALLBACKS}
-    return model, {k: v.clone() for k, v in model.state_dict().items()}, own, known, fuzzed_arguments.odd(known)
+    weights = {k: v.clone() for k, v in model.state_dict().items()}
+    return World(model, weights, own, known, fuzzed_arguments.odd(known))
 
 
 @times(3000)
@@ -92,7 +108,7 @@ COMMANDS = {
 @given(command=st.sampled_from(sorted(COMMANDS)), words=st.lists(st.sampled_from(ODD), min_size=3, max_size=3))
 def test_a_malformed_option_is_said_in_a_sentence(command, words, world, directory, tmp_path_factory):
     folder = tmp_path_factory.mktemp("cli")
-    circuit = world[3]["circuit"].save(folder / "c.safetensors")
+    circuit = world.known["circuit"].save(folder / "c.safetensors")
     fill = iter(words)
     known = {"{model}": str(directory), "{circuit}": str(circuit), "{}": None}
     given = [next(fill) if word == "{}" else known.get(word, word) for word in command.split()]

@@ -36,7 +36,8 @@ LEFT = frozenset(
     save_tensors save_table save_document write_text write_atomically plain_value machine commit versions provenance
     inspect_latents kept check_arguments listed needs_extra register_prompts register_contrast checksum tensors_digest
     file_digest check_object conforms the_file readable parse_json read_safetensors read_parquet check_tensors shown
-    checked_hooks plus load_mmlu load_truthfulqa load_xstest load_jbb sample_pairs""".split()
+    checked_hooks plus load_mmlu load_truthfulqa load_xstest load_jbb sample_pairs html_table
+    html_note visible""".split()
 )
 
 
@@ -181,7 +182,19 @@ def odd(known):
             torch.tensor([1]),
             torch.ones(48),
         ),
-        *(torch.full((48,), float("inf")), pd.DataFrame(), pd.DataFrame({"value": ["x"]}), pd.Series([1])),
+        *(
+            torch.full((48,), float("inf")),
+            pd.DataFrame(),
+            pd.DataFrame({"value": ["x"]}),
+            pd.Series([1]),
+            pd.Series(["one", "two"]),
+        ),
+        *(
+            {"blocks.1.mlp.hook_post": torch.empty(112, device="meta")},
+            torch.ones(48).to_sparse(),
+            np.int64(3),
+            np.array(["a"]),
+        ),
     ]
     return [*plain, *_near(), *known.values()]
 

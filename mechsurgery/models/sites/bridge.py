@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ...errors import InputError, MismatchError
 from ...names import layer_of
+from .. import experts
 from ..architectures import shares_keys
 from ..place import ALWAYS, SAME, TURNED, Place
 
@@ -35,6 +36,7 @@ _BLOCK = {
     "attn.W_O": ("attn.o", "weight", "n h m -> m (n h)", "n h m -> (n h) m"),
     **{f"attn.b_{x}": (f"attn.{x.lower()}", "bias", "n h -> (n h)", "n h -> (n h)") for x in "QKV"},
     "attn.b_O": ("attn.o", "bias", SAME, SAME),
+    "attn.sinks": ("attn", "sinks", SAME, SAME),
     "attn.q_norm.w": ("attn.q_norm", "weight", SAME, SAME),
     "attn.k_norm.w": ("attn.k_norm", "weight", SAME, SAME),
     "mlp.W_in": ("mlp.in", "weight", TURNED, SAME),
@@ -73,7 +75,11 @@ def parameter_names(model: Any) -> list[str]:
     """The parameters that a HookedTransformer with these weights would have."""
     found = []
     for layer in range(model.cfg.n_layers):
+        mixture = layer in experts.mixtures(model)
+        found += [f"blocks.{layer}.{leaf}" for leaf in (experts.parameters(model, layer) if mixture else ())]
         for leaf in _BLOCK:
+            if mixture and leaf.startswith("mlp."):
+                continue
             if _exists(_component(model, layer, _BLOCK[leaf][0]), leaf, _BLOCK[leaf][1]):
                 found.append(f"blocks.{layer}.{_marked(model, leaf)}")
     return found + [name for name in _WHOLE if _exists(_component(model, None, _WHOLE[name][0]), name, _WHOLE[name][1])]
@@ -95,6 +101,12 @@ def find(model: Any, name: str) -> tuple[nn.Module, str, Place]:
     layer = layer_of(name)
     leaf = name.removeprefix(f"blocks.{layer}.")
     inside = leaf.replace("attn._", "attn.")
+    if leaf.startswith("mlp.") and layer in experts.mixtures(model):
+        own = experts.parameters(model, layer)
+        if leaf not in own:
+            raise MismatchError(f"this model has no parameter {name!r}: layer {layer} is a mixture of experts")
+        inner, tensor, pattern = own[leaf]
+        return inner, tensor, Place(name, pattern, int(model.cfg.d_head))
     entry = (_BLOCK if layer >= 0 else _WHOLE).get(inside) if _marked(model, inside) == leaf else None
     module = None if entry is None or layer >= model.cfg.n_layers else _component(model, layer, entry[0])
     if entry is None or module is None or not _exists(module, inside, entry[1]):
@@ -116,7 +128,9 @@ def _component(model: Any, layer: int | None, path: str) -> nn.Module | None:
         return None if found is None else found.original_component
     held: Any = model if layer is None or layer < 0 else model.blocks[layer]
     for part in path.split("."):
-        held = getattr(held, part, None)
+        # Layers without experts in a model that has some.
+        dense = held is not model and hasattr(held, f"dense_{part}")
+        held = getattr(held, f"dense_{part}" if dense else part, None)
         if getattr(held, "_use_processed_weights", False):
             raise InputError(
                 "this TransformerBridge holds processed weights beside transformers' own, which cannot be edited; "
@@ -144,7 +158,8 @@ def is_gated_bias(model: Any, module: nn.Module, leaf: str) -> bool:
     """Whether a tensor is what a HookedTransformer adds to a gated neuron, which no bias of a linear map stands for."""
     if leaf != "bias" or not model.cfg.gated_mlp:
         return False
-    return any(getattr(block.mlp, "in").original_component is module for block in model.blocks)
+    parts = (getattr(block.mlp, "in", None) or getattr(block.mlp, "dense_in", None) for block in model.blocks)
+    return any(part is not None and part.original_component is module for part in parts)
 
 
 def own_unembedding(model: Any, undo: Callable[..., None]) -> None:
@@ -167,13 +182,15 @@ def facts(model: Any) -> Any:
         d_mlp=cfg.d_mlp,
         attn_only=False,
         positional_embedding_type=cfg.positional_embedding_type,
+        experts=experts.writers(model),
         use_normalization_before_and_after=norm_after(model, 0, "mlp") is not None or scaled,
     )
 
 
 def own_hooks(model: Any) -> set[int]:
     """Numbers of PyTorch's hooks that a bridge itself has on its modules."""
-    return {handle.id for block in model.blocks for handle in getattr(block, "_capture_hook_handles", ())}
+    captures = {handle.id for block in model.blocks for handle in getattr(block, "_capture_hook_handles", ())}
+    return captures | experts.own_hooks(model)
 
 
 def norm(model: Any, layer: int, name: str) -> Any:
@@ -214,6 +231,7 @@ def hook_points(model: Any) -> dict[str, Any]:
         _points[model] = dict(model.hook_dict)
         if model.cfg.positional_embedding_type != "standard":
             _points[model].pop("hook_pos_embed", None)
+        _points[model] = experts.with_experts(model, _points[model])
     return _points[model]
 
 

@@ -7,10 +7,13 @@ from collections.abc import Sequence
 from numbers import Integral
 from typing import Any
 
+from torch import Tensor
+
 from ... import names
 from ...checks import check_arguments
-from ...errors import SiteError, listed
+from ...errors import MismatchError, SiteError, listed
 from ...names import LATENTS, layer_of
+from ..experts import mixtures
 from ..protocol import Model, hooked
 from . import bridge
 
@@ -51,8 +54,13 @@ def check_layers(model: Model, layers: Sequence[int] | None = None) -> list[int]
 
 
 def neuron_sites(model: Model, layers: Sequence[int] | None = None) -> list[str]:
-    """Hook points of the MLP neurons: the input of each layer's down projection."""
-    return [names.neurons(layer) for layer in check_layers(model, layers)]
+    """Hook points of the MLP neurons: the input of each layer's down projection, or of that of each of its experts."""
+    known = mixtures(model)
+    return [
+        name
+        for layer in check_layers(model, layers)
+        for name in (known[layer] if layer in known else (names.neurons(layer),))
+    ]
 
 
 def neuron_widths(model: Model, layers: Sequence[int] | None = None) -> dict[str, int]:
@@ -103,6 +111,12 @@ def check_sites(model: Model, wanted: Sequence[str]) -> list[str]:
                 "scale_latents(circuit, dictionary) or another function that takes the dictionary"
             )
         if name not in known:
+            layer = layer_of(name)
+            if names.is_neurons(name) and layer in mixtures(model):
+                raise SiteError(
+                    f"no hook point {name!r}: the MLP of layer {layer} is a mixture of experts, whose neurons are at "
+                    f"{listed(neuron_sites(model, [layer]), 4)}"
+                )
             near = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or list(known)[:3]
             raise SiteError(
                 f"no hook point {name!r} in this model of {model.cfg.n_layers} layers; near: {listed(near)}; "
@@ -120,8 +134,16 @@ def _check_fires(model: Model, name: str) -> None:
 
 def stop_layer(model: Model, wanted: Sequence[str]) -> int | None:
     """The layer before which a forward may end when only these hook points are read; None: it must end by itself."""
+    if not len(wanted):
+        raise SiteError("no hook points to read; give at least one")
     layers = [-1 if name in _EMBEDDINGS else _layer_or_end(model, name) for name in wanted]
     return None if max(layers) >= model.cfg.n_layers else max(layers) + 1
+
+
+def check_last(numbers: Tensor, width: int, what: str) -> None:
+    """Raise `MismatchError` where a tensor's last axis has not this many numbers."""
+    if numbers.shape[-1:] != (width,):
+        raise MismatchError(f"{what} with the shape {list(numbers.shape)}; this model's have {width} numbers each")
 
 
 def _layer_or_end(model: Model, name: str) -> int:
@@ -135,6 +157,8 @@ def width(model: Model, name: str) -> int:
     Raises `SiteError` for any other shape.
     """
     check_sites(model, [name])
+    if names.is_experts(name):
+        return int(hook_points(model)[name].units)
     if name.endswith(_WIDE):
         return int(model.cfg.d_mlp)
     if name.endswith(_RESIDUAL_WIDTH) and ".q_norm." not in name and ".k_norm." not in name:

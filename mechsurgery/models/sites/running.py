@@ -15,6 +15,7 @@ from ..cache import preallocated, rotating
 from ..fingerprint import fingerprint
 from ..protocol import Model
 from . import bridge
+from .points import check_last
 
 
 def run(
@@ -68,6 +69,7 @@ def unembed(model: Model, resid: Float[Tensor, "*b d_model"]) -> Float[Tensor, "
 
     NaN for a vector so long that a norm would divide it by infinity: what it gives then, zeros, looks like an answer.
     """
+    check_last(resid, model.cfg.d_model, "a vector of the residual stream")
     too_long = ~torch.isfinite(resid.detach().float().square().sum(-1, keepdim=True))
     flat = resid.reshape(1, -1, resid.shape[-1]) if resid.ndim != 3 else resid
     if bridge.is_bridge(model):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,11 +11,12 @@ from torch import Tensor
 
 from ... import names
 from ...checks import check_arguments
-from ...errors import InputError
+from ...errors import InputError, SiteError, listed
 from ...names import layer_of
+from ..experts import reading
 from ..protocol import Model
 from . import bridge
-from .points import check_layers
+from .points import check_last, check_layers, neuron_sites, width
 from .weights import maybe, parameter
 
 
@@ -38,7 +40,7 @@ def to_stream(model: Model, name: str, rows: Float[Tensor, "n d"]) -> Float[Tens
         return rows.float()
     layer = layer_of(name)
     if names.is_neurons(name):
-        return rows.float() @ write_rows(model, layer).to(rows.device)
+        return rows.float() @ write_rows(model, name).to(rows.device)
     if not names.is_heads(name):
         return None
     weight = parameter(model, f"blocks.{layer}.attn.W_O").detach()
@@ -52,42 +54,71 @@ def mlp_input_gain(model: Model, layer: int) -> tuple[Float[Tensor, " _"], Float
     return _gain(model, norm), torch.zeros(1) if bias is None else bias.detach()
 
 
-def write_weights(model: Model, layer: int) -> Float[Tensor, "d_mlp d_model"]:
-    """The parameter whose row i is what neuron i of a layer writes (Gemma normalises the sum afterwards)."""
-    return parameter(model, names.mlp_parameter(check_layers(model, [layer])[0], "W_out"))
+def write_weights(model: Model, where: int | str) -> Float[Tensor, "d_mlp d_model"]:
+    """The parameter whose row i is what neuron i of a layer or at a hook point writes (Gemma normalises the sum).
+
+    What an expert writes is added times its share for the token, which its router gives.
+    """
+    site = _neurons_at(model, where)
+    layer, expert = layer_of(site), names.expert_of(site)
+    if expert is not None:
+        return parameter(model, names.mlp_parameter(layer, "experts.W_out"))[expert]
+    shared = site == names.shared_neurons(layer)
+    return parameter(model, names.mlp_parameter(layer, "shared_expert.W_out" if shared else "W_out"))
+
+
+def _neurons_at(model: Model, where: int | str) -> str:
+    """A hook point of neurons, or that of a layer. Raises `SiteError` where it is none."""
+    known = neuron_sites(model, None if isinstance(where, str) else [where])
+    if isinstance(where, str) and where in known:
+        return where
+    if isinstance(where, str) or len(known) != 1:
+        raise SiteError(f"{where!r} stands for no one set of MLP neurons; give one of the hook points {listed(known)}")
+    return known[0]
 
 
 def mlp_write(model: Model, layer: int, neurons: Float[Tensor, "*b d_mlp"]) -> Float[Tensor, "*b d_model"]:
     """What a layer's MLP adds to the residual stream when its neurons have these activations."""
-    written = neurons @ write_weights(model, layer) + parameter(model, names.mlp_parameter(layer, "b_out"))
+    weight = write_weights(model, layer)
+    check_last(neurons, len(weight), "activations of neurons")
+    written = neurons @ weight + parameter(model, names.mlp_parameter(layer, "b_out"))
     norm = _norm_after(model, layer, "mlp")
     if norm is not None:
         written = _norm(model, layer, norm)(written)
     return written * _scale(model, layer)
 
 
-def write_rows(model: Model, layer: int) -> Float[Tensor, "d_mlp d_model"]:
+def write_rows(model: Model, where: int | str) -> Float[Tensor, "d_mlp d_model"]:
     """What a unit of each neuron's activation adds to the residual stream, float32; after the gain of a post-MLP norm.
 
-    The norm's own scale is a positive number common to all neurons of a layer and token, and is left out.
+    `where` is a layer or the hook point of neurons. The norm's own scale is a positive number common to all neurons of
+    a layer and token, and is left out; so is an expert's share.
     """
-    return _added(model, layer, "mlp", write_weights(model, layer).detach().float())
+    layer = layer_of(where) if isinstance(where, str) else where
+    return _added(model, layer, "mlp", write_weights(model, where).detach().float())
 
 
-def read_directions(model: Model, layer: int, neuron: int) -> dict[str, Float[Tensor, " d_model"]]:
+def read_directions(model: Model, where: int | str, neuron: int) -> dict[str, Float[Tensor, " d_model"]]:
     """What a neuron reads from the residual stream: "gate" and "up" of a gated MLP, else "input"; float32.
 
     The gain of the norm before the MLP is part of them, also where it was folded into the weights; a direction is
-    centred where that norm centres.
+    centred where that norm centres. `where` is a layer or the hook point of neurons.
     """
+    site = _neurons_at(model, where)
+    layer = layer_of(site)
     norm = _norm_before_mlp(model, layer)
-    gate = maybe(model, names.mlp_parameter(check_layers(model, [layer])[0], "W_gate"))
     gain = _gain(model, norm).float()
-    weight = parameter(model, names.mlp_parameter(layer, "W_in"))
-    parts = {"input": weight} if gate is None else {"gate": gate, "up": weight}
+    if neuron >= width(model, site):
+        raise SiteError(f"no neuron {neuron} at {site!r}; it has neurons 0 to {width(model, site) - 1}")
+    if names.is_experts(site):
+        parts = dict(zip(("gate", "up"), reading(model, site, neuron, partial(parameter, model))))
+    else:
+        gate = maybe(model, names.mlp_parameter(layer, "W_gate"))
+        weight = parameter(model, names.mlp_parameter(layer, "W_in"))[:, neuron]
+        parts = {"input": weight} if gate is None else {"gate": gate[:, neuron], "up": weight}
     found = {}
     for name, own in parts.items():
-        direction = own.detach()[:, neuron].float() * gain.to(own.device)
+        direction = own.detach().float() * gain.to(own.device)
         found[name] = direction - direction.mean() if _centres(model, norm) else direction
     return found
 
@@ -95,6 +126,7 @@ def read_directions(model: Model, layer: int, neuron: int) -> dict[str, Float[Te
 def embedding_cosines(model: Model, direction: Float[Tensor, " d_model"]) -> Float[Tensor, " d_vocab"]:
     """Cosine of each token's embedding with a direction, float32; centred where the norms that read them centre."""
     rows = parameter(model, "embed.W_E").detach()
+    check_last(direction, rows.shape[1], "a direction")
     direction = direction.to(rows.device).float()
     square = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float32).pow(2)
     if _centres(model, "blocks.0.ln1"):
