@@ -259,7 +259,7 @@ def _several(kind: Any, inside: tuple[Any, ...], name: str) -> Check:
     exact = kind if kind in (list, tuple, set, frozenset) else None
 
     def allows(value: Any) -> bool:
-        if isinstance(value, (str, bytes, PurePath, Mapping)):
+        if isinstance(value, (str, bytes, PurePath)) or (isinstance(value, Mapping) and kind not in _GONE_THROUGH):
             return False
         if exact is not None and not isinstance(value, exact):
             return False
@@ -333,6 +333,8 @@ _TOKENIZER = Check(
     lambda value: not isinstance(value, type) and hasattr(value, "all_special_tokens"),
     "a tokenizer of transformers, such as model.tokenizer (a model that has no tokenizer: set it)",
 )
+#: What is only gone through: a dictionary does for its keys.
+_GONE_THROUGH = (Iterable, Collection)
 _PLAIN = (int, float, str, bool, Any, object)
 _LISTS = (list, tuple, set, frozenset, Sequence, Iterable, Collection)
 _SIMPLE: dict[Any, Callable[[str], Check]] = {

@@ -104,11 +104,13 @@ def write_text(path: str | Path, text: str) -> Path:
 
 
 def save_json(path: str | Path, content: Any) -> Path:
-    """Write `content` as indented JSON. Raises `WriteError`."""
-    text = json.dumps(content, indent=2, ensure_ascii=False, default=plain_value)
-    # Half of a pair of surrogates is no UTF-8; JSON can spell it.
-    text = re.sub("[\ud800-\udfff]", lambda half: f"\\u{ord(half.group()):04x}", text)
-    return write_text(path, text + "\n")
+    """Write `content` as indented JSON, which `load_json` reads (see `write_text`). Raises `WriteError`."""
+    return write_text(path, _as_json(content, indent=2) + "\n")
+
+
+def _as_json(content: Any, indent: int | None = None) -> str:
+    text = json.dumps(content, indent=indent, ensure_ascii=False, default=plain_value)
+    return re.sub("[\ud800-\udfff]", lambda half: f"\\\\u{ord(half.group()):04x}", text)
 
 
 def load_json(path: str | Path, *, finite: bool = True) -> Any:
@@ -119,7 +121,7 @@ def load_json(path: str | Path, *, finite: bool = True) -> Any:
 
 def save_document(path: str | Path, kind: str, content: Mapping[str, Any]) -> Path:
     """Write a JSON object with its `kind` and a checksum, which `load_document` compares."""
-    whole = {"kind": kind, **json.loads(json.dumps(dict(content), default=plain_value))}
+    whole = {"kind": kind, **json.loads(_as_json(dict(content)))}
     return save_json(path, {**whole, "checksum": checksum(whole)})
 
 

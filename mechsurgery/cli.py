@@ -51,6 +51,15 @@ def _where(command: Any) -> Any:
     return command
 
 
+def _spread(command: Any) -> Any:
+    """The options that say which workers do it."""
+    many = click.option(
+        "--workers", "n_workers", type=click.IntRange(min=0), default=0, help="Workers on Ray [default: this process]."
+    )
+    where = click.option("--ray-address", default=None, help="Ray cluster of --workers [default: this machine].")
+    return many(where(command))
+
+
 def _sae(command: Any) -> Any:
     """The options that name the autoencoder whose latents a circuit holds."""
     named = click.option("--sae", default=None, help="Autoencoder whose latents CIRCUIT holds: a name or directory.")
@@ -91,6 +100,31 @@ def _run_study(name: str, settings: Any, out: Path, again: bool) -> None:
 main.add_command(demo)
 
 
+@main.command("export")
+@click.argument("source")
+@click.argument("destination", type=click.Path(path_type=Path))
+@click.option("--circuit", type=click.Path(path_type=Path), help="Scale the MLP neurons of this circuit.")
+@click.option("--m", type=float, default=None, help="Multiplier of the circuit's neurons [default: as found].")
+@click.option("--steer", type=click.Path(path_type=Path), help="Add this saved Direction, times --strength.")
+@click.option("--project-out", type=click.Path(path_type=Path), help="Take this saved Direction out of all writes.")
+@click.option("--at", "site", default=None, help="Hook point of the vector for --project-out, where it has several.")
+@click.option("--delta", type=click.Path(path_type=Path), help="Add this saved WeightDelta, times --strength.")
+@click.option("--strength", type=float, default=1.0, show_default=True, help="Of --steer, --project-out and --delta.")
+@click.option("--adapter", is_flag=True, help="Write a PEFT LoRA adapter and no whole checkpoint.")
+@click.option("--max-rank", default=256, show_default=True, help="Largest rank of an --adapter.")
+@click.option("--dtype", default=None, help="Number format of the weights [default: the source's own].")
+@click.option("--revision", default=None, help="Revision of a hub id.")
+def export_model(source: str, destination: Path, **options: Any) -> None:
+    """Write SOURCE with an intervention in its weights as the Hugging Face directory DESTINATION.
+
+    Its logits under plain transformers are those of the running intervention; several options are done together. No
+    more than a few rows of the weights are in memory. Its README.md says what was done.
+    """
+    from .reports.leaving import leave
+
+    _say(leave(source, destination, **options))
+
+
 @main.command()
 @click.argument("model")
 @click.option("--contrast", default=None, help="A registered contrast, e.g. organism/refusal or jbb.")
@@ -103,6 +137,7 @@ main.add_command(demo)
 @click.option("--by", type=click.Choice(["abs", "positive", "negative"]), default="abs", show_default=True)
 @click.option("--per", type=click.Choice(["model", "layer"]), default="model", show_default=True)
 @click.option("--skip-layer", "skip_layers", type=int, multiple=True, help="Leave a layer out; repeatable.")
+@_spread
 @_where
 @click.option("--out", type=click.Path(path_type=Path), default=Path("circuit.safetensors"), show_default=True)
 def locate(model: str, out: Path, **options: Any) -> None:
@@ -113,7 +148,8 @@ def locate(model: str, out: Path, **options: Any) -> None:
     loaded = _load(model, options)
     budget = {key: options[key] for key in ("fraction", "k") if options[key] is not None}
     keep = {key: options[key] for key in ("rule", "by", "per", "skip_layers")}
-    circuit = run(loaded, contrast, **keep, **budget)
+    with _workers(loaded, options) as workers:
+        circuit = run(loaded, contrast, **keep, **budget, workers=workers)
     _say(repr(circuit))
     _say(circuit.to_frame().head(20).to_string(index=False))
     _say(f"saved to {circuit.save(out)}")
@@ -132,6 +168,7 @@ def locate(model: str, out: Path, **options: Any) -> None:
 @click.option("--max-new-tokens", default=48, show_default=True)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--all", "whole", is_flag=True, help="Print the whole table too.")
+@_spread
 @_where
 @click.option("--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True)
 def evaluate(model: str, circuit_path: Path, out: Path, whole: bool, **options: Any) -> None:
@@ -158,15 +195,18 @@ def evaluate(model: str, circuit_path: Path, out: Path, whole: bool, **options: 
     wanted = [m for m in options["multipliers"] if m != 1]
     table = out / "results.parquet"
     before = table.read_bytes() if table.is_file() else None
-    results = run(
-        _load(model, options),
-        sets,
-        as_found(Circuit.load(circuit_path)).at([1 - m for m in wanted]),
-        controls=options["controls"],
-        n_control_prompts=options["n_control_prompts"],
-        generation=Generation(max_new_tokens=options["max_new_tokens"]),
-        folder=out,
-    )
+    loaded = _load(model, options)
+    with _workers(loaded, options) as workers:
+        results = run(
+            loaded,
+            sets,
+            as_found(Circuit.load(circuit_path)).at([1 - m for m in wanted]),
+            controls=options["controls"],
+            n_control_prompts=options["n_control_prompts"],
+            generation=Generation(max_new_tokens=options["max_new_tokens"]),
+            folder=out,
+            workers=workers,
+        )
     if before not in (None, table.read_bytes()):
         clear(out)  # figures that were drawn of the results before
     if whole:
@@ -439,6 +479,22 @@ def _load(name: str, options: dict[str, Any]) -> Any:
     from .models import load_model
 
     return load_model(name, dtype=options["dtype"], device=options["device"], revision=options.get("revision"))
+
+
+def _workers(model: Any, options: dict[str, Any]) -> Any:
+    """A context of the workers asked for; None in it where this process is to do it alone."""
+    from contextlib import nullcontext
+
+    if not options["n_workers"]:
+        if options["ray_address"] is not None:
+            raise click.UsageError("--ray-address is where --workers run; say how many")
+        return nullcontext()
+    from .adapters.many import Workers
+    from .models.tokens import device_of
+
+    gpus = int(device_of(model).type == "cuda")
+    load = {} if options["revision"] is None else {"revision": options["revision"]}
+    return Workers(options["n_workers"], address=options["ray_address"], gpus=gpus, load=load)
 
 
 def _dictionary(options: dict[str, Any], circuit: Any, model: Any) -> Any:

@@ -23,7 +23,7 @@ from .checks import check_arguments
 from .delta_parts import Dense, LowRank, Part, Rows, inner, total
 from .digests import digest_of
 from .errors import ActivationError, InputError, LoadError, MismatchError, listed
-from .names import is_neurons, neuron_parameters
+from .names import is_experts, is_neurons, neuron_parameters
 from .reading import check_object, readable
 from .safe_text import html_note, html_table
 from .units import Circuit, UnitScores
@@ -209,8 +209,8 @@ def _part(facts: dict[str, Any] | None, tensors: dict[str, Tensor]) -> Part:
 
 def _neuron_weights(site: str) -> dict[str, int]:
     """{parameter: axis that counts neurons} of the MLP whose neurons are at a hook point."""
-    if not is_neurons(site):
-        raise InputError(f"weights belong to MLP neurons, not to units at {site!r}")
+    if not is_neurons(site) or is_experts(site):
+        raise InputError(f"weights belong to MLP neurons of dense layers, not to units at {site!r}")
     return neuron_parameters(site)
 
 

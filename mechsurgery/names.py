@@ -32,9 +32,63 @@ def neurons(layer: int) -> str:
     return f"blocks.{layer}.mlp.hook_post"
 
 
+def expert_neurons(layer: int, expert: int) -> str:
+    """Hook point of the neurons of one routed expert of a layer's mixture."""
+    return f"blocks.{layer}.mlp.experts.{expert}.hook_post"
+
+
+def shared_neurons(layer: int) -> str:
+    """Hook point of the neurons of the expert that every token passes, beside those it is routed to."""
+    return f"blocks.{layer}.mlp.shared_expert.hook_post"
+
+
+def expert_of(name: str) -> int | None:
+    """The routed expert whose neurons are at a hook point, or None.
+
+    >>> expert_of("blocks.3.mlp.experts.7.hook_post")
+    7
+    """
+    match = re.fullmatch(r"blocks\.\d+\.mlp\.experts\.(\d+)\.hook_post", name)
+    return int(match.group(1)) if match else None
+
+
 def is_neurons(name: str) -> bool:
-    """Whether a hook point is a layer's MLP neurons."""
-    return name == neurons(layer_of(name))
+    """Whether a hook point is a layer's MLP neurons, or those of one of its experts."""
+    return name == neurons(layer_of(name)) or is_experts(name)
+
+
+def is_experts(name: str) -> bool:
+    """Whether a hook point is the neurons of one expert, routed or shared."""
+    return expert_of(name) is not None or name == shared_neurons(layer_of(name))
+
+
+def neuron(site: str, index: int) -> str:
+    """Short name of a neuron: layer, expert (S: the shared one) and number.
+
+    >>> neuron("blocks.3.mlp.hook_post", 446), neuron("blocks.3.mlp.experts.7.hook_post", 446)
+    ('L3.446', 'L3.E7.446')
+    """
+    expert = expert_of(site)
+    part = f"E{expert}." if expert is not None else "S." if site == shared_neurons(layer_of(site)) else ""
+    return f"L{layer_of(site)}.{part}{index}"
+
+
+_NEURON = re.compile(r"L(\d+)\.(?:(?:E(\d+)|(S))\.)?(\d+)")
+
+
+def neuron_named(name: str) -> tuple[str, int] | None:
+    """(hook point, index) of a neuron's short name, or None where it is no such name.
+
+    >>> neuron_named("L3.E7.446")
+    ('blocks.3.mlp.experts.7.hook_post', 446)
+    """
+    match = _NEURON.fullmatch(name)
+    if match is None:
+        return None
+    layer, expert, shared, index = match.groups()
+    if expert is not None:
+        return expert_neurons(int(layer), int(expert)), int(index)
+    return (shared_neurons if shared else neurons)(int(layer)), int(index)
 
 
 def residual(layer: int) -> str:
@@ -81,7 +135,7 @@ _WITHIN = (
     ("hook_resid_mid",),
     ("hook_mlp_in", "ln2."),
     ("mlp.hook_in",),
-    ("mlp.hook_pre", "mlp.hook_post"),
+    ("mlp.hook_pre", "mlp.hook_post", "mlp.experts.", "mlp.shared_expert."),
     ("mlp.hook_out", "ln2_post."),
     ("hook_mlp_out",),
     ("hook_resid_post",),
@@ -168,15 +222,17 @@ def neuron_parameters(site: str) -> dict[str, int]:
 class Writer:
     """A parameter whose rows (a token's, a position's, a head's channel's or a neuron's) add to the residual stream.
 
-    `output` is the hook point of what it adds, `neurons` that of what its rows are multiplied with, `stream` that of
-    the residual stream right after it.
+    `output` is the hook point of what it adds, `neurons` those of what its rows are multiplied with (one for each
+    expert of a mixture), `stream` that of the residual stream right after it. `fixed` says that nothing can be added to
+    what it adds, by a bias or in each row.
     """
 
     weight: str
     output: str
     bias: str | None = None
-    neurons: str | None = None
+    neurons: tuple[str, ...] = ()
     stream: str | None = None
+    fixed: bool = False
 
 
 def writers(cfg: Any) -> list[Writer]:
@@ -188,9 +244,12 @@ def writers(cfg: Any) -> list[Writer]:
         heads = Writer(f"blocks.{i}.attn.W_O", attention_out(i), f"blocks.{i}.attn.b_O")
         if cfg.attn_only:
             found.append(replace(heads, stream=residual(i)))
+        elif i in getattr(cfg, "experts", {}):
+            mixture = cfg.experts[i].items()
+            found += [heads, *(Writer(w, mlp_out(i), None, own, residual(i), fixed=True) for w, own in mixture)]
         else:
             weight, bias = mlp_parameter(i, "W_out"), mlp_parameter(i, "b_out")
-            found += [heads, Writer(weight, mlp_out(i), bias, neurons(i), residual(i))]
+            found += [heads, Writer(weight, mlp_out(i), bias, (neurons(i),), residual(i))]
     return found
 
 

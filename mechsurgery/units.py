@@ -19,7 +19,7 @@ from torch import Tensor
 from .artifacts import INDICES, NUMBERS, load_tensors, save_tensors
 from .checks import check_arguments
 from .errors import ActivationError, InputError, MismatchError, SiteError, listed
-from .names import layer_of
+from .names import expert_of, layer_of
 from .reading import readable
 from .safe_text import html_note, html_table
 
@@ -60,6 +60,11 @@ class UnitScores:
     def __len__(self) -> int:
         return sum(self.widths.values())
 
+    @property
+    def _unscored(self) -> list[str]:
+        """Experts that too few tokens were routed to for a score; their zeros mean nothing."""
+        return [site for site in self.info.get("unscored", ()) if site in self.scores]
+
     def top(
         self,
         *,
@@ -90,6 +95,8 @@ class UnitScores:
                 key[key <= 0] = -torch.inf
             if exclude is not None and site in exclude.units:
                 key[exclude.units[site][0]] = -torch.inf
+            if site in self._unscored:
+                key[:] = -torch.inf
             ranked[site] = key
         groups = [[site] for site in allowed] if per == "layer" else [allowed]
         units: dict[str, tuple[Tensor, Tensor]] = {}
@@ -107,6 +114,7 @@ class UnitScores:
                     units[site] = (local, self.scores[site].float().cpu()[local])
         chosen_by = {"fraction": fraction, "k": k, "by": by, "per": per, "skip_layers": sorted(skip_layers)}
         never = {} if exclude is None else {site: indices for site, (indices, _) in exclude.units.items()}
+        never |= {site: torch.arange(self.widths[site]) for site in self._unscored}
         return Circuit(units, self.widths, name or self.rule, {**self.info, "rule": self.rule, "top": chosen_by}, never)
 
     def _allowed_sites(self, layers: Iterable[int] | None, skip_layers: Iterable[int]) -> list[str]:
@@ -136,8 +144,14 @@ class UnitScores:
         return sum(int((sign(values.float()) > own).sum()) for values in self.scores.values())
 
     def to_frame(self) -> pd.DataFrame:
-        """A pandas table: site, layer, neuron, score; a row per unit."""
-        return _frame({site: (torch.arange(v.numel()), v) for site, v in self.scores.items()})
+        """A pandas table: site, layer, neuron, score; a row per unit. With experts also how many prompts reached them.
+
+        Those columns are expert, n_positive and n_negative; experts without a score have NaN.
+        """
+        known = {site: (torch.arange(v.numel()), v) for site, v in self.scores.items()}
+        return _frame(
+            known | {site: (known[site][0], known[site][1] * torch.nan) for site in self._unscored}, self.info
+        )
 
     def save(self, path: str | Path) -> Path:
         """Write as one safetensors file."""
@@ -147,7 +161,7 @@ class UnitScores:
     def load(cls, path: str | Path) -> UnitScores:
         """Read what `save` wrote."""
         tensors, facts = load_tensors(path, "UnitScores", {"rule": str, "info": dict[str, Any]}, lambda _: NUMBERS)
-        ordered = dict(sorted(tensors.items(), key=lambda item: (layer_of(item[0]), item[0])))
+        ordered = dict(sorted(tensors.items(), key=lambda item: (layer_of(item[0]), expert_of(item[0]) or 0, item[0])))
         with readable(path, "UnitScores"):
             return cls(ordered, facts["rule"], facts["info"])
 
@@ -342,8 +356,8 @@ class Circuit:
         return frame.assign(share=frame["n"] / max(1, len(self)))
 
     def to_frame(self) -> pd.DataFrame:
-        """A pandas table: site, layer, neuron, score; a row per unit, highest |score| first."""
-        return _frame(self.units).sort_values("score", key=abs, ascending=False, ignore_index=True)
+        """A pandas table: site, layer, neuron, score (and routing counts); a row per unit, highest |score| first."""
+        return _frame(self.units, self.info).sort_values("score", key=abs, ascending=False, ignore_index=True)
 
     def save(self, path: str | Path) -> Path:
         """Write as one safetensors file."""
@@ -374,14 +388,21 @@ class Circuit:
         return html_note(repr(self)) + html_table(self.to_frame().head(20), float_format="{:.4g}".format)
 
 
-def _frame(units: Mapping[str, tuple[Tensor, Tensor]]) -> pd.DataFrame:
+def _frame(units: Mapping[str, tuple[Tensor, Tensor]], info: Mapping[str, Any]) -> pd.DataFrame:
     rows: dict[str, list[Any]] = {"site": [], "layer": [], "neuron": [], "score": []}
     for site, (indices, scores) in units.items():
         rows["site"] += [site] * len(indices)
         rows["layer"] += [layer_of(site)] * len(indices)
         rows["neuron"] += indices.tolist()
         rows["score"] += scores.float().tolist()
-    return pd.DataFrame(rows)
+    frame = pd.DataFrame(rows)
+    routed = info.get("routed")
+    if routed:
+        frame["expert"] = pd.array([expert_of(site) for site in rows["site"]], dtype="Int64")
+        for side, column in enumerate(("n_positive", "n_negative")):
+            counts = [routed[site][side] if site in routed else None for site in rows["site"]]
+            frame[column] = pd.array(counts, dtype="Int64")
+    return frame
 
 
 def _budget(fraction: float | None, k: int | None, total: int) -> int:

@@ -75,6 +75,25 @@ def check_path(path: str | Path) -> Path:
         raise InputError(f"{str(path)[:200]!r} is no path that can be written ({error}); give another") from error
 
 
+def check_space(path: str | Path, needed: int) -> None:
+    """Raise `WriteError` where the disk that holds `path` (or its nearest folder) has less than `needed` bytes free."""
+    path = check_path(path).absolute()
+    with writing(path):
+        free = shutil.disk_usage(next(at for at in (path, *path.parents) if at.exists())).free
+    if needed > free:
+        raise WriteError(
+            f"cannot write {str(path)[:300]!r}: it takes {needed / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free; "
+            f"{_NEXT[errno.ENOSPC]}"
+        )
+
+
+def check_writable(path: str | Path) -> None:
+    """Raise `WriteError` where nothing could be made at `path`, before anything long is done for it."""
+    path = check_path(path).absolute()
+    with writing(path), folder_beside(next(at for at in path.parents if at.exists()) / path.name):
+        pass
+
+
 def make_folder(path: str | Path) -> Path:
     """A folder that is there afterwards. Raises `WriteError`."""
     folder = check_path(path)

@@ -21,14 +21,24 @@ def names(requirements):
 
 
 def test_a_plain_install_is_light():
-    heavy = {"sae-lens", "kaleido", "scikit-learn", "lm-eval", "jupyterlab", "anywidget", "httpx", "mkdocs-material"}
+    heavy = {
+        "sae-lens",
+        "kaleido",
+        "scikit-learn",
+        "lm-eval",
+        "jupyterlab",
+        "anywidget",
+        "httpx",
+        "mkdocs-material",
+        "ray",
+    }
     assert not names(PROJECT["dependencies"]) & heavy
 
 
 def test_all_has_every_extra_for_users_and_tests_have_what_they_need():
     (everything,) = EXTRAS["all"]
     inside = set(re.search(r"\[(.*)\]", everything)[1].split(","))
-    assert inside == set(EXTRAS) - {"all", "test", "lint", "docs"}
+    assert inside == set(EXTRAS) - {"all", "test", "lint", "docs", "ray"}
     assert names(EXTRAS["saes"]) == {"sae-lens"}
     assert names(EXTRAS["images"]) == {"kaleido"}
 

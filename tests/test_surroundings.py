@@ -10,7 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from mechsurgery import errors, evaluate, progress, surroundings
-from mechsurgery.attribution import fit_probe
+from mechsurgery.adapters.many import Workers
+from mechsurgery.attribution import fit_probe, locate
 from mechsurgery.cli import main
 from mechsurgery.intervention import ablate
 from mechsurgery.prompts import Prompt, PromptSet
@@ -116,6 +117,7 @@ def test_packages_of_extras_explain_themselves(monkeypatch, tiny_llama, contrast
     for module, extra, use in (
         ("sae_lens", "saes", lambda: load_sae("organism/sae-topk-2")),
         ("sklearn", "probes", lambda: fit_probe(tiny_llama, contrast, ["blocks.0.hook_resid_post"])),
+        ("ray", "ray", lambda: locate(tiny_llama, contrast, workers=Workers(2))),
     ):
         monkeypatch.setitem(sys.modules, module, None)
         with pytest.raises(errors.MissingExtraError, match=rf"pip install 'mechsurgery\[{extra}\]'") as raised:
@@ -133,7 +135,18 @@ def test_pictures_that_cannot_be_written_name_the_extra(monkeypatch):
 
 
 def test_every_module_can_be_imported_without_any_extra():
-    extras = ("sae_lens", "sklearn", "kaleido", "httpx", "tenacity", "lm_eval", "anywidget", "ipywidgets", "jupyterlab")
+    extras = (
+        "ray",
+        "sae_lens",
+        "sklearn",
+        "kaleido",
+        "httpx",
+        "tenacity",
+        "lm_eval",
+        "anywidget",
+        "ipywidgets",
+        "jupyterlab",
+    )
     code = f"""
 import importlib, pkgutil, sys, warnings
 warnings.simplefilter("ignore")

@@ -13,8 +13,10 @@ import os
 import re
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -25,11 +27,12 @@ from ..checks import check_arguments
 from ..errors import InputError, LoadError, needs_extra
 from ..grading.judges import Judge, LocalJudge
 from ..grading.recorded import RecordedJudge
-from ..progress import with_progress
-from .http_calls import Again, call, chat_text
+from ..progress import progress_bar
+from .asking import Stop, at_once
+from .http_calls import Again, call, chat_text, used_tokens
 
 logger = logging.getLogger(__name__)
-#: Two threads that share a judge take turns for the time of their next request.
+#: Threads that share a judge take turns for the time of their next request, and at its counts.
 _TURNS = threading.Lock()
 
 
@@ -60,7 +63,8 @@ class EndpointJudge:
     time-outs are tried `retries` times more with growing pauses (or as long as `Retry-After` says); anything
     else is one error, a redirection too. One answer, with all its tries and pauses, takes `deadline` seconds at most;
     `timeout` is that of one step of a try. With `cache`, a folder, every answer is kept by the content of what was
-    asked and never asked again; an answer without text is "", and is not kept.
+    asked and never asked again; an answer without text is "", and is not kept. At most `at_once` requests are open at a
+    time. With `price`, that of a million tokens asked and of a million answered, `spent` also says what it cost.
     """
 
     url: str
@@ -74,7 +78,10 @@ class EndpointJudge:
     cache: str | Path | None = None
     progress: bool | None = None
     deadline: float = 300.0
+    at_once: int = 4
+    price: tuple[float, float] | None = None
     _next: float = field(default=0.0, repr=False)
+    _spent: Counter[str] = field(default_factory=Counter, repr=False)
 
     def __post_init__(self) -> None:
         _check_address(self.url)
@@ -84,6 +91,10 @@ class EndpointJudge:
         for name, value in sizes.items():
             if not isinstance(value, (int, float)) or not math.isfinite(value) or value <= 0:
                 raise InputError(f"{name}={value!r}; give a number above 0")
+        if type(self.at_once) is not int or self.at_once < 1:
+            raise InputError(f"at_once={self.at_once!r} requests; give a whole number, at least 1")
+        if self.price is not None and not all(0 <= one < math.inf for one in self.price):
+            raise InputError(f"price={self.price}; give two numbers, of a million tokens asked and answered")
         if self.retries < 0 or not 0 <= self.longest_pause < math.inf:
             raise InputError(f"retries={self.retries} and longest_pause={self.longest_pause}; give at least 0")
 
@@ -106,20 +117,36 @@ class EndpointJudge:
         with needs_extra("judge", "a judge behind an endpoint"):
             import httpx
             import tenacity  # noqa: F401 (each request is tried again with it)
-        answers = []
-        with httpx.Client(timeout=self.timeout, follow_redirects=False) as client:
-            for prompt in with_progress(prompts, f"judge {self.model}", shown=self.progress, unit="prompt"):
-                kept = self._kept(prompt)
-                if kept is None:
-                    kept = self._ask(client, prompt)
-                    self._keep(prompt, kept)
-                answers.append(kept)
-        return answers
+        answers = {prompt: self._kept(prompt) for prompt in dict.fromkeys(prompts)}
+        lacking = [prompt for prompt, kept in answers.items() if kept is None]
+        self._spent["kept"] += len(answers) - len(lacking)
+        with (
+            progress_bar(f"judge {self.model}", shown=self.progress, total=len(lacking), unit="prompt") as bar,
+            httpx.Client(timeout=self.timeout, follow_redirects=False) as client,
+        ):
+            for place, answer in at_once(partial(self._ask, client), lacking, self.at_once):
+                self._keep(lacking[place], answer)
+                answers[lacking[place]] = answer
+                bar.update(1)
+        return [answers[prompt] or "" for prompt in prompts]
 
-    def _ask(self, client: Any, prompt: str) -> str:
+    @property
+    def spent(self) -> dict[str, float]:
+        """So far: answers that were asked for and that were kept, tokens asked and answered, and with a `price` cost.
+
+        Tokens are those that the endpoint says; kept answers cost nothing.
+        """
+        names = ("asked", "kept", "prompt_tokens", "completion_tokens")
+        found: dict[str, float] = {name: self._spent[name] for name in names}
+        if self.price is not None:
+            asked, answered = self.price
+            found["cost"] = (found["prompt_tokens"] * asked + found["completion_tokens"] * answered) / 1e6
+        return found
+
+    def _ask(self, client: Any, prompt: str, stop: Stop) -> str:
         from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
-        self._wait_turn()
+        self._wait_turn(stop)
         ends = time.monotonic() + self.deadline
         backoff = wait_exponential(multiplier=0.5, max=self.longest_pause)
 
@@ -134,6 +161,7 @@ class EndpointJudge:
             stop=lambda state: stop_after_attempt(self.retries + 1)(state) or late(state),
             wait=pause,
             retry=retry_if_exception_type(Again),
+            sleep=stop.pause,
         )
         problem = ""
         try:
@@ -145,13 +173,13 @@ class EndpointJudge:
                 problem = f"{self.url} gave no answer within {self.deadline:g} s ({tries} tries): {last}; try later"
         raise InputError(problem)  # outside, so that what holds the request, and its key, is not its context
 
-    def _wait_turn(self) -> None:
+    def _wait_turn(self, stop: Stop) -> None:
         """Wait until the rate limit allows one more request."""
         with _TURNS:
             now = time.monotonic()
             turn = max(now, self._next)
             self._next = turn + 60 / self.requests_per_minute
-        time.sleep(turn - now)
+        stop.pause(turn - now)
 
     def _post(self, client: Any, prompt: str, ends: float) -> str:
         headers, key = self._headers()
@@ -164,6 +192,9 @@ class EndpointJudge:
             hint = f"; is the key in ${self.key_env} right?" if status in (401, 403) else ""
             hint = "; give the address that it is really at" if 300 <= status < 400 else hint
             raise InputError(f"{self.url} answered with status {status} for model {self.model!r}{hint}")
+        read, written = used_tokens(body)
+        with _TURNS:
+            self._spent.update(asked=1, prompt_tokens=read, completion_tokens=written)
         text = chat_text(body)
         # An endpoint that repeats its key must not have it written anywhere.
         return text.replace(key, "‹key›") if key else text

@@ -86,6 +86,17 @@ def _body(reply: Any) -> bytes:
     return bytes(content)
 
 
+def used_tokens(body: bytes) -> tuple[int, int]:
+    """Tokens of what was asked and of the answer, as a chat completion's `usage` says; 0 where it does not say."""
+    try:
+        usage = json.loads(body)["usage"]
+        counts = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        counts = None, None
+    read, written = (one if type(one) is int and 0 <= one < 1 << 40 else 0 for one in counts)
+    return read, written
+
+
 def chat_text(body: bytes) -> str:
     """The text of a chat completion; "" where it has none (null). Raises `Again` for anything else."""
     try:

@@ -158,7 +158,7 @@ class _Adapter:
         rows = torch.tensor([row for row, end in ends for _ in end], device=device)
         places = torch.tensor([length - len(end) + j for _, end in ends for j in range(len(end))], device=device)
         targets = torch.tensor([token for _, end in ends for token in end], device=device)
-        step = max(1, _CHUNK // self.model.cfg.d_vocab)
+        step = max(1, _CHUNK // sites.vocabulary(self.model))
         logs, greedy = [], []
         residual = final_residual(self.model, batch.ids, batch.mask)
         for part in torch.arange(len(rows), device=device).split(step):

@@ -120,7 +120,7 @@ def _understood(module: str | None) -> str | None:
 
 def _check_unnormed(model: Model, name: str, *places: str) -> None:
     """`SiteError` where a module's output is meant that this architecture normalises before any hook point."""
-    if not getattr(model.cfg, "use_normalization_before_and_after", False):
+    if not sites.changes_writes(model):
         return
     for place in places:
         module = place.partition(".output")[0].rpartition(".")[2]

@@ -121,7 +121,7 @@ def _activations(base: Model, units: Units, read: Read) -> dict[str, Tensor]:
 
     names_ = list(units.widths)
     with with_hooks(base, [(name, partial(keep, name=name)) for name in names_]):
-        base(read.ids, attention_mask=read.mask, return_type=None, stop_at_layer=sites.stop_layer(base, names_))
+        sites.run(base, read.ids, read.mask, sites.stop_layer(base, names_))
     return found
 
 
@@ -149,7 +149,7 @@ def gate_gradient(
     units = units or Units(model)
     if base is not None and units.dictionaries:
         raise InputError("latents go to zero; give hook points of the model alone with a base")
-    if steps > 1 and getattr(model.cfg, "use_normalization_before_and_after", False):
+    if steps > 1 and sites.changes_writes(model):
         logger.warning(
             "this model normalises what an MLP writes, so gates that open together cancel out: integrated gates see "
             "next to nothing; use steps=1, exact_effects or trained_gates"
@@ -193,13 +193,13 @@ def _relp_hooks(model: Model) -> HookFns:
     def fixed(activation: Tensor, hook: Any = None) -> Tensor:
         return activation.detach()
 
-    for name in model.hook_dict:
+    for name in sites.hook_points(model):
         if name.endswith((".hook_scale", "attn.hook_pattern")):
             made.append((name, fixed))
     for layer in range(model.cfg.n_layers):
         seen: dict[str, Tensor] = {}
         prefix = f"blocks.{layer}.mlp."
-        parts = [part for part in ("hook_pre", "hook_pre_linear") if prefix + part in model.hook_dict]
+        parts = [part for part in ("hook_pre", "hook_pre_linear") if prefix + part in sites.hook_points(model)]
         made += [(prefix + part, partial(_seen, part=part, seen=seen)) for part in parts]
         made.append((prefix + "hook_post", partial(_by_lines, seen=seen)))
     return made
@@ -249,7 +249,7 @@ def exact_effects(
     cost = Cost(len(objective.explain))
     scores = {site: torch.zeros(n) for site, n in units.widths.items()}
     task = objective.explain
-    with_prefix = task.at is None and _can_start_at_layer(model) and not units.dictionaries
+    with_prefix = task.at is None and sites.can_start_at_layer(model) and not units.dictionaries
     jobs = [(site, index.tolist()) for site, (index, _) in circuit.units.items()]
     for read in with_progress(task.batches(model, max_rows), "putting units out", shown=progress):
         base = task.values(model, read).double()
@@ -259,10 +259,6 @@ def exact_effects(
             scores[site][index] += ((base[None] - effects.double()).sum(1) / len(task)).float().cpu()
     info = sites.provenance_of(model, objective=objective.name, **objective.info, cost=cost.facts())
     return UnitScores(scores, "exact ablation" if m == 0 else f"exact effect of m = {m:g}", info)
-
-
-def _can_start_at_layer(model: Model) -> bool:
-    return type(model).__name__ in ("HookedTransformer", "HookedSAETransformer")
 
 
 def _effects(
@@ -282,7 +278,7 @@ def _effects(
     layer = max(0, names.layer_of(site)) if with_prefix else 0
     start = None
     if layer:
-        start = model(read.ids, attention_mask=read.mask, stop_at_layer=layer)
+        start = sites.run(model, read.ids, read.mask, layer)
     at_once = max(1, max_rows // n)
     found = []
     for first in range(0, len(index), at_once):
@@ -304,7 +300,7 @@ def _values_from(model: Any, task: Task, read: Read, hooks: HookFns, start: Tens
     """A task's values where the layers before `layer` have already run."""
     last = read.counted.shape[1]
     with with_hooks(model, hooks):
-        residual = model(start, start_at_layer=layer, attention_mask=read.mask, stop_at_layer=model.cfg.n_layers)
+        residual = sites.run_from(model, start, read.mask, layer)
         logits = sites.unembed(model, residual[:, -last:]).float()
     return task.value(logits, read) * task.weight.to(logits.device)[read.rows]
 

@@ -33,6 +33,7 @@ from ..errors import InputError, MismatchError, listed
 from ..models import sites
 from ..models.protocol import Model
 from ..models.turns import in_turn
+from ..models.workers import Workers
 from ..names import layer_of
 from ..prompts import ContrastSet, PromptSet, Template
 from ..units import Circuit, UnitScores
@@ -41,6 +42,7 @@ from .universal import universal_neurons
 
 Rule = Literal["difference", "effect_size", "welch_t", "auroc", "difference_write_norm", "difference_alignment"]
 RULES: tuple[Rule, ...] = get_args(Rule)
+_OVER_SPREAD = ("effect_size", "welch_t", "auroc")
 _TINY = 1e-12
 
 
@@ -50,11 +52,15 @@ def score(
     *,
     model: Model | None = None,
     direction: Direction | Float[Tensor, " d_model"] | None = None,
+    min_routed: int = 2,
 ) -> UnitScores:
     """Score every measured unit by a `rule` (see the module's docstring).
 
     `difference_write_norm` and `difference_alignment` need the `model` for its write weights, and the latter a
     `direction`: one vector for all layers, or a `Direction` with one at `blocks.{l}.hook_resid_post`.
+
+    Neurons of a routed expert are compared over the prompts that reached it (`to_frame` says how many of each side).
+    An expert that fewer than `min_routed` prompts of a side reached has score 0, and `top` does not choose from it.
     Raises `InputError` for an unknown rule or a missing argument, `MismatchError` for another model's
     statistics.
     """
@@ -65,17 +71,26 @@ def score(
     if rule == "difference_alignment" and direction is None:
         raise InputError("rule='difference_alignment' needs direction=; mean_difference_direction makes one")
     scores = {}
+    routed, unscored = statistics.routed, []
     for site in statistics.sites:
+        if names.expert_of(site) is not None and min(routed[site]) < max(2 if rule in _OVER_SPREAD else 1, min_routed):
+            scores[site] = torch.zeros(statistics.positive.mean[site].numel())
+            unscored.append(site)
+            continue
         value = _statistic(statistics, site, rule)
         if rule.startswith("difference_") and model is not None:
             value = value * _write_factor(model, site, value, direction if rule == "difference_alignment" else None)
         scores[site] = value.float().cpu()
-    return UnitScores(scores, rule, dict(statistics.info))
+    if len(unscored) == len(scores):
+        n = f"{min_routed} prompts of each side reached"
+        raise InputError(f"none of these experts was one that {n}; give more prompts, or a smaller min_routed")
+    counts = {"routed": routed, "unscored": unscored} if routed else {}
+    return UnitScores(scores, rule, {**statistics.info, **counts})
 
 
 def _statistic(statistics: ContrastStatistics, site: str, rule: str) -> Float[Tensor, " d"]:
     delta = statistics.difference(site)
-    if rule not in ("effect_size", "welch_t", "auroc"):
+    if rule not in _OVER_SPREAD:
         return delta
     n1, n0 = statistics.positive.n[site], statistics.negative.n[site]
     if min(n1, n0) < 2:
@@ -93,7 +108,7 @@ def _statistic(statistics: ContrastStatistics, site: str, rule: str) -> Float[Te
 
 
 def _write_factor(model: Model, site: str, value: Tensor, direction: Direction | Tensor | None) -> Tensor:
-    write = sites.write_weights(model, layer_of(site)).detach()
+    write = sites.write_weights(model, site).detach()
     if write.shape[0] != value.numel():
         raise MismatchError(
             f"the statistics have {value.numel()} units at {site!r}, the model writes {write.shape[0]}; "
@@ -137,24 +152,27 @@ def locate(
     layers: list[int] | None = None,
     template: str | Template = "auto",
     max_rows: int = 64,
+    min_routed: int = 2,
+    workers: Workers | None = None,
     progress: bool | None = None,
     **top: Any,
 ) -> Circuit:
     """Contrastive neuron attribution from prompts to circuit, by default as published.
 
+    In a mixture of experts the neurons are those of every expert; see `score` for `min_routed`.
     `top` goes to `UnitScores.top`: `fraction` (default 0.001) or `k`, `by`, `per`, `skip_layers`, `name`.
     `universal` is a circuit of neurons to leave out, or diverse prompts to find them on; they are removed
     *after* the choice, as in the paper's text, so the circuit may be smaller than the budget (pass
-    `exclude=` for a full budget).
+    `exclude=` for a full budget). `workers` (`adapters.many.Workers`) run the contrast's batches.
     """
     statistics = contrast_statistics(
-        model, contrast, layers=layers, template=template, max_rows=max_rows, progress=progress
+        model, contrast, layers=layers, template=template, max_rows=max_rows, workers=workers, progress=progress
     )
     if "fraction" not in top and "k" not in top:
         top["fraction"] = 0.001
     if rule == "difference_alignment" and direction is None:
         direction = mean_difference_direction(model, contrast, layers=layers, template=template)
-    circuit = score(statistics, rule, model=model, direction=direction).top(**top)
+    circuit = score(statistics, rule, model=model, direction=direction, min_routed=min_routed).top(**top)
     if universal is None:
         return circuit
     if isinstance(universal, PromptSet):

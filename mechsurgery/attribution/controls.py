@@ -15,6 +15,7 @@ from ..errors import InputError
 from ..models import capture, sites, tokens
 from ..models.protocol import Model
 from ..models.turns import in_turn
+from ..names import is_experts
 from ..prompts import ContrastSet
 from ..prompts.chat import Template, encode
 from ..units import Circuit
@@ -77,7 +78,7 @@ def pair_bootstrap(
     jaccards: list[float] = []
     hits = dict.fromkeys(chosen, 0)
     for draw in range(resamples):
-        positive, negative = (_resampled(side, weight[draw], draw, names, full) for side, weight in zip(sums, weights))
+        positive, negative = (_resampled(side, draw, names, full) for side in sums)
         resampled = ContrastStatistics(positive, negative, full.info)
         drawn = score(resampled, rule, model=model, direction=direction).top(**top).members()
         jaccards.append(len(chosen & drawn) / len(chosen | drawn))
@@ -119,40 +120,35 @@ def _weighted_sums(
     full: ContrastStatistics,
     template: str | Template,
     max_rows: int,
-) -> dict[str, tuple[Tensor, Tensor]]:
-    """Per hook point the weighted sums of x − c and (x − c)², c the overall mean (so fp32 keeps its digits)."""
-    sums: dict[str, list[Tensor]] = {}
+) -> dict[str, list[Tensor]]:
+    """Per hook point the weighted sums of x − c, (x − c)² and 1, c the overall mean (so fp32 keeps its digits)."""
+    experts = {site: sites.width(model, site) for site in names if is_experts(site)}
+    sums = {site: [torch.zeros(len(weights), n) for n in (width, width, 1)] for site, width in experts.items()}
 
     def update(site: str, activation: Float[Tensor, "batch d"], rows: list[int]) -> None:
         weight = weights[:, rows].to(activation.device)
         x = activation.float() - _centre(full, site).to(activation.device)
-        total, square = weight @ x, weight @ x.square()
-        if site in sums:
-            sums[site][0] += total
-            sums[site][1] += square
-        else:
-            sums[site] = [total, square]
+        parts = [weight @ x, weight @ x.square(), weight.sum(1, keepdim=True)]
+        sums[site] = [held.to(part) + part for held, part in zip(sums[site], parts)] if site in sums else parts
 
     ids = encode(tokens.tokenizer_of(model), prompts, template=template)
-    capture.stream(model, ids, names, update, max_rows=max_rows)
-    return {site: (total, square) for site, (total, square) in sums.items()}
+    capture.stream(model, ids, names, update, max_rows=max_rows, reached_only=True)
+    return sums
 
 
 def _centre(full: ContrastStatistics, site: str) -> Tensor:
     return ((full.positive.mean[site] + full.negative.mean[site]) / 2).float()
 
 
-def _resampled(
-    sums: dict[str, tuple[Tensor, Tensor]], weight: Tensor, draw: int, names: Sequence[str], full: ContrastStatistics
-) -> Moments:
-    n = int(weight.sum())
-    mean, m2 = {}, {}
+def _resampled(sums: dict[str, list[Tensor]], draw: int, names: Sequence[str], full: ContrastStatistics) -> Moments:
+    counts, mean, m2 = {}, {}, {}
     for site in names:
         total, square = sums[site][0][draw].double(), sums[site][1][draw].double()
+        n = counts[site] = int(sums[site][2][draw])
         shifted = total / max(1, n)
         mean[site] = shifted + _centre(full, site).to(shifted)
         m2[site] = (square - n * shifted.square()).clamp_min(0)
-    return Moments(dict.fromkeys(names, n), mean, m2)
+    return Moments(counts, mean, m2)
 
 
 check_arguments(__name__)

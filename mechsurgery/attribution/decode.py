@@ -76,7 +76,7 @@ def neurons_along(
     unit = vector.float() / vector.float().norm().clamp_min(1e-12)
     scores = {}
     for name in sites.neuron_sites(model, chosen):
-        write = sites.write_rows(model, layer_of(name))
+        write = sites.write_rows(model, name)
         along = write @ unit.to(write)
         if how == "cosine":
             value = along / write.norm(dim=1).clamp_min(1e-12)

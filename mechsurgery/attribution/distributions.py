@@ -82,7 +82,7 @@ def distributions(
     joined = [[*prompt, *answer[:-1]] for prompt, answer in zip(ids, answers)]
     n_last = [max(1, len(answer)) for answer in answers]
     start = [sum(n_last[:row]) for row in range(len(ids))]
-    kept = min(KEPT, int(model.cfg.d_vocab))
+    kept = min(KEPT, sites.vocabulary(model))
     top = torch.zeros(sum(n_last), kept, dtype=torch.int32)
     log_p = torch.zeros(sum(n_last), kept)
     for batch in tokens.batches_for(model, joined, max_rows=max_rows):
@@ -92,7 +92,7 @@ def distributions(
             best = own[-n_last[row] :].topk(kept)
             place = slice(start[row], start[row] + n_last[row])
             top[place], log_p[place] = best.indices.int().cpu(), best.values.cpu()
-    full = kept == int(model.cfg.d_vocab)
+    full = kept == sites.vocabulary(model)
     return Distributions(name, joined, n_last, [prompt.group for prompt in prompts], top, log_p, start, full)
 
 

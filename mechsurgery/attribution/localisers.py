@@ -17,6 +17,7 @@ from ..checks import check_arguments
 from ..deltas import difference, neuron_norms
 from ..directions import Direction
 from ..errors import InputError
+from ..models import sites
 from ..models.protocol import Model
 from ..prompts import ContrastSet
 from ..prompts.chat import Template
@@ -125,7 +126,7 @@ def _weight_change(problem: Problem) -> UnitScores:
     if problem.base is None:
         raise InputError("this localiser compares with a base model; give the problem one")
     cost = Cost(1)
-    after, before = (dict(one.named_parameters()) for one in (problem.model, problem.base))
+    after, before = (sites.parameters(one) for one in (problem.model, problem.base))
     found = neuron_norms(difference(after, before), problem.units.widths)
     return UnitScores(found.scores, found.rule, {"cost": cost.facts()})
 

@@ -126,7 +126,7 @@ def _read_at(model: Model, read: Read, hooks: HookFns, name: str) -> Tensor:
         return activation
 
     with with_hooks(model, [*hooks, (name, keep)]):
-        model(read.ids, attention_mask=read.mask, return_type=None, stop_at_layer=sites.stop_layer(model, [name]))
+        sites.run(model, read.ids, read.mask, sites.stop_layer(model, [name]))
     return found[0]
 
 

@@ -6,7 +6,7 @@ LeVeque 1983), in float64 where the device has it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +24,8 @@ from ..models import capture, sites, tokens
 from ..models.dictionaries import Dictionary
 from ..models.protocol import Model
 from ..models.turns import in_turn
+from ..models.workers import InOrder, Workers
+from ..progress import progress_bar
 from ..prompts import ContrastSet, Examples, PromptSet
 from ..prompts.chat import Template, as_template, encode
 from ..reading import readable
@@ -31,7 +33,10 @@ from ..reading import readable
 
 @dataclass
 class Moments:
-    """Number of prompts, and per hook point the mean and the sum of squared deviations, each [d]."""
+    """Per hook point the number of activations, their mean and the sum of squared deviations, each [d].
+
+    `n` is the number of prompts (or tokens); at the neurons of a routed expert only of those that reached it.
+    """
 
     n: dict[str, int] = field(default_factory=dict)
     mean: dict[str, Float[Tensor, " d"]] = field(default_factory=dict)
@@ -41,8 +46,11 @@ class Moments:
         """Merge a batch of activations; `rows` is accepted so that this can be used as a stream's update."""
         exact = torch.float32 if activation.device.type == "mps" else torch.float64
         x = activation.to(exact)
-        n, mean = x.shape[0], x.mean(0)
-        m2 = (x - mean).square().sum(0)
+        mean = x.mean(0)
+        self.merge(site, x.shape[0], mean, (x - mean).square().sum(0))
+
+    def merge(self, site: str, n: int, mean: Float[Tensor, " d"], m2: Float[Tensor, " d"]) -> None:
+        """Merge the moments of `n` more activations; the order of merging decides the last digits."""
         if site not in self.n:
             self.n[site], self.mean[site], self.m2[site] = n, mean, m2
             return
@@ -52,6 +60,13 @@ class Moments:
         self.mean[site] += delta * (n / total)
         self.m2[site] += m2 + delta.square() * (before * n / total)
         self.n[site] = total
+
+    def fill(self, widths: Mapping[str, int]) -> None:
+        """Note n = 0 at hook points, {name: width}, that no token reached."""
+        for site, width in widths.items():
+            if site not in self.n:
+                self.n[site] = 0
+                self.mean[site], self.m2[site] = torch.zeros(2, width, dtype=torch.float64)
 
     def variance(self, site: str) -> Float[Tensor, " d"]:
         """Unbiased variance (n − 1 in the denominator; zero for a single prompt)."""
@@ -72,7 +87,8 @@ class ContrastStatistics:
                 raise InputError("statistics need the same hook points on both sides, each with mean and variance")
             for site, n in side.n.items():
                 mean, m2 = side.mean[site], side.m2[site]
-                if n < 1 or mean.ndim != 1 or not mean.shape == m2.shape == self.positive.mean[site].shape:
+                least = 1 if spelled.expert_of(site) is None else 0
+                if n < least or mean.ndim != 1 or not mean.shape == m2.shape == self.positive.mean[site].shape:
                     raise MismatchError(f"{n} rows of {list(mean.shape)} and {list(m2.shape)} numbers at {site!r}")
                 if not (torch.isfinite(mean).all() and torch.isfinite(m2).all() and (m2 >= 0).all()):
                     raise ActivationError(f"the statistics at {site!r} are NaN, infinite or a negative variance")
@@ -86,7 +102,15 @@ class ContrastStatistics:
         """Mean activation on the positive prompts minus mean on the negative ones."""
         if site not in self.positive.mean:
             raise SiteError(f"no statistics at {site!r}; measured: {listed(self.sites)}")
-        return self.positive.mean[site] - self.negative.mean[site]
+        mean = self.positive.mean[site]
+        return mean - self.negative.mean[site].to(mean.device)
+
+    @property
+    def routed(self) -> dict[str, list[int]]:
+        """{hook point: how many activations each side has there}; `{}` where no hook point is an expert's."""
+        if not any(spelled.is_experts(site) for site in self.sites):
+            return {}
+        return {site: [self.positive.n[site], self.negative.n[site]] for site in self.sites}
 
     def at(self, names: Iterable[str]) -> ContrastStatistics:
         """The same statistics for only some of the hook points."""
@@ -135,7 +159,8 @@ def contrast_statistics(
     layers: Sequence[int] | None = None,
     positions: Literal["last", "all"] = "last",
     template: str | Template = "auto",
-    max_rows: int = 64,
+    max_rows: int | None = None,
+    workers: Workers | None = None,
     progress: bool | None = None,
 ) -> ContrastStatistics:
     """Run both sides of a contrast once and keep the moments of every unit's last-token activation.
@@ -143,19 +168,25 @@ def contrast_statistics(
     `at` names hook points, or holds dictionaries whose latents are then the units (default:
     `blocks.{l}.mlp.hook_post` of `layers`, the input of the down projection and so the MLP neurons of the CNA
     paper). The batched forward stops after the deepest of them and never computes logits. `positions="all"` takes every
-    token of the prompts instead, each as one: the moments of what an intervention at every position replaces.
+    token of the prompts instead, each as one: the moments of what an intervention at every position replaces. With
+    `workers` (`adapters.many.Workers`) copies of the model elsewhere run the batches, whose moments are merged here in
+    the order of the batches.
+
+    At the neurons of a routed expert, prompts whose token did not reach it do not count: `routed` says how many did.
     """
     wanted = list(at) if at is not None else sites.neuron_sites(model, layers)
     names = [unit if isinstance(unit, str) else unit.site for unit in wanted]
-    sides = []
-    for side in (contrast.positive, contrast.negative):
-        moments = Moments()
-        ids = encode(tokens.tokenizer_of(model), side, template=template)
-        hooks, update = encoding(model, wanted, moments.update)
-        capture.stream(
-            model, ids, hooks, update, join_heads=True, positions=positions, max_rows=max_rows, progress=progress
-        )
-        sides.append(Moments(*({s: part[s] for s in names} for part in (moments.n, moments.mean, moments.m2))))
+    both = [
+        encode(tokens.tokenizer_of(model), side, template=template) for side in (contrast.positive, contrast.negative)
+    ]
+    if workers is None:
+        sides = [_moments(model, wanted, ids, positions, max_rows, progress) for ids in both]
+    else:
+        sides = _moments_on(workers, model, wanted, both, positions, max_rows, progress)
+    experts = {site: sites.width(model, site) for site in names if spelled.is_experts(site)}
+    for side in sides:
+        side.fill(experts)
+    sides = [Moments(*({s: part[s] for s in names} for part in (side.n, side.mean, side.m2))) for side in sides]
     info = sites.provenance_of(
         model,
         contrast=contrast.name,
@@ -166,6 +197,63 @@ def contrast_statistics(
         template=as_template(template).facts(),
     )
     return ContrastStatistics(sides[0], sides[1], info)
+
+
+def _moments(
+    model: Model,
+    wanted: Sequence[str | Dictionary],
+    ids: Sequence[Sequence[int]],
+    positions: capture.Positions,
+    max_rows: int | None,
+    progress: bool | None,
+) -> Moments:
+    moments = Moments()
+    hooks, update = encoding(model, wanted, moments.update)
+    options: dict[str, Any] = {"positions": positions, "max_rows": max_rows, "progress": progress}
+    capture.stream(model, ids, hooks, update, join_heads=True, reached_only=True, **options)
+    return moments
+
+
+def _moments_on(
+    workers: Workers,
+    model: Model,
+    wanted: Sequence[str | Dictionary],
+    both: Sequence[Sequence[Sequence[int]]],
+    positions: capture.Positions,
+    max_rows: int | None,
+    progress: bool | None,
+) -> list[Moments]:
+    """Have each batch of prompts read by a worker, and merge what they find in the order of the batches."""
+    sites.check_sites(model, encoding(model, wanted, Moments().update)[0])
+    parts = [
+        (side, [list(ids[row]) for row in batch.rows])
+        for side, ids in enumerate(both)
+        for batch in tokens.batches_for(model, ids, max_rows=64 if max_rows is None else max_rows)
+    ]
+    merged = [Moments() for _ in both]
+    with progress_bar("reading activations", shown=progress, total=len(parts)) as bar:
+
+        def merge(place: int, found: Moments) -> None:
+            for site in found.n:
+                merged[parts[place][0]].merge(site, found.n[site], found.mean[site], found.m2[site])
+            bar.update(1)
+
+        workers.each(
+            model,
+            moments_of_batch,
+            [ids for _, ids in parts],
+            shared=(wanted, positions, max_rows),
+            done=InOrder(merge),
+        )
+    return merged
+
+
+def moments_of_batch(model: Model, shared: Any, ids: list[list[int]]) -> Moments:
+    """What a worker does: the moments of one batch of prompts, on the CPU."""
+    wanted, positions, max_rows = shared
+    moments = _moments(model, wanted, ids, positions, max_rows, False)
+    cpu = ({site: part.cpu() for site, part in parts.items()} for parts in (moments.mean, moments.m2))
+    return Moments(moments.n, *cpu)
 
 
 def encoding(
@@ -199,7 +287,7 @@ def unit_activations(
     *,
     positions: Literal["last", "mean"] = "last",
     template: str | Template = "auto",
-    max_rows: int = 64,
+    max_rows: int | None = None,
 ) -> dict[str, Float[Tensor, "n d"]]:
     """Activations of all units of hook points or dictionaries on every prompt, float32 on the CPU.
 
@@ -224,7 +312,7 @@ def example_activations(
     units: Sequence[str | Dictionary],
     *,
     read: Literal["prompt", "last", "completion"] = "completion",
-    max_rows: int = 64,
+    max_rows: int | None = None,
 ) -> dict[str, Float[Tensor, "n d"]]:
     """Activations of all units of hook points or dictionaries on prompts with completions, float32 on the CPU.
 

@@ -24,15 +24,18 @@ def choice_scores(
     letters: Sequence[Sequence[Sequence[int]]],
     *,
     hooks: Callable[[list[int]], list[tuple[str, Any]]] | None = None,
-    max_rows: int = 64,
+    alike: Sequence[int] | None = None,
+    max_rows: int | None = None,
     named: Callable[[int], str] = "row {}".format,
 ) -> list[Float[torch.Tensor, " choices"]]:
     """Log-probability of each row's choices as the next token (nats).
 
     `letters` gives for every row and choice the tokens that stand for it (`choice_tokens`); their probabilities are
-    added. Raises `ActivationError` for a row whose logits are not finite, as `named(row)`.
+    added. `hooks`, `alike` and `max_rows` are those of `next_token_logits`. Raises `ActivationError` for a row whose
+    logits are not finite, as `named(row)`.
     """
-    log_probs = capture.next_token_logits(model, ids, hooks=hooks, max_rows=max_rows, named=named).log_softmax(-1)
+    how: dict[str, Any] = {"hooks": hooks, "alike": alike, "max_rows": max_rows, "named": named}
+    log_probs = capture.next_token_logits(model, ids, **how).log_softmax(-1)
     return [
         torch.stack([log_probs[row, list(own)].logsumexp(0) for own in choices]) for row, choices in enumerate(letters)
     ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from ..models import sites, tokens
 from ..models.protocol import Model
 from ..models.turns import in_turn
 from ..models.unmodified import check_unmodified
+from ..models.workers import Workers
 from ..prompts import ContrastSet, PromptSet, check_no_overlap
 from ..prompts.chat import as_template, render, rendered_example
 from .assembly import assemble
@@ -31,6 +33,7 @@ from .jobs import Generation, measure, tasks_of
 from .read import prompt_table
 from .results import Results
 from .shards import Shards
+from .spread import measure_on
 
 #: Metrics that are there without a grade.
 MEASURED = ("tokens", "first_token", "choice", "margin", "kl")
@@ -52,6 +55,7 @@ def evaluate(
     discovery: ContrastSet | None = None,
     generation: Generation | None = None,
     folder: str | Path | None = None,
+    workers: Workers | None = None,
     progress: bool | None = None,
 ) -> Results:
     """Responses of the unmodified model and under every intervention, graded, in one table.
@@ -65,8 +69,10 @@ def evaluate(
     that stand in it refused. `generation` says how responses are made.
 
     With a `folder`, what is measured is kept there as it goes: an interrupted run, called again, continues with nothing
-    lost and nothing measured twice, and gives the table of an undisturbed one. A run that is interrupted or fails
-    leaves the model as it was. Raises `InputError`, `PromptError`, `SiteError` or `MismatchError` before anything runs.
+    lost and nothing measured twice, and gives the table of an undisturbed one. With `workers`
+    (`adapters.many.Workers`) copies of the model elsewhere measure, and give the same table. A run that is interrupted
+    or fails leaves the model as it was. Raises `InputError`, `PromptError`, `SiteError` or `MismatchError` before
+    anything runs.
     """
     tokenizer = tokens.tokenizer_of(model)
     sets = {prompts.name: prompts} if isinstance(prompts, PromptSet) else dict(prompts)
@@ -82,7 +88,8 @@ def evaluate(
     tables, shards = [], Shards(folder)
     for asked, those in parts:
         tasks = tasks_of(model, asked, settings, kl_on)
-        measure(model, tasks, those, settings, shards, fingerprint=facts["fingerprint"], progress=progress)
+        how = measure if workers is None else partial(measure_on, workers)
+        how(model, tasks, those, settings, shards, fingerprint=facts["fingerprint"], progress=progress)
         of_model = shards.of(facts["fingerprint"])
         tables.append(assemble(tokenizer, asked, tasks, those, deciding, settings, of_model, facts))
     sets = {name: one for asked, _ in parts for name, one in asked.items()}

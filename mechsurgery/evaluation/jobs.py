@@ -194,6 +194,7 @@ def perform(
             job.task.ids * len(job.runs),
             job.task.facts["letters"] * len(job.runs),
             hooks=hooks,
+            alike=_runs_of_rows(job),
             max_rows=settings.max_rows,
             named=partial(job.task.named, runs=job.runs),
         )
@@ -227,6 +228,7 @@ def _generate(model: Model, job: Job, settings: Generation, hooks: Callable[[lis
         model,
         task.ids * times,
         hooks=hooks,
+        alike=_runs_of_rows(job),
         max_new_tokens=settings.max_new_tokens,
         temperature=settings.temperature,
         seed=task.seed,
@@ -236,6 +238,11 @@ def _generate(model: Model, job: Job, settings: Generation, hooks: Callable[[lis
         named=partial(task.named, runs=job.runs),
     )
     return pd.DataFrame({"tokens": [[int(token) for token in row] for row in new], "first_token": first.tolist()})
+
+
+def _runs_of_rows(job: Job) -> list[int]:
+    """Which of its interventions each row of a job belongs to; `rows_to_hooks` treats those of one alike."""
+    return [run for run in range(len(job.runs)) for _ in job.task.prompts]
 
 
 def rows_to_hooks(runs: Sequence[Intervention], n: int) -> Callable[[list[int]], list[tuple[str, Any]]]:
@@ -276,7 +283,7 @@ def measure(
                 for job in jobs:
                     bar.set_description(f"{job.task.set_name}: {_SAID[job.task.kind]}")
                     if job in lacking:
-                        answers = _answers(job.task, tasks, runs[0], shards)
+                        answers = answers_to(job.task, tasks, runs[0], shards)
                         for run, rows in zip(job.runs, perform(model, job, settings, off=off, responses=answers)):
                             shards.write(job.task.key(run), rows)
                     bar.update(len(job.runs) * len(job.task.prompts))
@@ -285,7 +292,7 @@ def measure(
 _SAID = {"generate": "responses", "choice": "choices", "kl": "KL divergence"}
 
 
-def _answers(task: Task, tasks: Sequence[Task], baseline: Intervention, shards: Shards) -> list[list[int]] | None:
+def answers_to(task: Task, tasks: Sequence[Task], baseline: Intervention, shards: Shards) -> list[list[int]] | None:
     """What the unmodified model answered to a KL task's prompts: measured before, in the first state of the weights."""
     if task.kind != "kl":
         return None

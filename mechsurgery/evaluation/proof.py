@@ -165,7 +165,7 @@ def part_of(circuit: Circuit, put_out: Intervention, share: float, seed: int) ->
 
 def weights_of(model: Model, base: Model, circuit: Circuit) -> WeightDelta:
     """What a model's weights of a circuit's neurons are beyond the base's: added to the base, they are transplanted."""
-    after, before = (dict(sites.hooked(one).named_parameters()) for one in (model, base))
+    after, before = (sites.parameters(one) for one in (model, base))
     facts = {"fingerprint": sites.fingerprint(base)}
     return difference(after, before, name="model − base", **facts).restricted_to(circuit)
 

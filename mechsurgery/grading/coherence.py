@@ -83,7 +83,7 @@ def mean_log_probs(
     rows = list(said)
     fed = [[*start, *own[:-1]] for start, own in said.values()]
     widest = max(len(own) for _, own in said.values())
-    held = max(1, min(max_rows, HELD // (widest * model.cfg.d_vocab)))
+    held = max(1, min(max_rows, HELD // (widest * sites.vocabulary(model))))
     for batch in tokens.batches_for(model, fed, max_rows=held, max_tokens=max_tokens):
         answers = [said[rows[place]][1] for place in batch.rows]
         for place, mean in zip(batch.rows, _means(model, batch, answers).tolist()):

@@ -12,7 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from ..artifacts import load_json, write_text
+from ..artifacts import load_json, save_json
 from ..checks import check_arguments
 from ..errors import InputError, LoadError, WriteError
 from .judges import Judge, texts_of
@@ -49,7 +49,7 @@ class RecordedJudge:
     def save(self, path: str | Path) -> Path:
         """Write as JSON."""
         facts = {"name": self.name, "settings": self.settings, "version": VERSION}
-        return _save(path, {**facts, "recorded": dict(self.recorded)})
+        return save_json(path, {**facts, "recorded": dict(self.recorded)})
 
     @classmethod
     def load(cls, path: str | Path) -> RecordedJudge:
@@ -90,7 +90,7 @@ class Recording:
             for start in range(0, len(new), self.every):
                 asked = new[start : start + self.every]
                 for prompt, answer in zip(asked, texts_of(self.judge, asked)):
-                    self._recorded[_key(prompt)], self._questions[_key(prompt)] = answer, prompt
+                    self._recorded[_key(prompt)], self._questions[_key(prompt)] = _whole(answer), prompt
                 self._write()
             return [self._recorded[_key(prompt)] for prompt in prompts]
 
@@ -117,7 +117,7 @@ class Recording:
         with _only_one(self.path):
             self._read()
             kept = {"recorded": self._recorded, "questions": self._questions}
-            _save(self.path, {"name": self.name, "settings": self.settings, "version": VERSION, **kept})
+            save_json(self.path, {"name": self.name, "settings": self.settings, "version": VERSION, **kept})
 
 
 @contextmanager
@@ -156,17 +156,17 @@ def _content(path: str | Path) -> dict[str, Any]:
     return found
 
 
-def _save(path: str | Path, content: Mapping[str, Any]) -> Path:
-    """As JSON in ASCII, which holds any text, half a pair of surrogates too."""
-    return write_text(path, json.dumps(content, indent=2) + "\n")
-
-
 def _digest(recorded: Mapping[str, str]) -> str:
     return sha256(json.dumps(dict(recorded), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _key(prompt: str) -> str:
     return sha256(prompt.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _whole(text: str) -> str:
+    """As a file holds it: half a pair of surrogates, which is no UTF-8, as its number."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 check_arguments(__name__)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
@@ -23,7 +22,6 @@ from ..names import LATENTS, layer_of
 from ..units import Circuit
 
 Kind = Literal["neuron", "latent", "channel"]
-_NEURON = re.compile(r"L(\d+)\.(\d+)")
 
 
 @dataclass(frozen=True)
@@ -48,9 +46,12 @@ class Unit:
 
     @property
     def name(self) -> str:
-        """Its short name: `L12.4071` for a neuron, `NAME/812` for a latent, `HOOK/17` for a channel."""
+        """Its short name: `L12.4071` for a neuron, `NAME/812` for a latent, `HOOK/17` for a channel.
+
+        A neuron of a routed expert is `L12.E7.4071`, of a shared one `L12.S.4071`.
+        """
         if self.kind == "neuron":
-            return f"L{self.layer}.{self.index}"
+            return names.neuron(self.site, self.index)
         return f"{self.site if self.dictionary is None else self.dictionary.name}/{self.index}"
 
     @property
@@ -89,14 +90,15 @@ def unit_of(model: Model, unit: Any, dictionaries: Sequence[Dictionary] = ()) ->
         said = f"a table of {len(unit)} rows" if isinstance(unit, pd.DataFrame) else repr(unit)[:80]
         raise InputError(f"unit {said} is none; give one such as 'L5.446', (5, 446) or (hook name, index)")
     if isinstance(where, Integral):
-        return _checked(model, sites.neuron_sites(model, [int(where)])[0], int(index), dictionaries)
+        layer = sites.check_layers(model, [int(where)])[0]
+        return _checked(model, names.neurons(layer), int(index), dictionaries)
     return _checked(model, str(where), int(index), dictionaries)
 
 
-def _of_name(name: str) -> tuple[int | str, int]:
-    match = _NEURON.fullmatch(name)
-    if match is not None:
-        return int(match.group(1)), int(match.group(2))
+def _of_name(name: str) -> tuple[str, int]:
+    known = names.neuron_named(name)
+    if known is not None:
+        return known
     where, _, index = name.rpartition("/")
     if not where or not index.isdecimal() or len(index) > 9:
         raise InputError(f"unit {name[:80]!r} is no unit's name; give one such as 'L5.446', or (layer, index)")

@@ -14,7 +14,7 @@ from ..attribution.gates import Units
 from ..attribution.objectives import Objective
 from ..checks import check_arguments
 from ..errors import PromptError
-from ..models import Model
+from ..models import Model, sites
 from ..models.tokens import device_of
 from ..prompts import ContrastSet
 from ..prompts.chat import Template
@@ -56,7 +56,7 @@ def affordable_rows(model: Model, objective: Objective, n_units: int) -> int:
     speed = 1e11 if device_of(model).type == "cpu" else 1e13
     ids = objective.explain.ids
     n_tokens = sum(map(len, ids)) / len(ids)
-    weights = sum(weight.numel() for weight in model.parameters())
+    weights = sum(weight.size for weight in sites.weights(model))
     one_row = 2 * n_units * n_tokens * 2 * weights / speed
     # Two rows are worth a minute; less than that is left to the pages, which measure one unit.
     return min(16, int(10 / one_row)) if 10 / one_row >= 2 else 2 * (2 * one_row <= 60)

@@ -14,7 +14,7 @@ from ..errors import SiteError
 from ..models import sites, tokens
 from ..models.dictionaries import Dictionary
 from ..models.protocol import Model
-from ..names import is_heads, layer_of
+from ..names import is_heads
 from .coordinates import Unit, unit_of
 
 
@@ -24,7 +24,7 @@ def token_effects(model: Model, site: str, neuron: int, *, top: int = 10) -> pd.
     The logit lens without its nonlinear part: the neuron's output row times the final norm's gain times the
     unembedding, centred over the vocabulary.
     """
-    rows = sites.write_weights(model, layer_of(site))
+    rows = sites.write_weights(model, site)
     if neuron >= len(rows):
         raise SiteError(f"no neuron {neuron} at {site!r}; it has neurons 0 to {len(rows) - 1}")
     effect = sites.direct_logits(model, rows[neuron])
@@ -64,7 +64,7 @@ def written(model: Model, unit: Unit) -> Float[Tensor, " d_model"] | None:
     if unit.dictionary is not None:
         return _decoded(model, unit.dictionary, unit.index)
     if unit.kind == "neuron":
-        row = sites.write_rows(model, unit.layer)[unit.index].cpu()
+        row = sites.write_rows(model, unit.site)[unit.index].cpu()
     else:
         row = torch.zeros(sites.width(model, unit.site))
         row[unit.index] = 1
@@ -110,7 +110,7 @@ def reads(model: Model, unit: Unit, *, top: int = 10) -> pd.DataFrame:
 
 def _read_directions(model: Model, unit: Unit) -> dict[str, Tensor]:
     if unit.kind == "neuron":
-        return sites.read_directions(model, unit.layer, unit.index)
+        return sites.read_directions(model, unit.site, unit.index)
     encoder = getattr(getattr(unit.dictionary, "sae", None), "W_enc", None)
     if encoder is None or encoder.ndim != 2 or encoder.shape[1] <= unit.index or is_heads(unit.hook_name):
         return {}
@@ -126,7 +126,7 @@ def similar_writers(
     if not known:
         return {}
     own = torch.nn.functional.normalize(torch.stack([written(model, unit) for unit in known]), dim=1)
-    pools = {site: sites.write_rows(model, layer_of(site)) for site in sites.neuron_sites(model)}
+    pools = {site: sites.write_rows(model, site) for site in sites.neuron_sites(model)}
     for dictionary in among:
         written_rows = sites.to_stream(model, dictionary.write_name, dictionary.decoder)
         pools |= {} if written_rows is None else {dictionary.site: written_rows}

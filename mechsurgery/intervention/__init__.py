@@ -1,5 +1,6 @@
 """Changing a running model: hook functions and weight differences with one strength, and baking them in."""
 
+from .adapter import export_adapter
 from .bake import bake
 from .changes import Affine, Custom, Project
 from .export import export
@@ -21,6 +22,7 @@ __all__ = [
     "as_found",
     "bake",
     "export",
+    "export_adapter",
     "mean_ablate",
     "project_out",
     "row_hooks",

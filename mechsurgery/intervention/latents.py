@@ -37,7 +37,7 @@ def scale_latents(
     indices = circuit.units[dictionary.site][0]
     each = torch.as_tensor(m, dtype=torch.float32).clone()
     if each.ndim > 1 or each.numel() not in (1, len(indices)) or not bool((each.abs() <= LARGEST).all()):
-        raise InputError(f"m={m} for {len(indices)} latents; give one number within ±{LARGEST:g}, or one each")
+        raise InputError(f"m={m} for {len(indices)} latents; give one finite number within ±{LARGEST:g}, or one each")
     one = float(each) if each.ndim == 0 else None
     key = digest_of("scale latents", dictionary.digest, indices.tolist(), each)
     scaled = partial(_scaled, dictionary=dictionary, indices=indices, m=each)

@@ -66,7 +66,18 @@ def project_out(
     Raises `InputError` for a vector or mean of another size, not finite, or (a vector) of length 0; `SiteError` for
     means that are missing.
     """
-    width, writes = int(model.cfg.d_model), sites.residual_writes(model)
+    return projection(sites.residual_writes(model), int(model.cfg.d_model), vector, to=to, name=name)
+
+
+def projection(
+    writes: Sequence[str],
+    width: int,
+    vector: Float[Tensor, " d_model"],
+    *,
+    to: Mapping[str, Float[Tensor, " _"]] | None = None,
+    name: str | None = None,
+) -> Intervention:
+    """What `project_out` gives for a model with these `writes` into a residual stream of a `width`; no model needed."""
     if vector.numel() != width:
         raise InputError(f"a vector of {vector.numel()} numbers in a residual stream of {width}; give one of its size")
     norm = float(vector.float().norm())
@@ -80,8 +91,8 @@ def project_out(
         kind="projection",
         pushes=-1,
         info={"norm": norm, "levels": levels},
-        draw=lambda seed: project_out(
-            model, torch.randn(width, generator=torch.Generator().manual_seed(int(seed))), to=to
+        draw=lambda seed: projection(
+            writes, width, torch.randn(width, generator=torch.Generator().manual_seed(int(seed))), to=to
         ),
     )
 

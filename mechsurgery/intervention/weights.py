@@ -5,6 +5,8 @@ The original weights are kept and put back, never computed back by subtraction, 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -19,35 +21,55 @@ from ..models.turns import Turn
 class ShiftedWeights:
     """A model's weights with a delta in them, whose strength can be changed without loading anything."""
 
-    def __init__(self, model: Model, delta: WeightDelta) -> None:
+    def __init__(
+        self, model: Model | nn.Module, delta: WeightDelta, undo: Callable[..., None] = lambda *step: None
+    ) -> None:
         self._model = model
-        self._weights = {name: parameter_of(model, name).detach() for name in delta.parts}
-        self._kept = {name: _kept(self._weights[name], part) for name, part in delta.parts.items()}
+        self._weights = {name: sites.weight(model, name) for name in delta.parts}
+        # The model's own tensors, made here where it had none; and the parameters, where those are views of them.
+        self._tensors = {name: weight.own(undo).detach() for name, weight in self._weights.items()}
+        self._values = {name: self._weights[name].read(tensor) for name, tensor in self._tensors.items()}
+        self._kept = {name: self._copy(name, part) for name, part in delta.parts.items()}
         self._delta, self._strength = delta, 0.0
+
+    def _copy(self, name: str, part: Part) -> Tensor:
+        """A copy of what a part changes: of the parameter, or of a tensor that holds other numbers than it."""
+        if not self._weights[name].is_view:
+            return self._tensors[name].clone()
+        value = self._values[name]
+        return value.index_select(part.axis, part.index.to(value.device)) if isinstance(part, Rows) else value.clone()
 
     def restore_after(self, turn: Turn) -> None:
         """Have the original weights put back when a turn ends."""
         for name, part in self._delta.parts.items():
-            weight, before = self._weights[name], self._kept[name]
-            if isinstance(part, Rows):
-                turn.undo(weight.index_copy_, part.axis, part.index.to(weight.device), before)
+            value, before = self._values[name], self._kept[name]
+            if not self._weights[name].is_view:
+                turn.undo(self._tensors[name].copy_, before)
+            elif isinstance(part, Rows):
+                turn.undo(value.index_copy_, part.axis, part.index.to(value.device), before)
             else:
-                turn.undo(weight.copy_, before)
+                turn.undo(value.copy_, before)
 
     @torch.no_grad()
     def set(self, strength: float) -> None:
         """Weights = original + strength · delta; 0 gives the original bit for bit."""
         for name, part in self._delta.parts.items():
-            weight, before = self._weights[name], self._kept[name]
+            weight, value, before = self._weights[name], self._values[name], self._kept[name]
             changed = before
+            if not weight.is_view:
+                if strength:
+                    whole = weight.read(before.double()) + strength * part.dense().to(before.device).double()
+                    changed = weight.like(before, whole)
+                self._tensors[name].copy_(changed)
+                continue
             if strength:
                 # In double precision, so that strength 1 of a difference gives the other weights bit for bit.
                 change = part.values if isinstance(part, Rows) else part.dense()
-                changed = (before.double() + strength * change.to(weight.device).double()).to(weight)
+                changed = (before.double() + strength * change.to(value.device).double()).to(value)
             if isinstance(part, Rows):
-                weight.index_copy_(part.axis, part.index.to(weight.device), changed)
+                value.index_copy_(part.axis, part.index.to(value.device), changed)
             else:
-                weight.copy_(changed)
+                value.copy_(changed)
         self._strength = strength
 
     def off(self) -> Turn:
@@ -71,7 +93,7 @@ def shifted_weights(model: Model, delta: WeightDelta, strength: float) -> Turn:
 
 def shift(turn: Turn, model: Model, delta: WeightDelta, strength: float) -> ShiftedWeights:
     """Put `strength` times a delta into the model's weights until a turn ends."""
-    weights = ShiftedWeights(model, delta)
+    weights = ShiftedWeights(model, delta, turn.undo)
     weights.restore_after(turn)
     weights.set(strength)
     return weights
@@ -80,7 +102,7 @@ def shift(turn: Turn, model: Model, delta: WeightDelta, strength: float) -> Shif
 def check_delta(model: Model, delta: WeightDelta) -> None:
     """Raise `MismatchError` where a delta names parameters or shapes the model lacks, or was made for other weights."""
     for name, part in delta.parts.items():
-        shape = tuple(parameter_of(model, name).shape)
+        shape = tuple(sites.parameter(model, name).shape)
         if shape != part.shape:
             raise MismatchError(
                 f"{name} has shape {shape} in this model and {part.shape} in delta {delta.name!r}; of another model"
@@ -97,20 +119,3 @@ def check_delta(model: Model, delta: WeightDelta) -> None:
         f"delta {delta.name!r} starts from a model with fingerprint {wanted}, this one has {sites.fingerprint(model)}; "
         "load the model it was trained from"
     )
-
-
-def parameter_of(model: Model | nn.Module, name: str) -> Tensor:
-    """A parameter by its name. Raises `MismatchError` where the model has none of that name."""
-    path, _, leaf = name.rpartition(".")
-    try:
-        parameter = model.get_submodule(path)._parameters.get(leaf)
-    except AttributeError:
-        parameter = None
-    if parameter is None:
-        raise MismatchError(f"this model has no parameter {name!r}; the delta is another model's")
-    return parameter
-
-
-def _kept(weight: Tensor, part: Part) -> Tensor:
-    """A copy of what a part changes."""
-    return weight.index_select(part.axis, part.index.to(weight.device)) if isinstance(part, Rows) else weight.clone()

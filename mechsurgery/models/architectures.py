@@ -10,6 +10,17 @@ from typing import Any
 
 from ..errors import UnsupportedModelError, listed
 
+#: {architecture that only a `TransformerBridge` has: its `model_type`}
+_BRIDGED_TYPES = {
+    "GemmaForCausalLM": "gemma",
+    "GptOssForCausalLM": "gpt_oss",
+    "GraniteForCausalLM": "granite",
+    "MixtralForCausalLM": "mixtral",
+    "Olmo2ForCausalLM": "olmo2",
+    "Phi3ForCausalLM": "phi3",
+    "Qwen2MoeForCausalLM": "qwen2_moe",
+    "Qwen3MoeForCausalLM": "qwen3_moe",
+}
 #: {architecture: the `model_type` whose configuration it is written for}
 _MODEL_TYPES = {
     "LlamaForCausalLM": "llama",
@@ -21,8 +32,13 @@ _MODEL_TYPES = {
     "GPT2LMHeadModel": "gpt2",
     "GPTNeoXForCausalLM": "gpt_neox",
 }
-SUPPORTED = tuple(_MODEL_TYPES)
+SUPPORTED, BRIDGED = tuple(_MODEL_TYPES), tuple(_BRIDGED_TYPES)
+_TYPES = _MODEL_TYPES | _BRIDGED_TYPES
+#: Mixtures of experts.
+MIXTURES = ("GptOssForCausalLM", "MixtralForCausalLM", "Qwen2MoeForCausalLM", "Qwen3MoeForCausalLM")
 _ACTIVATIONS = ("silu", "gelu", "gelu_new", "gelu_pytorch_tanh", "relu")
+#: Those whose every layer has the window that the configuration gives.
+_WINDOWED = ("MistralForCausalLM", "Phi3ForCausalLM")
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 
 
@@ -33,44 +49,68 @@ def architecture_of(raw: dict[str, Any]) -> str:
         raise UnsupportedModelError(
             f"architectures = {str(names)[:200]!r} is no list of names; fetch config.json again"
         )
-    if any(raw.get(key) for key in _EXPERTS) or any("Moe" in name or "Mixtral" in name for name in names):
+    mixture = any(raw.get(key) for key in _EXPERTS) or any("Moe" in name or "Mixtral" in name for name in names)
+    if mixture and not set(names) & set(MIXTURES):
         raise UnsupportedModelError(
-            f"{listed(names)} is a mixture of experts, whose MLP has no single set of neurons; "
-            f"use a dense model of one of {', '.join(SUPPORTED)}"
+            f"{listed(names)} is a mixture of experts whose neurons have no hook points here; "
+            f"use one of {', '.join(MIXTURES)}, or a dense model of one of {', '.join(_TYPES)}"
         )
     if raw.get("quantization_config"):
         raise UnsupportedModelError(
             "the weights are quantised, so neurons have no exact write weights; use the unquantised checkpoint, "
             "in bfloat16 if memory is short"
         )
-    known = [name for name in names if name in SUPPORTED]
+    known = [name for name in names if name in _TYPES]
     for name in known:
-        if raw.get("model_type") == _MODEL_TYPES[name]:
+        if raw.get("model_type") == _TYPES[name]:
             return name
     if known:
         # Transformers itself goes by the type: the two would be different models.
         raise UnsupportedModelError(
-            f"the configuration says architecture {known[0]}, which is of model_type {_MODEL_TYPES[known[0]]!r}, and "
+            f"the configuration says architecture {known[0]}, which is of model_type {_TYPES[known[0]]!r}, and "
             f"model_type = {str(raw.get('model_type'))[:80]!r}; one of the two is wrong, fetch config.json again"
         )
     raise UnsupportedModelError(
-        f"architecture {listed(names) or repr(raw.get('model_type'))} is not supported; "
-        f"supported: {', '.join(SUPPORTED)}"
+        f"architecture {listed(names) or repr(raw.get('model_type'))} is not supported; supported: {', '.join(_TYPES)}"
     )
 
 
 def lens_config(config: Any, architecture: str) -> dict[str, Any]:
-    """Keyword arguments for `HookedTransformerConfig`, everything that decides the numbers."""
+    """Keyword arguments for `HookedTransformerConfig`, everything that decides the numbers.
+
+    Raises `UnsupportedModelError` for what a HookedTransformer cannot do.
+    """
+    if architecture in BRIDGED:
+        raise UnsupportedModelError(f"{architecture} can only be a TransformerBridge; pass bridge=True or nothing")
+    check_causal(config, architecture)
     build = {"GPT2LMHeadModel": _gpt2, "GPTNeoXForCausalLM": _neox}.get(architecture, _gated)
     facts = build(config, architecture)
     if facts["act_fn"] not in _ACTIVATIONS:
         _refuse(architecture, "activation function", facts["act_fn"], _ACTIVATIONS)
+    return {"original_architecture": architecture, "d_vocab": config.vocab_size, **facts}
+
+
+def check_causal(config: Any, architecture: str) -> None:
+    """Raise `UnsupportedModelError` where tokens see what comes after them, or less with a cache than without.
+
+    A window that the attention does not have is one that only transformers' cache has.
+    """
+    for name in ("use_bidirectional_attention", "add_cross_attention"):
+        if getattr(config, name, None):
+            _refuse(architecture, name, True, (False,))
     window = getattr(config, "sliding_window", None)
-    windowed = window is not None and getattr(config, "layer_types", None) is None and "use_local_attn" not in facts
-    if windowed and not (isinstance(window, int) and window >= facts["n_ctx"]):
+    windowed = window is not None and getattr(config, "layer_types", None) is None and architecture not in _WINDOWED
+    if windowed and not (isinstance(window, int) and window >= config.max_position_embeddings):
         # Transformers' cache forgets what is outside such a window, and its masks do not.
         _refuse(architecture, "sliding_window", window, (None,))
-    return {"original_architecture": architecture, "d_vocab": config.vocab_size, **facts}
+
+
+def shares_keys(architecture: str, heads: int, groups: int | None) -> bool:
+    """Whether keys and values are called `_W_K` and `_W_V`, as where several queries share them.
+
+    TransformerLens' conversion of Qwen-2 has them so also where every head has its own.
+    """
+    return groups not in (None, heads) or architecture == "Qwen2ForCausalLM"
 
 
 def _gated(config: Any, architecture: str) -> dict[str, Any]:
@@ -102,9 +142,7 @@ def _gated(config: Any, architecture: str) -> dict[str, Any]:
         facts["attn_scale"] = float(config.query_pre_attn_scalar) ** 0.5
         facts["attn_scores_soft_cap"] = float(config.attn_logit_softcapping or -1.0)
         facts["output_logits_soft_cap"] = float(config.final_logit_softcapping or -1.0)
-    if getattr(config, "use_bidirectional_attention", None):
-        _refuse(architecture, "use_bidirectional_attention", True, (False,))
-    if getattr(config, "mlp_bias", False):
+    if getattr(config, "mlp_bias", False) and architecture != "LlamaForCausalLM":
         _refuse(architecture, "mlp_bias", True, (False,))
     return facts | _rotary(config.rope_parameters, architecture, local="local" in facts.get("attn_types", ()))
 
@@ -150,8 +188,6 @@ def _rotary(rope: dict[str, Any], architecture: str, *, local: bool) -> dict[str
 
 
 def _gpt2(config: Any, architecture: str) -> dict[str, Any]:
-    if config.add_cross_attention:
-        _refuse(architecture, "add_cross_attention", True, (False,))
     return {
         "d_model": config.n_embd,
         "d_head": config.n_embd // config.n_head,

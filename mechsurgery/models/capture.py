@@ -17,6 +17,8 @@ from ..errors import ActivationError, InputError, SiteError, listed
 from ..progress import with_progress
 from . import sites as names_of
 from . import tokens
+from .fitting import Halved, final, rows_at_once
+from .prefix import BY_PLACE, Prefix, run_prefix
 from .protocol import Model
 from .turns import in_turn
 from .with_hooks import with_hooks
@@ -37,9 +39,10 @@ def stream(
     *,
     positions: Positions = "last",
     n_completion: Sequence[int] | None = None,
-    max_rows: int = 64,
+    max_rows: int | None = None,
     max_tokens: int = 16384,
     join_heads: bool = False,
+    reached_only: bool = False,
     progress: bool | None = None,
 ) -> None:
     """Call `update(site, activations, rows)` inside the hook for every batch and hook point.
@@ -48,7 +51,13 @@ def stream(
     last token) and "mean" (over the prompt's tokens) there is one for each prompt of a batch. For "all" tokens, or the
     last `n_completion` tokens of each prompt ("completion"), every prompt is handed over by itself, a token each.
     With `join_heads` the heads at `attn.hook_z` are one vector a token, [n, head · d_head]; without, they are refused.
-    The forward stops after the deepest layer needed and computes no logits.
+    The forward stops after the deepest layer needed and computes no logits. For "last" tokens, what all prompts begin
+    with is run once. A batch has at most `max_rows` rows (default: what is usual on the device), fewer where memory is
+    short, and is halved where it runs out all the same, with a warning in the log; nothing is handed over twice.
+
+    At the neurons of a routed expert, a token that was not routed there has zeros. With `reached_only` it is left out:
+    an `update` then gets fewer activations than there are prompts, "mean" is over the tokens that reached the expert,
+    and there is no call where none did.
 
     Raises `SiteError` for unknown hook points, `InputError` for positions that are none, `ActivationError` where an
     activation is NaN or infinite.
@@ -56,17 +65,65 @@ def stream(
     if not sites:
         raise SiteError("no hook points to measure; give at least one, e.g. those of neuron_sites(model)")
     names_of.check_sites(model, sites)
-    hand_over = partial(_hand_over, update=update, choose=_chooser(positions, ids, n_completion), join=join_heads)
+    handed: set[tuple[str, int]] = set()
+    once = _Once(update, handed)
+    hand_over = partial(
+        _hand_over,
+        update=once,
+        choose=_chooser(positions, ids, n_completion),
+        join=join_heads,
+        reached_only=reached_only,
+    )
     stop = names_of.stop_layer(model, sites)
-    batches = tokens.batches_for(model, ids, max_rows=max_rows, max_tokens=max_tokens)
-    for batch in with_progress(batches, "reading activations", shown=progress):
+    tokens.check_lengths(ids, model.cfg.n_ctx)
+    limits: dict[str, Any] = {"max_rows": rows_at_once(model, ids, max_rows=max_rows), "max_tokens": max_tokens}
+    shared = positions == "last" and not any(site.endswith(BY_PLACE) for site in sites)
+    prefix = run_prefix(model, ids, stop=stop, **limits) if shared else None
+    batches = tokens.batches_for(model, ids if prefix is None else prefix.rest(ids), **limits)
+
+    def read(batch: tokens.Batch) -> None:
         hooks = [(site, partial(hand_over, site=site, batch=batch)) for site in sites]
         with with_hooks(model, hooks):
-            model(batch.ids, attention_mask=batch.mask, return_type=None, stop_at_layer=stop)
+            _run(model, batch, stop, prefix)
+
+    halved = Halved(read)
+    for batch in with_progress(batches, "reading activations", shown=progress):
+        handed.clear()
+        halved(batch)
 
 
-Chosen = Iterator[tuple[Float[Tensor, "n d"], list[int]]]
-Choose = Callable[[Float[Tensor, "batch pos d"], tokens.Batch], Chosen]
+def _run(
+    model: Model, batch: tokens.Batch, layer: int | None, prefix: Prefix | None
+) -> Float[Tensor, "batch pos d_model"] | None:
+    """What `sites.run` gives for a batch, whose tokens follow the prefix where there is one."""
+    cache = None if prefix is None else prefix.cache(batch.rows, frozen=True)
+    return names_of.run(model, batch.ids, batch.mask, layer, cache=cache)
+
+
+class _Once:
+    """An `update` that is not called again for what it was called for before memory ran out.
+
+    Where it runs out in the function itself, nobody knows how far that came: the error then stands.
+    """
+
+    def __init__(self, update: Update, handed: set[tuple[str, int]]) -> None:
+        self._update, self._handed = update, handed
+
+    def __call__(self, site: str, activation: Float[Tensor, "n d"], rows: list[int]) -> None:
+        if (site, rows[0]) in self._handed:
+            return
+        try:
+            self._update(site, activation, rows)
+        except RuntimeError as error:
+            final(error)
+            raise
+        self._handed.update((site, row) for row in rows)
+
+
+#: Activations, the prompts they are of, and which of them were made (None: all).
+Chosen = Iterator[tuple[Float[Tensor, "n d"], list[int], Bool[Tensor, " n"] | None]]
+Reached = Bool[Tensor, "batch pos"] | None
+Choose = Callable[[Float[Tensor, "batch pos d"], tokens.Batch, Reached], Chosen]
 
 
 def _chooser(positions: str, ids: Sequence[Sequence[int]], n_completion: Sequence[int] | None) -> Choose:
@@ -83,18 +140,23 @@ def _chooser(positions: str, ids: Sequence[Sequence[int]], n_completion: Sequenc
     return partial(_each_token, counts=counts)
 
 
-def _last(activation: Float[Tensor, "batch pos d"], batch: tokens.Batch) -> Chosen:
-    yield activation[:, -1], batch.rows
+def _last(activation: Float[Tensor, "batch pos d"], batch: tokens.Batch, reached: Reached) -> Chosen:
+    yield activation[:, -1], batch.rows, None if reached is None else reached[:, -1]
 
 
-def _mean(activation: Float[Tensor, "batch pos d"], batch: tokens.Batch) -> Chosen:
-    weight = rearrange(batch.mask, "b p -> b p 1").to(activation.dtype)
-    yield (activation * weight).sum(1) / weight.sum(1), batch.rows
+def _mean(activation: Float[Tensor, "batch pos d"], batch: tokens.Batch, reached: Reached) -> Chosen:
+    counted = batch.mask if reached is None else batch.mask * reached
+    weight = rearrange(counted, "b p -> b p 1").to(activation.dtype)
+    n = weight.sum(1)
+    yield (activation * weight).sum(1) / n.clamp_min(1), batch.rows, None if reached is None else n[:, 0] > 0
 
 
-def _each_token(activation: Float[Tensor, "batch pos d"], batch: tokens.Batch, *, counts: list[int]) -> Chosen:
-    for row, own in zip(batch.rows, activation):
-        yield own[-counts[row] :], [row] * counts[row]
+def _each_token(
+    activation: Float[Tensor, "batch pos d"], batch: tokens.Batch, reached: Reached, *, counts: list[int]
+) -> Chosen:
+    for i, (row, own) in enumerate(zip(batch.rows, activation)):
+        n = counts[row]
+        yield own[-n:], [row] * n, None if reached is None else reached[i, -n:]
 
 
 def _hand_over(
@@ -106,6 +168,7 @@ def _hand_over(
     update: Update,
     choose: Choose,
     join: bool = False,
+    reached_only: bool = False,
 ) -> None:
     if join and names.is_heads(site):
         activation = activation.flatten(2)
@@ -114,7 +177,12 @@ def _hand_over(
             f"{site!r} has activations of shape {tuple(activation.shape)}, not [batch, pos, d]; attention heads can be "
             "scored by gates, scaled and put out, but not contrasted"
         )
-    for chosen, rows in choose(activation, batch):
+    reached = getattr(hook, "routed", None) if reached_only else None
+    for chosen, rows, made in choose(activation, batch, reached):
+        if made is not None:
+            chosen, rows = chosen[made], [row for row, own in zip(rows, made.tolist()) if own]
+            if not rows:
+                continue
         finite = torch.isfinite(chosen).all(dim=1)
         if not bool(finite.all()):
             bad = sorted({row for row, good in zip(rows, finite.tolist()) if not good})
@@ -132,7 +200,7 @@ def collect(
     sites: Sequence[str],
     *,
     units: dict[str, Tensor] | None = None,
-    max_rows: int = 64,
+    max_rows: int | None = None,
 ) -> dict[str, Float[Tensor, "n d"]]:
     """Last-token activations of every prompt, in the order given, float32 on the CPU.
 
@@ -168,7 +236,7 @@ class Table:
 
 @in_turn
 @torch.no_grad()
-def median_norm(model: Model, ids: Sequence[Sequence[int]], hook_name: str, *, max_rows: int = 64) -> float:
+def median_norm(model: Model, ids: Sequence[Sequence[int]], hook_name: str, *, max_rows: int | None = None) -> float:
     """Median length of the activation over all tokens at a hook point (of all heads joined at `attn.hook_z`)."""
     lengths: list[Tensor] = []
 
@@ -185,7 +253,9 @@ def final_residual(
     """The residual stream after the last layer: what the final norm and the unembedding read."""
     if ids.shape != mask.shape:
         raise InputError(f"token ids of {list(ids.shape)} and a mask of {list(mask.shape)}; give one of the same shape")
-    return model(ids, attention_mask=mask, stop_at_layer=model.cfg.n_layers)
+    residual = names_of.run(model, ids, mask, model.cfg.n_layers)
+    assert residual is not None
+    return residual
 
 
 @in_turn
@@ -195,22 +265,33 @@ def next_token_logits(
     ids: Sequence[Sequence[int]],
     *,
     hooks: RowHooks | None = None,
-    max_rows: int = 64,
+    alike: Sequence[int] | None = None,
+    max_rows: int | None = None,
     max_tokens: int = 16384,
     named: Callable[[int], str] = "prompt {}".format,
     progress: bool | None = False,
 ) -> Float[Tensor, "n d_vocab"]:
     """Logits after each prompt, float32 on the CPU; only the last position is unembedded.
 
-    `hooks(rows)` is called for every batch with its prompts' places in `ids`. Raises `ActivationError` where logits are
-    NaN or infinite, with what `named` calls the row.
+    `hooks(rows)` is called for every batch with its prompts' places in `ids`; `alike` and `max_rows` are as for
+    `generate`. Raises `ActivationError` where logits are NaN or infinite, with what `named` calls the row.
     """
-    logits = torch.empty(len(ids), model.cfg.d_vocab)
-    batches = tokens.batches_for(model, ids, max_rows=max_rows, max_tokens=max_tokens)
-    for batch in with_progress(batches, "reading logits", shown=progress):
+    logits = torch.empty(len(ids), names_of.vocabulary(model))
+    tokens.check_lengths(ids, model.cfg.n_ctx)
+    limits: dict[str, Any] = {"max_rows": rows_at_once(model, ids, max_rows=max_rows), "max_tokens": max_tokens}
+    checked = None if hooks is None else partial(checked_hooks, model, hooks)
+    prefix = run_prefix(model, ids, hooks=checked, alike=alike, **limits)
+    batches = tokens.batches_for(model, ids if prefix is None else prefix.rest(ids), **limits)
+
+    def read(batch: tokens.Batch) -> None:
         with with_hooks(model, checked_hooks(model, hooks, batch.rows)):
-            residual = final_residual(model, batch.ids, batch.mask)
+            residual = _run(model, batch, model.cfg.n_layers, prefix)
+            assert residual is not None
             logits[batch.rows] = names_of.unembed(model, residual[:, -1:])[:, 0].float().cpu()
+
+    halved = Halved(read)
+    for batch in with_progress(batches, "reading logits", shown=progress):
+        halved(batch)
     require_finite(~torch.isfinite(logits.sum(-1)), range(len(ids)), named, "the logits after")
     return logits
 

@@ -4,80 +4,31 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
-from einops import rearrange
 from torch import Tensor
 
-from ..errors import MismatchError
-from .architectures import architecture_of, lens_config
-from .convert import empty_model
-from .fingerprint import fingerprint_of
+from ..errors import LoadError, MismatchError, listed
+from .architectures import architecture_of, shares_keys
+from .fingerprint import facts_of, fingerprint_of
+from .place import ALWAYS, SAME, TURNED, Place
 from .reading import check_own_files, reading
 from .streaming import Checkpoint
 from .weight_files import read_raw_config
 
-_SAME, _TURNED = "... -> ...", "a b -> b a"
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a parameter stands in a checkpoint, and how.
-
-    `pattern` (einops) turns the parameter into the tensor `key`; `slot` is its number in a tensor that holds query, key
-    and value; parameter = scale · tensor + shift.
-    """
-
-    key: str
-    pattern: str
-    d_head: int
-    slot: int | None = None
-    scale: float = 1.0
-    shift: float = 0.0
-
-    def read(self, tensor: Tensor) -> Tensor:
-        """The parameter that a checkpoint's tensor holds."""
-        whole = self._parameters(tensor)
-        value = whole if self.slot is None else whole[self.slot]
-        return value if self.scale == 1 and not self.shift else value * self.scale + self.shift
-
-    def loaded(self, tensor: Tensor) -> Tensor:
-        """The same as `load_model` makes it, bit for bit: in the tensor's own dtype, with its roundings."""
-        whole = self._parameters(tensor)
-        value = whole if self.slot is None else whole[self.slot]
-        if self.scale != 1:
-            value = value * torch.tensor(self.scale, dtype=value.dtype)
-        return (value.float() + self.shift).to(value.dtype) if self.shift else value
-
-    def write(self, tensor: Tensor, parameter: Tensor) -> Tensor:
-        """The checkpoint's tensor with another value of the parameter in it."""
-        value = parameter if self.scale == 1 and not self.shift else (parameter - self.shift) / self.scale
-        if self.slot is not None:
-            whole = self._parameters(tensor).clone()
-            whole[self.slot] = value
-            value = whole
-        return rearrange(value, self.pattern)
-
-    def _parameters(self, tensor: Tensor) -> Tensor:
-        ours, theirs = self.pattern.split(" -> ")
-        axes = re.findall(r"\w+", theirs)
-        sizes = {axis: n for axis, n in (("h", self.d_head), ("qkv", 3)) if axis in axes}
-        return rearrange(tensor, f"{theirs} -> {ours}", **sizes)
-
-
 _Table = dict[str, tuple[str, str]]
 
 
-def _linear(ours: str, theirs: str, weight: str = _TURNED, bias: str = _SAME) -> _Table:
+def _linear(ours: str, theirs: str, weight: str = TURNED, bias: str = SAME) -> _Table:
     """Weight and bias of a linear map; `{}` in our name is W or b."""
     return {ours.format("W"): (f"{theirs}.weight", weight), ours.format("b"): (f"{theirs}.bias", bias)}
 
 
 def _norm(ours: str, theirs: str) -> _Table:
-    return {f"{ours}.w": (f"{theirs}.weight", _SAME), f"{ours}.b": (f"{theirs}.bias", _SAME)}
+    return {f"{ours}.w": (f"{theirs}.weight", SAME), f"{ours}.b": (f"{theirs}.bias", SAME)}
 
 
 def _fused(theirs: str, weight: str, bias: str) -> _Table:
@@ -92,8 +43,8 @@ def _blocks(prefix: str, *tables: _Table) -> _Table:
 
 
 _LLAMA: _Table = {
-    "embed.W_E": ("model.embed_tokens.weight", _SAME),
-    "unembed.W_U": ("lm_head.weight", _TURNED),
+    "embed.W_E": ("model.embed_tokens.weight", SAME),
+    **_linear("unembed.{}_U", "lm_head"),
     **_norm("ln_final", "model.norm"),
     **_blocks(
         "model.layers.{}.",
@@ -116,10 +67,19 @@ _GEMMA = _LLAMA | _blocks(
     _norm("ln2", "pre_feedforward_layernorm"),
     _norm("ln2_post", "post_feedforward_layernorm"),
 )
+_OLMO2 = {ours: place for ours, place in _LLAMA.items() if not ours.startswith(("ln1", "ln2"))} | _blocks(
+    "model.layers.{}.", _norm("ln1_post", "post_attention_layernorm"), _norm("ln2_post", "post_feedforward_layernorm")
+)
+_PHI3 = _LLAMA | _blocks(
+    "model.layers.{}.",
+    *(_linear(f"attn.{{}}_{x}", "self_attn.qkv_proj", "n m h -> (n h) m", "n h -> (n h)") for x in "QKV"),
+    _linear("mlp.{}_gate", "mlp.gate_up_proj"),
+    _linear("mlp.{}_in", "mlp.gate_up_proj"),
+)
 _GPT2: _Table = {
-    "embed.W_E": ("transformer.wte.weight", _SAME),
-    "unembed.W_U": ("lm_head.weight", _TURNED),
-    "pos_embed.W_pos": ("transformer.wpe.weight", _SAME),
+    "embed.W_E": ("transformer.wte.weight", SAME),
+    **_linear("unembed.{}_U", "lm_head"),
+    "pos_embed.W_pos": ("transformer.wpe.weight", SAME),
     **_norm("ln_final", "transformer.ln_f"),
     **_blocks(
         "transformer.h.{}.",
@@ -127,13 +87,13 @@ _GPT2: _Table = {
         _norm("ln2", "ln_2"),
         _fused("attn.c_attn", "qkv n m h -> m (qkv n h)", "qkv n h -> (qkv n h)"),
         _linear("attn.{}_O", "attn.c_proj", "n h m -> (n h) m"),
-        _linear("mlp.{}_in", "mlp.c_fc", _SAME),
-        _linear("mlp.{}_out", "mlp.c_proj", _SAME),
+        _linear("mlp.{}_in", "mlp.c_fc", SAME),
+        _linear("mlp.{}_out", "mlp.c_proj", SAME),
     ),
 }
 _NEOX: _Table = {
-    "embed.W_E": ("gpt_neox.embed_in.weight", _SAME),
-    "unembed.W_U": ("embed_out.weight", _TURNED),
+    "embed.W_E": ("gpt_neox.embed_in.weight", SAME),
+    **_linear("unembed.{}_U", "embed_out"),
     **_norm("ln_final", "gpt_neox.final_layer_norm"),
     **_blocks(
         "gpt_neox.layers.{}.",
@@ -147,6 +107,18 @@ _NEOX: _Table = {
 }
 
 
+#: Architectures that normalise what attention and MLP write.
+_CHANGING = ("Gemma2ForCausalLM", "Gemma3ForCausalLM", "Olmo2ForCausalLM")
+_TABLES = {
+    "GPT2LMHeadModel": _GPT2,
+    "GPTNeoXForCausalLM": _NEOX,
+    "Gemma2ForCausalLM": _GEMMA,
+    "Gemma3ForCausalLM": _GEMMA,
+    "Olmo2ForCausalLM": _OLMO2,
+    "Phi3ForCausalLM": _PHI3,
+}
+
+
 def read_config(directory: Path) -> Any:
     """The transformers configuration of a checkpoint. Raises `LoadError` or `UnsupportedModelError`."""
     import transformers
@@ -157,30 +129,29 @@ def read_config(directory: Path) -> Any:
         return transformers.AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
 
 
-def architecture_facts(config: Any) -> Any:
-    """What `model.cfg` of the loaded checkpoint would say, without its weights."""
-    from transformer_lens import HookedTransformerConfig
-
-    return HookedTransformerConfig(**lens_config(config, architecture_of(config.to_dict())), device="cpu")
+def architecture_facts(config: Any) -> SimpleNamespace:
+    """What `sites.facts` of the loaded checkpoint would say, without its weights."""
+    architecture = architecture_of(config.to_dict())
+    inner = (getattr(config, name, None) for name in ("intermediate_size", "n_inner"))
+    scaled = getattr(config, "residual_multiplier", 1) != 1
+    return SimpleNamespace(
+        n_layers=config.num_hidden_layers,
+        d_model=config.hidden_size,
+        d_mlp=next((n for n in inner if n), 4 * config.hidden_size),
+        attn_only=False,
+        positional_embedding_type="standard" if architecture == "GPT2LMHeadModel" else "rotary",
+        use_normalization_before_and_after=architecture in _CHANGING or scaled,
+    )
 
 
 def place_of(config: Any, name: str) -> Place:
-    """Where a parameter stands in a checkpoint of a configuration.
+    """Where a parameter stands in a checkpoint of a configuration, or would stand if its embeddings were not tied.
 
-    Raises `MismatchError` where it has no tensor of its own there: unknown ones, and tied embeddings.
+    Raises `MismatchError` for unknown ones.
     """
-    if re.fullmatch(r"embed\.W_E|unembed\.W_U", name) and config.tie_word_embeddings:
-        raise MismatchError(
-            f"{name!r} cannot be written alone: input and output embeddings of this checkpoint are one tensor (tied); "
-            "change it in memory with applied or bake"
-        )
-    return _place_of(config, name)
-
-
-def _place_of(config: Any, name: str) -> Place:
     architecture = architecture_of(config.to_dict())
     gemma = architecture.startswith("Gemma")
-    table = {"GPT2LMHeadModel": _GPT2, "GPTNeoXForCausalLM": _NEOX}.get(architecture, _GEMMA if gemma else _LLAMA)
+    table = _TABLES.get(architecture, _LLAMA)
     match = re.match(r"blocks\.(\d+)\.", name)
     layer = match.group(1) if match else None
     # Keys and values that several queries share are called _W_K and _W_V.
@@ -193,6 +164,7 @@ def _place_of(config: Any, name: str) -> Place:
         pattern,
         getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
         slot="QKV".index(leaf[-1]) if "qkv" in pattern else None,
+        rows=_rows(config, leaf) if "qkv_proj" in key or "gate_up_proj" in key else None,
         scale=config.hidden_size**0.5 if gemma and leaf == "embed.W_E" else 1.0,
         shift=1.0 if gemma and leaf.endswith(".w") else 0.0,
     )
@@ -201,25 +173,61 @@ def _place_of(config: Any, name: str) -> Place:
 def stored_fingerprint(checkpoint: Checkpoint, dtype: torch.dtype) -> str:
     """The `fingerprint` of the model that `load_model(…, dtype)` makes of a checkpoint, read tensor by tensor."""
     config = read_config(checkpoint.directory)
-    cfg = architecture_facts(config)
-
-    def parameters() -> Iterator[tuple[str, Tensor]]:
-        for name, parameter in sorted(empty_model(cfg).named_parameters()):
-            place = _place_of(config, name) if _has_place(config, name) else None
-            key = None if place is None else checkpoint.find(place.key)
-            if key is None and name == "unembed.W_U" and config.tie_word_embeddings:
-                key = checkpoint.find(_place_of(config, "embed.W_E").key)
-            if place is None or key is None:
-                yield name, torch.zeros(parameter.shape, dtype=dtype)
-            else:
-                yield name, place.loaded(checkpoint(key).to(dtype))
-
-    return fingerprint_of(cfg, parameters())
+    facts = facts_of(config, architecture_of(config.to_dict()))
+    there = sorted(_stored(checkpoint, config))
+    return fingerprint_of(facts, ((name, _read(checkpoint, config, name, dtype)) for name in there))
 
 
-def _has_place(config: Any, name: str) -> bool:
-    try:
-        _place_of(config, name)
-    except MismatchError:
-        return False
-    return True
+def check_complete(checkpoint: Checkpoint, config: Any) -> None:
+    """Raise `LoadError` where a checkpoint lacks a weight that its configuration says it has."""
+    architecture = architecture_of(config.to_dict())
+    table = _TABLES.get(architecture, _LLAMA)
+    keys = [key for leaf, (key, _) in table.items() if key.endswith(".weight") and re.search(r"(^|\.)(W|\{\})_", leaf)]
+    tied = table["unembed.W_U"][0] if config.tie_word_embeddings else None
+    wanted = {key.format(layer) for key in keys if key != tied for layer in range(config.num_hidden_layers)}
+    missing = sorted(key for key in wanted if checkpoint.find(key) is None)
+    if missing:
+        raise LoadError(
+            f"{str(checkpoint.directory)!r} lacks the weights {listed(missing, 4)}; the files are incomplete or belong "
+            "to another configuration"
+        )
+
+
+def _stored(checkpoint: Checkpoint, config: Any) -> Iterator[str]:
+    """The parameters of the loaded model: those that have a tensor, and biases that count as zero."""
+    architecture = architecture_of(config.to_dict())
+    groups = getattr(config, "num_key_value_heads", None)
+    shared = shares_keys(architecture, config.num_attention_heads, groups)
+    for leaf, (key, _) in _TABLES.get(architecture, _LLAMA).items():
+        marked = leaf.replace("attn.", "attn._") if shared and re.fullmatch(r"attn\.[Wb]_[KV]", leaf) else leaf
+        for layer in range(config.num_hidden_layers) if "{}" in key else [None]:
+            name = marked if layer is None else f"blocks.{layer}.{marked}"
+            tied = leaf == "unembed.W_U" and config.tie_word_embeddings
+            if tied or leaf in ALWAYS or checkpoint.find(key.format(layer)) is not None:
+                yield name
+
+
+def _read(checkpoint: Checkpoint, config: Any, name: str, dtype: torch.dtype) -> Tensor:
+    place = place_of(config, name)
+    key = checkpoint.find(place.key)
+    if key is None and name == "unembed.W_U":
+        key = checkpoint.find(place_of(config, "embed.W_E").key)
+    if key is not None:
+        return place.loaded(checkpoint(key).to(dtype))
+    # A zero for every number that the linear map gives.
+    weight = name.replace("b_", "W_")
+    shape = _read(checkpoint, config, weight, dtype).shape
+    return torch.zeros((shape[0], shape[2]) if weight[-1] in "QKV" else shape[-1:], dtype=dtype)
+
+
+def _rows(config: Any, leaf: str) -> tuple[int, int]:
+    """Where a parameter lies in a tensor that holds queries, keys and values, or gates and inputs, below each other."""
+    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    groups = config.num_key_value_heads or config.num_attention_heads
+    sizes = {"Q": config.num_attention_heads * head, "K": groups * head, "V": groups * head}
+    if leaf.startswith("mlp."):
+        sizes = dict.fromkeys(("gate", "in"), config.intermediate_size)
+    names = list(sizes)
+    own = names.index(leaf.rpartition("_")[2])
+    start = sum(sizes[name] for name in names[:own])
+    return start, start + sizes[names[own]]

@@ -11,15 +11,18 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from .. import names as spelled
 from ..errors import LoadError, UnsupportedModelError, listed
 from . import sites
 from .architectures import lens_config
+from .experts import mixtures
 from .protocol import Model
 from .turns import LOADING, Turn
 from .with_hooks import with_hooks
@@ -139,7 +142,7 @@ def _weights(source: Any, cfg: Any) -> dict[str, Tensor]:
 
     _fill_missing_biases(source)
     read = getattr(weight_conversions, f"convert_{_FAMILIES[cfg.original_architecture]}_weights")
-    weights = {**read(source, cfg), **dict(_attention_biases(source, cfg))}
+    weights = {**read(source, cfg), **dict(_attention_biases(source, cfg)), **dict(_mlp_biases(source))}
     weights = {name: weight.detach() for name, weight in weights.items()}
     for parameter in source.parameters():
         parameter.data = parameter.data.new_empty(0)
@@ -166,23 +169,43 @@ def _attention_biases(source: Any, cfg: Any) -> Iterator[tuple[str, Tensor]]:
             yield f"blocks.{index}.attn.b_O", layer.self_attn.o_proj.bias
 
 
+def _mlp_biases(source: Any) -> Iterator[tuple[str, Tensor]]:
+    """The biases of a Llama with `mlp_bias`; a HookedTransformer has them after the gate alone."""
+    for index, layer in enumerate(source.model.layers if getattr(source.config, "mlp_bias", False) else ()):
+        if layer.mlp.gate_proj.bias.any() or layer.mlp.up_proj.bias.any():
+            raise UnsupportedModelError(
+                f"layer {index} has biases before its gate (mlp_bias = true), which a HookedTransformer has not; only "
+                "biases of down_proj are supported, use another checkpoint of this family"
+            )
+        yield f"blocks.{index}.mlp.b_out", layer.mlp.down_proj.bias
+
+
 @torch.no_grad()
 def check_neurons(model: Model, ids: Tensor) -> None:
     """Raise `UnsupportedModelError` unless activations at `mlp.hook_post` times W_out is what each MLP adds.
 
-    With norms after the MLP (Gemma) the sum passes through them first.
+    With norms after the MLP (Gemma) the sum passes through them first. Experts, which run one by one where they are
+    hooked, must add what they add together.
     """
     seen: dict[str, Tensor] = {}
 
-    def keep(activation: Tensor, hook: Any = None) -> None:
-        seen[hook.name] = activation[:, -1:].clone()
+    def keep(activation: Tensor, hook: Any = None, *, name: str) -> None:
+        seen[name] = activation[:, -1:].clone()
 
-    names = [*sites.neuron_sites(model), *sites.mlp_out_sites(model)]
-    with with_hooks(model, [(name, keep) for name in names]):
-        model(ids, attention_mask=torch.ones_like(ids), stop_at_layer=model.cfg.n_layers)
+    def read(names: list[str]) -> None:
+        with with_hooks(model, [(name, partial(keep, name=name)) for name in names]):
+            sites.run(model, ids, torch.ones_like(ids), model.cfg.n_layers)
+
+    outputs = sites.mlp_out_sites(model)
+    if mixtures(model):
+        read(outputs)
+    together = dict(seen)
+    read([*sites.neuron_sites(model), *outputs])
     wrong = []
-    for layer, (neurons, added) in enumerate(zip(sites.neuron_sites(model), sites.mlp_out_sites(model))):
-        product = sites.mlp_write(model, layer, seen[neurons])
+    for layer, added in enumerate(outputs):
+        own = sites.neuron_sites(model, [layer])
+        alone = own == [spelled.neurons(layer)]
+        product = sites.mlp_write(model, layer, seen[own[0]]) if alone else together[added]
         tolerance = 1e-3 if model.cfg.dtype == torch.float32 else 5e-2
         if not (product - seen[added]).abs().max() <= tolerance * (1e-6 + seen[added].abs().max()):
             wrong.append(layer)

@@ -52,7 +52,7 @@ def divergence(
     responses = [own[: model.cfg.n_ctx - len(prompt)] for prompt, own in zip(ids, responses, strict=True)]
     joined = [[*prompt, *response] for prompt, response in zip(ids, responses)]
     widest = max(len(response) for response in responses) + 1
-    rows_held = max(1, min(max_rows, HELD // (widest * model.cfg.d_vocab)))
+    rows_held = max(1, min(max_rows, HELD // (widest * sites.vocabulary(model))))
     batches = tokens.batches_for(model, joined, max_rows=rows_held, max_tokens=max_tokens)
     divergences = torch.empty(repeats, n)
     for batch in with_progress(batches, "measuring KL divergence", shown=progress):

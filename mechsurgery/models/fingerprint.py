@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -11,45 +12,39 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from ..errors import UnsupportedModelError
+from .architectures import lens_config
 from .protocol import Model
+from .sites import bridge
+from .sites.weights import weights
 
-_ARCHITECTURE = (
-    "n_layers",
-    "d_model",
-    "n_heads",
-    "n_key_value_heads",
-    "d_head",
-    "d_mlp",
-    "d_vocab",
-    "n_ctx",
-    "act_fn",
-    "eps",
-    "normalization_type",
-    "final_rms",
-    "gated_mlp",
-    "parallel_attn_mlp",
-    "use_qk_norm",
-    "use_normalization_before_and_after",
-    "positional_embedding_type",
-    "rotary_dim",
-    "rotary_base",
-    "rotary_base_local",
-    "rotary_scaling_factor",
-    "rotary_adjacent_pairs",
-    "use_NTK_by_parts_rope",
-    "NTK_by_parts_factor",
-    "NTK_by_parts_low_freq_factor",
-    "NTK_by_parts_high_freq_factor",
-    "NTK_original_ctx_len",
-    "use_attn_scale",
-    "attn_scale",
-    "scale_attn_by_inverse_layer_idx",
-    "attn_scores_soft_cap",
-    "output_logits_soft_cap",
-    "use_local_attn",
-    "window_size",
-    "attn_types",
-)
+#: What enters of `cfg`, and what a HookedTransformer's says where nothing else is said.
+_ARCHITECTURE: dict[str, Any] = {
+    **dict.fromkeys(("n_layers", "d_model", "n_heads", "n_key_value_heads", "d_head", "d_mlp", "d_vocab", "n_ctx")),
+    **dict.fromkeys(("act_fn", "eps", "normalization_type", "positional_embedding_type")),
+    **dict.fromkeys(("final_rms", "gated_mlp", "parallel_attn_mlp", "use_qk_norm"), False),
+    "use_normalization_before_and_after": False,
+    "rotary_dim": None,
+    "rotary_base": 10000,
+    "rotary_base_local": None,
+    "rotary_scaling_factor": 1.0,
+    "rotary_adjacent_pairs": False,
+    "use_NTK_by_parts_rope": False,
+    "NTK_by_parts_factor": 8.0,
+    "NTK_by_parts_low_freq_factor": 1.0,
+    "NTK_by_parts_high_freq_factor": 4.0,
+    "NTK_original_ctx_len": 8192,
+    "use_attn_scale": True,
+    "attn_scale": -1.0,
+    "scale_attn_by_inverse_layer_idx": False,
+    "attn_scores_soft_cap": -1.0,
+    "output_logits_soft_cap": -1.0,
+    "use_local_attn": False,
+    "window_size": None,
+    "attn_types": None,
+}
+#: What a configuration says about its file and not about the model.
+_NO_FACTS = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache", "architectures")
 _CHUNK = 1 << 22
 _WORDS, _ROWS = 4096, 16
 #: {model: {digest of its present weights as they lie in memory: fingerprint}}
@@ -60,8 +55,9 @@ _known: WeakKeyDictionary[Any, dict[str, str]] = WeakKeyDictionary()
 def fingerprint(model: Model) -> str:
     """16 hexadecimal digits that stand for a model's weights and architecture.
 
-    An integer checksum over the bits of every parameter, so exact on every device and for every memory layout; a change
-    of any one weight changes it. Names and paths do not enter. No copy of the weights is made (it works in chunks of
+    A HookedTransformer and a TransformerBridge of one checkpoint have the same. An integer checksum over the bits of
+    every parameter, so exact on every device and for every memory layout; a change of any one weight changes it. Names
+    and paths do not enter. No copy of the weights is made (it works in chunks of
     4 M numbers). It is computed once for each state of a model's weights: a quick check of their memory, also of edits
     that go past autograd (`.data`), tells whether a state was seen before.
     """
@@ -73,7 +69,8 @@ def fingerprint(model: Model) -> str:
 
 
 def _fingerprint(model: Model) -> str:
-    return fingerprint_of(model.cfg, ((name, weight.detach()) for name, weight in sorted(model.named_parameters())))
+    own = sorted(weights(model), key=lambda weight: weight.name)
+    return fingerprint_of(_cfg(model), ((weight.name, weight.value.detach()) for weight in own))
 
 
 def fingerprint_of(cfg: Any, parameters: Iterable[tuple[str, Tensor]]) -> str:
@@ -85,9 +82,29 @@ def fingerprint_of(cfg: Any, parameters: Iterable[tuple[str, Tensor]]) -> str:
     return digest.hexdigest()[:16]
 
 
+def facts_of(config: Any, architecture: str) -> dict[str, Any]:
+    """What enters of transformers' configuration: what `cfg` of a HookedTransformer would say, or else all of it."""
+    try:
+        own = lens_config(config, architecture)
+    except UnsupportedModelError:
+        told = config.to_dict()
+        return {key: told[key] for key in told if key not in _NO_FACTS} | {"architecture": architecture}
+    known = {**_ARCHITECTURE, **{key: own[key] for key in _ARCHITECTURE if key in own}}
+    if known["use_attn_scale"] and known["attn_scale"] == -1.0:
+        known["attn_scale"] = math.sqrt(known["d_head"])
+    return known
+
+
+def _cfg(model: Model) -> Any:
+    """The configuration of a HookedTransformer; of a bridge, what it would be, or all that transformers' says."""
+    if not bridge.is_bridge(model):
+        return model.cfg
+    return facts_of(model.original_model.config, bridge.architecture(model))  # type: ignore[attr-defined]
+
+
 def _architecture(cfg: Any) -> bytes:
-    facts = {key: _plain(getattr(cfg, key, None)) for key in _ARCHITECTURE}
-    return json.dumps(facts, sort_keys=True).encode()
+    facts = cfg if isinstance(cfg, dict) else {key: getattr(cfg, key, None) for key in _ARCHITECTURE}
+    return json.dumps({key: _plain(value) for key, value in facts.items()}, sort_keys=True).encode()
 
 
 def _checksum(tensor: Tensor) -> int:
@@ -100,14 +117,14 @@ def _checksum(tensor: Tensor) -> int:
     rows = _odd(len(blocks) * n_rows, 2, tensor.device).reshape(len(blocks), n_rows)
     total = 0
     step = max(1, _CHUNK // max(1, n_columns))
-    for block, weights in zip(blocks, rows):
+    for block, factors in zip(blocks, rows):
         for start in range(0, n_rows, step):
             part = block[start : start + step].to(work)
             if work == torch.int64:
                 # Else the top bits of two words, their signs, would cancel each other: c·2⁶³ is 2⁶³ for every odd c.
                 part = part ^ ((part >> 32) & 0xFFFFFFFF)
             sums = (part * columns).sum(1, dtype=torch.int64)
-            total += int((sums * weights[start : start + step]).sum())
+            total += int((sums * factors[start : start + step]).sum())
     return total % (1 << 64)
 
 
@@ -121,7 +138,7 @@ def _odd(n: int, salt: int, device: torch.device) -> Tensor:
 
 def _quick_digest(model: Model) -> str:
     """Of the weights as they lie in memory now: sums at the speed of memory, nothing is multiplied or kept."""
-    digest = hashlib.sha256(_architecture(model.cfg))
+    digest = hashlib.sha256(_architecture(_cfg(model)))
     for name, parameter in sorted(model.named_parameters()):
         facts = (name, tuple(parameter.shape), parameter.stride(), parameter.storage_offset(), str(parameter.dtype))
         digest.update(repr(facts).encode())

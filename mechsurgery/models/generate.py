@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,9 @@ from ..errors import InputError
 from ..progress import with_progress
 from . import sites, tokens
 from .capture import RowHooks, checked_hooks, require_finite
+from .fitting import Halved, rows_at_once
 from .positions import prompts_end
+from .prefix import Prefix, run_prefix
 from .protocol import Model
 from .turns import in_turn
 from .with_hooks import with_hooks
@@ -33,13 +36,14 @@ def generate(
     ids: Sequence[Sequence[int]],
     *,
     hooks: RowHooks | None = None,
+    alike: Sequence[int] | None = None,
     max_new_tokens: int = 32,
     temperature: float = 0.0,
     seed: int = 0,
     streams: Sequence[int] | None = None,
     on_first: Callable[[list[int], Float[Tensor, "batch d_vocab"]], Any] | None = None,
     stop: Sequence[int] | None = None,
-    max_rows: int = 64,
+    max_rows: int | None = None,
     max_tokens: int = 16384,
     named: Callable[[int], str] = "prompt {}".format,
     progress: bool | None = False,
@@ -47,9 +51,12 @@ def generate(
     """New tokens for every prompt, without the end token; greedy for temperature 0.
 
     `hooks(rows)` gives the hooks of a batch from its prompts' places in `ids`; they act on the prompt and on
-    every generated token. A sampled row depends only on `seed` and its number in `streams` (default: its
-    place; give equal numbers to rows that are to draw alike), not on its batch. `on_first(rows, logits)` sees
-    the logits of the first new token of every batch. `stop` are the end tokens (default: the model's).
+    every generated token. `alike` has a number for every row: those with equal numbers have equal hooks, so that what
+    all prompts begin with runs once for each number (without `hooks`, once). A sampled row depends only on `seed` and
+    its number in `streams` (default: its place; give equal numbers to rows that are to draw alike), not on its batch.
+    `on_first(rows, logits)` sees the logits of the first new token of every batch. `stop` are the end tokens (default:
+    the model's). A batch has at most `max_rows` rows (default: what is usual on the device), fewer where memory is
+    short, and is halved where it runs out all the same, with a warning in the log.
     Raises `PromptError` where a prompt and `max_new_tokens`, less the last one, exceed the context, `ActivationError`
     where logits are NaN or infinite, with what `named` calls the row.
     """
@@ -58,19 +65,34 @@ def generate(
         raise InputError(f"max_new_tokens={max_new_tokens} must be at least 1")
     tokens.check_lengths(ids, model.cfg.n_ctx, max_new_tokens)
     ends = torch.tensor(sorted(stop if stop is not None else tokens.stop_ids(model)), dtype=torch.long)
-    batches = tokens.batches_for(model, ids, max_rows=max_rows, max_tokens=max_tokens)
+    at_once = rows_at_once(model, ids, max_rows=max_rows, new_tokens=max_new_tokens)
+    limits: dict[str, Any] = {"max_rows": at_once, "max_tokens": max_tokens}
+    checked = None if hooks is None else partial(checked_hooks, model, hooks)
+    prefix = run_prefix(model, ids, hooks=checked, alike=alike, new_tokens=max_new_tokens, **limits)
+    batches = tokens.batches_for(model, ids if prefix is None else prefix.rest(ids), **limits)
     responses: list[list[int]] = [[] for _ in ids]
-    for batch in with_progress(batches, "generating", shown=progress):
+    handed: set[int] = set()
+
+    def first(rows: list[int], logits: Tensor) -> None:
+        if on_first is not None and not handed.issuperset(rows):
+            on_first(rows, logits)
+            handed.update(rows)
+
+    def answer(batch: tokens.Batch) -> None:
         draws = None
         if temperature > 0:
             draws = _draws([row if streams is None else streams[row] for row in batch.rows], seed, max_new_tokens)
-        state = _State(batch, ends.to(batch.ids.device), max_new_tokens, temperature, draws, named)
+        state = _State(batch, ends.to(batch.ids.device), max_new_tokens, temperature, draws, named, prefix)
         while state.unfinished():
             with with_hooks(model, checked_hooks(model, hooks, state.rows)):
-                state.decode(model, on_first)
+                state.decode(model, first)
             state.drop_finished_rows()
         for row, response in zip(batch.rows, state.responses):
             responses[row] = response
+
+    halved = Halved(answer)
+    for batch in with_progress(batches, "generating", shown=progress):
+        halved(batch)
     return responses
 
 
@@ -116,6 +138,7 @@ class _State:
         temperature: float,
         draws: Tensor | None,
         named: Callable[[int], str] = "row {}".format,
+        prefix: Prefix | None = None,
     ) -> None:
         self.rows = list(batch.rows)
         self.responses: list[list[int]] = [[] for _ in batch.rows]
@@ -124,6 +147,7 @@ class _State:
         self._ends, self._n_new, self._temperature, self._draws = ends, n_new, temperature, draws
         self._done = torch.zeros(len(batch.rows), dtype=torch.bool, device=batch.ids.device)
         self._bad, self._named = self._done.clone(), named
+        self._prefix = prefix
         self._cache: Any = None
         self._step = 0
         self._new: list[Tensor] = []
@@ -141,14 +165,15 @@ class _State:
 
     def step(self, model: Model, on_first: Callable[[list[int], Tensor], Any] | None) -> None:
         """One new token for every row; −1 in a row that has ended."""
-        from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
-
         if self._cache is None:
-            self._cache = TransformerLensKeyValueCache.init_cache(model.cfg, self._current.device, len(self.rows))
+            length = self._current.shape[1] + self._n_new - 1
+            if self._prefix is None:
+                self._cache = sites.new_cache(model, len(self.rows), length, self._current.device)
+            else:
+                self._cache = self._prefix.cache(self.rows, length)
         with prompts_end(model, None if self._step else 0):
-            residual = model(
-                self._current, attention_mask=self._mask, past_kv_cache=self._cache, stop_at_layer=model.cfg.n_layers
-            )
+            residual = sites.run(model, self._current, self._mask, model.cfg.n_layers, cache=self._cache)
+        assert residual is not None
         logits = sites.unembed(model, residual[:, -1:])[:, 0].float()
         if self._step == 0 and on_first is not None:
             on_first(self.rows, logits)
@@ -189,9 +214,8 @@ class _State:
         self._current, self._mask = self._current[keep], self._mask[keep]
         if self._draws is not None:
             self._draws = self._draws[keep.to(self._draws.device)]
-        for entry in self._cache.entries:
-            entry.past_keys, entry.past_values = entry.past_keys[keep], entry.past_values[keep]
-        self._cache.previous_attention_mask = self._cache.previous_attention_mask[keep]
+        if len(self.rows):
+            self._cache.keep(keep)
 
 
 def _draws(streams: list[int], seed: int, n: int) -> Float[Tensor, "batch n"]:

@@ -1,4 +1,4 @@
-"""`load_model`: an organism, a local Hugging Face directory or a hub id, as a plain HookedTransformer."""
+"""`load_model`: an organism, a local Hugging Face directory or a hub id, as a model of TransformerLens."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from torch import Tensor
 from ..checks import check_arguments
 from ..errors import InputError, LoadError, ModelNotFoundError, UnsafeFileError, UnsupportedModelError, listed
 from ..surroundings import warn_of_missing_extensions
-from .architectures import SUPPORTED, architecture_of, lens_config
+from .architectures import BRIDGED, SUPPORTED, architecture_of
+from .boot import boot, needs_bridge
 from .convert import check_neurons, convert
 from .protocol import Model
 from .reading import reading, reason
@@ -28,7 +29,8 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 #: How names end that are files' or training runs', and no models' on the hub.
 _LOCAL = re.compile(r"\.(safetensors|json|bin|pt|pth|ckpt|gguf)$|(^|/)checkpoint-\d+$|/$")
-_HUB_FILES = ["*.json", "model*.safetensors", "tokenizer*", "*.model", "*.txt", "*.jinja"]
+#: What is fetched of a hub repository.
+HUB_FILES = ["*.json", "model*.safetensors", "tokenizer*", "*.model", "*.txt", "*.jinja"]
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 #: Some text that every tokenizer has tokens for.
 _TEXT = "What is it?"
@@ -43,8 +45,9 @@ def load_model(
     dtype: str | torch.dtype = "auto",
     device: str | torch.device | None = None,
     trust_remote_code: bool = False,
+    bridge: bool | None = None,
 ) -> Model:
-    """A `HookedTransformer` whose logits equal transformers', with no weight processing.
+    """A `HookedTransformer` or `TransformerBridge` whose logits equal transformers', with no weight processing.
 
     `name` is an organism (`"organism/instruct"`), a Hugging Face directory, or a hub id (with `revision`);
     anything that looks like a path (it starts with `.`, `/` or `~`, ends like a file or a training run's
@@ -54,11 +57,15 @@ def load_model(
     a GPU where there is one. Parameters come frozen (`requires_grad` False), `model.tokenizer` is transformers'
     tokenizer untouched, `model.cfg.model_name` the name given. Peak memory is about the weights themselves.
 
+    `bridge` says which class: True a `TransformerBridge`, which runs transformers' own modules, False a
+    `HookedTransformer`, which decodes faster. By default it is a HookedTransformer wherever that has the architecture,
+    else a bridge (the log says so). Everything here gives the same on both, and their fingerprints are equal.
+
     Threads load one after the other. Raises `ModelNotFoundError`, `UnsupportedModelError`, `UnsafeFileError`,
     `LoadError` or `InputError`.
     """
     # In one line, as in `turns.in_turn`.
-    with Turn(LOADING, _restore_settings, ends_all=True): return _load(name, revision, dtype, device, trust_remote_code)  # fmt: skip # noqa: E501, E701
+    with Turn(LOADING, _restore_settings, ends_all=True): return _load(name, revision, dtype, device, trust_remote_code, bridge)  # fmt: skip # noqa: E501, E701
 
 
 def _restore_settings(turn: Turn) -> None:
@@ -73,33 +80,44 @@ def _load(
     dtype: str | torch.dtype,
     device: str | torch.device | None,
     trust_remote_code: bool,
+    bridge: bool | None,
 ) -> Model:
     warn_of_missing_extensions()
     kind, where = _dtype(dtype, name), _device(device)
-    directory = directory_of(name, revision, _HUB_FILES + (["*.py"] if trust_remote_code else []))
+    directory = directory_of(name, revision, HUB_FILES + (["*.py"] if trust_remote_code else []))
     with reading(directory):
-        model, architecture = _read(directory, str(name), kind, where, trust_remote_code)
-    logger.info("loaded %s: %s, %d layers, %s on %s", name, architecture, model.cfg.n_layers, model.cfg.dtype, where)
+        model, architecture = _read(directory, str(name), kind, where, trust_remote_code, bridge)
+    what = f"{architecture} as a {type(model).__name__}"
+    logger.info("loaded %s: %s, %d layers, %s on %s", name, what, model.cfg.n_layers, model.cfg.dtype, where)
     return model
 
 
 def _read(
-    directory: Path, name: str, kind: torch.dtype | None, where: torch.device, trust_remote_code: bool
+    directory: Path,
+    name: str,
+    kind: torch.dtype | None,
+    where: torch.device,
+    trust_remote_code: bool,
+    bridge: bool | None,
 ) -> tuple[Model, str]:
     """The model of a directory, with its tokenizer and proved to be transformers' own, and its architecture."""
     architecture = _check_files(directory, trust_remote_code)
     tokenizer = _tokenizer(directory, trust_remote_code)
-    source = _transformers_model(directory, architecture, kind, where, trust_remote_code)
-    probe = _probe(source, architecture, where)
+    source, as_bridge = _transformers_model(directory, architecture, kind, where, trust_remote_code, bridge)
+    probe = _probe(source, where)
     with torch.no_grad():
         expected = source(probe, use_cache=False).logits[0].float()
     stops = _stop_tokens(source)
-    model = convert(source, name=name, dtype=source.dtype, device=where)
+    if as_bridge:
+        with Turn(LOADING, quiet, ends_all=True):
+            model = boot(source, name=name, tokenizer=tokenizer, device=where)
+    else:
+        model = convert(source, name=name, dtype=source.dtype, device=where)
+        model.tokenizer = tokenizer
     del source
-    model.tokenizer = tokenizer
     model.cfg.tokenizer_prepends_bos = len(tokenizer.encode("")) > 0
     model.stop_token_ids = stops
-    _check_logits(model, probe, expected)
+    _check_logits(model, probe, expected, architecture)
     check_neurons(model, probe[:, :2])
     return model, architecture
 
@@ -114,9 +132,9 @@ def _dtype(dtype: str | torch.dtype, name: str | Path) -> torch.dtype | None:
     return chosen
 
 
-def _probe(source: Any, architecture: str, device: torch.device) -> Tensor:
+def _probe(source: Any, device: torch.device) -> Tensor:
     """A few tokens from all over the vocabulary, no more than fit into the context."""
-    n = min(_PROBE, lens_config(source.config, architecture)["n_ctx"])
+    n = min(_PROBE, source.config.max_position_embeddings)
     return torch.arange(n, device=device)[None] * 7919 % source.config.vocab_size
 
 
@@ -200,7 +218,8 @@ def _download(name: str, revision: str | None, patterns: list[str]) -> Path:
 def _check_files(directory: Path, trust_remote_code: bool) -> str:
     """The architecture of a directory whose files are all there and safe to read."""
     raw = read_raw_config(directory)
-    if raw.get("auto_map") and not trust_remote_code and not set(raw.get("architectures") or []) & set(SUPPORTED):
+    known = set(raw.get("architectures") or []) & {*SUPPORTED, *BRIDGED}
+    if raw.get("auto_map") and not trust_remote_code and not known:
         raise UnsafeFileError(
             f"{str(directory)!r} needs code of its own to run, which is not run unasked; if you trust it, pass "
             "trust_remote_code=True"
@@ -236,14 +255,20 @@ def _tokenizer(directory: Path, trust_remote_code: bool) -> Any:
 
 
 def _transformers_model(
-    directory: Path, architecture: str, dtype: torch.dtype | None, device: torch.device, trust_remote_code: bool
-) -> Any:
+    directory: Path,
+    architecture: str,
+    dtype: torch.dtype | None,
+    device: torch.device,
+    trust_remote_code: bool,
+    bridge: bool | None,
+) -> tuple[Any, bool]:
+    """The model as transformers has it, and whether it is to become a bridge."""
     import transformers
 
     config = transformers.AutoConfig.from_pretrained(
         directory, local_files_only=True, trust_remote_code=trust_remote_code
     )
-    lens_config(config, architecture)
+    as_bridge = needs_bridge(config, architecture, bridge)
     with Turn(LOADING, quiet, ends_all=True):
         source, info = getattr(transformers, architecture).from_pretrained(
             directory,
@@ -270,7 +295,7 @@ def _transformers_model(
         raise UnsupportedModelError(
             f"{str(directory)!r} is stored in {source.dtype}; pass dtype= one of {listed(_DTYPES)}"
         )
-    return source.eval()
+    return source.eval(), as_bridge
 
 
 def quiet(turn: Turn) -> None:
@@ -298,7 +323,7 @@ def _stop_tokens(source: Any) -> tuple[int, ...]:
 
 
 @torch.no_grad()
-def _check_logits(model: Model, probe: Tensor, expected: Float[Tensor, "pos d_vocab"]) -> None:
+def _check_logits(model: Model, probe: Tensor, expected: Float[Tensor, "pos d_vocab"], architecture: str) -> None:
     """Compare with transformers' own logits on a few tokens: the conversion proves itself at every load."""
     if not torch.isfinite(expected).all():
         raise LoadError(f"this model's logits are not finite in {model.cfg.dtype}; load it in bfloat16 or float32")
@@ -306,7 +331,7 @@ def _check_logits(model: Model, probe: Tensor, expected: Float[Tensor, "pos d_vo
     error = (logits - expected).abs().max() / expected.abs().max().clamp_min(1e-6)
     if not error <= (1e-3 if model.cfg.dtype == torch.float32 else 0.15):
         raise UnsupportedModelError(
-            f"the converted {model.cfg.original_architecture} differs from transformers by {float(error):.1%} of its "
+            f"the converted {architecture} differs from transformers by {float(error):.1%} of its "
             "largest logit, so its configuration has something that is not supported; use another checkpoint"
         )
 

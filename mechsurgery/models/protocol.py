@@ -43,7 +43,8 @@ class Model(Protocol):
 
 def hooked(model: Any) -> Model:
     """The model itself, or `InputError` where it is not one of TransformerLens."""
-    if not hasattr(model, "hook_dict"):
+    # A bridge makes this table anew each time that it is asked for.
+    if "hook_dict" not in getattr(model, "__dict__", ()) and not hasattr(type(model), "hook_dict"):
         raise InputError(
             f"a {type(model).__name__} has no named hook points; give the model that "
             "mechsurgery.load_model(directory) returns, or a HookedTransformer of your own"

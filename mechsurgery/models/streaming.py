@@ -1,17 +1,19 @@
 """Checkpoints tensor by tensor: Hugging Face directories compared, subtracted and rewritten without loading them.
 
-Tensors are read one at a time and appended to a safetensors file whose header is written first, so memory holds a few
-tensors, whatever the checkpoint's size. A directory is written beside its place and moved there when it is complete.
+Tensors are read some rows at a time and appended to a safetensors file whose header is written first, so memory holds
+little, whatever the checkpoint's size. A directory is written beside its place and moved there when it is complete.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import os
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -22,10 +24,10 @@ from torch import Tensor
 from ..deltas import exact_difference
 from ..errors import ActivationError, InputError, LoadError, MismatchError, ModelNotFoundError, listed
 from ..progress import with_progress
-from ..writing import check_path, new_directory
+from ..writing import check_path, check_space, new_directory
 from .reading import reading
 from .stray_files import copy_plain_files
-from .weight_files import INDEX, check_dtypes, weight_files
+from .weight_files import INDEX, check_dtypes, check_index, weight_files
 
 _NAMES = {
     torch.float64: "F64",
@@ -45,10 +47,29 @@ _DTYPES = {name: dtype for dtype, name in _NAMES.items()}
 
 logger = logging.getLogger(__name__)
 Shapes = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
-#: Makes a tensor of a dtype, computed in float64, from the present one.
-Change = Callable[[Tensor, torch.dtype], Tensor]
-#: How many numbers are held in float64 at once where every number is computed by itself.
-_CHUNK = 1 << 20
+#: How many numbers are held in float64 at once where every row is computed by itself.
+CHUNK = 1 << 20
+#: How many numbers are read at once.
+_BLOCK = 1 << 22
+
+
+@dataclass(frozen=True)
+class Change:
+    """How a tensor's new value is made: `make(tensor, 0, dtype)`, computed in float64.
+
+    With `by_rows` from some of its rows at a time, `make(tensor[start : …], start, dtype)`.
+    """
+
+    make: Callable[[Tensor, int, torch.dtype], Tensor]
+    by_rows: bool = False
+
+
+@dataclass(frozen=True)
+class New:
+    """A tensor that a checkpoint lacks, for the file of the tensor `beside`: zeros of a shape, or a copy of that."""
+
+    beside: str
+    shape: tuple[int, ...] | None = None
 
 
 class Checkpoint:
@@ -57,6 +78,7 @@ class Checkpoint:
     def __init__(self, directory: str | Path, *, files: list[Path] | None = None) -> None:
         self.directory = _as_path(directory)
         self.shards = _shards(self.directory) if files is None else files
+        self.new: dict[str, New] = {}
         self.where: dict[str, Path] = {}
         self.facts: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {}
         for shard in self.shards:
@@ -75,10 +97,35 @@ class Checkpoint:
                     self.where[name] = shard
                     self.facts[name] = (_DTYPES[part.get_dtype()], tuple(part.get_shape()))
 
-    def __call__(self, name: str) -> Tensor:
-        """One tensor."""
+    def __call__(self, name: str, rows: slice | None = None) -> Tensor:
+        """One tensor, or some of its rows."""
+        new = self.new.get(name)
+        if new is not None and new.shape is not None:
+            zeros = torch.zeros(self.facts[name][1], dtype=self.facts[name][0])
+            return zeros if rows is None else zeros[rows]
         with _opened(self.where[name]) as file:
-            return file.get_tensor(name)
+            own = name if new is None else new.beside
+            return file.get_tensor(own) if rows is None else file.get_slice(own)[rows]
+
+    def blocks(self, name: str) -> Iterator[tuple[int, Tensor]]:
+        """(first row, rows) of a tensor, a few at a time; the file is closed between, as what was read of it stays."""
+        shape = self.facts[name][1]
+        if len(shape) < 2 or prod(shape) <= _BLOCK:
+            yield 0, self(name)
+            return
+        step = max(1, _BLOCK // prod(shape[1:]))
+        for start in range(0, shape[0], step):
+            yield start, self(name, slice(start, start + step))
+
+    def widened(self, new: Mapping[str, New]) -> Checkpoint:
+        """The same with tensors more, as if they stood in it."""
+        found = copy.copy(self)
+        found.new = self.new | dict(new)
+        for name, one in new.items():
+            dtype, shape = self.facts[one.beside]
+            found.where = found.where | {name: self.where[one.beside]}
+            found.facts = found.facts | {name: (dtype, shape if one.shape is None else one.shape)}
+        return found
 
     def names(self, shard: Path) -> list[str]:
         """The tensors of one file."""
@@ -105,6 +152,7 @@ def whole_checkpoint(directory: str | Path) -> Checkpoint:
     if "\0" in str(path) or not path.is_dir():
         raise ModelNotFoundError(f"no directory {str(directory)[:200]!r}; give the directory of a model")
     found = Checkpoint(path, files=weight_files(path))
+    check_index({name: shard.name for name, shard in found.where.items()}, path)
     check_dtypes(found.facts, path)
     return found
 
@@ -142,9 +190,12 @@ def _opened(shard: Path) -> Iterator[Any]:
 
 
 def write_safetensors(
-    path: Path, shapes: Shapes, make: Callable[[str], Tensor], metadata: Mapping[str, str] | None = None
+    path: Path,
+    shapes: Shapes,
+    make: Callable[[str], Tensor | Iterable[Tensor]],
+    metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Write a safetensors file with the tensors `make(name)` gives, one after the other in the order of `shapes`."""
+    """Write a safetensors file with the tensors that `make(name)` gives, whole or as rows that follow each other."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt", **(metadata or {})}}
     place = 0
     for name, (dtype, shape) in shapes.items():
@@ -156,18 +207,29 @@ def write_safetensors(
     with open(path, "wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for name, (dtype, shape) in shapes.items():
-            tensor = make(name).to(dtype).contiguous()
-            if tuple(tensor.shape) != shape:
-                raise MismatchError(f"{name} has shape {tuple(tensor.shape)}, {shape} was announced")
-            file.write(tensor.reshape(-1).view(torch.uint8).numpy().data)
+            made, rows = make(name), 0
+            for part in [made] if isinstance(made, Tensor) else made:
+                rows += len(part) if part.ndim else 0
+                if tuple(part.shape[1:]) != shape[1:] or part.ndim != len(shape):
+                    raise MismatchError(f"{name} has shape {tuple(part.shape)}, {shape} was announced")
+                file.write(part.to(dtype).contiguous().reshape(-1).view(torch.uint8).numpy().data)
+            if shape and rows != shape[0]:
+                raise MismatchError(f"{name} has {rows} rows, {shape[0]} were announced")
 
 
-@contextmanager
-def _new_checkpoint(source: Path, out: Path) -> Iterator[Path]:
-    """A temporary directory with the plain files of `source`, that becomes `out` at the end, or vanishes."""
+def check_beside(source: Path, out: Path) -> Path:
+    """The real place of `source`. Raises `InputError` for an `out` in it."""
     home = Path(os.path.realpath(source))
     if Path(os.path.realpath(out)).is_relative_to(home):
         raise InputError(f"{str(out)!r} is in {str(source)!r}, which is read; give a directory beside it")
+    return home
+
+
+@contextmanager
+def _new_checkpoint(source: Path, out: Path, shapes: Shapes | None = None) -> Iterator[Path]:
+    """A temporary directory with the plain files of `source`, that becomes `out` at the end, or vanishes."""
+    home = check_beside(source, out)
+    check_space(out, _size(shapes or {}))
     with new_directory(out) as folder:
         left = copy_plain_files(home, folder)
         if left:
@@ -179,9 +241,13 @@ def _write_index(source: Path, folder: Path, where: Mapping[str, str], shapes: S
     """The index of a checkpoint in several files; none where the source needs none."""
     if not (source / INDEX).is_file() or set(where.values()) == {"model.safetensors"}:
         return
-    size = sum(dtype.itemsize * prod(shape) for dtype, shape in shapes.values())
-    index = {"metadata": {"total_size": size}, "weight_map": dict(sorted(where.items()))}
+    index = {"metadata": {"total_size": _size(shapes)}, "weight_map": dict(sorted(where.items()))}
     (folder / INDEX).write_text(json.dumps(index, indent=2), encoding="utf-8")
+
+
+def _size(shapes: Shapes) -> int:
+    """Bytes of tensors."""
+    return sum(dtype.itemsize * prod(shape) for dtype, shape in shapes.values())
 
 
 def rewrite(
@@ -190,41 +256,47 @@ def rewrite(
     changes: Mapping[str, Change],
     *,
     dtype: torch.dtype | None = None,
+    settings: Mapping[str, Any] | None = None,
+    finish: Callable[[Path], None] | None = None,
     progress: bool | None = None,
 ) -> Path:
-    """Write `out`: a checkpoint in which some tensors are `changes[name](tensor, dtype)`.
+    """Write `out`: a checkpoint in which some tensors are changed.
 
-    Tensors keep their dtype; with `dtype`, all of floating-point numbers get that one and config.json says so. Raises
-    `ActivationError` where a result is NaN or infinite, `InputError` for an `out` that exists or is in the checkpoint's
-    own directory, `WriteError` where the disk is full or may not be written. A killed run leaves no directory at `out`.
+    Tensors keep their dtype; with `dtype`, all of floating-point numbers get that one and config.json says so, as it
+    says `settings`. `finish(folder)` may add files at the end. Raises `ActivationError` where a result is NaN or
+    infinite, `InputError` for an `out` that exists or is in the checkpoint's own directory, `WriteError` where the disk
+    is full or may not be written. A killed run leaves no directory at `out`.
     """
     shapes = {
         name: (dtype if dtype is not None and own.is_floating_point else own, shape)
         for name, (own, shape) in checkpoint.facts.items()
     }
 
-    def make(name: str) -> Tensor:
-        tensor = checkpoint(name)
-        if name not in changes:
-            return tensor
-        changed = changes[name](tensor, shapes[name][0])
-        if not torch.isfinite(changed).all():
-            raise ActivationError(f"{name!r} would be NaN or infinite in {shapes[name][0]}; lower the strength")
-        return changed
+    def make(name: str) -> Iterator[Tensor]:
+        change = changes.get(name)
+        blocks = checkpoint.blocks(name) if change is None or change.by_rows else [(0, checkpoint(name))]
+        for start, block in blocks:
+            made = block if change is None else change.make(block, start, shapes[name][0])
+            if change is not None and not torch.isfinite(made).all():
+                raise ActivationError(f"{name!r} would be NaN or infinite in {shapes[name][0]}; lower the strength")
+            yield made
 
     out = check_path(out)
-    with _new_checkpoint(checkpoint.directory, out) as folder:
+    with _new_checkpoint(checkpoint.directory, out, shapes) as folder:
         for shard in with_progress(checkpoint.shards, "writing", shown=progress, unit="shard"):
             own = {name: shapes[name] for name in checkpoint.names(shard)}
             with _opened(shard) as file:
                 metadata = file.metadata()
             write_safetensors(folder / shard.name, own, make, metadata)
         _write_index(checkpoint.directory, folder, {n: at.name for n, at in checkpoint.where.items()}, shapes)
-        if dtype is not None and (folder / "config.json").is_file():
+        changed = dict(settings or {}) | ({} if dtype is None else {"dtype": str(dtype).removeprefix("torch.")})
+        if changed and (folder / "config.json").is_file():
             config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-            config.pop("torch_dtype", None)
-            config["dtype"] = str(dtype).removeprefix("torch.")
-            (folder / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
+            if dtype is not None:
+                config.pop("torch_dtype", None)
+            (folder / "config.json").write_text(json.dumps(config | changed, indent=2), encoding="utf-8")
+        if finish is not None:
+            finish(folder)
     return out
 
 
@@ -264,7 +336,7 @@ def stream_difference(after: str | Path, before: str | Path, out: str | Path, *,
 def summed(a: Tensor, b: Tensor, factor: float, dtype: torch.dtype) -> Tensor:
     """A + factor · b in a dtype, computed in float64, a part after the other."""
     made = torch.empty(a.shape, dtype=dtype)
-    parts = (tensor.reshape(-1).split(_CHUNK) for tensor in (made, a, b))
+    parts = (tensor.reshape(-1).split(CHUNK) for tensor in (made, a, b))
     for own, first, second in zip(*parts):
         own.copy_(first.double() + factor * second.double())
     return made
@@ -272,7 +344,7 @@ def summed(a: Tensor, b: Tensor, factor: float, dtype: torch.dtype) -> Tensor:
 
 def _exact_dtype(new: Tensor, old: Tensor) -> torch.dtype:
     """The dtype of `exact_difference`."""
-    parts = zip(*(tensor.reshape(-1).split(_CHUNK) for tensor in (new, old)))
+    parts = zip(*(tensor.reshape(-1).split(CHUNK) for tensor in (new, old)))
     return torch.float32 if all(exact_difference(*pair).dtype == torch.float32 for pair in parts) else torch.float64
 
 

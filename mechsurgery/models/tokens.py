@@ -13,6 +13,7 @@ from torch import Tensor
 from ..checks import check_arguments
 from ..digests import digest_of
 from ..errors import InputError, PromptError, listed
+from . import sites
 from .protocol import Model, hooked
 
 
@@ -75,9 +76,6 @@ def check_lengths(ids: Sequence[Sequence[int]], n_ctx: int | None = None, new_to
     empty = [row for row, prompt in enumerate(ids) if not len(prompt)]
     if empty:
         raise PromptError(f"prompts {listed(empty)} have no tokens; give each at least one token")
-    negative = [row for row, prompt in enumerate(ids) if min(prompt) < 0]
-    if negative:
-        raise PromptError(f"prompts {listed(negative)} have a negative token id; ids count from 0")
     if n_ctx is None:
         return
     fed = max(0, new_tokens - 1)
@@ -150,14 +148,14 @@ def tokenizer_digest(tokenizer: Any) -> str:
 def pad_id(model: Model) -> int:
     """A token id to fill up with. Any would do: the mask is explicit."""
     for token in (getattr(model.tokenizer, "pad_token_id", None), getattr(model.tokenizer, "eos_token_id", None)):
-        if token is not None and token < model.cfg.d_vocab:
+        if token is not None and token < sites.vocabulary(model):
             return int(token)
     return 0
 
 
 def stop_ids(model: Model) -> tuple[int, ...]:
     """Every token that ends a turn: the tokenizer's, and those of the model's configuration files, sorted."""
-    ends = {*getattr(model, "stop_token_ids", ()), getattr(model.tokenizer, "eos_token_id", None)}
+    ends = {*sites.stop_tokens(model), getattr(model.tokenizer, "eos_token_id", None)}
     return tuple(sorted(int(token) for token in ends if token is not None))
 
 

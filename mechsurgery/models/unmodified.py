@@ -9,7 +9,8 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from ..errors import InputError, listed
-from .protocol import Model, hooked
+from . import sites
+from .protocol import Model
 from .turns import Turn
 
 #: {model: {mark of a turn: name of the intervention that is on it}}
@@ -29,10 +30,11 @@ def check_unmodified(model: Model) -> None:
     That is an intervention (`applied`), hooks at hook points, PyTorch's hooks before or after a module, and
     parametrisations. What would be measured there would be found later as the unmodified model's.
     """
-    points = {id(point) for point in hooked(model).hook_dict.values()}
-    if own := [name for name, point in model.hook_dict.items() if point.fwd_hooks or point.bwd_hooks]:
+    there = sites.hook_points(model)
+    points = {id(point) for point in there.values()}
+    if own := [name for name, point in there.items() if point.fwd_hooks or point.bwd_hooks]:
         found = f"has hooks on it already, at {listed(own)}"
-    elif isinstance(model, nn.Module) and (own := _hooked_modules(model, points)):
+    elif isinstance(model, nn.Module) and (own := _hooked_modules(model, points, sites.own_hooks(model))):
         found = f"has hooks on it already, PyTorch's on {listed(own)}"
     elif own := list(_changed.get(model, {}).values()):
         found = f"is inside applied(…) with {listed(own)}"
@@ -46,12 +48,12 @@ def check_unmodified(model: Model) -> None:
     )
 
 
-def _hooked_modules(model: nn.Module, points: set[int]) -> list[str]:
-    """Modules with a hook that changes what they are given or what they give."""
+def _hooked_modules(model: nn.Module, points: set[int], its_own: set[int]) -> list[str]:
+    """Modules with a hook that changes what they are given or what they give, besides those the class puts on."""
     return [
         name or "the model"
         for name, module in model.named_modules()
-        if id(module) not in points and (module._forward_hooks or module._forward_pre_hooks)
+        if id(module) not in points and {*module._forward_hooks, *module._forward_pre_hooks} - its_own
     ]
 
 

@@ -69,11 +69,34 @@ def _found(directory: Path) -> list[Path]:
     )
 
 
+def check_index(where: Mapping[str, str], directory: Path) -> None:
+    """Raise `LoadError` where a directory's index, where it has one, is not its tensors' ({tensor: file})."""
+    if set(where.values()) == {_WHOLE} or not (directory / INDEX).is_file():
+        return
+    named = _weight_map(directory)
+    wrong = sorted(name for name in named.keys() | where.keys() if named.get(name) != where.get(name))
+    if wrong:
+        name = wrong[0]
+        raise LoadError(
+            f"{INDEX} in {str(directory)!r} is not of the files beside it: of {len(wrong)} tensors, first {name!r}, "
+            f"it says {named.get(name)}, and they are in {where.get(name)}; fetch the model again"
+        )
+
+
+def _weight_map(directory: Path) -> dict[str, Any]:
+    try:
+        found = json.loads((directory / INDEX).read_text(encoding="utf-8"))["weight_map"]
+        return dict(found.items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise LoadError(
+            f"{INDEX} in {str(directory)!r} is no index of weights: {reason(error)}; fetch it again"
+        ) from error
+
+
 def _of_index(directory: Path) -> list[Path]:
     try:
-        index = json.loads((directory / INDEX).read_text(encoding="utf-8"))
-        names = sorted(set(index["weight_map"].values()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        names = sorted(set(_weight_map(directory).values()))
+    except TypeError as error:
         raise LoadError(
             f"{INDEX} in {str(directory)!r} is no index of weights: {reason(error)}; fetch it again"
         ) from error

@@ -12,6 +12,7 @@ from typing import Any
 from torch.utils.hooks import RemovableHandle
 
 from .protocol import Model
+from .sites import hook_points, portable
 from .turns import Turn
 
 
@@ -28,8 +29,9 @@ def put_on(turn: Turn, model: Model, hooks: Sequence[tuple[str, Any]]) -> Model:
     """
     from transformer_lens.hook_points import LensHandle
 
-    for name, hook in hooks:
-        point = model.hook_dict[name]
+    points = hook_points(model)
+    for name, hook in portable(model, hooks):
+        point = points[name]
         among = RemovableHandle(point._forward_hooks)
         handle = LensHandle(among, user_hook=hook)
         turn.undo(point._forward_hooks.pop, among.id, None)

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 
 from ..checks import check_arguments
 from ..errors import InputError, listed
-from ..names import layer_of
+from ..names import neuron
 from ..units import Circuit, UnitScores
 from .layout import AUTO, heading, label_rows, themed
 from .tables import known
@@ -120,7 +120,7 @@ def _neurons(
         y=[y for _, y in points],
         mode="markers",
         marker=marker,
-        text=[f"L{layer_of(site)}.{index}" for site, index in units],
+        text=[neuron(site, index) for site, index in units],
         hovertemplate=f"%{{text}}<br>{models[0]}: %{{x}}<br>{models[1]}: %{{y}}<extra></extra>",
         name=safe(name),
     )

@@ -2,6 +2,7 @@
 
 from .monitor import Monitor, watch_checkpoints
 from .opposite import Contrast, contrastive_delta, contrastive_finetunes, shuffled
+from .sets import Training, finetune_each
 from .trainable import LoRA, Neurons
 from .tuning import Recipe, Safeguards, finetune
 
@@ -12,9 +13,11 @@ __all__ = [
     "Neurons",
     "Recipe",
     "Safeguards",
+    "Training",
     "contrastive_delta",
     "contrastive_finetunes",
     "finetune",
+    "finetune_each",
     "shuffled",
     "watch_checkpoints",
 ]

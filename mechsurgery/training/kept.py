@@ -23,19 +23,33 @@ def trained(folder: str | Path | None, key: str, make: Callable[[], WeightDelta]
     checksum of itself; one that cannot be read, was changed or is another key's is made again. Without a folder nothing
     is kept.
     """
-    if folder is None:
-        return make()
-    path = Path(folder) / "deltas" / f"{key[:32]}.safetensors"
-    if path.is_file():
-        try:
-            return _of_key(WeightDelta.load(path), key)
-        except (LoadError, KeyError, TypeError, ValueError) as error:
-            logger.warning("%s cannot be read and is trained again: %s", path, error)
-    delta = make()
+    kept = find_trained(folder, key)
+    return keep_trained(folder, key, make()) if kept is None else kept
+
+
+def find_trained(folder: str | Path | None, key: str) -> WeightDelta | None:
+    """The difference kept in `folder/deltas` under `key`, or None where there is none that is as it was written."""
+    path = None if folder is None else _path(folder, key)
+    if path is None or not path.is_file():
+        return None
+    try:
+        return _of_key(WeightDelta.load(path), key)
+    except (LoadError, KeyError, TypeError, ValueError) as error:
+        logger.warning("%s cannot be read and is trained again: %s", path, error)
+        return None
+
+
+def keep_trained(folder: str | Path | None, key: str, delta: WeightDelta) -> WeightDelta:
+    """The difference, kept in `folder/deltas` under `key` where there is a folder."""
     if not isinstance(delta, WeightDelta):
         raise InputError(f"make() gave {shown(delta)}; it must give a WeightDelta")
-    replace(delta, info={**delta.info, _KEPT: key}).save(path)
+    if folder is not None:
+        replace(delta, info={**delta.info, _KEPT: key}).save(_path(folder, key))
     return delta
+
+
+def _path(folder: str | Path, key: str) -> Path:
+    return Path(folder) / "deltas" / f"{key[:32]}.safetensors"
 
 
 def _of_key(delta: WeightDelta, key: str) -> WeightDelta:
@@ -46,4 +60,4 @@ def _of_key(delta: WeightDelta, key: str) -> WeightDelta:
     return replace(delta, info=info)
 
 
-check_arguments(__name__)
+check_arguments(__name__, leave=("keep_trained",))

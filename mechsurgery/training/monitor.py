@@ -31,6 +31,7 @@ from ..checks import check_arguments
 from ..delta_parts import Dense, LowRank, Part, Rows, inner, to_matrix
 from ..deltas import WeightDelta
 from ..errors import InputError, MismatchError
+from ..models import sites
 from ..models.checkpoints import place_of, read_config
 from ..models.protocol import Model
 from ..models.streaming import Checkpoint
@@ -71,10 +72,9 @@ class Monitor:
         return pd.DataFrame(self._rows)
 
     def _weight(self, name: str) -> Tensor:
-        path, _, leaf = name.rpartition(".")
         try:
-            return getattr(self.model.get_submodule(path), leaf).detach().float()
-        except AttributeError as error:
+            return sites.parameter(self.model, name).detach().float()
+        except MismatchError as error:
             raise MismatchError(f"this model has no parameter {name!r}; the direction is another model's") from error
 
 

@@ -20,17 +20,19 @@ from ..delta_parts import Dense, LowRank, Part, Rows, from_matrix
 from ..deltas import exact_difference
 from ..errors import InputError, MismatchError, listed
 from ..models import sites
+from ..models.place import Place
 from ..models.protocol import Model
 from ..models.turns import Turn
-from ..names import NEURON_AXES, is_neurons, layer_of, mlp_parameter
+from ..names import NEURON_AXES, is_experts, is_neurons, layer_of
 from ..units import Circuit
 
 _LEAVES = {"write": ("W_out",), "read": ("W_in", "W_gate", "b_in"), "both": ("W_in", "W_gate", "b_in", "W_out")}
 #: The weights of one attention head, by what they do. Keys and values that several heads share are no head's own.
 _HEADS = {"write": ("W_O",), "read": ("W_Q", "W_K", "W_V"), "both": ("W_Q", "W_K", "W_V", "W_O")}
-_PARTS = ("attn", "mlp")
 _ATTENTION = ("W_Q", "_W_K", "W_K", "_W_V", "W_V", "W_O")
 _MLP = ("W_in", "W_gate", "W_out")
+#: The weights of all experts of a mixture together, and of the one that every token passes.
+_EXPERTS = ("experts.W_gate_in", "experts.W_out", *(f"shared_expert.{leaf}" for leaf in _MLP))
 _BIASES = ("b_out",)
 #: Normalisation before attention and MLP, and after them where a model has it.
 _NORMS = ("ln1", "ln2", "ln1_post", "ln2_post")
@@ -121,6 +123,17 @@ class _LowRankDelta(nn.Module):
         return LowRank(self.scale * left, right, self.shape, self.output)
 
 
+class _Placed(nn.Module):
+    """A difference of a parameter that the model holds in another shape."""
+
+    def __init__(self, place: Place, delta: Any) -> None:
+        super().__init__()
+        self.place, self.delta = place, delta
+
+    def forward(self, tensor: Tensor) -> Tensor:
+        return self.place.write(tensor, self.delta(self.place.read(tensor))) if self.delta.on else tensor
+
+
 class Trainable:
     """The parameters a fine-tune changes, by name; `off()` gives the original model for a moment."""
 
@@ -165,12 +178,17 @@ class _Compact(Trainable):
 
 
 class _Whole(Trainable):
-    def __init__(self, model: Model, parameters: dict[str, nn.Parameter]) -> None:
-        super().__init__(model, parameters)
-        self.before = {name: p.detach().clone() for name, p in parameters.items()}
+    def __init__(self, model: Model, weights: dict[str, sites.Weight], turn: Turn) -> None:
+        super().__init__(model, {name: weight.own(turn.undo) for name, weight in weights.items()})
+        self.weights = weights
+        self.before = {name: p.detach().clone() for name, p in self.parameters.items()}
 
     def parts(self) -> dict[str, Part]:
-        return {name: Dense(exact_difference(p, self.before[name]).cpu()) for name, p in self.parameters.items()}
+        found: dict[str, Part] = {}
+        for name, weight in self.weights.items():
+            now, before = (weight.read(each.detach()) for each in (self.parameters[name], self.before[name]))
+            found[name] = Dense(exact_difference(now, before).cpu())
+        return found
 
     def restore_after(self, turn: Turn) -> None:
         """Have the original weights put back, in their own memory, when a turn ends."""
@@ -189,9 +207,10 @@ def trainable(model: Model, where: Where, *, seed: int = 0) -> Turn:
     """A context (`as` a `Trainable`) in which a part of a model can be trained; then it is bit for bit what it was.
 
     `where` is a circuit of MLP neurons and attention heads (or `Neurons`, which says which of their weights), a `LoRA`,
-    "mlp" (all MLP weights), "blocks" (all weights of attention and MLPs), "bias" (the bias of every MLP's down
-    projection) or "norms" (the weights of the blocks' normalisation). Raises `InputError` for an empty circuit or a
-    model without such weights, `MismatchError` for a circuit of another model. See `Turn` for interrupts and threads.
+    "mlp" (all MLP weights, experts included), "blocks" (all weights of attention and MLPs), "bias" (the bias of every
+    MLP's down projection) or "norms" (the weights of the blocks' normalisation). Raises `InputError` for an empty
+    circuit, neurons of experts or a model without such weights, `MismatchError` for a circuit of another model. See
+    `Turn` for interrupts and threads.
     """
     return Turn(model, lambda turn: _begin(turn, model, where, seed), ends_all=True)
 
@@ -205,12 +224,13 @@ def _begin(turn: Turn, model: Model, where: Where, seed: int) -> Trainable:
     if isinstance(where, (Circuit, Neurons, LoRA)):
         found = _low_rank(model, where, seed) if isinstance(where, LoRA) else _neurons(model, where)
         of_module: dict[nn.Module, dict[str, nn.Module]] = {}
-        for (module, leaf), delta in found.values():
-            of_module.setdefault(module, {})[leaf] = delta
+        for weight, delta in found.values():
+            placed = delta if weight.place is None else _Placed(weight.place, delta)
+            of_module.setdefault(weight.module, {})[weight.leaf] = placed
         for module, deltas in of_module.items():
             _attach(turn, module, deltas)
         return _Compact(model, {name: delta for name, (_, delta) in found.items()})
-    whole = _Whole(model, _selected(model, where))
+    whole = _Whole(model, _selected(model, where), turn)
     whole.restore_after(turn)
     for parameter in whole.parameters.values():
         parameter.requires_grad_(True)
@@ -237,83 +257,75 @@ def _changed(before: Any, leaf: str, delta: nn.Module) -> property:
 
 
 def _neurons(model: Model, where: Circuit | Neurons) -> dict[str, Any]:
-    """{parameter: ((module, leaf), trainable difference)}."""
+    """{parameter: (where it is, trainable difference)}."""
     circuit, train = (where.circuit, where.train) if isinstance(where, Neurons) else (where, "both")
     if not len(circuit):
         raise InputError(f"circuit {circuit.name!r} is empty: nothing would be trained; take a larger fraction or k")
     known = {*sites.neuron_sites(model), *sites.head_sites(model)}
     deltas: dict[str, Any] = {}
     for site, (indices, _) in circuit.units.items():
+        if is_experts(site):
+            raise InputError(
+                f"{site!r} are neurons of an expert, whose weights lie in one tensor with those of the other experts; "
+                "they can be scaled and put out, or fine-tuned together as 'mlp' or 'blocks'"
+            )
         if site not in known:
             raise MismatchError(
                 f"only MLP neurons and attention heads can be fine-tuned, and this model has none at {site!r}"
             )
         circuit.require_widths({site: sites.width(model, site)}, "this model")
         own = _neuron_weights if is_neurons(site) else _head_weights
-        for name, module, leaf, weight, axis in own(model, layer_of(site), train):
-            deltas[name] = ((module, leaf), _RowsDelta(weight, indices.to(weight.device), axis))
+        for weight, axis in own(model, layer_of(site), train):
+            value = weight.value
+            deltas[weight.name] = (weight, _RowsDelta(value, indices.to(value.device), axis))
     return deltas
 
 
-_Weights = Iterator[tuple[str, nn.Module, str, Tensor, int]]
+_Weights = Iterator[tuple[sites.Weight, int]]
 
 
 def _neuron_weights(model: Model, layer: int, train: str) -> _Weights:
-    """(name, module, leaf, weight, axis that counts neurons) of an MLP."""
-    mlp = sites.mlp(model, layer)
-    for leaf in _LEAVES[train]:
-        weight = mlp._parameters.get(leaf)
+    """(weight, axis that counts neurons) of an MLP."""
+    for weight in sites.block_weights(model, _LEAVES[train], ["mlp"], [layer]):
+        leaf = weight.name.rpartition(".")[2]
         # Gated MLPs have a zero bias in HookedTransformer that their checkpoints have no place for.
-        if weight is not None and not (leaf == "b_in" and model.cfg.gated_mlp):
-            yield mlp_parameter(layer, leaf), mlp, leaf, weight, NEURON_AXES[leaf]
+        if not (leaf == "b_in" and model.cfg.gated_mlp):
+            yield weight, NEURON_AXES[leaf]
 
 
 def _head_weights(model: Model, layer: int, train: str) -> _Weights:
-    """(name, module, leaf, weight, axis that counts heads) of an attention layer."""
-    attention = model.get_submodule(f"blocks.{layer}.attn")
-    for leaf in _HEADS[train]:
-        weight = attention._parameters.get(leaf)
-        if weight is not None and weight.shape[0] == model.cfg.n_heads:
-            yield f"blocks.{layer}.attn.{leaf}", attention, leaf, weight, 0
+    """(weight, axis that counts heads) of an attention layer."""
+    for weight in sites.block_weights(model, _HEADS[train], ["attn"], [layer]):
+        if weight.value.shape[0] == model.cfg.n_heads:
+            yield weight, 0
 
 
 def _low_rank(model: Model, lora: LoRA, seed: int) -> dict[str, Any]:
-    """{parameter: ((module, leaf), trainable difference)}."""
+    """{parameter: (where it is, trainable difference)}."""
     generator = torch.Generator().manual_seed(int(seed if lora.seed is None else lora.seed))
     leaves = [*(_ATTENTION if lora.attention else ()), *(_MLP if lora.mlp else ())]
+    if lora.mlp and any(is_experts(site) for site in sites.neuron_sites(model)):
+        raise InputError("low-rank differences are for matrices, not for tensors of experts; pass LoRA(mlp=False)")
     return {
-        name: ((module, leaf), _LowRankDelta(weight, lora, leaf == "W_O", generator))
-        for name, module, leaf, weight in _block_weights(model, leaves)
+        weight.name: (weight, _LowRankDelta(weight.value, lora, weight.name.endswith("W_O"), generator))
+        for weight in sites.block_weights(model, leaves)
     }
 
 
-def _selected(model: Model, where: str) -> dict[str, nn.Parameter]:
+def _selected(model: Model, where: str) -> dict[str, sites.Weight]:
     choices: dict[str, Sequence[str]] = {
-        "mlp": _MLP,
-        "blocks": (*_ATTENTION, *_MLP),
+        "mlp": (*_MLP, *_EXPERTS),
+        "blocks": (*_ATTENTION, *_MLP, *_EXPERTS),
         "bias": _BIASES,
         "norms": ("w", "b"),
     }
     if where not in choices:
         raise InputError(f"where={where!r}; give a circuit, Neurons(…), LoRA(…), 'mlp', 'blocks', 'bias' or 'norms'")
-    parts = _NORMS if where == "norms" else _PARTS
-    found = {name: weight for name, _, _, weight in _block_weights(model, choices[where], parts)}
+    parts = _NORMS if where == "norms" else ("attn", "mlp")
+    found = {weight.name: weight for weight in sites.block_weights(model, choices[where], parts)}
     if not found:
         raise InputError(f"this model has no weights of {where!r}; train 'blocks' or a LoRA")
     return found
-
-
-def _block_weights(
-    model: Model, leaves: Sequence[str], parts: Sequence[str] = _PARTS
-) -> Iterator[tuple[str, nn.Module, str, nn.Parameter]]:
-    """(name, module, leaf, weight) of every weight of these leaves that is a parameter of its own."""
-    for layer, block in enumerate(model.get_submodule("blocks")):
-        for part in parts:
-            module = getattr(block, part, None)
-            for leaf in leaves:
-                weight = None if module is None else module._parameters.get(leaf)
-                if weight is not None:
-                    yield f"blocks.{layer}.{part}.{leaf}", module, leaf, weight
 
 
 check_arguments(__name__)

@@ -132,7 +132,7 @@ def finetune(
         "fingerprint": sites.fingerprint(model),
         "dtype": str(next(iter(model.parameters())).dtype).removeprefix("torch."),
         "model": str(model.cfg.model_name),
-        "n_total": sum(p.numel() for p in model.parameters()),
+        "n_total": sum(weight.size for weight in sites.weights(model)),
     }
     key = "" if folder is None else finetune_key(model, data, where, recipe=recipe, safeguards=safeguards, seed=seed)
     if folder is not None:

@@ -275,6 +275,9 @@ def test_pairs_of_texts_are_tokenised_after_their_prompts(tiny_llama):
         def encode(self, text, **_):
             return [sum(map(ord, text[i : i + 3])) for i in range(0, len(text), 3)]
 
+        def decode(self, ids, **_):
+            return "".join(map(chr, ids))
+
     with pytest.raises(PromptError, match="merges with the last token"):
         CompletionPairs.from_texts(Triples(), PromptSet.from_texts(["abcd"]), ["x"], ["g"], template="raw")
     assert len(CompletionPairs.from_texts(Triples(), PromptSet.from_texts(["abc"]), ["x"], ["g"], template="raw")) == 1

@@ -45,7 +45,7 @@ def test_shares_and_draws_equal_locating_from_every_draw(tiny_llama, paired):
         expected = np.bincount((top // width).numpy(), minlength=len(names)) / 7
         assert found.draws[draw].tolist() == pytest.approx(expected.tolist())
     assert found.uniform.sum() == pytest.approx(1)
-    with pytest.raises(InputError, match="must be from 1"):
+    with pytest.raises(InputError, match="at least 1"):
         places(tiny_llama, paired, k=0)
 
 

@@ -166,7 +166,9 @@ def test_null_is_no_answer_and_not_kept(server, tmp_path):
     assert [judge.answers(["p"]), judge.answers(["p"]), judge.answers(["p"])] == [[""], ["B"], ["B"]]
     assert len(server.log) == 2
     server.script = [lambda handler: whole(handler, completion([{"type": "text", "text": "a\ud800"}]))]
-    assert judge.answers(["q\udfff"]) == ["a?"]
+    assert judge.answers(["q"]) == ["a?"]
+    with pytest.raises(InputError, match="surrogates"):
+        judge.answers(["q\udfff"])
 
 
 def test_the_key_is_written_nowhere(server, tmp_path, monkeypatch, caplog):
@@ -312,6 +314,16 @@ def test_a_judge_must_give_one_text_for_each_question(tmp_path):
     assert not (tmp_path / "r.json").exists()
 
 
+def test_half_a_character_in_an_answer_is_kept_as_its_number(tmp_path):
+    class Odd:
+        name = "odd"
+
+        def answers(self, prompts):
+            return ["a\ud800"] * len(prompts)
+
+    assert [Recording(Odd(), tmp_path / "r.json").answers(["q"]) for _ in range(2)] == [["a\\ud800"]] * 2
+
+
 def test_files_of_answers_are_checked_when_they_are_read(tmp_path):
     path = tmp_path / "r.json"
 
@@ -322,7 +334,9 @@ def test_files_of_answers_are_checked_when_they_are_read(tmp_path):
             return ["OUTCOME: GOOD"] * len(prompts)
 
     grade = judged(Recording(Sure(), path), "it agrees")
-    assert grade.all([(Prompt("p", "a"), "b\ud800")]) == ["good"]
+    assert grade.all([(Prompt("p", "a"), "b")]) == ["good"]
+    with pytest.raises(InputError, match="surrogates"):
+        grade.all([(Prompt("p", "a"), "b\ud800")])
     assert "8 tokens" in grade.version
     kept = json.loads(path.read_text())
     key = next(iter(kept["recorded"]))

@@ -30,6 +30,8 @@ from mechsurgery.reports.study import Study
 
 TOKENS = [*HOSTILE, "\ud800", "<", "img src=x onerror=window.fired=9>", "&lt;script&gt;"]
 VALUES = [float(np.sin(1 + i)) for i in range(len(TOKENS))]
+#: A row of a heat map, which takes whole characters only.
+ROW = (HOSTILE, VALUES[: len(HOSTILE)])
 #: What no page may have of its own accord, or hold as more than text.
 FOREIGN = "img, iframe, object, embed, base, form, a:not([href^='#']):not([data-title]), svg a"
 
@@ -96,7 +98,7 @@ def study(folder):
         "Claims: <b>all</b>": pd.DataFrame(claims),
         hostile("Table"): pd.DataFrame(dict.fromkeys(HOSTILE, HOSTILE)),
     }
-    maps = {hostile("map"): [(hostile("row"), TOKENS, VALUES)]}
+    maps = {hostile("map"): [(hostile("row"), *ROW)]}
     part = Part(hostile("part"), HOSTILE, [hostile("Table")], ["curves"], maps)
     page = Page(hostile("Held:"), "curves", [*HOSTILE, f"$ {HOSTILE[0]}"], [part])
     info = {"title": hostile("study"), "command": hostile("run"), **{one: one for one in HOSTILE}}
@@ -116,7 +118,7 @@ def notebook_page(folder):
     scores = ms.UnitScores({"blocks.0.mlp.hook_post": torch.arange(9.0)}, hostile("rule"))
     prompts = ms.PromptSet.from_texts(HOSTILE, name=hostile("set"))
     contrast = ms.ContrastSet(hostile("contrast"), prompts, ms.PromptSet.from_texts(["plain"], name=hostile("o")))
-    shown = [scores, scores.top(k=2), prompts, contrast, view(), TokenHeatmaps([(hostile("r"), TOKENS, VALUES)])]
+    shown = [scores, scores.top(k=2), prompts, contrast, view(), TokenHeatmaps([(hostile("r"), *ROW)])]
     shown.append(Compared(dict.fromkeys(HOSTILE, HOSTILE)))
     body = "".join(one._repr_html_() for one in shown) + still(document())
     text = f"<!doctype html><meta charset='utf-8'><link rel='icon' href='data:,'><body>{body}</body>"

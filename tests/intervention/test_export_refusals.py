@@ -48,7 +48,7 @@ def test_no_place_in_the_source_and_no_place_that_is_taken(source, tmp_path):
         (tmp_path / "file", InputError, "exists"),
         (tmp_path / "file" / "x", WriteError, "a file is where a folder should be"),
         (tmp_path / "loop" / "x", WriteError, "a file is where a folder should be"),
-        (tmp_path / ("n" * 300), WriteError, "shorter name"),
+        (tmp_path / ("n" * 300), (InputError, WriteError), "shorter name|no part longer than 255"),
     ):
         for write in (lambda at: export(source, BASELINE, at), lambda at: stream_difference(source, source, at)):
             with pytest.raises(kind, match=reason):
@@ -90,7 +90,7 @@ def test_what_can_run_or_leads_elsewhere_is_not_copied(source, tmp_path, caplog)
     assert (
         not {p.name for p in out.iterdir()}
         - {p.name for p in source.iterdir() if p.suffix in (".json", ".jinja")}
-        - {"model.safetensors", "LICENSE"}
+        - {"model.safetensors", "LICENSE", "README.md", "mechsurgery.json"}
     )
     assert (out / "LICENSE").read_text() == "free"
     for name in ("modeling_mine.py", "pytorch_model.bin", "optimizer.pt", "notes.md"):
@@ -164,7 +164,7 @@ def test_a_difference_of_other_weights_is_refused(tiny_llama, tiny_llama_dir, so
         export(source, run, tmp_path / "out")
     export(source, run.at(0), tmp_path / "nothing of it")
     for strength in (float("nan"), float("inf")):
-        with pytest.raises(InputError, match="no finite number"):
+        with pytest.raises(InputError, match="not finite"):
             export(source, tmp_path / "fits", tmp_path / "out", strength=strength)
 
 

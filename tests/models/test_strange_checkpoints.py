@@ -175,9 +175,12 @@ def test_a_path_is_never_asked_of_the_hub(tmp_path, monkeypatch):
     for name in (
         *("./absent", "/absent/x", "~/absent", "a\\b", "runs/absent", "out/checkpoint-500", "checkpoint-500", "a/b/"),
         *("a/x.safetensors", "organism/absent", "organisms/base", "Organism/base", "a/b/c", "C:/a", "file:///a"),
-        *("a\0b", "\ud800", "n" * 5000, "organism/../x", tmp_path / "absent"),
+        *("organism/../x", tmp_path / "absent"),
     ):
         with pytest.raises(ModelNotFoundError):
+            load_model(name)
+    for name in ("a\0b", "\ud800", "n" * 5000):
+        with pytest.raises(InputError, match="give a path"):
             load_model(name)
     with pytest.raises(InputError, match="names no model"):
         load_model(" ")

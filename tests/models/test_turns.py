@@ -222,5 +222,5 @@ def test_threads_load_one_after_the_other(tiny_llama_dir, model):
 
 
 def test_what_is_no_model_is_refused(contrast):
-    with pytest.raises(InputError, match="hook points"):
+    with pytest.raises(InputError, match="give a model of TransformerLens"):
         evaluate("gpt2", contrast.positive)

@@ -133,12 +133,12 @@ def test_scale_acts_on_png_alone(tmp_path, monkeypatch, form):
     monkeypatch.setattr(sys.modules["mechsurgery.plots.export"], "static_export_problem", lambda: None)
     asked = {}
 
-    class Asked(go.Figure):
-        def to_image(self, format, **size):
-            asked[format] = size
-            return b""
+    def to_image(figure, format, **size):
+        asked[format] = size
+        return b""
 
-    plots.export(Asked(layout={"width": 312, "height": 200}), tmp_path / "f", formats=("png", form), scale=2)
+    monkeypatch.setattr(go.Figure, "to_image", to_image)
+    plots.export(go.Figure(layout={"width": 312, "height": 200}), tmp_path / "f", formats=("png", form), scale=2)
     assert asked == {"png": {"scale": 2, "width": 312, "height": 200}, form: {"scale": 1, "width": 312, "height": 200}}
 
 

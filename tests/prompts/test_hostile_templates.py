@@ -178,5 +178,5 @@ def test_hostile_texts_roles_and_token_ids_are_refused():
                 act(own, wrong)
     with pytest.raises(PromptError, match="negative"):
         Examples(((1, -1),), ((2,),))
-    with pytest.raises(PromptError, match="negative"):
+    with pytest.raises(InputError, match="at least 0"):
         tokens.check_lengths([[1, -1]])

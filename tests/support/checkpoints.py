@@ -37,6 +37,15 @@ _LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 16,
 }
+_MIXTURE = {
+    **_GATED,
+    "num_hidden_layers": 3,
+    "moe_intermediate_size": 24,
+    "num_experts": 6,
+    "num_experts_per_tok": 2,
+    "mlp_only_layers": [1],
+}
+_YARN = {"rope_type": "yarn", "rope_theta": 1000.0, "factor": 4.0, "original_max_position_embeddings": 32}
 _GEMMA = {**_GATED, "head_dim": 16, "query_pre_attn_scalar": 24, "sliding_window": 5, "tie_word_embeddings": True}
 FAMILIES = {
     "llama": ("Llama", _GATED),
@@ -71,6 +80,37 @@ FAMILIES = {
             **_SHARED,
         },
     ),
+    "gemma": ("Gemma", {**_GATED, "head_dim": 16, "tie_word_embeddings": True}),
+    "olmo2": ("Olmo2", _GATED),
+    "phi3": ("Phi3", {**_GATED, "sliding_window": 5}),
+    "granite": (
+        "Granite",
+        {
+            **_GATED,
+            "embedding_multiplier": 3.0,
+            "residual_multiplier": 0.4,
+            "attention_multiplier": 0.2,
+            "logits_scaling": 2.0,
+        },
+    ),
+    "mixtral": ("Mixtral", {**_GATED, "num_hidden_layers": 3, "num_local_experts": 4, "num_experts_per_tok": 2}),
+    "qwen2_moe": ("Qwen2Moe", {**_MIXTURE, "shared_expert_intermediate_size": 40, "norm_topk_prob": False}),
+    "qwen3_moe": ("Qwen3Moe", {**_MIXTURE, "head_dim": 16, "norm_topk_prob": True}),
+    "gpt_oss": (
+        "GptOss",
+        {
+            **_GATED,
+            "intermediate_size": 24,
+            "num_hidden_layers": 3,
+            "head_dim": 16,
+            "num_local_experts": 4,
+            "num_experts_per_tok": 2,
+            "layer_types": ["full_attention"] * 3,
+            "rope_parameters": _LLAMA3,
+        },
+    ),
+    "yarn": ("Llama", {**_GATED, "rope_parameters": _YARN}),
+    "dynamic": ("Llama", {**_GATED, "rope_parameters": {"rope_type": "dynamic", "rope_theta": 1000.0, "factor": 4.0}}),
 }
 
 

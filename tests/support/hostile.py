@@ -30,14 +30,16 @@ HOSTILE = [
     "<b>bold</b><br>&lt;i&gt;",
     "<base href='http://evil.example/'><meta http-equiv=refresh content=0>",
 ]
+#: Those that a name may be: control characters and marks that turn the writing round are refused there.
+_NAMES = [one for one in HOSTILE if one.isprintable()]
 #: Words with a meaning of their own, which stay as they are.
 _MEANT = {*("baseline", "scaling", "steering", "rate", "number", "label", "m", "strength", "lower", "higher", "abs")}
 _MEANT |= {*("refusal", "choice", "kl", "margin", "endpoint", "held", "failed", "column", "fraction", "layers", "")}
 
 
 def hostile(text: str) -> str:
-    """The text with an attack after it, always the same one."""
-    return f"{text} {HOSTILE[zlib.crc32(text.encode()) % len(HOSTILE)]}"
+    """The text with an attack after it that a name may hold, always the same one."""
+    return f"{text} {_NAMES[zlib.crc32(text.encode()) % len(_NAMES)]}"
 
 
 def attacked(value: Any) -> Any:

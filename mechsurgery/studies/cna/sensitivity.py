@@ -10,7 +10,7 @@ from ...attribution import contrast_statistics, score
 from ...evaluation.select import controls_of, select
 from ...grading.quality import QUALITY
 from ...intervention import ablate, with_controls
-from ...names import layer_of
+from ...names import neuron
 from ...units import Circuit
 from .bench import Bench
 from .methods import Located, chosen
@@ -121,7 +121,7 @@ def universal_effects(bench: Bench, located: Located) -> pd.DataFrame:
                 "k": len(circuits[name]) if name in circuits else 0,
                 "universal in it": len(found) if name in circuits else 0,
                 "of found": len(universal),
-                "which": ", ".join(f"L{layer_of(site)}.{unit}" for site, unit in sorted(found.members())),
+                "which": ", ".join(neuron(site, unit) for site, unit in sorted(found.members())),
                 **cells(part, bench.grade),
             }
         )
