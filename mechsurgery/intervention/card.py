@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -47,6 +48,7 @@ class Card:
         found: dict[str, Any] = {
             "base model": hub or (named if named.startswith("organism/") else self.checkpoint.directory.name),
             "base revision": self.revision or _revision(self.checkpoint.directory),
+            "base files, SHA-256": {shard.name: _sha256(shard) for shard in self.checkpoint.shards},
             "edit": self._edit(),
             "tensors changed": list(self.changed),
             "tensors added": sorted(self.checkpoint.new),
@@ -97,6 +99,7 @@ def card_text(
     rows = {
         "Base model": facts["base model"],
         "Its revision": facts["base revision"],
+        "SHA-256 of its files": _said([f"{name} {one[:16]}…" for name, one in facts["base files, SHA-256"].items()]),
         "What was done": edit["kind"],
         "With": edit["name"],
         "Strength": edit["strength"],
@@ -104,7 +107,7 @@ def card_text(
         "Weight difference": edit.get("weight difference"),
         "At": _said(edit.get("hook points")),
         "Digest of the edit": edit.get("digest"),
-        **{f"Its {key}": _said(value) for key, value in _origin(edit.get("made from"))},
+        **{f"Made on or with: {key}": _said(value) for key, value in _origin(edit.get("made from"))},
         "Tensors changed": f"{len(facts['tensors changed'])}: {_said(facts['tensors changed'])}",
         "Tensors added": _said(facts["tensors added"]),
         "Settings changed": _said([f"{key} = {value}" for key, value in facts["settings changed"].items()]),
@@ -156,6 +159,12 @@ def hub_id(directory: Path) -> str | None:
     """The hub id of a directory in the hub's cache."""
     cached = _CACHED.fullmatch(directory.parent.parent.name) if directory.parent.name == "snapshots" else None
     return f"{cached[1]}/{cached[2]}" if cached else None
+
+
+def _sha256(path: Path) -> str:
+    """Of a file's content, as the hub and `sha256sum` give it."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _revision(directory: Path) -> str | None:

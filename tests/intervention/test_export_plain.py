@@ -1,5 +1,6 @@
 """An exported directory under plain transformers gives the logits of the running intervention, in every family."""
 
+import hashlib
 import json
 import re
 
@@ -7,7 +8,6 @@ import pytest
 import torch
 import yaml
 from click.testing import CliRunner
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from mechsurgery.cli import main
 from mechsurgery.deltas import Dense, WeightDelta
@@ -139,27 +139,23 @@ def test_tied_embeddings_are_untied_where_only_one_changes(tiny_checkpoint, tmp_
     assert "lm_head.weight" not in kept.facts
 
 
-class Largest(TorchDispatchMode):
-    """Notes the largest tensor, in bytes, that any operation of torch makes."""
-
-    bytes = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        made = func(*args, **(kwargs or {}))
-        if isinstance(made, torch.Tensor):
-            self.bytes = max(self.bytes, made.untyped_storage().nbytes())
-        return made
-
-
 def test_a_large_embedding_is_never_whole_in_memory(tiny_checkpoint, tmp_path, monkeypatch):
     source = tiny_checkpoint("llama3", dtype="bfloat16", vocab_size=6000)
     model = load_model(source, dtype="bfloat16")
     run = runs(model)["projection"]
     monkeypatch.setattr(streaming, "_BLOCK", 1 << 12)
-    size = Checkpoint(source)("model.embed_tokens.weight").nbytes
-    with Largest() as seen:
-        export(source, run, tmp_path / "out")
-    assert 0 < seen.bytes < size / 3
+    size, read, sizes = Checkpoint(source)("model.embed_tokens.weight").nbytes, Checkpoint.__call__, []
+
+    def noted(self, name, rows=None):
+        tensor = read(self, name, rows)
+        sizes.append(tensor.nbytes)
+        return tensor
+
+    monkeypatch.setattr(Checkpoint, "__call__", noted)
+    export(source, run, tmp_path / "out")
+    monkeypatch.undo()
+    assert 2 * size < sum(sizes)  # the embeddings, and their copy
+    assert max(sizes) < size / 10
     expected = live(load_model(source, dtype="float32"), run)
     torch.testing.assert_close(plainly(tmp_path / "out"), expected, atol=0.1 * expected.abs().max(), rtol=0)
 
@@ -170,15 +166,19 @@ def test_the_card_says_what_was_done_and_strangers_names_do_nothing_in_it(tiny_c
     source = shutil.copytree(tiny_checkpoint("llama"), tmp_path / "a | b <b>")
     (source / "README.md").write_text("---\nlicense: apache-2.0\n---\n# Mine\n")
     model = load_model(source)
-    circuit = ablate(circuit_of(model), name="x | y\n# Big\n[z](javascript:1) <script>\u202e")
-    out = export(source, circuit.at(0.5), tmp_path / "out")
+    circuit = ablate(circuit_of(model), name="x | y [z](javascript:1) <script>").at(0.5)
+    circuit.info["fingerprint"] = sites.fingerprint(model)
+    circuit.info["contrast"] = "\n# Big\n\u202e"
+    out = export(source, circuit, tmp_path / "out")
     text = (out / "README.md").read_text()
     head = yaml.safe_load(text.split("---\n")[1])
     assert head == {"library_name": "transformers", "tags": ["mechsurgery", "edited-model"], "license": "apache-2.0"}
     rows = dict(re.findall(r"^\| *(.*?) *\| (.*?) *\|$", text, re.M))
     assert rows["Strength"] == rows["Multiplier of the units"] == "0.5"
     assert rows["Digest of the edit"] == circuit.digest
-    assert rows["Fingerprint of the base model"] == sites.fingerprint(model)
+    assert rows["Made on or with: fingerprint"] == sites.fingerprint(model)
+    sha = hashlib.sha256((source / "model.safetensors").read_bytes()).hexdigest()
+    assert sha[:16] in rows["SHA-256 of its files"]
     assert "not the base model" in text
     assert "<script>" not in text
     assert "\u202e" not in text
