@@ -266,8 +266,12 @@ def _several(kind: Any, inside: tuple[Any, ...], name: str) -> Check:
         if not isinstance(value, (list, tuple, set, frozenset, range)):
             if isinstance(value, type) or not hasattr(value, "__iter__") or getattr(value, "ndim", 1) != 1:
                 return False
-            if inside and hasattr(value, "dtype") and inside[0] not in _PLAIN:
-                return False  # an array holds numbers or texts
+            if (
+                hasattr(value, "dtype")
+                and inside
+                and (inside[0] not in _PLAIN or (inside[0] is str and not len(value)))
+            ):
+                return False  # an array holds numbers or texts; one of nothing is not taken for an empty list of texts
             if not hasattr(value, "__len__"):
                 return kind is Iterable  # an iterator is read once, by the function itself
             try:

@@ -10,10 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
-from inspect import signature
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -28,15 +25,12 @@ from .handing_out import Came, hand_out
 
 logger = logging.getLogger(__name__)
 
-#: Set before Ray begins, where the user did not: no reports of use, patience on a busy machine, no word on devices.
-_ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_raylet_start_wait_time_s": "180",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-}
+#: Set before Ray begins, where the user did not: no reports of use, no word on devices.
+_ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 #: Bytes of shared memory for what travels on this machine; Ray writes what is more to disk.
 _STORE = 256 * 2**20
-_TRIALS = 3
+#: How often Ray is started before giving up: its own patience, 15 seconds, is short where every core is busy.
+_TRIALS = 5
 #: Whether the Ray in use was started here, for this machine alone: then nothing else shares it, and no worker waits for
 #: cores that are free only when workers of another `Workers` end.
 _STARTED = {"here": False}
@@ -149,10 +143,10 @@ def _start(ray: Any, address: str | None, cores: int) -> None:
     """Connect to the cluster at an address, or start Ray on this machine, where a busy one may need several tries."""
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     here = {"address": "local", "num_cpus": cores, "include_dashboard": False, "object_store_memory": _STORE}
+    here |= {"_node_ip_address": "127.0.0.1"}  # no other machine can reach it
     for trial in range(_TRIALS):
         try:
-            with _known_ports() if trial else nullcontext():
-                ray.init(**quiet, **(here if address is None else {"address": address}))
+            ray.init(**quiet, **(here if address is None else {"address": address}))
             return
         except Exception as error:  # Ray raises bare ones where the machine is too slow for its patience
             _end_half_started(error)
@@ -164,39 +158,6 @@ def _start(ray: Any, address: str | None, cores: int) -> None:
             raise InputError(
                 f"Ray does not start {where}: {reason}; check the address, and that the machine is not too busy"
             ) from error
-
-
-@contextmanager
-def _known_ports() -> Iterator[None]:
-    """Within it, Ray is told the ports of its agents.
-
-    It waits 15 seconds for them to choose some, which is too short where every core is busy. Where this version of Ray
-    has no such options, nothing is changed.
-    """
-    try:
-        from ray._private.parameter import RayParams
-    except ImportError:
-        yield
-        return
-    kind: Any = RayParams
-    plain = kind.__init__
-    options = ("metrics_agent_port", "runtime_env_agent_port", "metrics_export_port", "dashboard_agent_listen_port")
-    known = set(options) & set(signature(plain).parameters)
-
-    def told(self: Any, *values: Any, **how: Any) -> None:
-        plain(self, *values, **{**{name: _free_port() for name in known}, **how})
-
-    try:
-        kind.__init__ = told
-        yield
-    finally:
-        kind.__init__ = plain
-
-
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 def _end_half_started(error: Exception) -> None:

@@ -22,6 +22,7 @@ from ..checks import check_arguments
 from ..errors import ActivationError, InputError, MismatchError, PromptError, SiteError, listed
 from ..models import capture, sites, tokens
 from ..models.dictionaries import Dictionary
+from ..models.fitting import rows_at_once
 from ..models.protocol import Model
 from ..models.turns import in_turn
 from ..models.workers import InOrder, Workers
@@ -228,7 +229,7 @@ def _moments_on(
     parts = [
         (side, [list(ids[row]) for row in batch.rows])
         for side, ids in enumerate(both)
-        for batch in tokens.batches_for(model, ids, max_rows=64 if max_rows is None else max_rows)
+        for batch in tokens.batches_for(model, ids, max_rows=rows_at_once(model, ids, max_rows=max_rows))
     ]
     merged = [Moments() for _ in both]
     with progress_bar("reading activations", shown=progress, total=len(parts)) as bar:

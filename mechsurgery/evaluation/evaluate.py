@@ -18,6 +18,7 @@ from ..artifacts import provenance
 from ..checks import check_arguments
 from ..errors import InputError, PromptError, listed
 from ..grading.grade import Grade
+from ..grading.judges import spent_by
 from ..grading.outcome import REFUSAL_GRADES
 from ..intervention import BASELINE, Intervention, with_controls
 from ..models import sites, tokens
@@ -188,6 +189,7 @@ def _manifest(
     labels: dict[str, list[str]] = {}
     for grade in (grade for deciding in grades.values() for grade in deciding if grade.labels):
         labels[grade.name] = list(dict.fromkeys([*labels.get(grade.name, ()), *grade.labels]))
+    spent = spent_by(judge for deciding in grades.values() for grade in deciding for judge in grade.judges)
     return provenance(
         **facts,
         prompts={
@@ -205,6 +207,7 @@ def _manifest(
         generation=asdict(settings) | {"template": as_template(settings.template).facts()},
         grades={name: {grade.name: grade.version for grade in deciding} for name, deciding in grades.items()},
         labels=labels,
+        **({"judges": spent} if spent else {}),
     )
 
 

@@ -25,6 +25,7 @@ from ..errors import InputError
 from ..models import load_model, memory, sites
 from ..models.generate import generate
 from ..models.protocol import Model
+from ..names import is_experts
 from ..progress import with_progress
 from ..prompts import CompletionPairs, ContrastSet, Examples
 from ..training import Recipe, finetune
@@ -100,8 +101,9 @@ def plan(
     """Memory, time and batch of every verb for a model on this machine, from its config.json alone.
 
     A row for loading, discovery (`contrast_statistics`), answers (`generate`), gradients (`gate_gradient`) and
-    fine-tuning 3 % of the neurons (`finetune`): `batch` rows at once, `memory` and `left` in GiB (the process's on a
-    CPU, the tensors' on a GPU), `seconds`, `fits`, and `advice` where it does not. `limit` is how many GiB may be used
+    fine-tuning 3 % of the neurons (`finetune`; of a mixture of experts all its MLPs): `batch` rows at once, `memory`
+    and `left` in GiB (the process's on a CPU, the tensors' on a GPU), `seconds`, `fits`, and `advice` where it does
+    not. `limit` is how many GiB may be used
     (default: what is free). `memory` is NaN where the system does not tell a process its peak. The estimate assumes
     that files are cached by the system and that nothing else runs.
 
@@ -289,8 +291,9 @@ def _verbs(work: Work) -> dict[str, Callable[[Model, int], Callable[[], Any]]]:
         data = Examples(tuple(map(tuple, _ids(model, n, work.tokens))), tuple((_FIRST_WORD + i,) * 8 for i in range(n)))
         widths = sites.neuron_widths(model)
         circuit = Circuit.from_indices({site: range(max(1, round(0.03 * d))) for site, d in widths.items()}, widths)
+        where = "mlp" if any(is_experts(site) for site in widths) else circuit
         recipe = Recipe(steps=1, batch=n, validate_every=10)
-        return lambda: finetune(model, data, circuit, recipe=recipe, progress=False)
+        return lambda: finetune(model, data, where, recipe=recipe, progress=False)
 
     return {"discovery": discovery, "answers": answers, "gradients": gradients, "fine-tuning": tuning}
 

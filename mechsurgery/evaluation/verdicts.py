@@ -360,4 +360,8 @@ def named(verdict: Verdict, measured: str) -> Verdict:
     return replace(verdict, measured=measured)
 
 
-check_arguments(__name__, leave=("reaches", "at_least", "beyond_chance", "empirical_p"))
+# What was not measured is NaN, or counted 0 times: these say so in their verdict.
+check_arguments(
+    __name__,
+    leave=("reaches", "at_least", "beyond_chance", "empirical_p", "beyond_controls", "more_often", "share_above"),
+)

@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 from ..checks import check_arguments
 from ..errors import InputError, listed
 from ..prompts import Prompt
+from .judges import Judge
 
 #: Yes or no, a number, a label, or None where a response cannot be graded.
 Value = bool | float | str | None
@@ -43,7 +44,8 @@ class Grade:
 
     `decide` looks at one response, `decide_all` at many at once, as judges do; give one of them. `scale` says what
     comes out: "rate" (yes or no), "number" (any finite one) or "label", which is so where `labels` names every label
-    that can be given. A change of what is decided needs another `version`: kept grades are looked up by it.
+    that can be given. A change of what is decided needs another `version`: kept grades are looked up by it. `judges`
+    are those that it asks, whose tokens and cost (`spent`, where a judge counts them) an evaluation writes down.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Grade:
     decide_all: Callable[[Sequence[Item]], Sequence[Value]] | None = None
     labels: tuple[str, ...] = ()
     scale: Literal["rate", "number", "label"] = "rate"
+    judges: tuple[Judge, ...] = ()
 
     def __post_init__(self) -> None:
         if (self.decide is None) == (self.decide_all is None):
@@ -108,8 +111,8 @@ def compiled(pattern: str) -> re.Pattern[str]:
     """A regular expression that ignores case. Raises `InputError` where it is none."""
     try:
         return re.compile(pattern, re.IGNORECASE)
-    except re.error as error:
-        raise InputError(f"{pattern!r} is no regular expression: {error}") from error
+    except (re.error, RecursionError, OverflowError) as error:
+        raise InputError(f"{pattern[:200]!r} is no regular expression: {error}") from error
 
 
 def matches(pattern: str, *, name: str) -> Grade:
@@ -130,7 +133,12 @@ def at_least(grade: Grade, threshold: float) -> Grade:
         # The grade's own `all` has made every value a finite number or None.
         return [None if value is None else float(value) >= threshold for value in grade.all(items)]
 
-    return Grade(f"{grade.name} ≥ {threshold:g}", f"{grade.version}, at least {threshold!r}", decide_all=decide_all)
+    return Grade(
+        f"{grade.name} ≥ {threshold:g}",
+        f"{grade.version}, at least {threshold!r}",
+        decide_all=decide_all,
+        judges=grade.judges,
+    )
 
 
 check_arguments(__name__)

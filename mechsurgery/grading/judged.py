@@ -86,7 +86,9 @@ def judged(judge: Judge, behaviour: str, *, well: str = WELL, name: str = "outco
         return [parse_outcome(answer) for answer in ask(judge, asked)]
 
     digest = sha256(repr((_RUBRIC, behaviour, well)).encode()).hexdigest()[:12]
-    return Grade(name, f"{VERSION} by {called(judge)}, rubric {digest}", decide_all=decide_all, labels=ANSWERS)
+    return Grade(
+        name, f"{VERSION} by {called(judge)}, rubric {digest}", decide_all=decide_all, labels=ANSWERS, judges=(judge,)
+    )
 
 
 def unparsed(table: pd.DataFrame, metric: str) -> tuple[int, int]:

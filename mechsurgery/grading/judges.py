@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -52,6 +52,12 @@ def request_of(prompt: Prompt) -> str:
     """What the user asks: the prompt's text, or the last turn of the user in a whole chat."""
     turns = [text for role, text in prompt.messages if role == "user"]
     return turns[-1] if turns else prompt.text
+
+
+def spent_by(judges: Iterable[Judge]) -> dict[str, dict[str, float]]:
+    """{judge: what it has spent so far} of those that count it: answers asked and kept, tokens, cost."""
+    counted = {called(judge): getattr(judge, "spent", None) for judge in judges}
+    return {name: dict(spent) for name, spent in counted.items() if isinstance(spent, Mapping)}
 
 
 def called(judge: Judge) -> str:

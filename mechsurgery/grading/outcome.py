@@ -70,7 +70,8 @@ def outcome(
     if all(grade.decide is not None for grade, _ in steps):
         # Rules decide again each time; only what asks a model is kept in an evaluation's folder.
         return Grade(name, version, lambda prompt, response: decide_all([(prompt, response)])[0], labels=names)
-    return Grade(name, version, decide_all=decide_all, labels=names)
+    asked = tuple(judge for grade, _ in steps for judge in grade.judges)
+    return Grade(name, version, decide_all=decide_all, labels=names, judges=asked)
 
 
 def _is_no_answer(prompt: Prompt, response: str, same_script: bool) -> bool:

@@ -83,6 +83,11 @@ class Recording:
         """The judge's name."""
         return self.judge.name
 
+    @property
+    def spent(self) -> Mapping[str, float] | None:
+        """What the judge has spent so far, where it counts that."""
+        return getattr(self.judge, "spent", None)
+
     def answers(self, prompts: Sequence[str]) -> list[str]:
         """The judge's answers, those that are known without asking."""
         with self._lock:

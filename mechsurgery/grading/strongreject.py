@@ -98,7 +98,9 @@ def strongreject(judge: Judge) -> Grade:
         scores = rubric_table(judge, items)["score"]
         return [None if pd.isna(score) else float(score) for score in scores]
 
-    return Grade("strongreject", f"{VERSION} by {called(judge)}", decide_all=decide_all, scale="number")
+    return Grade(
+        "strongreject", f"{VERSION} by {called(judge)}", decide_all=decide_all, scale="number", judges=(judge,)
+    )
 
 
 def rubric_table(judge: Judge, items: Sequence[Item]) -> pd.DataFrame:

@@ -59,7 +59,7 @@ def delusion(judge: Judge) -> Grade:
         asked = [delusion_prompt(request_of(prompt), reply) for prompt, reply in items]
         return [parse_rating(ending(answer), 0, 10) for answer in ask(judge, asked)]
 
-    return Grade("delusion", f"delusion-2 by {called(judge)}", decide_all=decide_all, scale="number")
+    return Grade("delusion", f"delusion-2 by {called(judge)}", decide_all=decide_all, scale="number", judges=(judge,))
 
 
 def by_label(prompts: PromptSet) -> dict[str, PromptSet]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any, Literal
@@ -148,7 +148,7 @@ def _of_heads(site: str) -> bool:
     return site.endswith("attn.hook_z")
 
 
-def circuit_of(units: Iterable[Unit], widths: Mapping[str, int], *, name: str) -> Circuit:
+def circuit_of(units: Collection[Unit], widths: Mapping[str, int], *, name: str) -> Circuit:
     """A circuit of units."""
     indices: dict[str, list[int]] = {}
     for unit in units:

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..checks import check_arguments
+from ..errors import SiteError
 from ..models import sites, tokens
 from ..models.dictionaries import Dictionary
 from ..models.protocol import Model
@@ -23,7 +24,10 @@ def token_effects(model: Model, site: str, neuron: int, *, top: int = 10) -> pd.
     The logit lens without its nonlinear part: the neuron's output row times the final norm's gain times the
     unembedding, centred over the vocabulary.
     """
-    effect = sites.direct_logits(model, sites.write_weights(model, site)[neuron])
+    rows = sites.write_weights(model, site)
+    if neuron >= len(rows):
+        raise SiteError(f"no neuron {neuron} at {site!r}; it has neurons 0 to {len(rows) - 1}")
+    effect = sites.direct_logits(model, rows[neuron])
     return extreme_tokens(model, (effect - effect.mean()).float().cpu(), "logit", top)
 
 

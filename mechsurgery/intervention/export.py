@@ -87,10 +87,10 @@ def _of_intervention(
 ) -> tuple[Checkpoint, dict[str, object], dict[str, Change]]:
     """The checkpoint with room for all that changes, the settings that say so, and {tensor: change}."""
     config = read_config(checkpoint.directory)
-    if architecture_of(config.to_dict()) in MIXTURES:
+    if intervention.delta is not None and architecture_of(config.to_dict()) in MIXTURES:
         raise InputError(
-            "a checkpoint keeps the experts of a mixture in tensors of another form than the model, which are not "
-            "written yet; use applied(model, intervention), or bake it in memory"
+            "weight differences of a mixture of experts are not written: a checkpoint keeps each expert in tensors of "
+            "its own, the model all in one; use applied(model, intervention), or bake it in memory"
         )
     check_complete(checkpoint, config)
     check_made_for(checkpoint, intervention)

@@ -18,7 +18,7 @@ from ..progress import with_progress
 from . import sites as names_of
 from . import tokens
 from .fitting import Halved, final, rows_at_once
-from .prefix import BY_PLACE, Prefix, run_prefix
+from .prefix import BY_PLACE, run_prefix
 from .protocol import Model
 from .turns import in_turn
 from .with_hooks import with_hooks
@@ -51,9 +51,10 @@ def stream(
     last token) and "mean" (over the prompt's tokens) there is one for each prompt of a batch. For "all" tokens, or the
     last `n_completion` tokens of each prompt ("completion"), every prompt is handed over by itself, a token each.
     With `join_heads` the heads at `attn.hook_z` are one vector a token, [n, head · d_head]; without, they are refused.
-    The forward stops after the deepest layer needed and computes no logits. For "last" tokens, what all prompts begin
-    with is run once. A batch has at most `max_rows` rows (default: what is usual on the device), fewer where memory is
-    short, and is halved where it runs out all the same, with a warning in the log; nothing is handed over twice.
+    The forward stops after the deepest layer needed and computes no logits. For "last" tokens, what all prompts of a
+    batch begin with is run once. A batch has at most `max_rows` rows (default: what is usual on the device), fewer
+    where memory is short, and is halved where it runs out all the same, with a warning in the log; nothing is handed
+    over twice.
 
     At the neurons of a routed expert, a token that was not routed there has zeros. With `reached_only` it is left out:
     an `update` then gets fewer activations than there are prompts, "mean" is over the tokens that reached the expert,
@@ -78,26 +79,23 @@ def stream(
     tokens.check_lengths(ids, model.cfg.n_ctx)
     limits: dict[str, Any] = {"max_rows": rows_at_once(model, ids, max_rows=max_rows), "max_tokens": max_tokens}
     shared = positions == "last" and not any(site.endswith(BY_PLACE) for site in sites)
-    prefix = run_prefix(model, ids, stop=stop, **limits) if shared else None
-    batches = tokens.batches_for(model, ids if prefix is None else prefix.rest(ids), **limits)
+    batches = tokens.batches_for(model, ids, **limits)
 
     def read(batch: tokens.Batch) -> None:
+        # For each batch anew, so that a worker who is given one batch finds the same numbers.
+        prefix = run_prefix(model, [ids[row] for row in batch.rows], stop=stop) if shared else None
+        cache = None
+        if prefix is not None:
+            cache = prefix.cache([0] * len(batch.rows), frozen=True)
+            batch = tokens.padded(model, batch.rows, {row: ids[row][prefix.n :] for row in batch.rows})
         hooks = [(site, partial(hand_over, site=site, batch=batch)) for site in sites]
         with with_hooks(model, hooks):
-            _run(model, batch, stop, prefix)
+            names_of.run(model, batch.ids, batch.mask, stop, cache=cache)
 
     halved = Halved(read)
     for batch in with_progress(batches, "reading activations", shown=progress):
         handed.clear()
         halved(batch)
-
-
-def _run(
-    model: Model, batch: tokens.Batch, layer: int | None, prefix: Prefix | None
-) -> Float[Tensor, "batch pos d_model"] | None:
-    """What `sites.run` gives for a batch, whose tokens follow the prefix where there is one."""
-    cache = None if prefix is None else prefix.cache(batch.rows, frozen=True)
-    return names_of.run(model, batch.ids, batch.mask, layer, cache=cache)
 
 
 class _Once:
@@ -251,6 +249,8 @@ def final_residual(
     model: Model, ids: Int[Tensor, "batch pos"], mask: Int[Tensor, "batch pos"]
 ) -> Float[Tensor, "batch pos d_model"]:
     """The residual stream after the last layer: what the final norm and the unembedding read."""
+    if ids.shape != mask.shape:
+        raise InputError(f"token ids of {list(ids.shape)} and a mask of {list(mask.shape)}; give one of the same shape")
     residual = names_of.run(model, ids, mask, model.cfg.n_layers)
     assert residual is not None
     return residual
@@ -283,7 +283,8 @@ def next_token_logits(
 
     def read(batch: tokens.Batch) -> None:
         with with_hooks(model, checked_hooks(model, hooks, batch.rows)):
-            residual = _run(model, batch, model.cfg.n_layers, prefix)
+            cache = None if prefix is None else prefix.cache(batch.rows, frozen=True)
+            residual = names_of.run(model, batch.ids, batch.mask, model.cfg.n_layers, cache=cache)
             assert residual is not None
             logits[batch.rows] = names_of.unembed(model, residual[:, -1:])[:, 0].float().cpu()
 

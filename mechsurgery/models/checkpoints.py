@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..errors import LoadError, MismatchError, listed
 from .architectures import architecture_of, shares_keys
+from .expert_files import expert_place, expert_writers
 from .fingerprint import facts_of, fingerprint_of
 from .place import ALWAYS, SAME, TURNED, Place
 from .reading import check_own_files, reading
@@ -139,6 +140,7 @@ def architecture_facts(config: Any) -> SimpleNamespace:
         d_model=config.hidden_size,
         d_mlp=next((n for n in inner if n), 4 * config.hidden_size),
         attn_only=False,
+        experts=expert_writers(config, architecture),
         positional_embedding_type="standard" if architecture == "GPT2LMHeadModel" else "rotary",
         use_normalization_before_and_after=architecture in _CHANGING or scaled,
     )
@@ -150,6 +152,9 @@ def place_of(config: Any, name: str) -> Place:
     Raises `MismatchError` for unknown ones.
     """
     architecture = architecture_of(config.to_dict())
+    own = expert_place(config, architecture, name)
+    if own is not None:
+        return own
     gemma = architecture.startswith("Gemma")
     table = _TABLES.get(architecture, _LLAMA)
     match = re.match(r"blocks\.(\d+)\.", name)
@@ -184,7 +189,14 @@ def check_complete(checkpoint: Checkpoint, config: Any) -> None:
     table = _TABLES.get(architecture, _LLAMA)
     keys = [key for leaf, (key, _) in table.items() if key.endswith(".weight") and re.search(r"(^|\.)(W|\{\})_", leaf)]
     tied = table["unembed.W_U"][0] if config.tie_word_embeddings else None
-    wanted = {key.format(layer) for key in keys if key != tied for layer in range(config.num_hidden_layers)}
+    experts = expert_writers(config, architecture)
+    wanted = {
+        key.format(layer)
+        for key in keys
+        for layer in range(config.num_hidden_layers)
+        if key != tied and not (layer in experts and ".mlp." in key)
+    }
+    wanted |= {place_of(config, name).key for own in experts.values() for name in own}
     missing = sorted(key for key in wanted if checkpoint.find(key) is None)
     if missing:
         raise LoadError(

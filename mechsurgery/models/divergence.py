@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..checks import check_arguments
+from ..errors import InputError
 from ..progress import with_progress
 from . import sites, tokens
 from .capture import RowHooks, checked_hooks, final_residual, require_finite
@@ -76,6 +77,9 @@ def divergence(
 
 def kl(before: Float[Tensor, "*b d_vocab"], after: Float[Tensor, "*many d_vocab"]) -> Float[Tensor, "*many"]:
     """KL(before ‖ after) of log-probabilities (nats); `after` may hold several for each of `before`, in front."""
+    n = before.ndim
+    if after.shape[-n:] != before.shape:
+        raise InputError(f"log-probabilities of {list(before.shape)} and {list(after.shape)}; give them of one shape")
     return (before.exp() * (before - after)).sum(-1)
 
 

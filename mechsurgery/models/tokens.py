@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,6 +66,11 @@ def batches_for(
     return batches(ids, pad_id=pad_id(model), device=device_of(model), **limits)
 
 
+def padded(model: Model, rows: list[int], ids: Mapping[int, Sequence[int]]) -> Batch:
+    """One batch of these prompts where a model's weights are."""
+    return _pad(rows, ids, pad_id(model), device_of(model))
+
+
 def check_lengths(ids: Sequence[Sequence[int]], n_ctx: int | None = None, new_tokens: int = 0) -> None:
     """`PromptError` where there are no prompts, one is empty, or one leaves no room for `new_tokens`.
 
@@ -98,7 +103,7 @@ def check_vocabulary(ids: Sequence[Sequence[int]], n: int) -> None:
         )
 
 
-def _pad(rows: list[int], ids: Sequence[Sequence[int]], pad_id: int, device: torch.device | str) -> Batch:
+def _pad(rows: list[int], ids: Any, pad_id: int, device: torch.device | str) -> Batch:
     length = max(len(ids[row]) for row in rows)
     padded = [[pad_id] * (length - len(ids[row])) + list(ids[row]) for row in rows]
     mask = [[0] * (length - len(ids[row])) + [1] * len(ids[row]) for row in rows]

@@ -18,7 +18,7 @@ from ..checks import check_arguments
 from ..errors import InputError, PromptError, listed
 from .control import Controls, Spans, controls_of, encode_text, written_spans
 from .jinja import applied_template, tried_templates
-from .sets import Prompt
+from .sets import Prompt, check_text
 from .template import Template, applied, as_template, given_to, kind_of
 
 logger = logging.getLogger(__name__)
@@ -98,6 +98,7 @@ def encode_continued(
 
 def encode_plain(tokenizer: Any, text: str, template: str | Template = "auto") -> list[int]:
     """Token ids of a text by itself, without special tokens, and without control tokens unless `template` has them."""
+    check_text(text, "the text")
     template = as_template(template)
     if template.control_tokens:
         return list(tokenizer.encode(text, add_special_tokens=False))
@@ -120,6 +121,7 @@ def render_apart(tokenizer: Any, prompt: Prompt | str, *, template: str | Templa
 
 def encode_apart(tokenizer: Any, text: str, *, template: str | Template = "auto", begin: bool = False) -> list[int]:
     """Token ids of a text that begins with one of `render_apart`; with `begin`, with the tokenizer's special tokens."""
+    check_text(text, "the text")
     template = as_template(template)
     if template.control_tokens:
         return list(tokenizer.encode(text, add_special_tokens=begin))

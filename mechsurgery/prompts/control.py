@@ -62,11 +62,12 @@ _KNOWN: WeakKeyDictionary[Any, tuple[Any, Controls]] = WeakKeyDictionary()
 def controls_of(tokenizer: Any, template: str | None, shown: Callable[[], str]) -> Controls:
     """The control tokens of a tokenizer; `shown()` is a chat as its `template` writes it."""
     added = getattr(tokenizer, "_added_tokens_decoder", None)
-    key = (template, len(tokenizer) if hasattr(tokenizer, "__len__") else 0, tuple(tokenizer.all_special_tokens), added)
+    special = tuple(getattr(tokenizer, "all_special_tokens", ()))
+    key = (template, len(tokenizer) if hasattr(tokenizer, "__len__") else 0, special, added)
     known = _KNOWN.get(tokenizer)
     if known is not None and known[0] == key:
         return known[1]
-    found = dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids))
+    found = dict(zip(special, getattr(tokenizer, "all_special_ids", ())))
     others: dict[str, int] = {}
     for token, entry in getattr(tokenizer, "added_tokens_decoder", {}).items():
         (found if getattr(entry, "special", False) else others)[str(entry)] = int(token)

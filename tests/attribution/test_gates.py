@@ -231,7 +231,7 @@ def test_exact_effects_equal_plain_transformers_with_and_without_a_prefix(
         return torch.tensor([scores.score_of(f"blocks.{layer}.mlp.hook_post", i) for layer, i in members])
 
     assert_close(effects(), expected)
-    monkeypatch.setattr(causal, "_can_start_at_layer", lambda model: False)
+    monkeypatch.setattr(causal.sites, "can_start_at_layer", lambda model: False)
     assert_close(effects(), expected)
 
 

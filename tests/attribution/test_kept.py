@@ -16,7 +16,7 @@ def scores():
 
 def probe():
     parts = [{site: torch.randn(5) for site in SITES} for _ in range(3)]
-    return Probe(*parts, 0.1, 0.9, 0.8, float("nan"), 12, "l2", 0.01, {"a": 1}, 4, (0.5, 0.25))
+    return Probe(*parts, 0.1, 0.9, 0.8, 0.95, 12, "l2", 0.01, {"a": 1}, 4, (0.5, 0.25))
 
 
 def never():

@@ -1,10 +1,10 @@
-"""A sweep of 100 prompts x 5 strengths x 2 methods x 48 new tokens, as ratios in one run.
+"""A sweep of 12 prompts (`--prompts`) x 5 strengths x 2 methods x 48 new tokens, as ratios in one run.
 
-    python tests/benchmarks/sweep.py [--shape smollm-135m] [--naive 20] [--device cpu]
+    python tests/benchmarks/sweep.py [--shape smollm-135m] [--naive 8] [--device cpu]
 
 Prints the time of `evaluate` on all rows against (a) a naive loop of one prompt, one method and one strength at a
 time through `transformers.generate` with hooks, measured on `--naive` rows and scaled up (target: at least 12
-times faster) and (b) plain batched `transformers.generate` of the same rows without hooks (target: at most 1.5
+times faster) and (b) plain batched `transformers.generate` of the same rows without hooks (target: at most 1.1
 times its time). Both generate every token: no end token stops a row.
 """
 
@@ -102,9 +102,9 @@ def batched(plain, ids, repeats: int, new: int, max_rows: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shape", choices=list(SHAPES), default="smollm-135m")
-    parser.add_argument("--prompts", type=int, default=100)
+    parser.add_argument("--prompts", type=int, default=12)
     parser.add_argument("--new", type=int, default=48)
-    parser.add_argument("--naive", type=int, default=20)
+    parser.add_argument("--naive", type=int, default=8)
     parser.add_argument("--max-rows", type=int, default=256)
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -148,7 +148,7 @@ def main() -> None:
         print(f"seconds: {ours:.1f}; plain batched: {own:.1f}; naive loop (from {options.naive} rows): {slow:.0f}")
         print(f"same tokens as the naive loop: {equal} of {options.naive}")
         print(f"naive_over_ours (>= 12): {slow / ours:.3g}")
-        print(f"ours_over_plain_batched (<= 1.5): {ours / own:.3g}")
+        print(f"ours_over_plain_batched (<= 1.1): {ours / own:.3g}")
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ def world(directory):
     return World(model, weights, own, known, fuzzed_arguments.odd(known))
 
 
-@times(3000)
+@times(2000)
 @given(place=st.integers(0, 10_000), seed=st.integers(0, 2**32 - 1))
 @example(place=0, seed=0)
 def test_a_malformed_argument_is_an_error_of_our_own(place, seed, world, tmp_path_factory):

@@ -28,7 +28,7 @@ def valid(tmp_path_factory):
     return found
 
 
-@times(1200)
+@times(900)
 @given(name=st.sampled_from(sorted(KINDS)), how=st.sampled_from(DAMAGES), seed=st.integers(0, 2**32 - 1))
 @example(name="Gemma Scope", how="flip", seed=0)  # a zip archive whose checksum differs
 @example(name="sparsify", how="other", seed=16)  # a configuration that is a list
