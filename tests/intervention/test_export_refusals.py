@@ -14,7 +14,16 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mechsurgery.deltas import Dense, WeightDelta
-from mechsurgery.errors import InputError, LoadError, MismatchError, UnsafeFileError, UnsupportedModelError, WriteError
+from mechsurgery.errors import (
+    InputError,
+    LoadError,
+    MechsurgeryError,
+    MismatchError,
+    ModelNotFoundError,
+    UnsafeFileError,
+    UnsupportedModelError,
+    WriteError,
+)
 from mechsurgery.intervention import BASELINE, export, scale, shift_weights
 from mechsurgery.models import load_model, sites
 from mechsurgery.models.checkpoints import stored_fingerprint
@@ -196,3 +205,49 @@ def test_killed_at_any_instant_there_is_nothing_or_all(tiny_checkpoint, tmp_path
     assert all(each == expected for each in found)
     export(source, BASELINE, tmp_path / "last")
     assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("damage", ["cut", "index", "other file", "lacks", "pickle", "gone"])
+def test_a_damaged_source_is_one_error_at_once(damage, tiny_checkpoint, tmp_path):
+    source = shutil.copytree(tiny_checkpoint("llama", max_shard_size="60KB"), tmp_path / "source")
+    shards, at = sorted(source.glob("*.safetensors")), source / "model.safetensors.index.json"
+    index = json.loads(at.read_text())
+    named = index["weight_map"]
+    if damage == "cut":
+        shards[1].write_bytes(shards[1].read_bytes()[:-100])
+    elif damage == "index":
+        named["model.layers.9.mlp.up_proj.weight"] = shards[0].name
+    elif damage == "other file":
+        name = "model.layers.0.mlp.up_proj.weight"
+        named[name] = next(shard.name for shard in shards if shard.name != named[name])
+    elif damage == "lacks":
+        (moved,) = {named["model.layers.2.mlp.up_proj.weight"]}
+        index["weight_map"] = {name: where for name, where in named.items() if where != moved}
+        (source / moved).unlink()
+    elif damage == "pickle":
+        for shard in shards:
+            shard.rename(shard.with_suffix(".bin"))
+        at.unlink()
+    else:
+        shards[1].unlink()
+    at.exists() and at.write_text(json.dumps(index))
+    before = {path.name: path.read_bytes() for path in source.iterdir()}
+    told = {"cut": "no safetensors file", "lacks": "lacks the weights", "pickle": "pickled", "gone": "lacks 1 of its"}
+    with pytest.raises(MechsurgeryError, match=told.get(damage, "is not of the files beside it")):
+        export(source, BASELINE, tmp_path / "out")
+    assert {path.name: path.read_bytes() for path in source.iterdir()} == before
+    assert names(tmp_path) == ["source"]
+
+
+def test_a_disk_with_too_little_room_is_said_before_anything_is_written(source, tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 1000))
+    monkeypatch.setattr("mechsurgery.models.streaming.write_safetensors", None)
+    with pytest.raises(WriteError, match="takes 0.00 GB, and 0.00 GB are free; free some space"):
+        export(source, BASELINE, tmp_path / "out")
+    assert names(tmp_path) == ["source"]
+
+
+def test_a_hub_id_that_cannot_be_fetched_is_one_error(tmp_path):
+    with pytest.raises(ModelNotFoundError, match="'someone/gated-model' is no organism"):
+        export("someone/gated-model", BASELINE, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
