@@ -76,6 +76,10 @@ def workers():
     from mechsurgery.adapters.many import Workers
 
     with Workers(2) as two:
+        try:
+            two._begin()
+        except InputError as error:
+            pytest.skip(f"{error}")  # every core is busy with something else: nothing is known, nothing is wrong
         yield two
     end = time.time() + 30
     while copies() and time.time() < end:
@@ -181,7 +185,7 @@ if __name__ == "__main__":
 """
 
 
-def test_an_interrupt_leaves_no_process(tiny_llama_dir, tmp_path):
+def test_an_interrupt_leaves_no_process(workers, tiny_llama_dir, tmp_path):
     program = tmp_path / "program.py"
     program.write_text(PROGRAM, encoding="utf-8")
     command = [sys.executable, str(program), str(tiny_llama_dir)]
