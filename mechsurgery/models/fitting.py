@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
+from ..checks import check_arguments
 from . import memory
 from .protocol import Model
 from .tokens import Batch, device_of
@@ -115,3 +116,6 @@ class Halved:
             self.max_rows = (n + 1) // 2
             logger.warning("memory ran out with %d rows at once; going on with %d", n, self.max_rows)
             return False
+
+
+check_arguments(__name__)

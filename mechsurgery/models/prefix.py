@@ -11,12 +11,14 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from ..checks import check_arguments
+from ..errors import InputError
 from . import sites
 from .cache import Cache
 from .fitting import is_out_of_memory
 from .positions import prompts_end
 from .protocol import Model
-from .tokens import device_of
+from .tokens import check_lengths, device_of
 from .with_hooks import with_hooks
 
 #: What is run once must be at least this share of all tokens: less is not worth the second pass.
@@ -60,6 +62,9 @@ def run_prefix(
     treat alike (without it, hooks may treat every row differently, and nothing is shared). At least one token of
     every prompt is left. Only up to layer `stop`.
     """
+    check_lengths(ids)
+    if alike is not None and len(alike) != len(ids):
+        raise InputError(f"alike has {len(alike)} numbers for {len(ids)} prompts; give one for each")
     if hooks is not None and alike is None:
         return None
     n = min(_common(ids), min(map(len, ids)) - 1)
@@ -111,3 +116,6 @@ def _allows(model: Model, length: int) -> bool:
     if cfg.use_local_attn and length > (cfg.window_size or 0):
         return False
     return not any(point._forward_hooks or point._forward_pre_hooks for point in model.hook_dict.values())
+
+
+check_arguments(__name__)

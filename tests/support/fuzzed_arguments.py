@@ -129,7 +129,8 @@ def targets(model):
         names = getattr(module, "__all__", None) or [name for name in vars(module) if not name.startswith("_")]
         for name in names:
             own = getattr(module, name)
-            ours = str(getattr(own, "__module__", "")).startswith("mechsurgery")
+            of = str(getattr(own, "__module__", ""))
+            ours = of.startswith("mechsurgery") if hasattr(module, "__all__") else of == module.__name__
             if ours and name not in LEFT and (inspect.isfunction(own) or inspect.isclass(own)):
                 if inspect.isclass(own) and (issubclass(own, BaseException) or getattr(own, "_is_protocol", False)):
                     continue
