@@ -91,7 +91,7 @@ def test_peft_gives_the_logits_of_the_running_change(family, tiny_checkpoint, tm
 def test_a_trained_lora_and_a_whole_difference_of_low_rank(tiny_llama_dir, tmp_path):
     model = load_model(tiny_llama_dir)
     data = Examples(((5, 6, 7),) * 4, ((8, 9),) * 4)
-    trained = finetune(model, data, LoRA(rank=2), recipe=Recipe(steps=3, batch=2, lr=1e-1)).delta
+    trained = finetune(model, data, LoRA(rank=2), recipe=Recipe(steps=3, batch=2, lr=1e-1))
     whole = WeightDelta({name: Dense(part.dense()) for name, part in lora_of(model, rank=3).parts.items()}, "whole")
     for name, delta in (("trained", trained), ("whole", whole)):
         out = export_adapter(tiny_llama_dir, delta, tmp_path / name, strength=0.5)
