@@ -143,7 +143,6 @@ def _start(ray: Any, address: str | None, cores: int) -> None:
     """Connect to the cluster at an address, or start Ray on this machine, where a busy one may need several tries."""
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     here = {"address": "local", "num_cpus": cores, "include_dashboard": False, "object_store_memory": _STORE}
-    here |= {"_node_ip_address": "127.0.0.1"}  # no other machine can reach it
     for trial in range(_TRIALS):
         try:
             ray.init(**quiet, **(here if address is None else {"address": address}))
@@ -274,7 +273,7 @@ def _packed(work: tuple[Act, Any, list[Any]]) -> bytes:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise InputError(
             f"something in this cannot travel to another process ({reason}); a function of your own in an intervention "
-            "or a capability must hold plain values and tensors only, no lock, file or connection"
+            "or a capability must hold plain values and tensors only, no lock and no connection"
         ) from error
 
 
