@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ..allowed import shown
 from ..checks import check_arguments
@@ -39,7 +40,7 @@ def find_trained(folder: str | Path | None, key: str) -> WeightDelta | None:
         return None
 
 
-def keep_trained(folder: str | Path | None, key: str, delta: WeightDelta) -> WeightDelta:
+def keep_trained(folder: str | Path | None, key: str, delta: Any) -> WeightDelta:
     """The difference, kept in `folder/deltas` under `key` where there is a folder."""
     if not isinstance(delta, WeightDelta):
         raise InputError(f"make() gave {shown(delta)}; it must give a WeightDelta")
@@ -60,4 +61,4 @@ def _of_key(delta: WeightDelta, key: str) -> WeightDelta:
     return replace(delta, info=info)
 
 
-check_arguments(__name__, leave=("keep_trained",))
+check_arguments(__name__)
