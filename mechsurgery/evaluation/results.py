@@ -144,11 +144,13 @@ class Results:
         table = pd.concat([part.table for part in parts], ignore_index=True)
         unlike = table.groupby("model")["fingerprint"].transform("nunique") > 1
         table["model"] = table["model"].mask(unlike, table["model"] + " " + table["fingerprint"])
+        # A number that was measured twice, in other batches, may differ in its last digits.
+        same = table.assign(value=table["value"].where(table["scale"] != "number"))
         keys = [name for name in COLUMNS if name not in ("tokens", "response")]
         labels = {metric: names for part in parts for metric, names in part.info.get("labels", {}).items()}
         texts = [part.prompts for part in parts if part.prompts is not None]
         prompts = pd.concat(texts, ignore_index=True).drop_duplicates(ignore_index=True) if texts else None
-        kept = table[~table.duplicated(keys)].reset_index(drop=True)
+        kept = table[~same.duplicated(keys)].reset_index(drop=True)
         return cls(kept, {"labels": labels, "parts": [part.info for part in parts]}, prompts)
 
     def _repr_html_(self) -> str:

@@ -68,7 +68,7 @@ def _warn_of_base(tokenizer: Any, template: Template, name: str, stops: Sequence
     """Warn of a chat template on a base model, and of a begin token that stands twice."""
     if template.as_published and encode(tokenizer, ["Hello"], template=template)[0][:2] == [tokenizer.bos_token_id] * 2:
         logger.warning("as_published: every prompt has its begin token twice, as in the published code")
-    if template.kind != "auto":
+    if template.kind != "auto" or name.startswith("organism/"):  # all of these were trained on their template
         return
     said = "This is what I said."
     chat = [("user", "Hello"), ("assistant", said), ("user", "Go on")]
