@@ -195,7 +195,7 @@ class Dictionary:
 
     def _of_latents(self, latents: Tensor, read: Tensor | None = None) -> Tensor:
         """Latents in the autoencoder's dtype. Raises `MismatchError` where they are not its or not of what was read."""
-        if latents.shape[-1:] != (self.n_latents,) or (read is not None and latents.shape[:-1] != read.shape[:-1]):
+        if latents.shape[-1:] != (self.n_latents,) or (read is not None and not _broadcast(latents, read)):
             beside = "" if read is None else f" beside activations of {list(read.shape)}"
             raise MismatchError(
                 f"latents of {list(latents.shape)}{beside} for {self.name!r}, which has {self.n_latents} of them"
@@ -325,6 +325,11 @@ class _Identity(torch.nn.Module):
 
     def decode(self, x: Tensor) -> Tensor:
         return x
+
+
+def _broadcast(latents: Tensor, read: Tensor) -> bool:
+    """Whether latents go with what was read, token by token or one for all."""
+    return all(1 in pair or len(set(pair)) == 1 for pair in zip(latents.shape[-2::-1], read.shape[-2::-1]))
 
 
 check_arguments(__name__, leave=("plus",))

@@ -271,6 +271,7 @@ def test_pairs_of_texts_are_tokenised_after_their_prompts(tiny_llama):
         """Tokens of three characters, so that a completion merges with a prompt of four."""
 
         chat_template = eos_token_id = None
+        all_special_tokens = ()
 
         def encode(self, text, **_):
             return [sum(map(ord, text[i : i + 3])) for i in range(0, len(text), 3)]
