@@ -229,7 +229,7 @@ def test_a_row_of_a_table_names_a_unit(tiny_llama, circuit, catalogue):
     [
         ("neuron 17", InputError, "L5.446"),
         ("L1.9999", SiteError, "no unit 9999"),
-        ("L9.1", SiteError, "layers 0 to"),
+        ("L9.1", SiteError, "layers"),
         ("blocks.1.attn.hook_z/0", SiteError, "attention heads"),
         ("L1." + "9" * 4000, InputError, "no unit|not allowed"),
         ({"token": 4}, InputError, "site or layer"),
