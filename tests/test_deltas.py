@@ -3,6 +3,7 @@
 import pytest
 import torch
 from einops import rearrange
+from support.changes import random
 from torch.testing import assert_close
 
 from mechsurgery.delta_parts import Dense, LowRank, Rows, from_matrix, inner
@@ -13,10 +14,6 @@ from mechsurgery.intervention.weights import ShiftedWeights
 from mechsurgery.units import Circuit
 
 SITE = "blocks.0.mlp.hook_post"
-
-
-def random(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed + sum(shape)))
 
 
 def forms(seed=0):

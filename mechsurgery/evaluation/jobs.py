@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import groupby
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import pandas as pd
@@ -115,6 +116,20 @@ class Job:
 
     task: Task
     runs: tuple[Intervention, ...]
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of the batch: one for each prompt under each intervention."""
+        return len(self.runs) * len(self.task.prompts)
+
+    def is_in(self, shards: Shards) -> bool:
+        """Whether all its rows were measured before."""
+        return all(self.task.key(run) in shards for run in self.runs)
+
+    def keep(self, shards: Shards, tables: Sequence[pd.DataFrame]) -> None:
+        """Write what `perform` gave, a shard for each intervention."""
+        for run, rows in zip(self.runs, tables, strict=True):
+            shards.write(self.task.key(run), rows)
 
 
 def tasks_of(model: Model, sets: Mapping[str, PromptSet], settings: Generation, kl_on: Sequence[str]) -> list[Task]:
@@ -266,27 +281,32 @@ def measure(
     progress: bool | None = None,
 ) -> None:
     """Measure what `shards` lack, one state of the weights after the other, with one progress bar in rows."""
-    from contextlib import ExitStack, nullcontext
-
-    from ..intervention.weights import shifted_weights
-
     shards = shards.of(fingerprint)
     total = len(runs) * sum(len(task.prompts) for task in tasks)
     with progress_bar("measuring", shown=progress, total=total, unit="row") as bar:
         for same in by_weights(runs):
             jobs = jobs_of(tasks, same, settings.max_rows)
-            lacking = [job for job in jobs if not all(job.task.key(run) in shards for run in job.runs)]
-            with ExitStack() as stack:
-                off: Off = nullcontext
-                if lacking and same[0].delta is not None and same[0].weights_key is not None:
-                    off = stack.enter_context(shifted_weights(model, same[0].delta, same[0].strength)).off
+            lacking = [job for job in jobs if not job.is_in(shards)]
+            with weights_of(model, same[0]) if lacking else nullcontext(_AS_LOADED) as weights:
                 for job in jobs:
                     bar.set_description(f"{job.task.set_name}: {_SAID[job.task.kind]}")
                     if job in lacking:
                         answers = answers_to(job.task, tasks, runs[0], shards)
-                        for run, rows in zip(job.runs, perform(model, job, settings, off=off, responses=answers)):
-                            shards.write(job.task.key(run), rows)
-                    bar.update(len(job.runs) * len(job.task.prompts))
+                        job.keep(shards, perform(model, job, settings, off=weights.off, responses=answers))
+                    bar.update(job.n_rows)
+
+
+#: Weights that nothing was done to; `off` as of a `ShiftedWeights`.
+_AS_LOADED = SimpleNamespace(off=nullcontext)
+
+
+def weights_of(model: Model, run: Intervention) -> AbstractContextManager[Any]:
+    """A context with an intervention's weights; `off()` of what it gives puts the original ones back for a moment."""
+    from ..intervention.weights import shifted_weights
+
+    if run.delta is None or run.weights_key is None:
+        return nullcontext(_AS_LOADED)
+    return shifted_weights(model, run.delta, run.strength)
 
 
 _SAID = {"generate": "responses", "choice": "choices", "kl": "KL divergence"}

@@ -7,19 +7,17 @@ writes into the folder. What KL divergence is measured on, the unmodified model'
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
 from ..intervention import Intervention
-from ..intervention.weights import shifted_weights
 from ..models.protocol import Model
 from ..models.workers import Workers
 from ..progress import progress_bar
 from . import jobs as one_process
-from .jobs import Generation, Job, Off, Task, by_weights, jobs_of
+from .jobs import Generation, Job, Task, by_weights, jobs_of
 from .shards import Shards
 
 
@@ -39,20 +37,17 @@ def measure_on(
     # Without what draws their controls: workers need none, and it may be a function that cannot travel.
     sent = {id(run): replace(run, draw=None) for run in runs}
     jobs = [job for same in by_weights(runs) for job in jobs_of(tasks, same, settings.max_rows)]
-    lacking = [job for job in jobs if not all(job.task.key(run) in shards for run in job.runs)]
-    rows = [len(job.runs) * len(job.task.prompts) for job in jobs]
-    missing = sum(len(job.runs) * len(job.task.prompts) for job in lacking)
-    with progress_bar("measuring", shown=progress, total=sum(rows), initial=sum(rows) - missing, unit="row") as bar:
+    lacking = [job for job in jobs if not job.is_in(shards)]
+    total, missing = (sum(job.n_rows for job in some) for some in (jobs, lacking))
+    with progress_bar("measuring", shown=progress, total=total, initial=total - missing, unit="row") as bar:
         for last in (False, True):
             now = [job for job in lacking if (job.task.kind == "kl") == last]
             answers = [one_process.answers_to(job.task, tasks, runs[0], shards) for job in now]
             shared = [Job(job.task, tuple(sent[id(run)] for run in job.runs)) for job in now], settings
 
             def keep(place: int, tables: list[pd.DataFrame], now: list[Job] = now) -> None:
-                job = now[place]
-                for run, table in zip(job.runs, tables, strict=True):
-                    shards.write(job.task.key(run), table)
-                bar.update(len(job.runs) * len(job.task.prompts))
+                now[place].keep(shards, tables)
+                bar.update(now[place].n_rows)
 
             if now:
                 workers.each(model, perform_one, list(enumerate(answers)), shared=shared, done=keep)
@@ -62,9 +57,5 @@ def perform_one(model: Model, shared: Any, item: tuple[int, list[list[int]] | No
     """What a worker does: the job at a place in the list that all workers have, with the answers it needs."""
     (jobs, settings), (place, answers) = shared, item
     job: Job = jobs[place]
-    with ExitStack() as stack:
-        off: Off = nullcontext
-        run = job.runs[0]
-        if run.delta is not None and run.weights_key is not None:
-            off = stack.enter_context(shifted_weights(model, run.delta, run.strength)).off
-        return one_process.perform(model, job, settings, off=off, responses=answers)
+    with one_process.weights_of(model, job.runs[0]) as weights:
+        return one_process.perform(model, job, settings, off=weights.off, responses=answers)

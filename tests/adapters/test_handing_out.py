@@ -6,16 +6,15 @@ from itertools import count
 import pandas as pd
 import pytest
 import torch
+from support.changes import evaluation
 from support.workers import Shuffled
 
-from mechsurgery import Circuit, Generation, PromptSet, ablate, evaluate, locate, shift_weights
+from mechsurgery import locate
 from mechsurgery.adapters.handing_out import Came, hand_out
 from mechsurgery.attribution import contrast_statistics
-from mechsurgery.deltas import Dense, WeightDelta
 from mechsurgery.errors import ActivationError, InputError, MechsurgeryError
-from mechsurgery.models import sites
 from mechsurgery.models.workers import InOrder
-from mechsurgery.prompts import Examples, Prompt
+from mechsurgery.prompts import Examples
 from mechsurgery.training import LoRA, Recipe, Training, finetune, finetune_each
 
 
@@ -118,17 +117,7 @@ def test_results_are_handed_on_in_order():
 
 @pytest.fixture(scope="module")
 def grid(tiny_llama, contrast):
-    """`grid(**options)`: the same small evaluation, of everything that is measured."""
-    widths = sites.neuron_widths(tiny_llama)
-    circuit = Circuit.from_indices({site: range(0, widths[site], 5) for site in widths}, widths, name="some")
-    weight = tiny_llama.blocks[0].mlp.W_out
-    generator = torch.Generator().manual_seed(0)
-    drift = WeightDelta({"blocks.0.mlp.W_out": Dense(0.3 * torch.randn(weight.shape, generator=generator))}, "drift")
-    questions = [Prompt(f"q{i}", f"Which, {i}? A) one B) two", choices=("A", "B"), answer=i % 2) for i in range(2)]
-    sets = {"requests": contrast.positive.take(4), "questions": PromptSet("questions", tuple(questions))}
-    how = {"kl_on": ["requests"], "controls": 1, "grades": [], "generation": Generation(max_new_tokens=3, max_rows=6)}
-    runs = [*ablate(circuit).at([1, -0.5]), shift_weights(drift)]
-    return lambda **options: evaluate(tiny_llama, sets, runs, **how, **options).table
+    return evaluation(tiny_llama, contrast, 4, 2, 3, grades=[], controls=1)
 
 
 def test_the_table_is_that_of_one_process_and_what_is_there_is_not_measured_again(grid, tmp_path):

@@ -14,14 +14,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from support.changes import evaluation
 
-from mechsurgery import Circuit, Generation, PromptSet, ablate, evaluate, shift_weights
 from mechsurgery.attribution import contrast_statistics
-from mechsurgery.deltas import Dense, WeightDelta
 from mechsurgery.errors import InputError, MismatchError
 from mechsurgery.intervention import Custom, Edit, Intervention
 from mechsurgery.models import sites
-from mechsurgery.prompts import Examples, Prompt
+from mechsurgery.prompts import Examples
 from mechsurgery.training import LoRA, Recipe, Training, finetune, finetune_each
 
 pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore::ResourceWarning")]
@@ -90,17 +89,7 @@ def workers():
 
 @pytest.fixture(scope="module")
 def grid(tiny_llama, contrast):
-    """`grid(**options)`: the same evaluation, of everything that is measured."""
-    widths = sites.neuron_widths(tiny_llama)
-    circuit = Circuit.from_indices({site: range(0, widths[site], 5) for site in widths}, widths, name="some")
-    weight = tiny_llama.blocks[0].mlp.W_out
-    generator = torch.Generator().manual_seed(0)
-    drift = WeightDelta({"blocks.0.mlp.W_out": Dense(0.3 * torch.randn(weight.shape, generator=generator))}, "drift")
-    questions = [Prompt(f"q{i}", f"Which, {i}? A) one B) two", choices=("A", "B"), answer=i % 2) for i in range(3)]
-    sets = {"requests": contrast.positive.take(7), "questions": PromptSet("questions", tuple(questions))}
-    how = {"kl_on": ["requests"], "controls": 2, "generation": Generation(max_new_tokens=4, max_rows=6)}
-    runs = [*ablate(circuit).at([1, -0.5]), shift_weights(drift)]
-    return lambda *more, **options: evaluate(tiny_llama, sets, [*runs, *more], **how, **options).table
+    return evaluation(tiny_llama, contrast, 7, 3, 4, controls=2)
 
 
 def test_two_workers_give_the_table_of_one_process_also_when_killed_in_the_middle(workers, grid, tmp_path, caplog):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from support.changes import IDS, every, random
 from support.dictionaries import random_dictionary
 
 from mechsurgery.deltas import Dense, LowRank, Rows, WeightDelta
@@ -29,17 +30,6 @@ from mechsurgery.units import Circuit
 
 FAMILIES = ["llama", "qwen2", "qwen3", "gemma2", "gemma3", "gpt2", "neox"]
 NORMED = ["gemma2", "gemma3"]
-IDS = torch.randint(5, 300, (2, 7), generator=torch.Generator().manual_seed(0))
-
-
-def random(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed + sum(shape)))
-
-
-def circuit_of(model, step=3):
-    names = sites.neuron_sites(model)
-    widths = dict.fromkeys(names, model.cfg.d_mlp)
-    return Circuit.from_indices({site: range(i, widths[site], step) for i, site in enumerate(names)}, widths)
 
 
 def difference_of(model):
@@ -66,7 +56,7 @@ def written(model):
 
 def runs(model):
     """{name: intervention} of every kind that can be weights in some architecture."""
-    circuit = circuit_of(model)
+    circuit = every(3, model)
     means = {site: 0.3 * random(width, seed=i) for i, (site, width) in enumerate(circuit.widths.items())}
     d = model.cfg.d_model
     steered = {kind: {site.format(i): random(d, seed=i) for i in (0, 2)} for kind, site in SITES.items()}
@@ -166,7 +156,7 @@ def test_exported_checkpoints_load_with_the_logits_of_the_hooks(family, tiny_che
 
 
 def test_only_what_an_intervention_changes_differs_in_the_file(tiny_llama_dir, tiny_llama, tmp_path):
-    circuit = circuit_of(tiny_llama)
+    circuit = every(3, tiny_llama)
     out = export(tiny_llama_dir, ablate(circuit), tmp_path / "out")
     old, new = Checkpoint(tiny_llama_dir), Checkpoint(out)
     for name in old.facts:
@@ -182,7 +172,7 @@ def test_only_what_an_intervention_changes_differs_in_the_file(tiny_llama_dir, t
 def test_scaled_rows_are_exact_in_bfloat16(tiny_checkpoint, tmp_path):
     source = tiny_checkpoint("llama", dtype="bfloat16", max_shard_size="60KB")
     model = load_model(source, dtype="bfloat16")
-    circuit = circuit_of(model)
+    circuit = every(3, model)
     expected = {layer: model.blocks[layer].mlp.W_out.clone() for layer in range(model.cfg.n_layers)}
     for layer, (indices, _) in enumerate(circuit.units.values()):
         expected[layer][indices] *= 0.5
@@ -237,7 +227,7 @@ def test_what_cannot_be_weights_is_refused_by_name_and_changes_nothing(tiny_llam
         (latents, "it is a function of the activation"),
         (ablate(residual), "'channel' .scaling. .* earlier layers"),
         (early, "blocks.1.hook_resid_pre.*only MLP neurons"),
-        (ablate(circuit_of(model)) + cube, "it is a function"),
+        (ablate(every(3, model)) + cube, "it is a function"),
     ):
         for write in (lambda r: bake(model, r), lambda r: export(tiny_llama_dir, r, tmp_path / "out")):
             with pytest.raises(InputError, match=reason):
@@ -245,14 +235,14 @@ def test_what_cannot_be_weights_is_refused_by_name_and_changes_nothing(tiny_llam
     with pytest.raises(ActivationError, match="lower the strength"):
         bake(model, shift_weights(difference_of(model) * 1e34).at(1e9))
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
-    bake(model, ablate(circuit_of(model)) + cube.at(0))
+    bake(model, ablate(every(3, model)) + cube.at(0))
     assert not list(tmp_path.iterdir())
 
 
 def test_what_was_made_for_another_model_is_refused(tiny_llama_dir, tiny_checkpoint, tiny_llama, tmp_path):
     other = tiny_checkpoint("llama", intermediate_size=64)
     for run, reason in (
-        (ablate(circuit_of(tiny_llama)), "was made for 112 units"),
+        (ablate(every(3, tiny_llama)), "was made for 112 units"),
         (shift_weights(difference_of(tiny_llama)), "has shape"),
     ):
         with pytest.raises(MismatchError, match=reason):
@@ -299,7 +289,7 @@ def test_a_difference_on_disk_is_added_at_a_strength(tiny_checkpoint, tmp_path):
         expected = Checkpoint(before)(name).double() - 2 * Checkpoint(difference)(name).double()
         assert torch.equal(twice(name), expected.float())
     with pytest.raises(InputError, match=r"give intervention\.at\(2"):
-        export(before, ablate(circuit_of(model)), tmp_path / "x", strength=2)
+        export(before, ablate(every(3, model)), tmp_path / "x", strength=2)
     with pytest.raises(InputError, match="exists"):
         export(before, difference, tmp_path / "twice")
     with pytest.raises(MismatchError, match="does not fit"):

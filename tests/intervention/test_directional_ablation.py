@@ -3,6 +3,7 @@
 import pytest
 import torch
 from reference import refusal_direction
+from support.changes import IDS
 from transformers import AutoModelForCausalLM
 
 from mechsurgery.attribution import contrast_statistics
@@ -14,7 +15,6 @@ from mechsurgery.prompts import load_contrast
 from mechsurgery.prompts.chat import encode
 
 FAMILIES = ["llama", "qwen2", "gpt2", "neox"]
-IDS = torch.randint(5, 300, (2, 7), generator=torch.Generator().manual_seed(0))
 MASK = torch.ones_like(IDS)
 
 

@@ -5,25 +5,20 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file
+from support.changes import IDS, every, random
 
 from mechsurgery.deltas import Dense, LowRank, Rows, WeightDelta
 from mechsurgery.directions import Direction
 from mechsurgery.errors import InputError, MismatchError
 from mechsurgery.intervention import ablate, applied, export_adapter, mean_ablate, scale, shift_weights, steer
-from mechsurgery.models import load_model, sites
+from mechsurgery.models import load_model
 from mechsurgery.prompts import Examples
 from mechsurgery.training import LoRA, Recipe, finetune
-from mechsurgery.units import Circuit
 
 peft = pytest.importorskip("peft")
 # PEFT asks transformers for a name that transformers is going to drop.
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
-IDS = torch.randint(5, 300, (2, 7), generator=torch.Generator().manual_seed(0))
 FAMILIES = ["llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "gpt2", "neox"]
-
-
-def random(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed + sum(shape)))
 
 
 def lora_of(model, rank=2, seed=0, layers=None):
@@ -42,12 +37,6 @@ def lora_of(model, rank=2, seed=0, layers=None):
         left, right = 0.2 * random(d_in, rank, seed=seed + place), random(rank, d_out, seed=seed + place)
         parts[name] = LowRank(left, right, shape, output)
     return WeightDelta(parts, f"lora {seed}")
-
-
-def circuit_of(model, step=25):
-    names = sites.neuron_sites(model)
-    widths = dict.fromkeys(names, model.cfg.d_mlp)
-    return Circuit.from_indices({site: range(i, widths[site], step) for i, site in enumerate(names)}, widths)
 
 
 @torch.no_grad()
@@ -72,7 +61,7 @@ def test_peft_gives_the_logits_of_the_running_change(family, tiny_checkpoint, tm
     delta, other = lora_of(model), lora_of(model, seed=7, layers=[1])
     runs = {
         "a difference of two": shift_weights((delta - other) * 0.5).at(-0.8),
-        "one layer and neurons": shift_weights(other) + scale(circuit_of(model), -0.5),
+        "one layer and neurons": shift_weights(other) + scale(every(25, model), -0.5),
     }
     plain = live(model, shift_weights(delta).at(0))
     for name, run in runs.items():
@@ -118,7 +107,7 @@ def test_few_rows_and_columns_are_a_low_rank(tiny_llama_dir, tmp_path):
 
 def test_what_is_no_lora_is_refused(tiny_llama_dir, tiny_checkpoint, tmp_path):
     model = load_model(tiny_llama_dir)
-    d, circuit = model.cfg.d_model, circuit_of(model)
+    d, circuit = model.cfg.d_model, every(25, model)
     full = {"blocks.1.mlp.W_out": Dense(random(model.cfg.d_mlp, d))}
     norm = {"blocks.1.ln1.w": Dense(torch.ones(d))}
     direction = Direction({"blocks.1.hook_resid_post": torch.ones(d)})

@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 from click.testing import CliRunner
+from support.changes import IDS, every, random
 
 from mechsurgery.cli import main
 from mechsurgery.deltas import Dense, WeightDelta
@@ -16,24 +17,12 @@ from mechsurgery.errors import InputError
 from mechsurgery.intervention import ablate, applied, export, mean_ablate, project_out, scale, shift_weights, steer
 from mechsurgery.models import load_model, sites, streaming
 from mechsurgery.models.streaming import Checkpoint
-from mechsurgery.units import Circuit
 
-IDS = torch.randint(5, 300, (2, 7), generator=torch.Generator().manual_seed(0))
 FAMILIES = ["llama", "llama3", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "gpt2", "neox"]
 #: Where numbers can be added: nowhere, after attention alone, after attention and the MLP.
 ADDED = {"llama": 2, "llama3": 2, "mistral": 0, "qwen2": 0, "qwen3": 1, "gemma2": 0, "gemma3": 0, "gpt2": 2, "neox": 2}
 #: Settings of config.json that a change may have switched.
 SWITCHED = ("attention_bias", "mlp_bias", "tie_word_embeddings")
-
-
-def random(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed + sum(shape)))
-
-
-def circuit_of(model, step=3):
-    names = sites.neuron_sites(model)
-    widths = dict.fromkeys(names, model.cfg.d_mlp)
-    return Circuit.from_indices({site: range(i, widths[site], step) for i, site in enumerate(names)}, widths)
 
 
 def embeddings_of(model):
@@ -45,7 +34,7 @@ def embeddings_of(model):
 
 
 def runs(model):
-    d, circuit = model.cfg.d_model, circuit_of(model)
+    d, circuit = model.cfg.d_model, every(3, model)
     means = {site: 0.3 * random(width, seed=i) for i, (site, width) in enumerate(circuit.widths.items())}
     steered = {kind: Direction({f"blocks.1.{kind}": random(d)}) for kind in ("hook_attn_out", "hook_resid_post")}
     neurons, out = scale(circuit, 0.5), project_out(model, random(d)).at(0.8)
@@ -166,7 +155,7 @@ def test_the_card_says_what_was_done_and_strangers_names_do_nothing_in_it(tiny_c
     source = shutil.copytree(tiny_checkpoint("llama"), tmp_path / "a | b <b>")
     (source / "README.md").write_text("---\nlicense: apache-2.0\n---\n# Mine\n")
     model = load_model(source)
-    circuit = ablate(circuit_of(model), name="x | y [z](javascript:1) <script>").at(0.5)
+    circuit = ablate(every(3, model), name="x | y [z](javascript:1) <script>").at(0.5)
     circuit.info["fingerprint"] = sites.fingerprint(model)
     circuit.info["contrast"] = "\n# Big\n\u202e"
     out = export(source, circuit, tmp_path / "out")
@@ -194,7 +183,7 @@ def test_the_card_says_what_was_done_and_strangers_names_do_nothing_in_it(tiny_c
 def test_the_command_line_exports_what_was_saved(tiny_checkpoint, tmp_path):
     source = tiny_checkpoint("llama")
     model = load_model(source)
-    circuit, vector = circuit_of(model), Direction({"blocks.1.hook_resid_post": random(model.cfg.d_model)}, "caa")
+    circuit, vector = every(3, model), Direction({"blocks.1.hook_resid_post": random(model.cfg.d_model)}, "caa")
     delta = embeddings_of(model)
     circuit.save(tmp_path / "c")
     vector.save(tmp_path / "v")

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from support.changes import every
 
 from mechsurgery.directions import Direction
 from mechsurgery.errors import InputError, SiteError
@@ -25,12 +26,6 @@ FAMILIES = ["llama", "gemma2", "gpt2", "neox", "qwen2"]
 
 def vector(model, seed=0):
     return torch.randn(model.cfg.d_model, generator=torch.Generator().manual_seed(seed))
-
-
-def circuit_of(model, step=3):
-    names = sites.neuron_sites(model)
-    widths = {site: sites.width(model, site) for site in names}
-    return Circuit.from_indices({site: range(i, widths[site], step) for i, site in enumerate(names)}, widths)
 
 
 def batch_of(model, rows=2):
@@ -100,7 +95,7 @@ def test_steering_equals_adding_in_plain_transformers(length, strength, tiny_lla
 
 
 def test_mean_ablation_puts_the_mean_there(tiny_llama):
-    circuit = circuit_of(tiny_llama)
+    circuit = every(3, tiny_llama)
     means = {site: torch.linspace(-1, 1, width) for site, width in circuit.widths.items()}
     seen = {}
     watch = [(site, lambda a, hook: seen.update({hook.name: a.clone()})) for site in circuit.widths]
@@ -120,7 +115,7 @@ def test_mean_ablation_puts_the_mean_there(tiny_llama):
 
 def everything(model):
     """One intervention of every kind, and a sum of several at one hook point."""
-    circuit = circuit_of(model)
+    circuit = every(3, model)
     means = {site: torch.full((width,), 0.3) for site, width in circuit.widths.items()}
     residual = sites.residual_sites(model)
     steering = steer(Direction({site: vector(model, i) for i, site in enumerate(residual)}))
@@ -212,7 +207,7 @@ def test_the_digest_stands_for_what_an_intervention_does(tiny_llama):
 
 
 def test_what_removes_pushes_against_a_behaviour(tiny_llama):
-    circuit = circuit_of(tiny_llama)
+    circuit = every(3, tiny_llama)
     means = {site: torch.zeros(width) for site, width in circuit.widths.items()}
     for run in (project_out(tiny_llama, vector(tiny_llama)), mean_ablate(circuit, means)):
         assert [at.toward for at in run.at([1, 0, -0.5])] == [-1, 0, 0.5]
@@ -220,7 +215,7 @@ def test_what_removes_pushes_against_a_behaviour(tiny_llama):
 
 
 def test_bad_input_is_one_clear_error(tiny_llama):
-    circuit = circuit_of(tiny_llama)
+    circuit = every(3, tiny_llama)
     with pytest.raises(InputError, match="zero or infinite vector"):
         project_out(tiny_llama, torch.zeros(tiny_llama.cfg.d_model))
     with pytest.raises(InputError, match="3 numbers in a residual stream"):

@@ -24,13 +24,16 @@ from .. import experts
 from ..architectures import shares_keys
 from ..place import ALWAYS, SAME, TURNED, Place
 
+
+def _norm(name: str) -> dict[str, tuple[str, str, str, str]]:
+    return {f"{name}.{leaf}": (name, tensor, SAME, SAME) for leaf, tensor in (("w", "weight"), ("b", "bias"))}
+
+
 #: {parameter: (component, its tensor, how it lies in a Linear, how in a Conv1D)}, in the order of a HookedTransformer.
 _BLOCK = {
-    "ln1.w": ("ln1", "weight", SAME, SAME),
-    "ln1.b": ("ln1", "bias", SAME, SAME),
+    **_norm("ln1"),
     "ln1_post.w": ("ln1_post", "weight", SAME, SAME),
-    "ln2.w": ("ln2", "weight", SAME, SAME),
-    "ln2.b": ("ln2", "bias", SAME, SAME),
+    **_norm("ln2"),
     "ln2_post.w": ("ln2_post", "weight", SAME, SAME),
     **{f"attn.W_{x}": (f"attn.{x.lower()}", "weight", "n m h -> (n h) m", "n m h -> m (n h)") for x in "QKV"},
     "attn.W_O": ("attn.o", "weight", "n h m -> m (n h)", "n h m -> (n h) m"),
@@ -49,8 +52,7 @@ _BLOCK = {
 _WHOLE = {
     "embed.W_E": ("embed", "weight", SAME, SAME),
     "pos_embed.W_pos": ("pos_embed", "weight", SAME, SAME),
-    "ln_final.w": ("ln_final", "weight", SAME, SAME),
-    "ln_final.b": ("ln_final", "bias", SAME, SAME),
+    **_norm("ln_final"),
     "unembed.W_U": ("unembed", "weight", TURNED, SAME),
     "unembed.b_U": ("unembed", "bias", SAME, SAME),
 }
