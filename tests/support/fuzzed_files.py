@@ -5,6 +5,7 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -105,9 +106,8 @@ def study():
 
 
 def _save_study(folder):
-    own = study()
-    Study.report = lambda self, out, *given, **options: ""  # pictures and pages are not read back
-    own.save(folder)
+    with patch.object(Study, "report", return_value=""):  # pictures and pages are not read back
+        study().save(folder)
     return folder
 
 
