@@ -27,7 +27,7 @@ from .errors import InputError, MechsurgeryError
 _NAMED = {
     0: """seed controls nulls shots settle steps warmup index latent neuron retries answer initial n_response n_spread
         n_held effect_rows patience random with_controls.n with_responses.n tokens ids token_ids refusal_tokens seeds
-        stop""",
+        stop calibrated.n""",
     1: """n k max_rows max_tokens max_new_tokens top width resamples rows kept_rows rank batch accumulate per_round
         n_parts n_ctx n_samples max_pairs n_control_prompts bins batch_size max_length every repeats at_most contexts
         n_top validate_every random_circuits.n""",
@@ -37,6 +37,8 @@ LEAST = {name: least for least, names in _NAMED.items() for name in names.split(
 MOST = {
     "with_controls.n": 10_000,
     "random_circuits.n": 10_000,
+    "calibrated.n": 1_000_000,
+    "steps": 1_000_000,
     "bins": 10_000,
     "nulls": 1_000_000,
     "resamples": 1_000_000,
@@ -53,6 +55,8 @@ _EACH = frozenset("tokens ids token_ids refusal_tokens seeds stop".split())
 _HALF = re.compile("[\ud800-\udfff]")
 _HIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u2028\u2029]")
 _LONGEST_PATH, _LONGEST_PART = 4000, 255
+#: The most that a range may hold: it takes no memory itself, and a list of it does.
+_LONGEST_RANGE = 10_000_000
 
 
 class Check(NamedTuple):
@@ -260,6 +264,8 @@ def _several(kind: Any, inside: tuple[Any, ...], name: str) -> Check:
 
     def allows(value: Any) -> bool:
         if isinstance(value, (str, bytes, PurePath)) or (isinstance(value, Mapping) and kind not in _GONE_THROUGH):
+            return False
+        if isinstance(value, range) and len(value[: _LONGEST_RANGE + 1]) > _LONGEST_RANGE:
             return False
         if exact is not None and not isinstance(value, exact):
             return False

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..checks import check_arguments
 from ..deltas import exact_difference
 from ..errors import ActivationError, InputError, LoadError, MismatchError, ModelNotFoundError, listed
 from ..progress import with_progress
@@ -367,3 +368,6 @@ def stream_cosine(a: str | Path, b: str | Path) -> dict[str, float]:
         "norm_b": sums["b"] ** 0.5,
         "cosine": sums["dot"] / norms if norms else 0.0,
     }
+
+
+check_arguments(__name__)

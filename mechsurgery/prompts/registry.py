@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from ..checks import check_arguments
 from ..errors import PromptError, listed
 from .benchmarks import MMLU_HUB, XSTEST_HUB, load_mmlu, load_xstest
 from .files import read_table
@@ -231,3 +232,6 @@ def sources_table() -> pd.DataFrame:
         for one in SOURCES.values()
     ]
     return pd.DataFrame(rows)
+
+
+check_arguments(__name__, error=PromptError)
