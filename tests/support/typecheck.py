@@ -18,8 +18,9 @@ _whole = jaxtyping.jaxtyped
 
 
 def has_shapes(function: Any) -> bool:
-    """Whether an annotation of a function is an array's shape, such as `Float[Tensor, "n d_model"]`."""
-    return any(re.search(r"\b(Float|Int|Bool)\[", str(said)) for said in function.__annotations__.values())
+    """Whether an annotation of a function has an array's shape, such as `Float[Tensor, "n"]`, or a name of one."""
+    words = {word for said in function.__annotations__.values() for word in re.findall(r"\w+", str(said))}
+    return any("jaxtyping." in repr(function.__globals__.get(word)) for word in words)
 
 
 def as_needed(**how: Any) -> Any:
