@@ -30,7 +30,7 @@ _NAMED = {
         stop calibrated.n""",
     1: """n k max_rows max_tokens max_new_tokens top width resamples rows kept_rows rank batch accumulate per_round
         n_parts n_ctx n_samples max_pairs n_control_prompts bins batch_size max_length every repeats at_most contexts
-        n_top validate_every random_circuits.n""",
+        n_top validate_every random_circuits.n at_once.most""",
     2: "folds",
 }
 LEAST = {name: least for least, names in _NAMED.items() for name in names.split()}

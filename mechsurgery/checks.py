@@ -30,6 +30,8 @@ _OF_A_VALUE = (
     *(TypeError, ValueError, AttributeError, LookupError, ArithmeticError, AssertionError, NotImplementedError),
     *(RecursionError, re.error),
 )
+#: What the system says of a path.
+_OF_A_PATH = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
 #: Said by PyTorch when a CPU's memory is at its end, for which it has no exception of its own: smaller batches help.
 LACKS_MEMORY = ("can't allocate memory", "not enough memory")
 #: Where code lies that is no user's own: this package, installed ones, Python's, and what has no file.
@@ -130,9 +132,11 @@ def _as_ours(plan: _Plan, error: Exception, given: Sequence[Any]) -> Mechsurgery
     of a connection, or a kind that a package has for itself.
     """
     if isinstance(error, OSError):
-        if error.filename is None or _came_through_others(error):
+        path = isinstance(error, _OF_A_PATH) or error.filename is not None
+        if not path or _came_through_others(error):
             return None
-        return LoadError(f"{plan.where}: {shown(error.filename)} cannot be used ({error.strerror or error})")
+        which = "" if error.filename is None else f": {shown(error.filename)} cannot be used"
+        return LoadError(f"{plan.where}{which} ({error.strerror or error})")
     of_a_value = isinstance(error, _OF_A_VALUE) or type(error) is RuntimeError
     if not of_a_value or any(said in str(error) for said in LACKS_MEMORY) or _came_through_others(error):
         return None
@@ -204,3 +208,8 @@ def _refusal(plan: _Plan, name: str, value: Any) -> MechsurgeryError:
         hint = f", such as [{shown(value)}]"
     wrong = "is not finite" if isinstance(value, float) and not math.isfinite(value) else "is not allowed"
     return plan.error(f"{plan.where}: {name}={shown(value)} {wrong}; give {plan.checks[name].said}{hint}")
+
+
+# What lies beneath this module, and cannot import it.
+check_arguments(f"{__package__}.safe_text", leave=("visible", "make_logs_visible"))
+check_arguments(f"{__package__}.errors")

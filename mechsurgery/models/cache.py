@@ -18,6 +18,9 @@ from torch import Tensor
 from .protocol import Model
 from .turns import Turn
 
+#: Nothing in here is for users. A model's layers call it for every token; `generate` is what others call.
+__all__: list[str] = []
+
 _Pairs = Float[Tensor, "batch pos kv_heads d_head"]
 _New = Float[Tensor, "batch new kv_heads d_head"]
 

@@ -110,6 +110,8 @@ class Checkpoint:
 
     def blocks(self, name: str) -> Iterator[tuple[int, Tensor]]:
         """(first row, rows) of a tensor, a few at a time; the file is closed between, as what was read of it stays."""
+        if name not in self.facts:
+            raise InputError(f"no tensor {name!r} in {str(self.directory)!r}; there are {listed(self.facts)}")
         shape = self.facts[name][1]
         if len(shape) < 2 or prod(shape) <= _BLOCK:
             yield 0, self(name)

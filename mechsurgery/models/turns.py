@@ -30,6 +30,10 @@ import torch
 from ..errors import BusyError
 from .protocol import hooked
 
+#: Nothing in here is for users, who call `applied` and its like.
+#: It checks nothing: an interrupt has less to come between.
+__all__: list[str] = []
+
 logger = logging.getLogger(__name__)
 
 #: Seconds between two looks at whether waiting can come to an end, and until it is said that a thread waits.

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from datetime import date, datetime
 
+#: Nothing in here is for users. Templates call it; `render` and its like are what others call.
+__all__: list[str] = []
+
 
 def midnight(day: date) -> datetime:
     """The beginning of a day."""

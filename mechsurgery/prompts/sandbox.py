@@ -24,6 +24,9 @@ from .budget import CURRENT, Budget, OverBudgetError
 from .clock import Clock
 from .syntax import Counted, Generation, Hidden
 
+#: Nothing in here is for users. `render` and its like are what others call.
+__all__: list[str] = []
+
 #: Characters of a template; the longest that are published have a fifth of that.
 LONGEST = 100_000
 _RANGE = 10_000

@@ -9,6 +9,10 @@ from jinja2 import nodes
 from jinja2.ext import Extension
 from jinja2.visitor import NodeTransformer
 
+#: Nothing in here is for users, who call `render` and its like.
+#: Jinja calls it while it compiles a template.
+__all__: list[str] = []
+
 #: Filters and methods whose arguments come out as text.
 _WRITING = ("default", "d", "join", "format")
 
