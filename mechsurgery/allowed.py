@@ -46,8 +46,9 @@ MOST = {
     "rank": 65_536,
     "port": 65_535,
 }
-#: Names of parameters that hold what prompts are made of: prompts check their texts themselves, and say which it is.
-PROMPTS = frozenset("text texts prefix system completion completions messages prompt".split())
+#: Names of parameters that hold what prompts are made of, or what a progress bar says: prompts check their texts
+#: themselves and say which it is, and a bar makes its text visible.
+PROMPTS = frozenset("text texts prefix system completion completions messages prompt doing".split())
 #: Names of parameters that are shown as names: control characters and marks that turn the writing round are refused.
 NAMES = frozenset("name rule names kind control_of hook_name metric grade site".split())
 #: Names of lists whose every whole number is bounded.
@@ -142,7 +143,8 @@ def _one_of(choices: tuple[Any, ...]) -> Check:
 
 def _any_of(hints: tuple[Any, ...], name: str) -> Check | None:
     if str in hints and any(isinstance(one, type) and issubclass(one, PurePath) for one in hints):
-        hints = tuple(one for one in hints if one is not str)
+        paths = tuple(one for one in hints if isinstance(one, type) and issubclass(one, PurePath))
+        hints = (_TextOrPath, *(one for one in hints if one is not str and one not in paths))
     checks = [check_of(one, name) for one in hints]
     if None in checks:
         return None
@@ -212,7 +214,16 @@ def _text(name: str) -> Check:
     return Check(allows, said)
 
 
+class _TextOrPath:
+    """Stands for a path that may also be given as a text."""
+
+
 def _path(name: str) -> Check:
+    either = _text_or_path(name).allows
+    return Check(lambda value: isinstance(value, PurePath) and either(value), "a Path without null characters")
+
+
+def _text_or_path(name: str) -> Check:
     def allows(value: Any) -> bool:
         if isinstance(value, PurePath):
             value = str(value)
@@ -349,5 +360,6 @@ _SIMPLE: dict[Any, Callable[[str], Check]] = {
     str: _text,
     bool: _truth,
     Path: _path,
+    _TextOrPath: _text_or_path,
     typing.SupportsFloat: _float_like,
 }

@@ -72,9 +72,10 @@ def _check_methods(of_class: type, leave: Collection[str], error: type[Mechsurge
 
 
 class _Plan(NamedTuple):
-    """Of one function: parameters by position, what is checked of each, what it is called, what is raised."""
+    """Of one function: parameters by position and `*rest`, what is checked of each, its name, what is raised."""
 
     positions: tuple[str, ...]
+    rest: tuple[str, Check] | None
     checks: dict[str, Check]
     where: str
     error: type[MechsurgeryError]
@@ -100,6 +101,11 @@ def checked(
             for name, value in zip(plan.positions, args[leading:] if leading else args):
                 if name in checks and not checks[name].allows(value):
                     raise _refusal(plan, name, value)
+            if plan.rest is not None:
+                name, check = plan.rest
+                for value in args[leading + len(plan.positions) :]:
+                    if not check.allows(value):
+                        raise _refusal(plan, name, value)
             for name, value in options.items():
                 if name in checks and not checks[name].allows(value):
                     raise _refusal(plan, name, value)
@@ -170,18 +176,20 @@ def _plan(function: Callable[..., Any], leading: int, of_class: type | None, err
     while hasattr(inner, "__wrapped__"):
         inner = inner.__wrapped__
     space = {**vars(sys.modules[function.__module__]), **getattr(inner, "__globals__", {})}
-    checks = {}
+    checks, rest = {}, None
     for one in parameters:
-        if one.kind in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD):
+        if one.kind is Parameter.VAR_KEYWORD:
             continue
         own = f"{function.__name__}.{one.name}"
         check = check_of(_resolved(one.annotation, space), own if own in LEAST else one.name)
-        if check is not None:
+        if check is not None and one.kind is Parameter.VAR_POSITIONAL:
+            rest = one.name, check
+        elif check is not None:
             checks[one.name] = _or_default(check, one.default)
     ordered = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
     name = function.__name__
     where = name if of_class is None else of_class.__name__ if name == "__init__" else f"{of_class.__name__}.{name}"
-    return _Plan(tuple(one.name for one in parameters if one.kind in ordered), checks, where, error)
+    return _Plan(tuple(one.name for one in parameters if one.kind in ordered), rest, checks, where, error)
 
 
 def _or_default(check: Check, default: Any) -> Check:
@@ -203,11 +211,12 @@ def _resolved(annotation: Any, space: Mapping[str, Any]) -> Any:
 
 
 def _refusal(plan: _Plan, name: str, value: Any) -> MechsurgeryError:
-    hint = ""
-    if isinstance(value, str) and "a list" in plan.checks[name].said:
+    check, hint = plan.checks.get(name) or (plan.rest or ("", None))[1], ""
+    said = "something else" if check is None else check.said
+    if isinstance(value, str) and "a list" in said:
         hint = f", such as [{shown(value)}]"
     wrong = "is not finite" if isinstance(value, float) and not math.isfinite(value) else "is not allowed"
-    return plan.error(f"{plan.where}: {name}={shown(value)} {wrong}; give {plan.checks[name].said}{hint}")
+    return plan.error(f"{plan.where}: {name}={shown(value)} {wrong}; give {said}{hint}")
 
 
 # What lies beneath this module, and cannot import it.

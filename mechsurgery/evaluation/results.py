@@ -138,7 +138,7 @@ class Results:
         Where models of one name have different weights, such as before and after `bake`, their fingerprints are added
         to the name, each has a baseline of its own.
         """
-        parts = list(parts)
+        parts = conforms(list(parts), list[Results], "what is put together")
         if not parts:
             raise InputError("no results to put together; give at least one")
         table = pd.concat([part.table for part in parts], ignore_index=True)

@@ -15,11 +15,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ..checks import check_arguments
 from .protocol import Model
 from .turns import Turn
-
-#: Nothing in here is for users. A model's layers call it for every token; `generate` is what others call.
-__all__: list[str] = []
 
 _Pairs = Float[Tensor, "batch pos kv_heads d_head"]
 _New = Float[Tensor, "batch new kv_heads d_head"]
@@ -151,3 +149,8 @@ def rotating(model: Model, cache: Cache | None) -> Turn:
             vars(attn)["apply_rotary"] = partial(cache.entries[layer].rotate, attn.apply_rotary)
 
     return Turn(model, act, ends_all=True)
+
+
+#: What a layer does for every token.
+_OFTEN = ("Entry.append", "Entry.rotate", "Cache.__getitem__", "Cache.append_attention_mask")
+check_arguments(__name__, leave=_OFTEN)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import date, datetime
 
-#: Nothing in here is for users. Templates call it; `render` and its like are what others call.
-__all__: list[str] = []
+from ..checks import check_arguments
+from ..errors import PromptError
 
 
 def midnight(day: date) -> datetime:
@@ -30,3 +30,6 @@ class Clock:
 def _has_width(code: str) -> bool:
     """Whether what follows a percent sign asks for so many characters."""
     return code.lstrip("-_^#+0")[:1].isdigit()
+
+
+check_arguments(__name__, leave=("Clock.strftime_now",), error=PromptError)

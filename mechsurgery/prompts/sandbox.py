@@ -20,12 +20,11 @@ from jinja2.runtime import BlockReference, LoopContext, Macro, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Cycler, Joiner, Namespace
 
+from ..checks import check_arguments
+from ..errors import PromptError
 from .budget import CURRENT, Budget, OverBudgetError
 from .clock import Clock
 from .syntax import Counted, Generation, Hidden
-
-#: Nothing in here is for users. `render` and its like are what others call.
-__all__: list[str] = []
 
 #: Characters of a template; the longest that are published have a fifth of that.
 LONGEST = 100_000
@@ -320,3 +319,6 @@ def run(source: str, variables: Mapping[str, Any], *, size: int, hidden: Mapping
         return _compiled(source, tuple((hidden or {}).items())).render(variables)
     finally:
         CURRENT.reset(token)
+
+
+check_arguments(__name__, error=PromptError)

@@ -9,9 +9,8 @@ from jinja2 import nodes
 from jinja2.ext import Extension
 from jinja2.visitor import NodeTransformer
 
-#: Nothing in here is for users, who call `render` and its like.
-#: Jinja calls it while it compiles a template.
-__all__: list[str] = []
+from ..checks import check_arguments
+from ..errors import PromptError
 
 #: Filters and methods whose arguments come out as text.
 _WRITING = ("default", "d", "join", "format")
@@ -110,3 +109,6 @@ class Hidden(NodeTransformer):
     visit_Pair = _pair
     visit_Filter = _filter
     visit_Call = _call
+
+
+check_arguments(__name__, error=PromptError)
