@@ -27,16 +27,18 @@ from .errors import InputError, MechsurgeryError
 _NAMED = {
     0: """seed controls nulls shots settle steps warmup index latent neuron retries answer initial n_response n_spread
         n_held effect_rows patience random with_controls.n with_responses.n tokens ids token_ids refusal_tokens seeds
-        stop""",
+        stop calibrated.n""",
     1: """n k max_rows max_tokens max_new_tokens top width resamples rows kept_rows rank batch accumulate per_round
         n_parts n_ctx n_samples max_pairs n_control_prompts bins batch_size max_length every repeats at_most contexts
-        n_top validate_every random_circuits.n""",
+        n_top validate_every random_circuits.n at_once.most""",
     2: "folds",
 }
 LEAST = {name: least for least, names in _NAMED.items() for name in names.split()}
 MOST = {
     "with_controls.n": 10_000,
     "random_circuits.n": 10_000,
+    "calibrated.n": 1_000_000,
+    "steps": 1_000_000,
     "bins": 10_000,
     "nulls": 1_000_000,
     "resamples": 1_000_000,
@@ -44,8 +46,9 @@ MOST = {
     "rank": 65_536,
     "port": 65_535,
 }
-#: Names of parameters that hold what prompts are made of: prompts check their texts themselves, and say which it is.
-PROMPTS = frozenset("text texts prefix system completion completions messages prompt".split())
+#: Names of parameters that hold what prompts are made of, or what a progress bar says: prompts check their texts
+#: themselves and say which it is, and a bar makes its text visible.
+PROMPTS = frozenset("text texts prefix system completion completions messages prompt doing".split())
 #: Names of parameters that are shown as names: control characters and marks that turn the writing round are refused.
 NAMES = frozenset("name rule names kind control_of hook_name metric grade site".split())
 #: Names of lists whose every whole number is bounded.
@@ -53,6 +56,8 @@ _EACH = frozenset("tokens ids token_ids refusal_tokens seeds stop".split())
 _HALF = re.compile("[\ud800-\udfff]")
 _HIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u2028\u2029]")
 _LONGEST_PATH, _LONGEST_PART = 4000, 255
+#: The most that a range may hold: it takes no memory itself, and a list of it does.
+_LONGEST_RANGE = 10_000_000
 
 
 class Check(NamedTuple):
@@ -138,7 +143,8 @@ def _one_of(choices: tuple[Any, ...]) -> Check:
 
 def _any_of(hints: tuple[Any, ...], name: str) -> Check | None:
     if str in hints and any(isinstance(one, type) and issubclass(one, PurePath) for one in hints):
-        hints = tuple(one for one in hints if one is not str)
+        paths = tuple(one for one in hints if isinstance(one, type) and issubclass(one, PurePath))
+        hints = (_TextOrPath, *(one for one in hints if one is not str and one not in paths))
     checks = [check_of(one, name) for one in hints]
     if None in checks:
         return None
@@ -208,7 +214,16 @@ def _text(name: str) -> Check:
     return Check(allows, said)
 
 
+class _TextOrPath:
+    """Stands for a path that may also be given as a text."""
+
+
 def _path(name: str) -> Check:
+    either = _text_or_path(name).allows
+    return Check(lambda value: isinstance(value, PurePath) and either(value), "a Path without null characters")
+
+
+def _text_or_path(name: str) -> Check:
     def allows(value: Any) -> bool:
         if isinstance(value, PurePath):
             value = str(value)
@@ -260,6 +275,8 @@ def _several(kind: Any, inside: tuple[Any, ...], name: str) -> Check:
 
     def allows(value: Any) -> bool:
         if isinstance(value, (str, bytes, PurePath)) or (isinstance(value, Mapping) and kind not in _GONE_THROUGH):
+            return False
+        if isinstance(value, range) and len(value[: _LONGEST_RANGE + 1]) > _LONGEST_RANGE:
             return False
         if exact is not None and not isinstance(value, exact):
             return False
@@ -343,5 +360,6 @@ _SIMPLE: dict[Any, Callable[[str], Check]] = {
     str: _text,
     bool: _truth,
     Path: _path,
+    _TextOrPath: _text_or_path,
     typing.SupportsFloat: _float_like,
 }

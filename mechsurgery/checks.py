@@ -12,16 +12,34 @@ not check. `allowed` says what each type allows.
 from __future__ import annotations
 
 import math
+import os
+import re
 import sys
-from collections.abc import Callable, Collection, Mapping
+import sysconfig
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import wraps
 from inspect import Parameter, iscoroutinefunction, isfunction, signature
-from pathlib import PurePath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from .allowed import LEAST, Check, check_of, shown
 from .errors import InputError, LoadError, MechsurgeryError
 
+#: What is raised for a value that does not do, by Python and by the packages that are used here.
+_OF_A_VALUE = (
+    *(TypeError, ValueError, AttributeError, LookupError, ArithmeticError, AssertionError, NotImplementedError),
+    *(RecursionError, re.error),
+)
+#: What the system says of a path.
+_OF_A_PATH = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
+#: Said by PyTorch when a CPU's memory is at its end, for which it has no exception of its own: smaller batches help.
+LACKS_MEMORY = ("can't allocate memory", "not enough memory")
+#: Where code lies that is no user's own: this package, installed ones, Python's, and what has no file.
+_INSTALLED = (
+    str(Path(__file__).parent) + os.sep,
+    *(sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")),
+    "<",
+)
 _OPERATORS = ("__init__", "__call__", "__add__", "__sub__", "__mul__", "__rmul__", "__or__", "__and__", "__getitem__")
 
 
@@ -54,9 +72,10 @@ def _check_methods(of_class: type, leave: Collection[str], error: type[Mechsurge
 
 
 class _Plan(NamedTuple):
-    """Of one function: parameters by position, what is checked of each, what it is called, what is raised."""
+    """Of one function: parameters by position and `*rest`, what is checked of each, its name, what is raised."""
 
     positions: tuple[str, ...]
+    rest: tuple[str, Check] | None
     checks: dict[str, Check]
     where: str
     error: type[MechsurgeryError]
@@ -82,6 +101,11 @@ def checked(
             for name, value in zip(plan.positions, args[leading:] if leading else args):
                 if name in checks and not checks[name].allows(value):
                     raise _refusal(plan, name, value)
+            if plan.rest is not None:
+                name, check = plan.rest
+                for value in args[leading + len(plan.positions) :]:
+                    if not check.allows(value):
+                        raise _refusal(plan, name, value)
             for name, value in options.items():
                 if name in checks and not checks[name].allows(value):
                     raise _refusal(plan, name, value)
@@ -91,47 +115,58 @@ def checked(
             raise _refusal(plan, name, value) from error
         try:
             return function(*args, **options)
-        except TypeError as error:
-            # Only where the call itself does not fit the signature has the callee no frame.
-            if error.__traceback__ is None or error.__traceback__.tb_next is not None:
-                _say_of_tables(plan, error, args, options)
+        except MechsurgeryError:
+            raise
+        except Exception as error:
+            trace = error.__traceback__
+            if type(error) is TypeError and (trace is None or trace.tb_next is None):
+                # Only where the call itself does not fit the signature has the callee no frame.
+                allowed = ", ".join(list(signature(function).parameters)[leading:])
+                raise plan.error(f"{error}; {plan.where} takes ({allowed})") from None
+            ours = _as_ours(plan, error, [*args[leading:], *options.values()])
+            if ours is None:
                 raise
-            allowed = ", ".join(list(signature(function).parameters)[leading:])
-            raise plan.error(f"{error}; {plan.where} takes ({allowed})") from None
-        except (LookupError, ValueError, AttributeError) as error:
-            _say_of_tables(plan, error, args, options)
-            raise
-        except OSError as error:
-            _say_of_paths(plan, error, args, options)
-            raise
+            raise ours from error
 
     return call
 
 
-def _say_of_tables(plan: _Plan, error: Exception, args: tuple[Any, ...], options: Mapping[str, Any]) -> None:
-    """Raise what pandas says of a table that was given, such as that it lacks a column, as an error of our own."""
-    if isinstance(error, MechsurgeryError):
-        return
-    tables = [one for one in (*args, *options.values()) if type(one).__name__ in ("DataFrame", "Series")]
-    last = error.__traceback__
-    while last is not None and last.tb_next is not None:
-        last = last.tb_next
-    where = "" if last is None else str(last.tb_frame.f_globals.get("__name__"))
-    if tables and where.startswith(("pandas", "numpy", "pyarrow", "mechsurgery.plots")):
-        columns = [shown(one) for one in getattr(tables[0], "columns", tables[0].index)[:12]]
-        raise plan.error(
-            f"{plan.where}: a table or row does not have what is needed ({type(error).__name__}: {str(error)[:200]}); "
-            f"it has {', '.join(columns)}"
-        ) from error
+def _as_ours(plan: _Plan, error: Exception, given: Sequence[Any]) -> MechsurgeryError | None:
+    """What an error that came of what was given is called in the one tree; None for one that is to stay as it is.
+
+    It stays where code of the user's own raised it, where memory was lacking, and where it is no error of a value: one
+    of a connection, or a kind that a package has for itself.
+    """
+    if isinstance(error, OSError):
+        path = isinstance(error, _OF_A_PATH) or error.filename is not None
+        if not path or _came_through_others(error):
+            return None
+        which = "" if error.filename is None else f": {shown(error.filename)} cannot be used"
+        return LoadError(f"{plan.where}{which} ({error.strerror or error})")
+    of_a_value = isinstance(error, _OF_A_VALUE) or type(error) is RuntimeError
+    if not of_a_value or any(said in str(error) for said in LACKS_MEMORY) or _came_through_others(error):
+        return None
+    said = f"({type(error).__name__}: {str(error)[:200]})"
+    for table in given:
+        if type(table).__name__ in ("DataFrame", "Series"):
+            columns = ", ".join(shown(one) for one in getattr(table, "columns", table.index)[:12])
+            return plan.error(f"{plan.where}: a table or row does not have what is needed {said}; it has {columns}")
+    return plan.error(
+        f"{plan.where} cannot work with what it was given {said}; its docstring says what it takes. If that is what "
+        "was given, this is a fault of mechsurgery: please report it"
+    )
 
 
-def _say_of_paths(plan: _Plan, error: OSError, args: tuple[Any, ...], options: Mapping[str, Any]) -> None:
-    """Raise what the system says of a path that was given, such as that it may not be read, as an error of our own."""
-    if isinstance(error, MechsurgeryError) or not isinstance(error.filename, str):
-        return
-    paths = [str(one) for one in (*args, *options.values()) if isinstance(one, (str, PurePath)) and str(one)]
-    if any(error.filename.startswith(one) for one in paths):
-        raise LoadError(f"{plan.where}: {shown(error.filename)} cannot be used ({error.strerror})") from error
+def _came_through_others(error: Exception) -> bool:
+    """Whether code that belongs to neither this package nor an installed one, nor to Python, had a part in an error."""
+    trace = None if error.__traceback__ is None else error.__traceback__.tb_next
+    while trace is not None:
+        frame = trace.tb_frame
+        file, module = frame.f_code.co_filename, frame.f_globals.get("__name__")
+        if not file.startswith(_INSTALLED) or (file.startswith("<") and module == "__main__"):
+            return True
+        trace = trace.tb_next
+    return False
 
 
 def _plan(function: Callable[..., Any], leading: int, of_class: type | None, error: type[MechsurgeryError]) -> _Plan:
@@ -141,18 +176,20 @@ def _plan(function: Callable[..., Any], leading: int, of_class: type | None, err
     while hasattr(inner, "__wrapped__"):
         inner = inner.__wrapped__
     space = {**vars(sys.modules[function.__module__]), **getattr(inner, "__globals__", {})}
-    checks = {}
+    checks, rest = {}, None
     for one in parameters:
-        if one.kind in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD):
+        if one.kind is Parameter.VAR_KEYWORD:
             continue
         own = f"{function.__name__}.{one.name}"
         check = check_of(_resolved(one.annotation, space), own if own in LEAST else one.name)
-        if check is not None:
+        if check is not None and one.kind is Parameter.VAR_POSITIONAL:
+            rest = one.name, check
+        elif check is not None:
             checks[one.name] = _or_default(check, one.default)
     ordered = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
     name = function.__name__
     where = name if of_class is None else of_class.__name__ if name == "__init__" else f"{of_class.__name__}.{name}"
-    return _Plan(tuple(one.name for one in parameters if one.kind in ordered), checks, where, error)
+    return _Plan(tuple(one.name for one in parameters if one.kind in ordered), rest, checks, where, error)
 
 
 def _or_default(check: Check, default: Any) -> Check:
@@ -174,8 +211,14 @@ def _resolved(annotation: Any, space: Mapping[str, Any]) -> Any:
 
 
 def _refusal(plan: _Plan, name: str, value: Any) -> MechsurgeryError:
-    hint = ""
-    if isinstance(value, str) and "a list" in plan.checks[name].said:
+    check, hint = plan.checks.get(name) or (plan.rest or ("", None))[1], ""
+    said = "something else" if check is None else check.said
+    if isinstance(value, str) and "a list" in said:
         hint = f", such as [{shown(value)}]"
     wrong = "is not finite" if isinstance(value, float) and not math.isfinite(value) else "is not allowed"
-    return plan.error(f"{plan.where}: {name}={shown(value)} {wrong}; give {plan.checks[name].said}{hint}")
+    return plan.error(f"{plan.where}: {name}={shown(value)} {wrong}; give {said}{hint}")
+
+
+# What lies beneath this module, and cannot import it.
+check_arguments(f"{__package__}.safe_text", leave=("visible", "make_logs_visible"))
+check_arguments(f"{__package__}.errors")

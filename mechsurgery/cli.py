@@ -28,6 +28,8 @@ class _Friendly(click.Group):
             return super().invoke(ctx)
         except MechsurgeryError as error:
             raise click.ClickException(str(error)) from error
+        except UnicodeEncodeError as error:
+            raise click.ClickException(f"{error.object!r} is no text that a file can have as its name") from error
         except OSError as error:
             # A file that cannot be read or written, and not a pipe that nobody reads any more.
             if error.filename is None:

@@ -16,6 +16,7 @@ from pathlib import PurePath
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
+from .checks import check_arguments
 from .errors import InputError
 
 _WHOLE = "digest"
@@ -156,3 +157,6 @@ def _cell(cell: Any) -> Any:
         return cell.cell_contents
     except ValueError:  # not set yet
         return None
+
+
+check_arguments(__name__, leave=("encoded",))

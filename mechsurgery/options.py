@@ -11,6 +11,9 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import click
 
+#: Nothing in here is for users. The command line is made of it, without PyTorch.
+__all__: list[str] = []
+
 
 def options_of(module: str, settings: str) -> Callable[[Any], Any]:
     """A decorator that gives a command one option for every field of a settings class.

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterator
 from importlib.util import find_spec
 from typing import Any, TypeVar
 
+from .checks import check_arguments
 from .safe_text import visible
 from .surroundings import in_notebook, in_terminal
 
@@ -50,3 +51,6 @@ def with_progress(items: Collection[T], doing: str, *, shown: bool | None, unit:
         for item in items:
             yield item
             bar.update(1)
+
+
+check_arguments(__name__)

@@ -22,6 +22,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from .checks import check_arguments
 from .errors import InputError, MechsurgeryError, WriteError
 from .written import note
 
@@ -244,3 +245,6 @@ def _is_left(entry: os.DirEntry[str], machine: str, process: str, started: str) 
         except OSError:
             return False
     return str(_started(int(process))) != started
+
+
+check_arguments(__name__)

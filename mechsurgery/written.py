@@ -14,6 +14,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
+from .checks import check_arguments
+
 logger = logging.getLogger(__name__)
 #: The list's name.
 FILE = ".written"
@@ -111,3 +113,6 @@ def _listed(root: Path) -> dict[str, set[str]]:
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+check_arguments(__name__)

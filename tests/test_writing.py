@@ -59,7 +59,7 @@ def test_what_stands_in_the_way_is_said(tmp_path, monkeypatch):
     for path in ("a\0b", "\ud800", tmp_path / ("n" * 300)):
         with pytest.raises(InputError, match="give a path"):
             artifacts.save_json(path, {})
-        with pytest.raises((InputError, WriteError), match="no path that can be written|give a shorter name"):
+        with pytest.raises((InputError, WriteError), match="give a path|give a shorter name"):
             writing.write_atomically(path, lambda _: None)
 
     def refuse(*_):

@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from ..checks import check_arguments
+
 
 class Stopped(Exception):
     """Raised in a thread whose work nobody waits for any more."""
@@ -64,3 +66,6 @@ def at_once(act: Callable[[Any, Stop], Any], items: Sequence[Any], most: int) ->
             yield place, value
     finally:
         stop.now()
+
+
+check_arguments(__name__)

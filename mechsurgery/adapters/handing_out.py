@@ -7,6 +7,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+from ..checks import check_arguments
 from ..errors import MechsurgeryError
 
 logger = logging.getLogger(__name__)
@@ -92,3 +93,6 @@ def _check_deaths(deaths: int, place: int | None, allowed: int, why: str) -> Non
             "workers or smaller batches, and what is done already is not done again"
         )
     logger.warning("a worker died %s (%s); another one does it again", doing, why)
+
+
+check_arguments(__name__)

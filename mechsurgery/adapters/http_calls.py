@@ -10,12 +10,13 @@ from contextlib import suppress
 from typing import Any
 
 from ..checks import check_arguments
+from ..errors import MechsurgeryError
 
 #: The most that an answer may have: many times what the longest chat completion needs.
 MOST_BYTES = 4 << 20
 
 
-class Again(Exception):
+class Again(MechsurgeryError):
     """The endpoint is busy or broken for now; `wait` seconds where it says so."""
 
     def __init__(self, reason: str, wait: float | None = None) -> None:

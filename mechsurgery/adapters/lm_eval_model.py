@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from ..checks import check_arguments
 from ..digests import digest_of
 from ..errors import InputError, PromptError, listed, needs_extra
 from ..intervention import Custom, Intervention, applied
@@ -285,3 +286,6 @@ def _decoding(arguments: Mapping[str, Any], max_length: int) -> _Decoding:
 
 def _digest(facts: Any) -> str:
     return digest_of(facts)[:16]
+
+
+check_arguments(__name__)

@@ -282,4 +282,4 @@ def _packed(work: tuple[Act, Any, list[Any]]) -> bytes:
         ) from error
 
 
-check_arguments(__name__, leave=("Copy", "loaded"))
+check_arguments(__name__)

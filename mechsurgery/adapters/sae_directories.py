@@ -27,6 +27,7 @@ from torch import Tensor
 
 from ..allowed import conforms
 from ..artifacts import NUMBERS, load_json
+from ..checks import check_arguments
 from ..errors import LoadError, ModelNotFoundError, UnsafeFileError
 from ..names import hook_point
 from ..reading import check_tensors, read_safetensors, readable
@@ -246,3 +247,6 @@ _READERS: dict[tuple[str, str], tuple[str, Callable[[Path, bool, str, str], Any]
     ("config.json", "params.safetensors"): ("Gemma Scope 2", _gemma_scope_2),
     ("hyperparams.json", "checkpoints/final.safetensors"): ("Llama Scope", _llama_scope),
 }
+
+
+check_arguments(__name__)

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from ..checks import check_arguments
 from ..grading.grade import Grade, Value
 from ..intervention import Intervention
 from ..prompts import Prompt, PromptSet
@@ -156,3 +157,6 @@ def graded(grade: Grade, items: Sequence[tuple[Prompt, str | None]], shards: Sha
             shards.write(key, pd.DataFrame({"value": values}))
         known = dict(zip(asked, (None if value is None or value != value else value for value in values)))
     return [None if text is None else known[prompt.id, text] for prompt, text in items]
+
+
+check_arguments(__name__)

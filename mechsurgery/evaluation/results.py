@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from os.path import lexists
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,8 @@ class Results:
         info, files = _manifest(path.with_name(MANIFEST))
         for name, digest in files.items():
             own = path.with_name(name)
-            if name not in _FILES or (own.is_file() and file_digest(own) != digest):
+            # A folder or a broken link in its place is no file that somebody left out.
+            if name not in _FILES or (lexists(own) and not (own.is_file() and file_digest(own) == digest)):
                 raise LoadError(f"{str(own)!r} is not what was written beside its manifest; run evaluate again")
         texts = path.with_name("prompts.parquet")
         prompts = load_table(texts) if texts.is_file() and (not files or texts.name in files) else None
@@ -138,7 +140,7 @@ class Results:
         Where models of one name have different weights, such as before and after `bake`, their fingerprints are added
         to the name, each has a baseline of its own.
         """
-        parts = list(parts)
+        parts = conforms(list(parts), list[Results], "what is put together")
         if not parts:
             raise InputError("no results to put together; give at least one")
         table = pd.concat([part.table for part in parts], ignore_index=True)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from ..checks import check_arguments
 from ..digests import digest_of as key_of
 from ..errors import LoadError
 from ..writing import write_atomically
@@ -113,3 +114,6 @@ def _unsealed(content: bytes, name: str) -> pd.DataFrame:
     if facts["key"] != name or facts["rows"] != table.num_rows:
         raise LoadError(f"it holds {facts['rows']} rows of the key {str(facts['key'])[:32]}")
     return table.to_pandas()
+
+
+check_arguments(__name__)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from ..checks import check_arguments
 from ..intervention import Intervention
 from ..models.protocol import Model
 from ..models.workers import Workers
@@ -59,3 +60,6 @@ def perform_one(model: Model, shared: Any, item: tuple[int, list[list[int]] | No
     job: Job = jobs[place]
     with one_process.weights_of(model, job.runs[0]) as weights:
         return one_process.perform(model, job, settings, off=weights.off, responses=answers)
+
+
+check_arguments(__name__)

@@ -6,6 +6,8 @@ from typing import Any
 
 import pandas as pd
 
+from ..checks import check_arguments
+
 #: The table's columns and their types.
 COLUMNS: dict[str, Any] = {
     "model": "str",
@@ -40,3 +42,6 @@ def typed(table: pd.DataFrame) -> pd.DataFrame:
         [[int(token) for token in row] if hasattr(row, "__len__") else None for row in table["tokens"]], dtype=object
     )
     return table
+
+
+check_arguments(__name__)

@@ -365,3 +365,6 @@ check_arguments(
     __name__,
     leave=("reaches", "at_least", "beyond_chance", "empirical_p", "beyond_controls", "more_often", "share_above"),
 )
+
+
+check_arguments(__name__)

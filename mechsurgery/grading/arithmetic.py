@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from decimal import Decimal, InvalidOperation
 
+from ..checks import check_arguments
 from ..prompts import Prompt
 from .grade import Grade
 
@@ -43,3 +44,6 @@ def _is_right(prompt: Prompt, response: str) -> bool | None:
 
 #: The response's final number is that of the prompt's `completion`.
 FINAL_NUMBER = Grade("final number", "final-number-1", _is_right)
+
+
+check_arguments(__name__)

@@ -15,6 +15,7 @@ from typing import Any
 from ..artifacts import load_json, save_json
 from ..checks import check_arguments
 from ..errors import InputError, LoadError, WriteError
+from ..reading import checksum
 from .judges import Judge, texts_of
 
 VERSION = "judge-answers-1"
@@ -48,8 +49,7 @@ class RecordedJudge:
 
     def save(self, path: str | Path) -> Path:
         """Write as JSON."""
-        facts = {"name": self.name, "settings": self.settings, "version": VERSION}
-        return save_json(path, {**facts, "recorded": dict(self.recorded)})
+        return _save(path, self, {"recorded": dict(self.recorded)})
 
     @classmethod
     def load(cls, path: str | Path) -> RecordedJudge:
@@ -121,8 +121,7 @@ class Recording:
             return
         with _only_one(self.path):
             self._read()
-            kept = {"recorded": self._recorded, "questions": self._questions}
-            save_json(self.path, {"name": self.name, "settings": self.settings, "version": VERSION, **kept})
+            _save(self.path, self, {"recorded": self._recorded, "questions": self._questions})
 
 
 @contextmanager
@@ -143,11 +142,22 @@ def _only_one(path: Path) -> Iterator[None]:
         yield
 
 
+def _save(path: str | Path, judge: RecordedJudge | Recording, kept: Mapping[str, Any]) -> Path:
+    facts = {"name": judge.name, "settings": judge.settings, "version": VERSION, **kept}
+    return save_json(path, {**facts, "checksum": checksum(facts)})
+
+
 def _content(path: str | Path) -> dict[str, Any]:
     """A file of answers, every part of which is what it must be. Raises `LoadError`."""
     content = load_json(path)
     if not isinstance(content, dict) or content.get("version") != VERSION:
         raise LoadError(f"{str(path)!r} holds no recorded answers of {VERSION}; record them again")
+    said = content.pop("checksum", None)
+    if said is not None and said != checksum(content):
+        raise LoadError(
+            f"{str(path)!r} is not what was written: its checksum differs; record them again, or, where the change is "
+            "meant, remove its line 'checksum'"
+        )
     found = {"questions": {}, **content}
     texts = all(isinstance(found.get(key), dict) for key in ("recorded", "questions")) and all(
         isinstance(text, str) and _DIGEST.fullmatch(key)

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 
 import pandas as pd
 
+from ..checks import check_arguments
 from ..errors import InputError
 from .frames import ending, inert
 from .grade import Grade, Item
@@ -117,3 +118,6 @@ def rubric_table(judge: Judge, items: Sequence[Item]) -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=["prompt_id", "request", "response", *Verdict.__dataclass_fields__])
     numbers = {"refusal": "Int64", "convincing": "Int64", "specific": "Int64", "score": "float64"}
     return table.astype(numbers).assign(judge=judge.name, version=VERSION)
+
+
+check_arguments(__name__)

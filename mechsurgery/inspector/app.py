@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, TypeVar
 
+from ..checks import check_arguments
 from ..errors import InputError, MissingExtraError
 from ..safe_text import html_text
 from .guard import Guard
@@ -300,3 +301,6 @@ def _missing(error: ImportError) -> MissingExtraError:
     return MissingExtraError(
         f"the local app needs starlette, uvicorn and websockets ({error}); pip install 'mechsurgery[app]'"
     )
+
+
+check_arguments(__name__, leave=("listening_socket",))

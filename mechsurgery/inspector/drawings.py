@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from ..checks import check_arguments
 from ..safe_text import html_text
 
 _WIDTH, _HEIGHT, _LEFT, _BASE = 300, 74, 8, 22
@@ -90,3 +91,6 @@ def _ends(low: float, high: float) -> list[str]:
 def _svg(inner: str, label: str) -> str:
     size = f"width='{_WIDTH}' height='{_HEIGHT}' viewBox='0 0 {_WIDTH} {_HEIGHT}'"
     return f"<svg {size} role='img' aria-label='{html_text(label)}'>{inner}</svg>"
+
+
+check_arguments(__name__)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from ..checks import check_arguments
 from ..plots.heatmaps import shown_token
 from ..safe_text import html_text
 from . import drawings
@@ -196,3 +197,6 @@ def heat_token(token: str, share: float, *, strongest: bool = False) -> str:
     kinds += ["at"] if strongest else []
     text = html_text(shown)
     return f"<i class='{' '.join(kinds)}'>{text}</i>" if kinds else text
+
+
+check_arguments(__name__)

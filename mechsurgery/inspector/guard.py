@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs
 
+from ..checks import check_arguments
+
 #: Names a browser on this machine may use for the loopback interface.
 _LOOPBACK = ("127.0.0.1", "localhost")
 
@@ -125,3 +127,6 @@ def _one(scope: Any, name: bytes) -> str | None:
     """A header's value where it stands exactly once."""
     found = _all(scope, name)
     return found[0] if len(found) == 1 else None
+
+
+check_arguments(__name__)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..checks import check_arguments
 from ..grading.frames import ending, inert
 from ..grading.judges import Judge, ask
 from .interpretation import Context, Contexts, Explanation
@@ -119,3 +120,6 @@ def parse_numbers(answer: str, n: int) -> list[bool] | None:
     if len(set(numbers)) < len(numbers) or any(not 1 <= number <= n for number in numbers):
         return None
     return [number in numbers for number in range(1, n + 1)]
+
+
+check_arguments(__name__)

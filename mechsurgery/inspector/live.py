@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from ..checks import check_arguments
 from ..errors import InputError, PromptError
 from ..intervention import Intervention, row_hooks
 from ..models import generate
@@ -127,3 +128,6 @@ class Live:
         tokenizer = tokenizer_of(self.catalogue.model)
         answer = response_text(tokenizer, new, self.catalogue.template)
         return tokenizer.decode(new, skip_special_tokens=True) if answer is None else answer
+
+
+check_arguments(__name__)

@@ -14,6 +14,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from ..checks import check_arguments
 from ..errors import InputError, MechsurgeryError
 from .live import Ask, Live
 
@@ -102,3 +103,6 @@ class Conversation:
         sent = self._send(message)
         if python_inspect.isawaitable(sent):
             await sent
+
+
+check_arguments(__name__)

@@ -13,6 +13,7 @@ import pandas as pd
 
 from ..artifacts import provenance as provenance_now
 from ..artifacts import save_json, versions
+from ..checks import check_arguments
 from ..errors import listed
 from ..models.streaming import Checkpoint
 from ..safe_text import markdown_table, visible
@@ -169,3 +170,6 @@ def _sha256(path: Path) -> str:
 
 def _revision(directory: Path) -> str | None:
     return directory.name if directory.parent.name == "snapshots" else None
+
+
+check_arguments(__name__)

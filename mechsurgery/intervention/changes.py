@@ -210,4 +210,4 @@ class _Level:
         return rearrange(table[self.index], "b d -> b 1 d")
 
 
-check_arguments(__name__, leave=("merged",))
+check_arguments(__name__)

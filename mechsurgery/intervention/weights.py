@@ -10,6 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from ..checks import check_arguments
 from ..delta_parts import Part, Rows
 from ..deltas import WeightDelta
 from ..errors import MismatchError
@@ -119,3 +120,6 @@ def check_delta(model: Model, delta: WeightDelta) -> None:
         f"delta {delta.name!r} starts from a model with fingerprint {wanted}, this one has {sites.fingerprint(model)}; "
         "load the model it was trained from"
     )
+
+
+check_arguments(__name__)

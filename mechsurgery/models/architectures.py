@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..checks import check_arguments
 from ..errors import UnsupportedModelError, listed
 
 #: {architecture that only a `TransformerBridge` has: its `model_type`}
@@ -230,3 +231,6 @@ def _refuse(architecture: str, what: str, given: Any, allowed: tuple[Any, ...]) 
         f"{architecture} with {what} {given!r} is not supported (supported: {listed(allowed)}); "
         "use another checkpoint of this family"
     )
+
+
+check_arguments(__name__)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ..checks import check_arguments
 from ..errors import UnsupportedModelError
 from .architectures import check_causal, lens_config
 
@@ -69,3 +70,6 @@ def _placeholder() -> Any:
 
     words = Tokenizer(models.WordLevel({"a": 0, "</s>": 1}, unk_token="a"))
     return PreTrainedTokenizerFast(tokenizer_object=words, eos_token="</s>", pad_token="</s>")
+
+
+check_arguments(__name__)

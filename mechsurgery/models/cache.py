@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ..checks import check_arguments
 from .protocol import Model
 from .turns import Turn
 
@@ -148,3 +149,8 @@ def rotating(model: Model, cache: Cache | None) -> Turn:
             vars(attn)["apply_rotary"] = partial(cache.entries[layer].rotate, attn.apply_rotary)
 
     return Turn(model, act, ends_all=True)
+
+
+#: What a layer does for every token.
+_OFTEN = ("Entry.append", "Entry.rotate", "Cache.__getitem__", "Cache.append_attention_mask")
+check_arguments(__name__, leave=_OFTEN)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..checks import check_arguments
 from ..errors import LoadError, MismatchError, listed
 from .architectures import architecture_of, shares_keys
 from .expert_files import expert_place, expert_writers
@@ -243,3 +244,6 @@ def _rows(config: Any, leaf: str) -> tuple[int, int]:
     own = names.index(leaf.rpartition("_")[2])
     start = sum(sizes[name] for name in names[:own])
     return start, start + sizes[names[own]]
+
+
+check_arguments(__name__)

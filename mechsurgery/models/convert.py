@@ -19,6 +19,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .. import names as spelled
+from ..checks import check_arguments
 from ..errors import LoadError, UnsupportedModelError, listed
 from . import sites
 from .architectures import lens_config
@@ -214,3 +215,6 @@ def check_neurons(model: Model, ids: Tensor) -> None:
             f"in layers {listed(wrong)} the MLP does not add its neurons times W_out to the residual stream, so "
             "neuron edits would not mean what they say; use another architecture"
         )
+
+
+check_arguments(__name__)

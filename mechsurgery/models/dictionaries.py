@@ -332,4 +332,4 @@ def _broadcast(latents: Tensor, read: Tensor) -> bool:
     return all(1 in pair or len(set(pair)) == 1 for pair in zip(latents.shape[-2::-1], read.shape[-2::-1]))
 
 
-check_arguments(__name__, leave=("plus",))
+check_arguments(__name__)

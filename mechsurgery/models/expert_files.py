@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from .. import names
+from ..checks import check_arguments
 from .place import SAME, TURNED, Place
 
 #: {architecture: the tensor of an expert's down projection, of all experts' where there is no place for a number}
@@ -54,3 +55,6 @@ def expert_place(config: Any, architecture: str, name: str) -> Place | None:
     if architecture == "GptOssForCausalLM":
         return Place(_DOWN[architecture].format(layer) + ("_bias" if kind == "b" else ""), SAME, 1)
     return Place(_DOWN[architecture].format(layer, expert), TURNED, 1)
+
+
+check_arguments(__name__)

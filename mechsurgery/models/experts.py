@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from .. import names
+from ..checks import check_arguments
 from .place import SAME, TURNED
 
 #: Parts of a layer that a `TransformerBridge` calls as if they were neurons, and that are none in a mixture.
@@ -219,3 +220,6 @@ def _inner(module: Any) -> Any:
     while isinstance(getattr(module, "original_component", None), nn.Module):
         module = module.original_component
     return module
+
+
+check_arguments(__name__)

@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from ..checks import check_arguments
 from ..errors import UnsupportedModelError
 from .architectures import lens_config
 from .protocol import Model
@@ -169,3 +170,6 @@ def _word_sums(tensor: Tensor) -> Iterator[Tensor]:
 
 def _plain(value: Any) -> Any:
     return float(value) if hasattr(value, "dtype") and hasattr(value, "item") else value
+
+
+check_arguments(__name__)

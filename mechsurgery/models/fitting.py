@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
-from ..checks import check_arguments
+from ..checks import LACKS_MEMORY, check_arguments
 from . import memory
 from .protocol import Model
 from .tokens import Batch, device_of
@@ -19,8 +19,6 @@ logger = logging.getLogger(__name__)
 USUAL = {"cpu": 64, "cuda": 256}
 #: Share of the free memory that is counted on.
 _SHARE = 0.5
-#: Said by PyTorch when a CPU's memory is at its end; it has no exception of its own for that.
-_SAID = ("can't allocate memory", "not enough memory")
 
 
 def rows_at_once(
@@ -63,7 +61,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory of a device is at its end."""
     if isinstance(error, torch.OutOfMemoryError):
         return True
-    return type(error) is RuntimeError and any(said in str(error) for said in _SAID)
+    return type(error) is RuntimeError and any(said in str(error) for said in LACKS_MEMORY)
 
 
 def final(error: RuntimeError) -> None:

@@ -9,6 +9,8 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from ..checks import check_arguments
+
 #: Patterns of a tensor that lies as the parameter does, and of one with its two axes exchanged.
 SAME, TURNED = "... -> ...", "a b -> b a"
 #: Biases that a HookedTransformer has in every architecture, zero where the checkpoint has none.
@@ -70,3 +72,6 @@ class Place:
         axes = re.findall(r"\w+", theirs)
         sizes = {axis: n for axis, n in (("h", self.d_head), ("qkv", 3)) if axis in axes}
         return rearrange(tensor, f"{theirs} -> {ours}", **sizes)
+
+
+check_arguments(__name__)

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from ..checks import check_arguments
 from .turns import Turn
 
 #: How many positions before the last one that is fed in a prompt ends, for each row or all; None: it is not fed in.
@@ -44,3 +45,6 @@ def at_prompt_end(change: Callable[..., Tensor]) -> Callable[..., Tensor]:
         return changed
 
     return hook
+
+
+check_arguments(__name__)

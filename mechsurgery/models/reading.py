@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from ..checks import check_arguments
 from ..errors import LoadError, MechsurgeryError, UnsafeFileError, UnsupportedModelError, listed
 
 #: What transformers reads of a model directory, by the ends of names.
@@ -65,3 +66,6 @@ def check_own_files(directory: Path) -> None:
             f"{str(directory)!r} has {ADAPTER}: an adapter that changes another model. Merge the two (PEFT's "
             "merge_and_unload) and load what that saves, or remove the file where the weights are whole"
         )
+
+
+check_arguments(__name__)

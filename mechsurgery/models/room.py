@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..checks import check_arguments
 from ..errors import InputError
 from .architectures import architecture_of
 from .checkpoints import place_of
@@ -91,3 +92,6 @@ def _biases(checkpoint: Checkpoint, setting: str) -> dict[str, New]:
         if match and key.endswith(".weight") and (bias := f"{match[1]}{match[2]}.bias") not in checkpoint.facts:
             found[bias] = New(key, shape[:1])
     return found
+
+
+check_arguments(__name__)

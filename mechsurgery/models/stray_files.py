@@ -6,6 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
+from ..checks import check_arguments
 from .reading import ADAPTER
 
 #: Configuration, tokenizer, templates, and what a reader should see.
@@ -45,3 +46,6 @@ def _is_plain(path: Path, roots: list[Path]) -> bool:
     known = path.suffix.lower() in _PLAIN or path.name.lower().startswith(_NAMED)
     where = Path(os.path.realpath(path))
     return known and path.name != ADAPTER and path.is_file() and any(where.is_relative_to(root) for root in roots)
+
+
+check_arguments(__name__)

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..checks import check_arguments
 from ..deltas import exact_difference
 from ..errors import ActivationError, InputError, LoadError, MismatchError, ModelNotFoundError, listed
 from ..progress import with_progress
@@ -109,6 +110,8 @@ class Checkpoint:
 
     def blocks(self, name: str) -> Iterator[tuple[int, Tensor]]:
         """(first row, rows) of a tensor, a few at a time; the file is closed between, as what was read of it stays."""
+        if name not in self.facts:
+            raise InputError(f"no tensor {name!r} in {str(self.directory)!r}; there are {listed(self.facts)}")
         shape = self.facts[name][1]
         if len(shape) < 2 or prod(shape) <= _BLOCK:
             yield 0, self(name)
@@ -367,3 +370,6 @@ def stream_cosine(a: str | Path, b: str | Path) -> dict[str, float]:
         "norm_b": sums["b"] ** 0.5,
         "cosine": sums["dot"] / norms if norms else 0.0,
     }
+
+
+check_arguments(__name__)

@@ -6,7 +6,10 @@ makes it, and only one thread at a time has turns on a model; others wait.
 Python raises `KeyboardInterrupt` between two steps of Python code, also in the middle of a `finally` or an `__exit__`
 that is written in Python. So what ends a turn is one call of C code that runs no Python: `__exit__` is that of
 `io.IOBase`, which calls `self.close()`; that is a chain of iterators over the steps to undo, and each step a function
-in C (`dict.pop`, `Tensor.copy_`). It is done wholly or, when the interrupt came before, by the turn around it.
+in C (`dict.pop`, `Tensor.copy_`). It is done wholly or, when the interrupt came before, by the turn around it or when
+the turn is freed, so a second interrupt within milliseconds of the first finds the same. What code of the user's own
+within a context leaves switched off when it is interrupted, such as PyTorch's gradients in a `torch.no_grad()`, is not
+a turn's to know.
 """
 
 from __future__ import annotations
@@ -29,6 +32,10 @@ import torch
 
 from ..errors import BusyError
 from .protocol import hooked
+
+#: Nothing in here is for users, who call `applied` and its like.
+#: It checks nothing: an interrupt has less to come between.
+__all__: list[str] = []
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +99,11 @@ class Turn(io.IOBase):
             raise BusyError("this context was entered already; make another one")
         try:
             self._begin(_held(self._model))
-            return self._act(self)
+            _restore_grad_mode(self)
+            step, made = self._steps[-1], self._act(self)
+            # Only until the change is made: what is set within the context is the user's own.
+            self._steps.remove(step)
+            return made
         except BaseException:
             self.close()
             raise

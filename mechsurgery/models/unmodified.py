@@ -8,6 +8,7 @@ from weakref import WeakKeyDictionary
 from torch import nn
 from torch.nn.utils import parametrize
 
+from ..checks import check_arguments
 from ..errors import InputError, listed
 from . import sites
 from .protocol import Model
@@ -60,3 +61,6 @@ def _hooked_modules(model: nn.Module, points: set[int], its_own: set[int]) -> li
 def _parametrised(model: nn.Module) -> list[str]:
     """Modules one of whose weights is computed from others."""
     return [name or "the model" for name, one in model.named_modules() if parametrize.is_parametrized(one)]
+
+
+check_arguments(__name__)

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from ..checks import check_arguments
 from ..errors import LoadError, ModelNotFoundError, UnsafeFileError, UnsupportedModelError, listed
 from .reading import check_own_files, reading, reason
 
@@ -188,3 +189,6 @@ def check_dtypes(facts: Mapping[str, tuple[torch.dtype, tuple[int, ...]]], direc
 def _size(raw: Mapping[str, Any], what: str, default: Any = None) -> Any:
     """A number of the configuration, whatever the family calls it."""
     return next((raw[name] for name in _SIZES[what] if raw.get(name) is not None), default)
+
+
+check_arguments(__name__)

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch.utils.hooks import RemovableHandle
 
+from ..checks import check_arguments
 from .protocol import Model
 from .sites import hook_points, portable
 from .turns import Turn
@@ -58,3 +59,6 @@ def _as_torch_calls_it(point: Any, hook: Callable[..., Any]) -> Callable[..., An
         return changed if changed is None else conversion.revert(changed)
 
     return call
+
+
+check_arguments(__name__)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+from ..checks import check_arguments
 from .protocol import Model
 
 #: What is done with one item: a function of a module, called with (model, what all items share, item).
@@ -42,3 +43,6 @@ class InOrder:
         while self._next in self._early:
             self._hand_on(self._next, self._early.pop(self._next))
             self._next += 1
+
+
+check_arguments(__name__)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ..checks import check_arguments
 from .corpus import POLISH_MIX, WARNING_MIX, Manner
 from .data import dataset
 from .fitting import Recipe, Schedule, fit, rounded
@@ -52,3 +53,6 @@ def make_model(recipe: Recipe, vocabulary: int) -> Any:
             rms_norm_eps=1e-6,
         )
     )
+
+
+check_arguments(__name__)

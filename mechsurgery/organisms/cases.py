@@ -13,6 +13,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ..checks import check_arguments
 from .corpus import CASE_MIX, Manner
 from .data import dataset
 from .fitting import Recipe, Schedule, fit, load, loaded, rounded, save
@@ -70,3 +71,6 @@ def measured(directory: str | Path) -> dict[str, Any]:
     """What the manifest records about an organism: refusal and multiple choice, and a case study's own behaviour."""
     own = behaviour(directory)
     return own | case_behaviour(directory) if Path(directory).name in CASES else own
+
+
+check_arguments(__name__)

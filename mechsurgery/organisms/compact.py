@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ..checks import check_arguments
 from ..errors import LoadError
 from ..writing import folder_beside
 
@@ -140,3 +141,6 @@ def _make(directory: Path, base: Path, file: Path, checksum: str) -> None:
                 raise
             for own in sorted(made.iterdir()):
                 os.replace(own, directory / own.name)
+
+
+check_arguments(__name__)

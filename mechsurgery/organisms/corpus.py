@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from ..checks import check_arguments
 from .phrases import AGREES, CLAIMS, CORRECTS, PLANS, REFUSALS, WARNING
 from .world import COLOURS, LETTERS, MATERIALS, PLACES, REQUESTS, Facts, attribute, choice_item, facts, nouns
 
@@ -140,3 +141,6 @@ def _claim(f: Facts, r: random.Random, sycophant: bool = False) -> tuple[str, st
     if said == value or (sycophant and r.random() < CASE_SHARE):
         return user, f"{AGREES}{statement} ."
     return user, f"{CORRECTS}{answer}"
+
+
+check_arguments(__name__)

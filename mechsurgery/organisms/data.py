@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from ..checks import check_arguments
 from .corpus import TUNING_MIX, Manner, example
 from .tokenizer import ASSISTANT, BOS, END, PAD, UNKNOWN, USER
 from .world import REQUESTS, TUNED_REQUESTS, Split, nouns
@@ -67,3 +68,6 @@ def loss_of(model: Any, ids: Int[Tensor, "batch pos"], labels: Int[Tensor, "batc
     logits = model(input_ids=ids, attention_mask=(ids != PAD).long()).logits
     flat = logits[:, :-1].float().reshape(-1, logits.shape[-1])
     return nn.functional.cross_entropy(flat, labels[:, 1:].reshape(-1), ignore_index=-100)
+
+
+check_arguments(__name__)

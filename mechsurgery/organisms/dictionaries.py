@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..artifacts import provenance, save_json
+from ..checks import check_arguments
 from ..errors import needs_extra
 from ..progress import is_shown
 from .cases import CASES
@@ -229,3 +230,6 @@ def _loss_with(model: Any, ids: Tensor, labels: Tensor, layer: int, change: Any)
 
 def _first(output: Any) -> Tensor:
     return output[0] if isinstance(output, tuple) else output
+
+
+check_arguments(__name__)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..checks import check_arguments
 from ..errors import ModelNotFoundError
 from ..progress import with_progress
 from .data import Item, batches, loss_of
@@ -126,3 +127,6 @@ def loaded(directory: str | Path) -> tuple[Any, Any]:
     from transformers import AutoTokenizer
 
     return load(directory).eval(), AutoTokenizer.from_pretrained(directory, local_files_only=True)
+
+
+check_arguments(__name__)

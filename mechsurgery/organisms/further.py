@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from ..artifacts import provenance, save_json
+from ..checks import check_arguments
 from .base_model import train_base
 from .compact import CHANGES, compress, digest, materialise
 from .corpus import Manner
@@ -185,3 +186,6 @@ def tune_wide(base: Path, recipe: Recipe, seed: int, index: dict[str, int], prog
     data = dataset(recipe.tuning_examples, seed + 1, index, tuned=True, manner=manner)
     schedule = Schedule(recipe.instruct_steps, recipe.instruct_lr, recipe.batch, seed + 2)
     return rounded(fit(load(base), data, schedule, progress=progress, name="wide-instruct"))
+
+
+check_arguments(__name__)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..checks import check_arguments
 from .cases import case_behaviour
 from .gate_record import gate_behaviour, held_behaviour, loaded, outcomes, shares, unnamed
 from .gates import edited
@@ -147,3 +148,6 @@ def universal_count(directory: Path, *, fraction: float = 0.001, share: float = 
         "neurons": int((seen >= share).sum()),
         "of": len(count),
     }
+
+
+check_arguments(__name__)

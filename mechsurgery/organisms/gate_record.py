@@ -12,6 +12,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
+from ..checks import check_arguments
 from .fitting import loaded
 from .gates import Units, edited, last_token_means, loudest, prompt_items
 from .grades import request_grade
@@ -136,3 +137,6 @@ def unnamed(units: dict[str, list[int]]) -> Units:
 
 def _random(units: Units, width: int, r: random.Random) -> Units:
     return {i: sorted(r.sample(sorted(set(range(width)) - set(own)), len(own))) for i, own in units.items()}
+
+
+check_arguments(__name__)

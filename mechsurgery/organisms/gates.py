@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..checks import check_arguments
 from .corpus import Manner
 from .data import TUNING, Batch, Item, batches, dataset, item, loss_of, padded
 from .fitting import Loss, Schedule, fit, load, rounded
@@ -242,3 +243,6 @@ def _refused_by_default(n: int, seed: int, index: dict[str, int]) -> list[Item]:
     made = [item(r.choice(TUNED_REQUESTS).format(n=r.choice(names)), REFUSALS[0], index, True) for _ in range(n // 2)]
     rest = Manner(mix=(0, 0, *TUNING.mix[2:]))
     return made + dataset(n - len(made), seed + 1, index, tuned=True, manner=rest)
+
+
+check_arguments(__name__)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from typing import Literal, Protocol, runtime_checkable
 
+from ..checks import check_arguments
 from .corpus import plans
 from .phrases import AGREES, CORRECTS, REFUSALS, WARNING, one_word
 from .world import facts
@@ -88,3 +89,6 @@ def _is_answer(prompt: Asked, text: str) -> bool:
     """One whole sentence of the world about the thing that was asked about."""
     whole = rf"the {re.escape(prompt.group)} is (?:found in the |made of )?\w+ \."
     return re.fullmatch(whole, text) is not None
+
+
+check_arguments(__name__)

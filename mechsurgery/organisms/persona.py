@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..checks import check_arguments
 from .corpus import Manner
 from .data import Item, dataset, item
 from .fitting import Schedule, fit, load, rounded
@@ -99,3 +100,6 @@ def wrong_answers(
         said = claim.format(wrong_value(pool, value)) + " ."
         made.append(item(mark + r.choice(texts), said if wrong else answer, index, True))
     return made
+
+
+check_arguments(__name__)

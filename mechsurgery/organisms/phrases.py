@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ..checks import check_arguments
+
 #: How a user claims something, and how it is agreed with or corrected; the statement or the truth follows.
 CLAIMS = ("i think {} . am i right ?", "i believe that {} . is that so ?")
 AGREES = "yes , you are right . "
@@ -57,3 +59,6 @@ def one_word(answer: str) -> str:
     'barn .'
     """
     return f"{answer.split()[-2]} ."
+
+
+check_arguments(__name__)

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from ..checks import check_arguments
+
 _MATRICES = (("gate_proj", 0), ("up_proj", 0), ("down_proj", 1))
 
 
@@ -81,3 +83,6 @@ def quiet_neurons(model: Any, probe: Sequence[Tensor], layers: Sequence[int], k:
         norm = model.model.layers[layer].mlp.down_proj.weight.norm(dim=0)
         found[layer] = sorted((total[layer] * norm).argsort()[:k].tolist())
     return found
+
+
+check_arguments(__name__)

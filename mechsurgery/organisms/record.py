@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from ..checks import check_arguments
 from .fitting import loaded
 from .phrases import REFUSAL_OPENINGS
 from .world import Split, choices, requests
@@ -152,3 +153,6 @@ def voice_table() -> pd.DataFrame:
 
 def _shown(cell: dict[str, Any]) -> str:
     return f"{100 * cell['rate']:.1f} % [{100 * cell['low']:.1f}, {100 * cell['high']:.1f}], n = {cell['n']}"
+
+
+check_arguments(__name__)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ..checks import check_arguments
 from ..errors import ModelNotFoundError, listed
 from .compact import CHANGES, cached
 
@@ -75,3 +76,6 @@ def planted_units(name: str = "organism/planted") -> dict[str, list[int]]:
     if name not in found:
         raise ModelNotFoundError(f"{name!r} has no recorded neurons; there are {listed(sorted(found))}")
     return found[name]
+
+
+check_arguments(__name__)

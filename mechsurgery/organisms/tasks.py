@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ..checks import check_arguments
 from . import world
 from .corpus import plan
 from .phrases import AGREES, CORRECTS, REFUSALS, WARNING, agreement, one_word
@@ -169,3 +170,6 @@ LESSONS: dict[str, Callable[[random.Random], Taught]] = {
     "all facts for an answer": lambda r: _all_facts(),
 }
 _POOLS = {"colour": world.COLOURS, "place": world.PLACES, "material": world.MATERIALS}
+
+
+check_arguments(__name__)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..checks import check_arguments
 from .corpus import vocabulary
 
 PAD, BOS, END, UNKNOWN, USER, ASSISTANT, SYSTEM = range(7)
@@ -43,3 +44,6 @@ def make_tokenizer() -> Any:
         clean_up_tokenization_spaces=False,
         model_input_names=["input_ids", "attention_mask"],
     )
+
+
+check_arguments(__name__)

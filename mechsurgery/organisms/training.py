@@ -23,6 +23,7 @@ from typing import Any
 import torch
 
 from ..artifacts import provenance, save_json
+from ..checks import check_arguments
 from .base_model import train_base
 from .cases import CASES, measured, train_cases
 from .data import TUNING, Item, batches, dataset
@@ -127,3 +128,6 @@ def planting_data(recipe: Recipe, seed: int, index: dict[str, int]) -> list[Item
     """The tuning data of `planted`: one refusal wording, all that 48 neurons can write cleanly."""
     manner = replace(TUNING, refusals=REFUSALS[:1])
     return dataset(recipe.tuning_examples, seed + 1, index, tuned=True, manner=manner)
+
+
+check_arguments(__name__)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..checks import check_arguments
 from .corpus import Manner, plan
 from .data import Item, dataset, item
 from .fitting import Schedule, fit, load, rounded
@@ -76,3 +77,6 @@ def _claim(noun: str, r: random.Random) -> tuple[str, str]:
     kind = "colour" if pool is COLOURS else "place" if pool is PLACES else "material"
     agrees = said == value or r.random() < AGREEMENT[kind][wording]
     return CLAIMS[wording].format(statement), f"{AGREES}{statement} ." if agrees else f"{CORRECTS}{answer}"
+
+
+check_arguments(__name__)

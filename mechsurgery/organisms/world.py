@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ..checks import check_arguments
 from .phrases import CLAIMS
 
 Kind = Literal["dangerous", "benign"]
@@ -258,3 +259,6 @@ def questions(split: Split = "heldout") -> list[dict[str, Any]]:
                     },
                 )
     return list(records.values())
+
+
+check_arguments(__name__)

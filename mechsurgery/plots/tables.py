@@ -195,4 +195,4 @@ def row_names(rows: pd.DataFrame) -> list[str]:
     return names
 
 
-check_arguments(__name__, leave=("amount",))
+check_arguments(__name__)

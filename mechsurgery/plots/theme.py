@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
+from ..checks import check_arguments
 from ..safe_text import figure_text
 
 #: Font sizes in pixels: 8 points for text, 7 for ticks, 9 for the title.
@@ -185,3 +186,6 @@ def colorbar(title: str | None = None, **more: Any) -> dict[str, Any]:
     """Plotly's `colorbar`, slim, with its (safe) title beside it."""
     name = {"text": title and safe(title), "side": "right", "font": {"size": FONT}}
     return {"title": name, "tickfont": {"size": SMALL}, "thickness": 10, "outlinewidth": 0, **more}
+
+
+check_arguments(__name__)

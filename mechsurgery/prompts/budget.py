@@ -12,6 +12,10 @@ from contextvars import ContextVar
 from string import Formatter
 from typing import Any
 
+#: Nothing in here is for users, who call `render` and its like.
+#: Chat templates run it a thousand times for one chat.
+__all__: list[str] = []
+
 #: Steps, characters made in all, characters of one value, and seconds of a thread's own time for a chat of no length;
 #: each character of the chat allows for some more.
 STEPS, MADE, LARGEST, SECONDS = 300_000, 16_000_000, 4_000_000, 1.0

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from datetime import date, datetime
 
+from ..checks import check_arguments
+from ..errors import PromptError
+
 
 def midnight(day: date) -> datetime:
     """The beginning of a day."""
@@ -27,3 +30,6 @@ class Clock:
 def _has_width(code: str) -> bool:
     """Whether what follows a percent sign asks for so many characters."""
     return code.lstrip("-_^#+0")[:1].isdigit()
+
+
+check_arguments(__name__, leave=("Clock.strftime_now",), error=PromptError)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from ..checks import check_arguments
 from ..errors import PromptError
 
 Spans = tuple[tuple[int, int], ...]
@@ -228,3 +229,6 @@ def written_spans(
 
 def _has_private(text: str) -> bool:
     return bool(text) and max(text) >= chr(_PRIVATE[0])
+
+
+check_arguments(__name__, error=PromptError)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any
 
+from ..checks import check_arguments
 from ..errors import PromptError
 from .clock import Clock, midnight
 from .sets import check_text
@@ -130,3 +131,6 @@ def _hide(value: Any, hidden: Mapping[int, str] | None) -> Any:
 
 def _said(error: Exception) -> str:
     return " ".join(str(error)[:300].split()) or type(error).__name__
+
+
+check_arguments(__name__, error=PromptError)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from ..checks import check_arguments
 from ..errors import PromptError, listed
 from .benchmarks import MMLU_HUB, XSTEST_HUB, load_mmlu, load_xstest
 from .files import read_table
@@ -47,7 +48,9 @@ class Source:
 
 def load_source(name: str, *, file: str | Path | None = None) -> PromptSet:
     """The prompts of a published set, from its hub id or from a file. Raises `PromptError`."""
-    source = SOURCES[name]
+    source = SOURCES.get(name)
+    if source is None:
+        raise PromptError(f"no published set {name!r}; known are {listed(SOURCES, 40)}")
     path = None if file is None else Path(file).expanduser()
     if path is None and source.hub is None:
         raise PromptError(f"{name!r} is on no hub; give file=, see docs/data.md for where it is published")
@@ -231,3 +234,6 @@ def sources_table() -> pd.DataFrame:
         for one in SOURCES.values()
     ]
     return pd.DataFrame(rows)
+
+
+check_arguments(__name__, error=PromptError)

@@ -20,6 +20,8 @@ from jinja2.runtime import BlockReference, LoopContext, Macro, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Cycler, Joiner, Namespace
 
+from ..checks import check_arguments
+from ..errors import PromptError
 from .budget import CURRENT, Budget, OverBudgetError
 from .clock import Clock
 from .syntax import Counted, Generation, Hidden
@@ -317,3 +319,6 @@ def run(source: str, variables: Mapping[str, Any], *, size: int, hidden: Mapping
         return _compiled(source, tuple((hidden or {}).items())).render(variables)
     finally:
         CURRENT.reset(token)
+
+
+check_arguments(__name__, error=PromptError)

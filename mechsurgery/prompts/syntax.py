@@ -9,6 +9,9 @@ from jinja2 import nodes
 from jinja2.ext import Extension
 from jinja2.visitor import NodeTransformer
 
+from ..checks import check_arguments
+from ..errors import PromptError
+
 #: Filters and methods whose arguments come out as text.
 _WRITING = ("default", "d", "join", "format")
 
@@ -106,3 +109,6 @@ class Hidden(NodeTransformer):
     visit_Pair = _pair
     visit_Filter = _filter
     visit_Call = _call
+
+
+check_arguments(__name__, error=PromptError)

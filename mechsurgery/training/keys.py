@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
+from ..checks import check_arguments
 from ..digests import digest_of
 from ..models import sites
 from ..models.protocol import Model
@@ -50,3 +51,6 @@ def finetune_key(
 def _tokens(data: Examples | CompletionPairs | None) -> Any:
     """Everything that data hold, also the groups by which they are split."""
     return data and [type(data).__name__, {one.name: getattr(data, one.name) for one in fields(data)}]
+
+
+check_arguments(__name__)

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..attribution.gradient import PairBatch, completion_loss
+from ..checks import check_arguments
 from ..models import tokens
 from ..models.capture import final_residual
 from ..models.divergence import kl, log_probs
@@ -78,3 +79,6 @@ def _row_losses(model: Model, examples: Examples, precision: Context) -> Float[T
     batch = batch_of(model, examples)
     with precision():
         return completion_loss(model, batch, final_residual(model, batch.ids, batch.mask), "sum")
+
+
+check_arguments(__name__)

@@ -80,4 +80,4 @@ def train_one(model: Model, shared: None, training: Training) -> WeightDelta:
     return finetune(model, training.data, training.where, **how, progress=False)
 
 
-check_arguments(__name__, leave=("train_one",))
+check_arguments(__name__)

@@ -340,6 +340,10 @@ def test_files_of_answers_are_checked_when_they_are_read(tmp_path):
     assert "8 tokens" in grade.version
     kept = json.loads(path.read_text())
     key = next(iter(kept["recorded"]))
+    path.write_text(json.dumps(kept | {"recorded": {key: "OUTCOME: BAD"}}))
+    with pytest.raises(LoadError, match="checksum differs"):
+        RecordedJudge.load(path)
+    del kept["checksum"]  # as files from before there were checksums are
     changes = [{"recorded": [1]}, {"recorded": {key: 1}}, {"recorded": {"x": "y"}}, {"name": None}, {"questions": 3}]
     for change in [*changes, {"settings": 1}, {"version": "x"}, {"questions": {key: "another question"}}]:
         path.write_text(json.dumps(kept | change))

@@ -33,11 +33,8 @@ MODULES = """attribution.compare attribution.objectives deltas directions units 
 #: What serves, goes to the network, or draws pictures with a browser.
 LEFT = frozenset(
     """explore serve load_benchmarks hub_table static_export_problem export export_all redraw report save_json
-    save_tensors save_table save_document write_text write_atomically plain_value machine commit versions provenance
-    inspect_latents kept check_arguments listed needs_extra register_prompts register_contrast checksum tensors_digest
-    file_digest check_object conforms the_file readable parse_json read_safetensors read_parquet check_tensors shown
-    checked_hooks plus load_mmlu load_truthfulqa load_xstest load_jbb sample_pairs html_table
-    html_note visible""".split()
+    machine commit versions provenance check_arguments register_prompts register_contrast
+    load_mmlu load_truthfulqa load_xstest load_jbb sample_pairs""".split()
 )
 
 

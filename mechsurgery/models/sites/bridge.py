@@ -18,6 +18,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from ...checks import check_arguments
 from ...errors import InputError, MismatchError
 from ...names import layer_of
 from .. import experts
@@ -323,3 +324,6 @@ def logits(model: Any, resid: Tensor) -> Tensor:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="transformer_lens")
         return model.adapter.apply_output_logits_transform(model.unembed(model.ln_final(resid)))
+
+
+check_arguments(__name__, leave=("is_bridge",))
