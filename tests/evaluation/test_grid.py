@@ -15,7 +15,8 @@ from mechsurgery.evaluation import jobs
 from mechsurgery.models import load_model, sites
 from mechsurgery.prompts import Prompt
 
-SETTINGS = {"max_new_tokens": 5, "max_rows": 6}
+SETTINGS = {"max_new_tokens": 4, "max_rows": 6}
+N_POSITIVE = 6
 
 
 def runs_of(model, n=2):
@@ -40,7 +41,7 @@ def grid(model, contrast, folder, **changes):
             Prompt(f"q{i}", f"Which is right, {i}? A) one B) two", choices=("A", "B"), answer=i % 2) for i in range(3)
         ),
     )
-    sets = {"positive": contrast.positive.take(8), "negative": contrast.negative.take(4), "questions": questions}
+    sets = {"positive": contrast.positive.take(N_POSITIVE), "negative": contrast.negative.take(4), "questions": questions}
     settings = Generation(**{**SETTINGS, **changes})
     return evaluate(model, sets, runs_of(model), kl_on=["negative"], generation=settings, folder=folder)
 
@@ -77,17 +78,18 @@ def test_a_folder_changes_no_row_and_a_second_run_measures_nothing(
 
 
 def test_a_changed_setting_never_finds_stale_rows(tiny_llama, tiny_llama_dir, contrast, tmp_path, measured):
-    grid(tiny_llama, contrast, tmp_path)
+    whole = {"max_rows": 72}  # few batches
+    grid(tiny_llama, contrast, tmp_path, **whole)
     n_runs = len(runs_of(tiny_llama)) + 1
 
     def count(model=tiny_llama, **changes):
         measured.clear()
-        table = grid(model, contrast, tmp_path, **changes).table
+        table = grid(model, contrast, tmp_path, **whole, **changes).table
         n = sum(runs for _, runs in measured)
-        pd.testing.assert_frame_equal(table, grid(model, contrast, None, **changes).table)
+        pd.testing.assert_frame_equal(table, grid(model, contrast, None, **whole, **changes).table)
         return n
 
-    changes = ({"max_new_tokens": 4}, {"temperature": 1.0}, {"template": "plain"}, {"refusal_tokens": (7,)})
+    changes = ({"max_new_tokens": 3}, {"temperature": 1.0}, {"template": "plain"}, {"refusal_tokens": (7,)})
     for change in changes:
         assert count(**change) >= n_runs, change
     assert count(template=Template(system="Answer in rhyme.")) >= n_runs
@@ -97,7 +99,8 @@ def test_a_changed_setting_never_finds_stale_rows(tiny_llama, tiny_llama_dir, co
     assert count(other) >= n_runs
     renamed = [run.named(f"again {run.name}") for run in runs_of(tiny_llama)]
     measured.clear()
-    again = evaluate(tiny_llama, contrast.positive.take(8), renamed, generation=Generation(**SETTINGS), folder=tmp_path)
+    settings = Generation(**{**SETTINGS, **whole})
+    again = evaluate(tiny_llama, contrast.positive.take(N_POSITIVE), renamed, generation=settings, folder=tmp_path)
     assert not measured  # what is measured does not depend on names
     assert again.table["intervention"].str.startswith("again").any()
 
@@ -211,7 +214,7 @@ def test_rows_of_a_grid_equal_one_run_per_intervention_and_prompt(tiny_llama, co
     table = undisturbed[(undisturbed["metric"] == "tokens") & (undisturbed["prompt_set"] == "negative")]
     for run in runs_of(tiny_llama)[::3]:
         for prompt in contrast.negative.take(4).prompts[:2]:
-            settings = Generation(max_new_tokens=5, max_rows=1)
+            settings = Generation(**{**SETTINGS, "max_rows": 1})
             alone = evaluate(tiny_llama, PromptSet("one", (prompt,)), [run], generation=settings).table
             mine = table[
                 (table["intervention"] == run.name)

@@ -176,6 +176,15 @@ def test_interrupts_at_random_instants_leave_the_model_as_it_was(works, unchange
     assert hits > INSTANTS // 4
 
 
+@pytest.fixture
+def heard():
+    """Ctrl-C as a terminal sends it: a shell that starts the tests in the background has them ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heard")
 def test_an_interrupt_comes_through_at_once(model, contrast, unchanged):
     steps = []
 

@@ -119,7 +119,7 @@ class Hosts(contextlib.ExitStack):
         watched = browser.Watched(running, width=width)
         self.callback(watched.close)
         self.watched.append(watched)
-        watched.page.set_default_timeout(5000)
+        watched.page.set_default_timeout(20_000)
         watched.page.goto(f"{address}/index.html")
         try:
             watched.page.locator(".ms-explorer tbody tr").first.wait_for()

@@ -18,8 +18,17 @@ _whole = jaxtyping.jaxtyped
 
 
 def has_shapes(function: Any) -> bool:
-    """Whether an annotation of a function is an array's shape, such as `Float[Tensor, "n d_model"]`."""
-    return any(re.search(r"\b(Float|Int|Bool)\[", str(said)) for said in function.__annotations__.values())
+    """Whether an annotation of a function has an array's shape, such as `Float[Tensor, "n"]`, or a name of one."""
+    words = {word for said in function.__annotations__.values() for word in re.findall(r"\w+", str(said))}
+    return any("jaxtyping." in repr(function.__globals__.get(word)) for word in words)
+
+
+def by_beartype(function: Any) -> Any:
+    """A function with its types checked and its annotations as they were written; beartype puts its own in place."""
+    written = dict(function.__annotations__)
+    found = checked(function)
+    function.__annotations__ = found.__annotations__ = written
+    return found
 
 
 def as_needed(**how: Any) -> Any:
@@ -29,7 +38,9 @@ def as_needed(**how: Any) -> Any:
     def decorated(made: Any) -> Any:
         if "<locals>" in getattr(made, "__qualname__", ""):
             return made
-        return checked(made) if inspect.isfunction(made) and not has_shapes(made) else decorate(made)
+        # jaxtyping passes over names that a module imports for type checkers alone; beartype does not.
+        plain = inspect.isfunction(made) and "TYPE_CHECKING" not in made.__globals__ and not has_shapes(made)
+        return by_beartype(made) if plain else decorate(made)
 
     return decorated
 
