@@ -11,7 +11,6 @@ and the peak memory for these and for four times as many, each in a process of i
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -21,7 +20,7 @@ from pathlib import Path
 import torch
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
-from shapes import checkpoint  # noqa: E402
+from shapes import checkpoint, peak_memory  # noqa: E402
 
 
 def contrast(n: int, header: int = 0):
@@ -125,9 +124,7 @@ def memory(folder: Path, n: int, device: str) -> dict:
 
     model = load_model(folder, device=device)
     contrast_statistics(model, contrast(n))
-    if device != "cpu":
-        return {"prompts": n, "peak_MiB": torch.cuda.max_memory_allocated() / 2**20}
-    return {"prompts": n, "peak_MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    return {"prompts": n, "peak_MiB": peak_memory(device)}
 
 
 def main() -> None:

@@ -9,7 +9,6 @@ of attention and MLPs.
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -19,7 +18,7 @@ from pathlib import Path
 import torch
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
-from shapes import N_WORDS, SHAPES, checkpoint  # noqa: E402
+from shapes import N_WORDS, SHAPES, checkpoint, peak_memory  # noqa: E402
 
 
 def random_examples(n: int):
@@ -33,13 +32,6 @@ def random_examples(n: int):
         return tuple(torch.randint(10, N_WORDS, (length,), generator=generator).tolist())
 
     return Examples(tuple(draw(24, 41) for _ in range(n)), tuple(draw(8, 17) for _ in range(n)))
-
-
-def memory(device: str) -> float:
-    """Peak memory so far in MiB."""
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
 def one_mode(options) -> dict[str, float]:
@@ -60,7 +52,7 @@ def one_mode(options) -> dict[str, float]:
     where = "blocks" if options.mode == "all" else Circuit.from_indices(chosen, widths, name="neurons")
     with torch.no_grad():
         model(torch.randint(10, N_WORDS, (options.batch, 56), device=options.device))
-    base = memory(options.device)
+    base = peak_memory(options.device)
 
     def took(steps: int) -> tuple[float, float]:
         began = time.perf_counter(), time.process_time()
@@ -70,7 +62,7 @@ def one_mode(options) -> dict[str, float]:
     took(1)
     short, long = took(1), took(1 + options.steps)
     seconds, cpu = ((after - before) / options.steps for before, after in zip(short, long))
-    return {"seconds": seconds, "cpu": cpu, "memory": memory(options.device) - base}
+    return {"seconds": seconds, "cpu": cpu, "memory": peak_memory(options.device) - base}
 
 
 def main() -> None:
