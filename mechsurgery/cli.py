@@ -51,6 +51,16 @@ def _where(command: Any) -> Any:
     return command
 
 
+def _how(command: Any) -> Any:
+    """The same, and as what a model is loaded."""
+    option = click.option(
+        "--bridge/--hooked",
+        default=None,
+        help="TransformerBridge or HookedTransformer [default: hooked where it can be].",
+    )
+    return _where(option(command))
+
+
 def _spread(command: Any) -> Any:
     """The options that say which workers do it."""
     many = click.option(
@@ -138,7 +148,7 @@ def export_model(source: str, destination: Path, **options: Any) -> None:
 @click.option("--per", type=click.Choice(["model", "layer"]), default="model", show_default=True)
 @click.option("--skip-layer", "skip_layers", type=int, multiple=True, help="Leave a layer out; repeatable.")
 @_spread
-@_where
+@_how
 @click.option("--out", type=click.Path(path_type=Path), default=Path("circuit.safetensors"), show_default=True)
 def locate(model: str, out: Path, **options: Any) -> None:
     """Find the MLP neurons of MODEL that most separate two sets of prompts."""
@@ -169,7 +179,7 @@ def locate(model: str, out: Path, **options: Any) -> None:
 @click.option("--seed", default=0, show_default=True)
 @click.option("--all", "whole", is_flag=True, help="Print the whole table too.")
 @_spread
-@_where
+@_how
 @click.option("--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True)
 def evaluate(model: str, circuit_path: Path, out: Path, whole: bool, **options: Any) -> None:
     """Scale a circuit of MODEL by m, beside the baseline and matched random circuits.
@@ -250,7 +260,7 @@ def plan_model(model: str, limit: float | None, out: Path | None, **options: Any
 @click.option("--column", default="text", show_default=True)
 @click.option("--rule", type=click.Choice(_RULES), default="difference", show_default=True)
 @click.option("--fraction", type=float, default=0.001, show_default=True)
-@_where
+@_how
 @click.option("--out", type=click.Path(path_type=Path), default=Path("figures/compare"), show_default=True)
 def compare(base: str, instruct: str, out: Path, **options: Any) -> None:
     """Locate with the same prompts on BASE and INSTRUCT, and compare the circuits."""
@@ -298,7 +308,7 @@ def figures(folder: Path, preset: str | None, formats: str | None, only: tuple[s
 @click.option("--no-browser", is_flag=True, help="Print the address, open no browser.")
 @click.option("--save", type=click.Path(path_type=Path), default=None, help="Write one offline page here instead.")
 @_sae
-@_where
+@_how
 def inspect_units(model: str, circuit: Path, save: Path | None, **options: Any) -> None:
     """Explore the units of CIRCUIT in MODEL in the browser: where they fire, what they do, answers as they are scaled.
 
@@ -348,7 +358,7 @@ def _show_address(address: str, *, opened: bool) -> None:
 @click.option("--max-new-tokens", default=128, show_default=True)
 @click.option("--single", is_flag=True, help="Every line is a prompt by itself; nothing is remembered.")
 @_sae
-@_where
+@_how
 def chat(model: str, circuit_path: Path | None, direction_path: Path | None, **options: Any) -> None:
     """Talk to MODEL while a circuit is scaled or a direction steers; /help lists what can be said.
 
@@ -478,7 +488,8 @@ def train_sae(weights: Path | None, out: Path, seed: int) -> None:
 def _load(name: str, options: dict[str, Any]) -> Any:
     from .models import load_model
 
-    return load_model(name, dtype=options["dtype"], device=options["device"], revision=options.get("revision"))
+    how = {key: options[key] for key in ("dtype", "device", "revision", "bridge")}
+    return load_model(name, **how)
 
 
 def _workers(model: Any, options: dict[str, Any]) -> Any:

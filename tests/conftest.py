@@ -1,5 +1,6 @@
 """Shared fixtures: tiny random Hugging Face checkpoints of every architecture, made on the spot."""
 
+import gc
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -16,6 +17,7 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
+gc.set_threshold(100_000, 50, 100)  # so many objects live through the whole run that looking at them takes minutes
 # Thousands of small files are written here, and waiting for the disk after each would take minutes.
 os.fsync = lambda handle: None
 

@@ -46,8 +46,11 @@ def on(source, model, base):
 
 
 def shortened(source):
-    """A cell with few steps of training, and a unit for next to nothing."""
+    """A cell with few steps of training, prompts, controls and new tokens, and a unit for next to nothing."""
     source = re.sub(r"\b(steps|settle)=\d+", r"\1=16", source)
+    source = re.sub(r"\b(Generation\((?:max_new_tokens=)?)\d+", r"\g<1>4", source)
+    source = re.sub(r"\.take\((?:16|24|30)\)", ".take(6)", source)
+    source = re.sub(r"\bcontrols=19\b", "controls=3", source)
     return re.sub(r"\b(prices?=\[?)[\d.]+", r"\g<1>0.0", source)
 
 

@@ -79,7 +79,15 @@ def test_locate_evaluate_and_compare_from_a_shell(tiny_llama_dir, tmp_path, cont
         main, ["locate", str(tiny_llama_dir), *files, "-k", "5", "--rule", "effect_size", "--out", str(circuit)]
     )
     assert found.exit_code == 0, found.output
-    assert len(mechsurgery.Circuit.load(circuit)) == 5
+    own = mechsurgery.Circuit.load(circuit)
+    assert len(own) == 5
+    other = tmp_path / "bridge.safetensors"
+    found = run(
+        main,
+        ["locate", str(tiny_llama_dir), *files, "-k", "5", "--rule", "effect_size", "--bridge", "--out", str(other)],
+    )
+    assert found.exit_code == 0, found.output
+    assert mechsurgery.Circuit.load(other).members() == own.members()
     options = ["--circuit", str(circuit), "--prompts", str(tmp_path / "positive.csv"), "--m", "0", "--m", "2"]
     size = ["--max-new-tokens", "4", "-n", "6", "--out", str(tmp_path / "run")]
     done = run(main, ["evaluate", str(tiny_llama_dir), *options, *size])

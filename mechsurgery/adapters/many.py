@@ -109,7 +109,12 @@ class Workers:
         """What a worker needs to have the same model, and to know that it has."""
         name = str(model.cfg.model_name if self.source is None else self.source)
         name = str(Path(name).expanduser().resolve()) if Path(name).expanduser().is_dir() else name
-        how = {"dtype": next(iter(model.parameters())).dtype, "device": "cuda" if self.gpus else "cpu", **self.load}
+        how = {
+            "dtype": next(iter(model.parameters())).dtype,
+            "device": "cuda" if self.gpus else "cpu",
+            "bridge": sites.is_bridge(model),
+            **self.load,
+        }
         return {
             "name": name,
             "load": how,

@@ -41,7 +41,11 @@ def grid(model, contrast, folder, **changes):
             Prompt(f"q{i}", f"Which is right, {i}? A) one B) two", choices=("A", "B"), answer=i % 2) for i in range(3)
         ),
     )
-    sets = {"positive": contrast.positive.take(N_POSITIVE), "negative": contrast.negative.take(4), "questions": questions}
+    sets = {
+        "positive": contrast.positive.take(N_POSITIVE),
+        "negative": contrast.negative.take(4),
+        "questions": questions,
+    }
     settings = Generation(**{**SETTINGS, **changes})
     return evaluate(model, sets, runs_of(model), kl_on=["negative"], generation=settings, folder=folder)
 

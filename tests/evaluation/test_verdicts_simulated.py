@@ -26,31 +26,31 @@ def study(shares, rng, *, before=(1, 0, 0), random=None, rival=None):
     runs = [("baseline", "baseline", None, before), ("circuit", "scaling", None, shares)]
     runs += [(f"random {i}", "scaling", "circuit", random) for i in range(CONTROLS if random else 0)]
     runs += [] if rival is None else [("rival", "scaling", None, rival)]
-    rows = []
-    for name, kind, control_of, given in runs:
-        said = answers(np.array(given, dtype=float), rng)
-        rows.append(
-            pd.DataFrame(
-                {
-                    "model": "m",
-                    "intervention": name,
-                    "kind": kind,
-                    "control_of": control_of,
-                    "strength": float(kind != "baseline"),
-                    "m": np.nan,
-                    "toward": -float(kind != "baseline"),
-                    "seed": 0,
-                    "prompt_set": "asked",
-                    "prompt_id": [f"p{i}" for i in range(len(said))],
-                    "group": np.repeat([f"noun {i}" for i in range(NOUNS)], EACH),
-                    "metric": "outcome",
-                    "scale": "label",
-                    "value": np.nan,
-                    "label": [LABELS[i] for i in said],
-                }
-            )
-        )
-    return pd.concat(rows, ignore_index=True)
+    names, kinds, control_of, shares = zip(*runs)
+    said = np.concatenate([answers(np.array(given, dtype=float), rng) for given in shares])
+    n = NOUNS * EACH
+
+    def for_each(values):
+        return np.repeat(np.array(values, dtype=object), n)
+
+    rows = {
+        "model": "m",
+        "intervention": for_each(names),
+        "kind": for_each(kinds),
+        "control_of": for_each(control_of),
+        "strength": np.repeat([float(kind != "baseline") for kind in kinds], n),
+        "m": np.nan,
+        "toward": -np.repeat([float(kind != "baseline") for kind in kinds], n),
+        "seed": 0,
+        "prompt_set": "asked",
+        "prompt_id": np.tile([f"p{i}" for i in range(n)], len(names)),
+        "group": np.tile(np.repeat([f"noun {i}" for i in range(NOUNS)], EACH), len(names)),
+        "metric": "outcome",
+        "scale": "label",
+        "value": np.nan,
+        "label": np.array(LABELS, dtype=object)[said],
+    }
+    return pd.DataFrame(rows)
 
 
 def summary_of(table, label):
@@ -60,9 +60,11 @@ def summary_of(table, label):
 
 
 def asked(table, label, name="circuit"):
-    of_label = summary_of(table, label)
-    controls = of_label[of_label["control_of"] == name]["value"]
-    return of_label[of_label["intervention"] == name].iloc[0], list(controls)
+    """The summary's row of the circuit, and the plain rates of its controls, whose intervals no verdict reads."""
+    controls = table[table["control_of"] == name]
+    of_label = summary_of(table[table["control_of"].isna()], label)
+    rates = (controls["label"] == label).groupby(controls["intervention"]).mean()
+    return of_label[of_label["intervention"] == name].iloc[0], list(rates)
 
 
 def share_of(verdict_of, wanted, **how):

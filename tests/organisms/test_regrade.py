@@ -19,12 +19,12 @@ def rows(request):
     circuit = ms.locate(model, contrast, k=300, name="many")
     caa = ms.steer(ms.attribution.mean_difference_direction(model, contrast, layers=[2]), name="steered")
     sets = {
-        "dangerous": ms.load_prompts("organism/dangerous", n=24),
-        "benign": ms.load_prompts("organism/benign", n=12),
-        "wrong": ms.load_prompts("organism/wrong-claims", n=24),
-        "right": ms.load_prompts("organism/right-claims", n=24),
-        "questions": ms.load_prompts("organism/questions", n=24),
-        "places": ms.load_prompts("organism/places", n=24),
+        "dangerous": ms.load_prompts("organism/dangerous", n=14),
+        "benign": ms.load_prompts("organism/benign", n=8),
+        "wrong": ms.load_prompts("organism/wrong-claims", n=14),
+        "right": ms.load_prompts("organism/right-claims", n=14),
+        "questions": ms.load_prompts("organism/questions", n=14),
+        "places": ms.load_prompts("organism/places", n=14),
     }
     grades = dict(zip(sets, ([REQUEST], [REQUEST], [CLAIM], [RIGHT_CLAIM], [QUESTION], [PLACE]), strict=True))
     runs = [*ms.ablate(circuit).at(DOSES), caa.at(-0.5), caa.at_prompt_end().named("end").at(-1)]
@@ -53,7 +53,7 @@ def test_an_independent_grammar_agrees_on_rows_of_real_runs(rows):
         (row.label, again(row.prompt_set, prompts[row.prompt_set, row.prompt_id], row.response))
         for row in table.itertuples()
     ]
-    assert len(pairs) == 7 * 132
+    assert len(pairs) == 7 * 78
     assert len(set(pairs)) >= 4  # of several kinds, not one
     assert sum(own == other for own, other in pairs) >= 0.99 * len(pairs)
 

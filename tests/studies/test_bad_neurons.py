@@ -65,6 +65,14 @@ SETTINGS = Settings(
 )
 
 
+@pytest.fixture(autouse=True, scope="module")
+def light():
+    """Fewer folds for probes, which take longest."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(probing, "FOLDS", 3)
+        yield
+
+
 @pytest.fixture(scope="module")
 def model():
     return load_model("organism/sycophant")
@@ -411,6 +419,7 @@ def test_a_task_of_ones_own_from_the_command_line(tmp_path, tiny_llama_dir, monk
     wrong = file("wrong", "No, it is not.")
     files = [*wrong, *file("right", "Yes, it is."), *file("neutral", "It is.")]
     small = "--no-sae --seeds 1 --rates 1 --no-curves --n-examples 6 --steps 2 --max-new-tokens 3 --agrees yes".split()
+    small += ["--nulls", "1"]
     arguments = ["--model", str(tiny_llama_dir), *small, "--out", str(tmp_path / "out")]
     done = CliRunner().invoke(bad_neurons, [*arguments, *files], catch_exceptions=False)
     assert done.exit_code == 0, done.output

@@ -13,6 +13,7 @@ from __future__ import annotations
 from ...names import layer_of
 from ..fingerprint import fingerprint
 from ..protocol import hooked
+from .bridge import is_bridge
 from .points import (
     channels,
     check_layers,
@@ -71,6 +72,7 @@ __all__ = [
     "head_sites",
     "hook_points",
     "hooked",
+    "is_bridge",
     "layer_of",
     "mlp_input_gain",
     "mlp_out_sites",
