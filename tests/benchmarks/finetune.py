@@ -70,7 +70,8 @@ def main() -> None:
     parser.add_argument("--shape", choices=list(SHAPES), default="smollm-135m")
     parser.add_argument("--fraction", type=float, default=0.03)
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--times", type=int, default=2, help="turns of both; the least of each counts")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--mode", choices=["neurons", "all"], default=None)
     parser.add_argument("--folder", default=None)
@@ -80,8 +81,8 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as name:
         folder = checkpoint(Path(name), options.shape)
-        found = {}
-        for mode in ("neurons", "all"):
+        found: dict[str, list[dict[str, float]]] = {"neurons": [], "all": []}
+        for mode in options.times * ("neurons", "all"):
             command = [
                 sys.executable,
                 __file__,
@@ -99,8 +100,8 @@ def main() -> None:
                 str(options.fraction),
             ]
             done = subprocess.run(command, check=True, capture_output=True, text=True)
-            found[mode] = json.loads(done.stdout.strip().splitlines()[-1])
-    few, everything = found["neurons"], found["all"]
+            found[mode].append(json.loads(done.stdout.strip().splitlines()[-1]))
+    few, everything = ({key: min(one[key] for one in runs) for key in runs[0]} for runs in found.values())
     print(
         f"{options.shape}, float32 on {options.device}, {100 * options.fraction:g} % of neurons, batch {options.batch}"
     )
