@@ -58,8 +58,7 @@ class Changed(Tensor):
 
     def _times(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """`functional.linear(x, self, bias)`."""
-        with torch.no_grad():
-            acting = self.frozen.index_add(self.axis, self.index, self.change)
+        acting = self.frozen.index_add(self.axis, self.index, self.change.detach())
         product = functional.linear(x, acting, bias)
         nothing, seen = self.change - self.change.detach(), x.detach()
         if self.axis == 0:
