@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("--shape", choices=list(SHAPES), default="smollm-135m")
     parser.add_argument("--fraction", type=float, default=0.03)
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--times", type=int, default=2, help="turns of both; the least of each counts")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--mode", choices=["neurons", "all"], default=None)
