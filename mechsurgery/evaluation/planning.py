@@ -116,8 +116,6 @@ def plan(
     config = read_config_of(name, revision)
     kind = _dtype_of(config, dtype, str(name))
     where = torch.device(device if device is not None else "cuda" if torch.cuda.is_available() else "cpu")
-    began = memory.process(where)
-    free = memory.available(where) if limit is None else int(limit * memory.GIB) - began
     n_layers, n_numbers = int(config.num_hidden_layers), n_parameters(config)
     rows = (4, 8) if where.type == "cpu" else (32, 64)
     seconds: dict[str, dict[tuple[int, int], float]] = {}
@@ -127,6 +125,9 @@ def plan(
             for verb, n, took, peak in _measured(shortened(config, layers), kind, where, rows, work):
                 seconds.setdefault(verb, {})[layers, n] = took
                 peaks.setdefault(verb, {})[layers, n] = peak
+        gc.collect()
+        began = memory.process(where)  # with what is imported on the way, which stays
+    free = memory.available(where) if limit is None else int(limit * memory.GIB) - began
     time_of = {verb: Linear.through(points) for verb, points in seconds.items()}
     peak_of = {verb: Linear.through(points) for verb, points in peaks.items()}
     machine = _Machine(n_layers, kind, began, peak_of["held"].at(n_layers, 0), float("inf") if free is None else free)

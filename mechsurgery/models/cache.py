@@ -1,8 +1,9 @@
 """Keys and values of the tokens so far, in memory that is taken once, for a HookedTransformer's `past_kv_cache`.
 
 TransformerLens' own cache makes a longer copy of everything at every new token, and its attention rotates every key
-of the past anew. Here a new token's key and value are written behind the others, and only they are rotated: the same
-numbers, bit for bit.
+of the past anew and copies keys and values once for every query head that shares them. Here a new token's key and
+value are written behind the others, only they are rotated, and heads that share them read them where they lie: a
+head's tokens are one block of memory, as matrix products want it.
 """
 
 from __future__ import annotations
@@ -47,16 +48,16 @@ class Entry:
     def append(self, new_keys: _New, new_values: _New) -> tuple[_Pairs, _Pairs]:
         """All keys and values, the new ones last."""
         before = self._used
-        if self.frozen:
-            keys, values = torch.cat([self.past_keys, new_keys], 1), torch.cat([self.past_values, new_values], 1)
-        else:
-            self._used += new_keys.shape[1]
-            if self._used > self._keys.shape[1]:
-                length = max(self._used, self.length)
-                self._keys, self._values = _roomy(self._keys, length, before), _roomy(self._values, length, before)
-            self._keys[:, before : self._used] = new_keys
-            self._values[:, before : self._used] = new_values
-            keys, values = self.past_keys, self.past_values
+        used = before + new_keys.shape[1]
+        keys, values = self._keys, self._values
+        if self.frozen or used > keys.shape[1]:
+            length = used if self.frozen else max(used, self.length)
+            keys, values = _roomy(keys, length, before), _roomy(values, length, before)
+        keys[:, before:used] = new_keys
+        values[:, before:used] = new_values
+        if not self.frozen:
+            self._keys, self._values, self._used = keys, values, used
+        keys, values = keys[:, :used], values[:, :used]
         self._latest = keys, before
         return keys, values
 
@@ -76,7 +77,8 @@ class Entry:
 
 
 def _roomy(past: Tensor, length: int, used: int) -> Tensor:
-    whole = past.new_empty(past.shape[0], length, *past.shape[2:])
+    rows, _, heads, d_head = past.shape
+    whole = past.new_empty(rows, heads, length, d_head).transpose(1, 2)
     whole[:, :used] = past[:, :used]
     return whole
 
@@ -115,7 +117,7 @@ class Cache:
 
 
 def preallocated(model: Model, rows: int, length: int, device: torch.device) -> Cache:
-    """An empty cache with room for `length` tokens a row. Used within `rotating`."""
+    """An empty cache with room for `length` tokens a row. Used within `reading`."""
     cfg = model.cfg
     heads = cfg.n_key_value_heads or cfg.n_heads
     parts = [next(model.get_submodule(f"blocks.{layer}").parameters()).device for layer in range(cfg.n_layers)]
@@ -134,21 +136,54 @@ def _can_rotate_once(model: Model) -> bool:
     return all(attn.rotary_cos.dtype == cfg.dtype and not attn.hook_rot_k._forward_hooks for attn in layers)
 
 
-def rotating(model: Model, cache: Cache | None) -> Turn:
-    """Within, forward passes with the cache rotate new keys only, where it holds rotated ones; else nothing happens."""
+def reading(model: Model, cache: Cache | None) -> Turn:
+    """Within, forward passes with the cache do no work twice: for a HookedTransformer's cache; for None, nothing.
+
+    Only new keys are rotated where it holds rotated ones, and query heads that share keys and values share them in
+    memory too.
+    """
 
     def act(turn: Turn) -> None:
-        if cache is None or not cache.rotated:
-            return
-        for layer in range(len(cache.entries)):
+        for layer, entry in enumerate([] if cache is None else cache.entries):
             attn = model.get_submodule(f"blocks.{layer}.attn")
-            if "apply_rotary" in vars(attn):  # of a cache within whose pass this one is
-                turn.undo(vars(attn).__setitem__, "apply_rotary", attn.apply_rotary)
-            else:
-                turn.undo(vars(attn).pop, "apply_rotary", None)
-            vars(attn)["apply_rotary"] = partial(cache.entries[layer].rotate, attn.apply_rotary)
+            if cache is not None and cache.rotated:
+                _replace(turn, attn, "apply_rotary", partial(entry.rotate, attn.apply_rotary))
+            if hasattr(attn, "repeat_kv_heads") and not attn.cfg.ungroup_grouped_query_attention:
+                _replace(turn, attn, "calculate_attention_scores", partial(_shared_scores, attn))
+                _replace(turn, attn, "calculate_z_scores", partial(_shared_z, attn))
 
     return Turn(model, act, ends_all=True)
+
+
+def _replace(turn: Turn, attn: Any, method: str, function: Callable[..., Tensor]) -> None:
+    if method in vars(attn):  # of a cache within whose pass this one is
+        turn.undo(vars(attn).__setitem__, method, vars(attn)[method])
+    else:
+        turn.undo(vars(attn).pop, method, None)
+    vars(attn)[method] = function
+
+
+def _shared_scores(
+    attn: Any, q: Float[Tensor, "batch new heads d_head"], k: _Pairs
+) -> Float[Tensor, "batch heads new pos"]:
+    """A GroupedQueryAttention's `calculate_attention_scores`, with the rows of one matrix for all heads of a key."""
+    from transformer_lens.components.abstract_attention import apply_softcap
+
+    rows, new, heads, d_head = q.shape
+    kv = k.shape[2]
+    queries = q.reshape(rows, new, kv, heads // kv, d_head).permute(0, 2, 3, 1, 4).reshape(rows, kv, -1, d_head)
+    scores = (queries @ k.permute(0, 2, 3, 1)).view(rows, heads, new, -1) / attn.attn_scale
+    return apply_softcap(scores, attn.cfg.attn_scores_soft_cap)
+
+
+def _shared_z(
+    attn: Any, v: _Pairs, pattern: Float[Tensor, "batch heads new pos"]
+) -> Float[Tensor, "batch new heads d_head"]:
+    """A GroupedQueryAttention's `calculate_z_scores`, likewise."""
+    rows, heads, new, length = pattern.shape
+    kv = v.shape[2]
+    z = pattern.reshape(rows, kv, heads // kv * new, length) @ v.transpose(1, 2)
+    return attn.hook_z(z.view(rows, heads, new, -1).transpose(1, 2))
 
 
 #: What a layer does for every token.

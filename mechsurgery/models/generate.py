@@ -69,7 +69,8 @@ def generate(
     limits: dict[str, Any] = {"max_rows": at_once, "max_tokens": max_tokens}
     checked = None if hooks is None else partial(checked_hooks, model, hooks)
     prefix = run_prefix(model, ids, hooks=checked, alike=alike, new_tokens=max_new_tokens, **limits)
-    batches = tokens.batches_for(model, ids if prefix is None else prefix.rest(ids), **limits)
+    fed = ids if prefix is None else prefix.rest(ids)
+    batches = tokens.batches_for(model, fed, new_tokens=max_new_tokens, **limits)
     responses: list[list[int]] = [[] for _ in ids]
     handed: set[int] = set()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,6 +58,7 @@ def peak(device: torch.device | str) -> Iterator[Callable[[], int | None]]:
         torch.cuda.reset_peak_memory_stats(device)
         yield lambda: int(torch.cuda.max_memory_allocated(device)) - before
         return
+    _give_back()
     try:
         _RESET.write_text("5")
     except OSError:
@@ -70,7 +73,15 @@ def process(device: torch.device | str) -> int:
     device = torch.device(device)
     if device.type == "cuda":
         return int(torch.cuda.memory_allocated(device))
+    _give_back()
     return sum(_kilobytes(_STATUS, "VmRSS"))
+
+
+def _give_back() -> None:
+    """Have memory that was freed, and that the C library keeps for later, counted as the system's again."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 check_arguments(__name__)

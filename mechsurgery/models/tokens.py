@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -15,6 +16,10 @@ from ..digests import digest_of
 from ..errors import InputError, PromptError, listed
 from . import sites
 from .protocol import Model, hooked
+
+#: What a pass of one token a row costs beside its rows, in tokens: the weights are read once. Measured on CPUs (135M
+#: Llama shape, 1 thread: 90 ms, and 4 ms a row); on GPUs it is more.
+PASS = 24
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,17 +38,24 @@ def batches(
     max_rows: int = 64,
     max_tokens: int = 16384,
     n_ctx: int | None = None,
+    new_tokens: int = 0,
     device: torch.device | str = "cpu",
 ) -> list[Batch]:
     """Batches of at most `max_rows` prompts and `max_tokens` tokens with padding, longest prompts first.
 
     Prompts of like length go together: none is padded by more than a quarter of its batch's length or 8
-    tokens, whichever is more. Raises `PromptError` where a prompt is empty or longer than `n_ctx`.
+    tokens, whichever is more. Where prompts are to be followed by `new_tokens`, each in a pass of the whole batch, they
+    are parted so that padding and passes together cost least. Raises `PromptError` where a prompt is empty or longer
+    than `n_ctx`.
     """
     if max_rows < 1 or max_tokens < 1:
         raise InputError(f"max_rows={max_rows} and max_tokens={max_tokens} must be at least 1")
     check_lengths(ids, n_ctx)
     order = sorted(range(len(ids)), key=lambda row: -len(ids[row]))
+    if new_tokens:
+        lengths = np.array([len(ids[row]) for row in order])
+        parts = _cheapest(lengths, max_rows, max_tokens, PASS * new_tokens)
+        return [_pad(order[start:end], ids, pad_id, device) for start, end in parts]
     groups: list[list[int]] = []
     for row in order:
         if groups:
@@ -57,12 +69,31 @@ def batches(
     return [_pad(group, ids, pad_id, device) for group in groups]
 
 
+def _cheapest(lengths: np.ndarray, max_rows: int, max_tokens: int, each: int) -> list[tuple[int, int]]:
+    """(first, one after the last) of each batch of prompts in falling order of length, where a batch costs `each`.
+
+    The fewest tokens that can be fed in for the prompts up to each place, from those up to the places before it.
+    """
+    least, begins = np.zeros(len(lengths) + 1, dtype=np.int64), np.zeros(len(lengths) + 1, dtype=np.int64)
+    for end in range(1, len(lengths) + 1):
+        starts = np.arange(max(0, end - max_rows), end)
+        fed = lengths[starts] * (end - starts)
+        cost = np.where((fed <= max_tokens) | (starts == end - 1), least[starts] + fed, np.iinfo(np.int64).max)
+        begins[end] = starts[cost.argmin()]
+        least[end] = cost.min() + each
+    parts, end = [], len(lengths)
+    while end:
+        parts.append((int(begins[end]), end))
+        end = int(begins[end])
+    return parts[::-1]
+
+
 def batches_for(
-    model: Model, ids: Sequence[Sequence[int]], *, max_rows: int = 64, max_tokens: int = 16384
+    model: Model, ids: Sequence[Sequence[int]], *, max_rows: int = 64, max_tokens: int = 16384, new_tokens: int = 0
 ) -> list[Batch]:
     """The same where a model's weights are, for prompts that must fit into its context."""
     check_vocabulary(ids, model.cfg.d_vocab)
-    limits = {"max_rows": max_rows, "max_tokens": max_tokens, "n_ctx": model.cfg.n_ctx}
+    limits = {"max_rows": max_rows, "max_tokens": max_tokens, "n_ctx": model.cfg.n_ctx, "new_tokens": new_tokens}
     return batches(ids, pad_id=pad_id(model), device=device_of(model), **limits)
 
 

@@ -25,6 +25,7 @@ from ..models.protocol import Model
 from ..models.turns import Turn
 from ..names import NEURON_AXES, is_experts, is_neurons, layer_of
 from ..units import Circuit
+from .rows import Changed
 
 _LEAVES = {"write": ("W_out",), "read": ("W_in", "W_gate", "b_in"), "both": ("W_in", "W_gate", "b_in", "W_out")}
 #: The weights of one attention head, by what they do. Keys and values that several heads share are no head's own.
@@ -79,9 +80,11 @@ Where = Circuit | Neurons | LoRA | str
 class _RowsDelta(nn.Module):
     """Adds a trainable difference to some rows or columns of a frozen weight, in the weight's own memory layout."""
 
-    def __init__(self, weight: Tensor, index: Tensor, axis: int) -> None:
+    def __init__(self, weight: Tensor, index: Tensor, axis: int, lies_alone: bool) -> None:
         super().__init__()
         self.axis, self.size, self.on = axis, weight.shape[axis], True
+        #: Whether the model holds the weight as it is, so that what is made of it here goes into a product.
+        self.lies_alone = lies_alone
         self.register_buffer("index", index)
         shape = list(weight.shape)
         shape[axis] = len(index)
@@ -91,7 +94,10 @@ class _RowsDelta(nn.Module):
         if not self.on:
             return weight
         change = self.difference.to(weight.dtype)
-        if weight.ndim == 2 and weight.stride(0) == 1:
+        turned = weight.ndim == 2 and weight.stride(0) == 1
+        if turned and self.lies_alone and torch.is_grad_enabled() and not weight.requires_grad:
+            return Changed.of(weight, self.axis, self.index, change)
+        if turned:
             return weight.T.index_add(1 - self.axis, self.index, change.T).T
         return weight.index_add(self.axis, self.index, change)
 
@@ -277,7 +283,7 @@ def _neurons(model: Model, where: Circuit | Neurons) -> dict[str, Any]:
         own = _neuron_weights if is_neurons(site) else _head_weights
         for weight, axis in own(model, layer_of(site), train):
             value = weight.value
-            deltas[weight.name] = (weight, _RowsDelta(value, indices.to(value.device), axis))
+            deltas[weight.name] = (weight, _RowsDelta(value, indices.to(value.device), axis, weight.place is None))
     return deltas
 
 

@@ -1,4 +1,4 @@
-"""Attribution of 100 pairs to all latents, as ratios in one run.
+"""Attribution of 24 pairs (`--pairs`) to all latents, as ratios in one run.
 
     python tests/benchmarks/attribution.py [--shape smollm-135m] [--latents 16384] [--device cpu]
 
@@ -65,7 +65,7 @@ def timed(work) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shape", choices=list(SHAPES), default="smollm-135m")
-    parser.add_argument("--pairs", type=int, default=100)
+    parser.add_argument("--pairs", type=int, default=24)
     parser.add_argument("--latents", type=int, default=16384)
     parser.add_argument("--exact", type=int, default=4)
     parser.add_argument("--max-rows", type=int, default=32)

@@ -1,6 +1,6 @@
 """Gates as ratios in one run: gradients, exact effects and trained gates against plain forward passes.
 
-    python tests/benchmarks/gates.py [--shape smollm-135m] [--prompts 32] [--device cpu]
+    python tests/benchmarks/gates.py [--shape smollm-135m] [--prompts 20] [--device cpu]
 
 Prints the time of integrated gates of 8 steps (target: at most 30 forward passes of the same prompts) and of 150 steps
 of trained gates (scaled up from `--steps`; at most 500), what exact effects of `--units` units, spread over all layers,
@@ -154,10 +154,10 @@ def memories(options, folder: Path) -> dict[str, dict[str, float]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shape", choices=list(SHAPES), default="smollm-135m")
-    parser.add_argument("--prompts", type=int, default=32)
-    parser.add_argument("--units", type=int, default=64)
+    parser.add_argument("--prompts", type=int, default=20)
+    parser.add_argument("--units", type=int, default=48)
     parser.add_argument("--naive", type=int, default=4)
-    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--mode", choices=MODES, default=None)

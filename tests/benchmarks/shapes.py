@@ -38,6 +38,14 @@ SHAPES = {
 N_WORDS = 4000
 
 
+def peak_memory(device: str = "cpu") -> float:
+    """Peak memory of this process so far in MiB (`getrusage` would also count that of the process that began it)."""
+    if device != "cpu":
+        return torch.cuda.max_memory_allocated() / 2**20
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 2**10
+
+
 def checkpoint(folder: Path, shape: str = "smollm-135m") -> Path:
     """A random checkpoint of a shape with a word-level tokenizer (w0 … w3999), without a chat template."""
     from tokenizers import Tokenizer, models, pre_tokenizers

@@ -1,6 +1,7 @@
 """Batches, captured activations and generation, against transformers and against one row at a time."""
 
 from functools import partial
+from itertools import accumulate, combinations
 
 import pytest
 import torch
@@ -169,6 +170,31 @@ def test_positions_that_are_none(tiny_llama):
         read(positions="all", n_completion=[1, 1])
     with pytest.raises(InputError, match=r"prompts \[1\]"):
         read(positions="completion", n_completion=[1, 2])
+
+
+def test_prompts_that_are_answered_are_parted_so_that_it_costs_least():
+    lengths = [40, 33, 30, 12, 11, 9, 2]
+
+    def cost(parts, new):
+        return sum(lengths[start] * (end - start) + tokens.PASS * new for start, end in parts)
+
+    for new in (1, 2, 4, 9):
+        ways = [
+            list(zip([0, *cuts], [*cuts, len(lengths)]))
+            for n in range(len(lengths))
+            for cuts in combinations(range(1, len(lengths)), n)
+        ]
+        allowed = [
+            way for way in ways if all(end - start <= 5 and lengths[start] * (end - start) <= 130 for start, end in way)
+        ]
+        made = tokens.batches([[1] * n for n in lengths], pad_id=0, max_rows=5, max_tokens=130, new_tokens=new)
+        ends = list(accumulate(len(batch.rows) for batch in made))
+        assert [row for batch in made for row in batch.rows] == list(range(len(lengths)))
+        assert cost(list(zip([0, *ends], ends)), new) == min(cost(way, new) for way in allowed)
+    prompts = [[1] * n for n in range(12, 41)]
+    assert len(tokens.batches(prompts, pad_id=0, new_tokens=48)) == 1 < len(tokens.batches(prompts, pad_id=0))
+    (alone,) = tokens.batches([[1] * 9], pad_id=0, max_tokens=4, new_tokens=3)
+    assert alone.ids.shape == (1, 9)
 
 
 def test_batches_hold_every_prompt_once_and_pad_on_the_left():

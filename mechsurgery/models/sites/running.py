@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...artifacts import provenance
 from ...checks import check_arguments
-from ..cache import preallocated, rotating
+from ..cache import preallocated, reading
 from ..fingerprint import fingerprint
 from ..protocol import Model
 from . import bridge
@@ -32,7 +32,7 @@ def run(
     """
     if bridge.is_bridge(model):
         return bridge.run(model, ids, mask, layer, cache)
-    with rotating(model, cache):
+    with reading(model, cache):
         found = model(ids, attention_mask=mask, return_type=None, stop_at_layer=layer, past_kv_cache=cache)
     return None if layer is None else found
 
@@ -71,6 +71,7 @@ def unembed(model: Model, resid: Float[Tensor, "*b d_model"]) -> Float[Tensor, "
     """
     check_last(resid, model.cfg.d_model, "a vector of the residual stream")
     too_long = ~torch.isfinite(resid.detach().float().square().sum(-1, keepdim=True))
+    resid = resid.masked_fill(too_long, float("nan"))
     flat = resid.reshape(1, -1, resid.shape[-1]) if resid.ndim != 3 else resid
     if bridge.is_bridge(model):
         logits = bridge.logits(model, flat)
@@ -79,7 +80,7 @@ def unembed(model: Model, resid: Float[Tensor, "*b d_model"]) -> Float[Tensor, "
         cap = model.cfg.output_logits_soft_cap
         if cap > 0:
             logits = cap * torch.tanh(logits / cap)
-    return logits.reshape(*resid.shape[:-1], logits.shape[-1]).masked_fill(too_long, float("nan"))
+    return logits.reshape(*resid.shape[:-1], logits.shape[-1])
 
 
 def stop_tokens(model: Any) -> tuple[int, ...]:
