@@ -36,7 +36,7 @@ from .choices import choice_scores, choice_tokens
 from .shards import Shards, key_of
 
 #: Part of every key: a change of what is measured makes old rows stale.
-VERSION = 4
+VERSION = 5
 Kind = Literal["generate", "choice", "kl"]
 Off = Callable[[], AbstractContextManager[None]]
 
