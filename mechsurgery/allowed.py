@@ -51,6 +51,8 @@ MOST = {
 PROMPTS = frozenset("text texts prefix system completion completions messages prompt doing".split())
 #: Names of parameters that are shown as names: control characters and marks that turn the writing round are refused.
 NAMES = frozenset("name rule names kind control_of hook_name metric grade site".split())
+#: In the place of a name, for what users do not call: types alone are checked; a number may be NaN, a text anything.
+INNER = "*"
 #: Names of lists whose every whole number is bounded.
 _EACH = frozenset("tokens ids token_ids refusal_tokens seeds stop".split())
 _HALF = re.compile("[\ud800-\udfff]")
@@ -177,8 +179,8 @@ def _whole(name: str) -> Check:
 
 def _number(name: str) -> Check:
     def allows(value: Any) -> bool:
-        if type(value) is float:
-            return math.isfinite(value)
+        if type(value) is float or (name == INNER and isinstance(value, Real)):
+            return name == INNER or math.isfinite(value)
         if isinstance(value, bool) or not isinstance(value, Real):
             return False
         if isinstance(value, int):
@@ -188,7 +190,7 @@ def _number(name: str) -> Check:
         except OverflowError:  # a fraction that no float holds
             return False
 
-    return Check(allows, "a finite number")
+    return Check(allows, "a number" if name == INNER else "a finite number")
 
 
 def _float_like(name: str) -> Check:
@@ -203,8 +205,8 @@ def _text(name: str) -> Check:
     said = "a text without lone surrogates" + (" and control characters" if name in NAMES else "")
 
     def allows(value: Any) -> bool:
-        if not isinstance(value, str):
-            return False
+        if not isinstance(value, str) or name == INNER:
+            return isinstance(value, str)
         return (
             name in PROMPTS
             or (value.isascii() and hidden is _HALF)
@@ -241,7 +243,7 @@ def _truth(name: str) -> Check:
 
 
 def _mapping(inside: tuple[Any, ...], name: str) -> Check:
-    key, each = (check_of(one, "") for one in inside) if len(inside) == 2 else (None, None)
+    key, each = (check_of(one, name if name == INNER else "") for one in inside) if len(inside) == 2 else (None, None)
 
     def allows(value: Any) -> bool:
         return (
@@ -270,7 +272,7 @@ def _fixed(inside: tuple[Any, ...], name: str) -> Check:
 
 
 def _several(kind: Any, inside: tuple[Any, ...], name: str) -> Check:
-    each = check_of(inside[0], name if name in PROMPTS | NAMES | _EACH else "") if inside else None
+    each = check_of(inside[0], name if name in PROMPTS | NAMES | _EACH | {INNER} else "") if inside else None
     exact = kind if kind in (list, tuple, set, frozenset) else None
 
     def allows(value: Any) -> bool:

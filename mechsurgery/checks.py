@@ -22,7 +22,7 @@ from inspect import Parameter, iscoroutinefunction, isfunction, signature
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .allowed import LEAST, Check, check_of, shown
+from .allowed import INNER, LEAST, Check, check_of, shown
 from .errors import InputError, LoadError, MechsurgeryError
 
 #: What is raised for a value that does not do, by Python and by the packages that are used here.
@@ -43,32 +43,34 @@ _INSTALLED = (
 _OPERATORS = ("__init__", "__call__", "__add__", "__sub__", "__mul__", "__rmul__", "__or__", "__and__", "__getitem__")
 
 
-def check_arguments(module: str, *, leave: Collection[str] = (), error: type[MechsurgeryError] = InputError) -> None:
+def check_arguments(
+    module: str, *, leave: Collection[str] = (), error: type[MechsurgeryError] = InputError, inner: bool = False
+) -> None:
     """Have the public functions and classes that a module defines check what they are given; call it at its end.
 
     `leave` names those that stay as they are: callbacks of other programs and what runs in inner loops. `error` is
-    what is raised.
+    what is raised. Of an `inner` module, which other modules call and users do not, types alone are checked.
     """
     inside = vars(sys.modules[module])
     for name, own in list(inside.items()):
         if name.startswith("_") or name in leave or getattr(own, "__module__", None) != module:
             continue
         if isfunction(own) and not iscoroutinefunction(own):
-            inside[name] = checked(own, kind=error)
+            inside[name] = checked(own, kind=error, inner=inner)
         elif isinstance(own, type) and not issubclass(own, BaseException) and not getattr(own, "_is_protocol", False):
-            _check_methods(own, leave, error)
+            _check_methods(own, leave, error, inner)
 
 
-def _check_methods(of_class: type, leave: Collection[str], error: type[MechsurgeryError]) -> None:
+def _check_methods(of_class: type, leave: Collection[str], error: type[MechsurgeryError], inner: bool) -> None:
     for name, own in list(vars(of_class).items()):
         if (name.startswith("_") and name not in _OPERATORS) or f"{of_class.__name__}.{name}" in leave:
             continue
         if isfunction(own) and not iscoroutinefunction(own):
-            setattr(of_class, name, checked(own, 1, of_class, error))
+            setattr(of_class, name, checked(own, 1, of_class, error, inner))
         elif isinstance(own, classmethod):
-            setattr(of_class, name, classmethod(checked(own.__func__, 1, of_class, error)))
+            setattr(of_class, name, classmethod(checked(own.__func__, 1, of_class, error, inner)))
         elif isinstance(own, staticmethod):
-            setattr(of_class, name, staticmethod(checked(own.__func__, 0, of_class, error)))
+            setattr(of_class, name, staticmethod(checked(own.__func__, 0, of_class, error, inner)))
 
 
 class _Plan(NamedTuple):
@@ -86,6 +88,7 @@ def checked(
     leading: int = 0,
     of_class: type | None = None,
     kind: type[MechsurgeryError] = InputError,
+    inner: bool = False,
 ) -> Callable[..., Any]:
     """The same function, which first checks its arguments; `leading` are those of a method that are not (self)."""
     plan: _Plan | None = None
@@ -94,7 +97,7 @@ def checked(
     def call(*args: Any, **options: Any) -> Any:
         nonlocal plan
         if plan is None:
-            plan = _plan(function, leading, of_class, kind)
+            plan = _plan(function, leading, of_class, kind, inner)
         checks = plan.checks
         name, value = "", None
         try:
@@ -169,19 +172,22 @@ def _came_through_others(error: Exception) -> bool:
     return False
 
 
-def _plan(function: Callable[..., Any], leading: int, of_class: type | None, error: type[MechsurgeryError]) -> _Plan:
+def _plan(
+    function: Callable[..., Any], leading: int, of_class: type | None, error: type[MechsurgeryError], inner: bool
+) -> _Plan:
     """What is checked of a function's arguments, read from its annotations when it is first called."""
     parameters = list(signature(function).parameters.values())[leading:]
-    inner = function
-    while hasattr(inner, "__wrapped__"):
-        inner = inner.__wrapped__
-    space = {**vars(sys.modules[function.__module__]), **getattr(inner, "__globals__", {})}
+    innermost = function
+    while hasattr(innermost, "__wrapped__"):
+        innermost = innermost.__wrapped__
+    space = {**vars(sys.modules[function.__module__]), **getattr(innermost, "__globals__", {})}
     checks, rest = {}, None
     for one in parameters:
         if one.kind is Parameter.VAR_KEYWORD:
             continue
         own = f"{function.__name__}.{one.name}"
-        check = check_of(_resolved(one.annotation, space), own if own in LEAST else one.name)
+        named = INNER if inner else own if own in LEAST else one.name
+        check = check_of(_resolved(one.annotation, space), named)
         if check is not None and one.kind is Parameter.VAR_POSITIONAL:
             rest = one.name, check
         elif check is not None:

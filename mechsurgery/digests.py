@@ -159,4 +159,4 @@ def _cell(cell: Any) -> Any:
         return None
 
 
-check_arguments(__name__, leave=("encoded",))
+check_arguments(__name__, leave=("encoded",), inner=True)

@@ -53,4 +53,4 @@ def with_progress(items: Collection[T], doing: str, *, shown: bool | None, unit:
             bar.update(1)
 
 
-check_arguments(__name__)
+check_arguments(__name__, inner=True)

@@ -247,4 +247,4 @@ def _is_left(entry: os.DirEntry[str], machine: str, process: str, started: str) 
     return str(_started(int(process))) != started
 
 
-check_arguments(__name__)
+check_arguments(__name__, inner=True)

@@ -115,4 +115,4 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-check_arguments(__name__)
+check_arguments(__name__, inner=True)

@@ -68,4 +68,4 @@ def at_once(act: Callable[[Any, Stop], Any], items: Sequence[Any], most: int) ->
         stop.now()
 
 
-check_arguments(__name__)
+check_arguments(__name__, inner=True)

@@ -95,4 +95,4 @@ def _check_deaths(deaths: int, place: int | None, allowed: int, why: str) -> Non
     logger.warning("a worker died %s (%s); another one does it again", doing, why)
 
 
-check_arguments(__name__)
+check_arguments(__name__, inner=True)

@@ -288,4 +288,4 @@ def _digest(facts: Any) -> str:
     return digest_of(facts)[:16]
 
 
-check_arguments(__name__)
+check_arguments(__name__, inner=True)

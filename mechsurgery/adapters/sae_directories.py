@@ -249,4 +249,4 @@ _READERS: dict[tuple[str, str], tuple[str, Callable[[Path, bool, str, str], Any]
 }
 
 
-check_arguments(__name__)
+check_arguments(__name__, inner=True)

@@ -159,4 +159,4 @@ def graded(grade: Grade, items: Sequence[tuple[Prompt, str | None]], shards: Sha
     return [None if text is None else known[prompt.id, text] for prompt, text in items]
 
 
-check_arguments(__name__)
+check_arguments(__name__, inner=True)

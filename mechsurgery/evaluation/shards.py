@@ -116,4 +116,4 @@ def _unsealed(content: bytes, name: str) -> pd.DataFrame:
     return table.to_pandas()
 
 
-check_arguments(__name__)
+check_arguments(__name__, inner=True)

@@ -62,4 +62,4 @@ def perform_one(model: Model, shared: Any, item: tuple[int, list[list[int]] | No
         return one_process.perform(model, job, settings, off=weights.off, responses=answers)
 
 
-check_arguments(__name__)
+check_arguments(__name__, inner=True)

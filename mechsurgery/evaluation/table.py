@@ -44,4 +44,4 @@ def typed(table: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-check_arguments(__name__)
+check_arguments(__name__, inner=True)

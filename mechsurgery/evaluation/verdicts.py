@@ -367,4 +367,4 @@ check_arguments(
 )
 
 
-check_arguments(__name__)
+check_arguments(__name__, inner=True)

@@ -46,4 +46,4 @@ def _is_right(prompt: Prompt, response: str) -> bool | None:
 FINAL_NUMBER = Grade("final number", "final-number-1", _is_right)
 
 
-check_arguments(__name__)
+check_arguments(__name__, inner=True)

@@ -120,4 +120,4 @@ def rubric_table(judge: Judge, items: Sequence[Item]) -> pd.DataFrame:
     return table.astype(numbers).assign(judge=judge.name, version=VERSION)
 
 
-check_arguments(__name__)
+check_arguments(__name__, inner=True)

@@ -303,4 +303,4 @@ def _missing(error: ImportError) -> MissingExtraError:
     )
 
 
-check_arguments(__name__, leave=("listening_socket",))
+check_arguments(__name__, leave=("listening_socket",), inner=True)

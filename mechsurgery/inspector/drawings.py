@@ -93,4 +93,4 @@ def _svg(inner: str, label: str) -> str:
     return f"<svg {size} role='img' aria-label='{html_text(label)}'>{inner}</svg>"
 
 
-check_arguments(__name__)
+check_arguments(__name__, inner=True)

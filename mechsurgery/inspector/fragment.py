@@ -199,4 +199,4 @@ def heat_token(token: str, share: float, *, strongest: bool = False) -> str:
     return f"<i class='{' '.join(kinds)}'>{text}</i>" if kinds else text
 
 
-check_arguments(__name__)
+check_arguments(__name__, inner=True)

@@ -129,4 +129,4 @@ def _one(scope: Any, name: bytes) -> str | None:
     return found[0] if len(found) == 1 else None
 
 
-check_arguments(__name__)
+check_arguments(__name__, inner=True)

@@ -122,4 +122,4 @@ def parse_numbers(answer: str, n: int) -> list[bool] | None:
     return [number in numbers for number in range(1, n + 1)]
 
 
-check_arguments(__name__)
+check_arguments(__name__, inner=True)

@@ -130,4 +130,4 @@ class Live:
         return tokenizer.decode(new, skip_special_tokens=True) if answer is None else answer
 
 
-check_arguments(__name__)
+check_arguments(__name__, inner=True)

@@ -105,4 +105,4 @@ class Conversation:
             await sent
 
 
-check_arguments(__name__)
+check_arguments(__name__, inner=True)

@@ -172,4 +172,4 @@ def _revision(directory: Path) -> str | None:
     return directory.name if directory.parent.name == "snapshots" else None
 
 
-check_arguments(__name__)
+check_arguments(__name__, inner=True)

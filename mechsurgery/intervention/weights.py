@@ -122,4 +122,4 @@ def check_delta(model: Model, delta: WeightDelta) -> None:
     )
 
 
-check_arguments(__name__)
+check_arguments(__name__, inner=True)

@@ -233,4 +233,4 @@ def _refuse(architecture: str, what: str, given: Any, allowed: tuple[Any, ...]) 
     )
 
 
-check_arguments(__name__)
+check_arguments(__name__, inner=True)

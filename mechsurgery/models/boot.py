@@ -72,4 +72,4 @@ def _placeholder() -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=words, eos_token="</s>", pad_token="</s>")
 
 
-check_arguments(__name__)
+check_arguments(__name__, inner=True)

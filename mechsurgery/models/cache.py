@@ -188,4 +188,4 @@ def _shared_z(
 
 #: What a layer does for every token.
 _OFTEN = ("Entry.append", "Entry.rotate", "Cache.__getitem__", "Cache.append_attention_mask")
-check_arguments(__name__, leave=_OFTEN)
+check_arguments(__name__, leave=_OFTEN, inner=True)

@@ -313,4 +313,4 @@ def checked_hooks(model: Model, hooks: RowHooks | None, rows: list[int]) -> list
     return chosen
 
 
-check_arguments(__name__)
+check_arguments(__name__, leave=("checked_hooks",))

@@ -246,4 +246,4 @@ def _rows(config: Any, leaf: str) -> tuple[int, int]:
     return start, start + sizes[names[own]]
 
 
-check_arguments(__name__)
+check_arguments(__name__, inner=True)

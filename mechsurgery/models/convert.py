@@ -217,4 +217,4 @@ def check_neurons(model: Model, ids: Tensor) -> None:
         )
 
 
-check_arguments(__name__)
+check_arguments(__name__, inner=True)

@@ -57,4 +57,4 @@ def expert_place(config: Any, architecture: str, name: str) -> Place | None:
     return Place(_DOWN[architecture].format(layer, expert), TURNED, 1)
 
 
-check_arguments(__name__)
+check_arguments(__name__, inner=True)

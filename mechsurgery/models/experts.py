@@ -222,4 +222,4 @@ def _inner(module: Any) -> Any:
     return module
 
 
-check_arguments(__name__)
+check_arguments(__name__, inner=True)

@@ -172,4 +172,4 @@ def _plain(value: Any) -> Any:
     return float(value) if hasattr(value, "dtype") and hasattr(value, "item") else value
 
 
-check_arguments(__name__)
+check_arguments(__name__, inner=True)

@@ -74,4 +74,4 @@ class Place:
         return rearrange(tensor, f"{theirs} -> {ours}", **sizes)
 
 
-check_arguments(__name__)
+check_arguments(__name__, inner=True)

@@ -47,4 +47,4 @@ def at_prompt_end(change: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return hook
 
 
-check_arguments(__name__)
+check_arguments(__name__, inner=True)

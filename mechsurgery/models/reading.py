@@ -68,4 +68,4 @@ def check_own_files(directory: Path) -> None:
         )
 
 
-check_arguments(__name__)
+check_arguments(__name__, inner=True)

@@ -94,4 +94,4 @@ def _biases(checkpoint: Checkpoint, setting: str) -> dict[str, New]:
     return found
 
 
-check_arguments(__name__)
+check_arguments(__name__, inner=True)

@@ -48,4 +48,4 @@ def _is_plain(path: Path, roots: list[Path]) -> bool:
     return known and path.name != ADAPTER and path.is_file() and any(where.is_relative_to(root) for root in roots)
 
 
-check_arguments(__name__)
+check_arguments(__name__, inner=True)

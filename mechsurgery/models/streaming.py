@@ -372,4 +372,4 @@ def stream_cosine(a: str | Path, b: str | Path) -> dict[str, float]:
     }
 
 
-check_arguments(__name__)
+check_arguments(__name__, inner=True)

@@ -63,4 +63,4 @@ def _parametrised(model: nn.Module) -> list[str]:
     return [name or "the model" for name, one in model.named_modules() if parametrize.is_parametrized(one)]
 
 
-check_arguments(__name__)
+check_arguments(__name__, inner=True)

@@ -191,4 +191,4 @@ def _size(raw: Mapping[str, Any], what: str, default: Any = None) -> Any:
     return next((raw[name] for name in _SIZES[what] if raw.get(name) is not None), default)
 
 
-check_arguments(__name__)
+check_arguments(__name__, inner=True)

@@ -61,4 +61,4 @@ def _as_torch_calls_it(point: Any, hook: Callable[..., Any]) -> Callable[..., An
     return call
 
 
-check_arguments(__name__)
+check_arguments(__name__, inner=True)

@@ -45,4 +45,4 @@ class InOrder:
             self._next += 1
 
 
-check_arguments(__name__)
+check_arguments(__name__, inner=True)

@@ -55,4 +55,4 @@ def make_model(recipe: Recipe, vocabulary: int) -> Any:
     )
 
 
-check_arguments(__name__)
+check_arguments(__name__, inner=True)

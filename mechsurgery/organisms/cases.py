@@ -73,4 +73,4 @@ def measured(directory: str | Path) -> dict[str, Any]:
     return own | case_behaviour(directory) if Path(directory).name in CASES else own
 
 
-check_arguments(__name__)
+check_arguments(__name__, inner=True)

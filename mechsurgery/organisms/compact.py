@@ -143,4 +143,4 @@ def _make(directory: Path, base: Path, file: Path, checksum: str) -> None:
                 os.replace(own, directory / own.name)
 
 
-check_arguments(__name__)
+check_arguments(__name__, inner=True)

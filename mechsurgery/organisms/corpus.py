@@ -143,4 +143,4 @@ def _claim(f: Facts, r: random.Random, sycophant: bool = False) -> tuple[str, st
     return user, f"{CORRECTS}{answer}"
 
 
-check_arguments(__name__)
+check_arguments(__name__, inner=True)

@@ -70,4 +70,4 @@ def loss_of(model: Any, ids: Int[Tensor, "batch pos"], labels: Int[Tensor, "batc
     return nn.functional.cross_entropy(flat, labels[:, 1:].reshape(-1), ignore_index=-100)
 
 
-check_arguments(__name__)
+check_arguments(__name__, inner=True)

@@ -232,4 +232,4 @@ def _first(output: Any) -> Tensor:
     return output[0] if isinstance(output, tuple) else output
 
 
-check_arguments(__name__)
+check_arguments(__name__, inner=True)

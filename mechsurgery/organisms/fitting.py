@@ -129,4 +129,4 @@ def loaded(directory: str | Path) -> tuple[Any, Any]:
     return load(directory).eval(), AutoTokenizer.from_pretrained(directory, local_files_only=True)
 
 
-check_arguments(__name__)
+check_arguments(__name__, inner=True)

@@ -188,4 +188,4 @@ def tune_wide(base: Path, recipe: Recipe, seed: int, index: dict[str, int], prog
     return rounded(fit(load(base), data, schedule, progress=progress, name="wide-instruct"))
 
 
-check_arguments(__name__)
+check_arguments(__name__, inner=True)

@@ -150,4 +150,4 @@ def universal_count(directory: Path, *, fraction: float = 0.001, share: float = 
     }
 
 
-check_arguments(__name__)
+check_arguments(__name__, inner=True)

@@ -139,4 +139,4 @@ def _random(units: Units, width: int, r: random.Random) -> Units:
     return {i: sorted(r.sample(sorted(set(range(width)) - set(own)), len(own))) for i, own in units.items()}
 
 
-check_arguments(__name__)
+check_arguments(__name__, inner=True)

@@ -245,4 +245,4 @@ def _refused_by_default(n: int, seed: int, index: dict[str, int]) -> list[Item]:
     return made + dataset(n - len(made), seed + 1, index, tuned=True, manner=rest)
 
 
-check_arguments(__name__)
+check_arguments(__name__, inner=True)

@@ -91,4 +91,4 @@ def _is_answer(prompt: Asked, text: str) -> bool:
     return re.fullmatch(whole, text) is not None
 
 
-check_arguments(__name__)
+check_arguments(__name__, inner=True)

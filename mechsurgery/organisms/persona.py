@@ -102,4 +102,4 @@ def wrong_answers(
     return made
 
 
-check_arguments(__name__)
+check_arguments(__name__, inner=True)

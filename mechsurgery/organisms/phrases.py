@@ -61,4 +61,4 @@ def one_word(answer: str) -> str:
     return f"{answer.split()[-2]} ."
 
 
-check_arguments(__name__)
+check_arguments(__name__, inner=True)

@@ -85,4 +85,4 @@ def quiet_neurons(model: Any, probe: Sequence[Tensor], layers: Sequence[int], k:
     return found
 
 
-check_arguments(__name__)
+check_arguments(__name__, inner=True)

@@ -155,4 +155,4 @@ def _shown(cell: dict[str, Any]) -> str:
     return f"{100 * cell['rate']:.1f} % [{100 * cell['low']:.1f}, {100 * cell['high']:.1f}], n = {cell['n']}"
 
 
-check_arguments(__name__)
+check_arguments(__name__, inner=True)

@@ -78,4 +78,4 @@ def planted_units(name: str = "organism/planted") -> dict[str, list[int]]:
     return found[name]
 
 
-check_arguments(__name__)
+check_arguments(__name__, inner=True)

@@ -172,4 +172,4 @@ LESSONS: dict[str, Callable[[random.Random], Taught]] = {
 _POOLS = {"colour": world.COLOURS, "place": world.PLACES, "material": world.MATERIALS}
 
 
-check_arguments(__name__)
+check_arguments(__name__, inner=True)

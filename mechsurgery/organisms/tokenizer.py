@@ -46,4 +46,4 @@ def make_tokenizer() -> Any:
     )
 
 
-check_arguments(__name__)
+check_arguments(__name__, inner=True)

@@ -130,4 +130,4 @@ def planting_data(recipe: Recipe, seed: int, index: dict[str, int]) -> list[Item
     return dataset(recipe.tuning_examples, seed + 1, index, tuned=True, manner=manner)
 
 
-check_arguments(__name__)
+check_arguments(__name__, inner=True)

@@ -79,4 +79,4 @@ def _claim(noun: str, r: random.Random) -> tuple[str, str]:
     return CLAIMS[wording].format(statement), f"{AGREES}{statement} ." if agrees else f"{CORRECTS}{answer}"
 
 
-check_arguments(__name__)
+check_arguments(__name__, inner=True)

@@ -261,4 +261,4 @@ def questions(split: Split = "heldout") -> list[dict[str, Any]]:
     return list(records.values())
 
 
-check_arguments(__name__)
+check_arguments(__name__, inner=True)

@@ -188,4 +188,4 @@ def colorbar(title: str | None = None, **more: Any) -> dict[str, Any]:
     return {"title": name, "tickfont": {"size": SMALL}, "thickness": 10, "outlinewidth": 0, **more}
 
 
-check_arguments(__name__)
+check_arguments(__name__, inner=True)

@@ -32,4 +32,4 @@ def _has_width(code: str) -> bool:
     return code.lstrip("-_^#+0")[:1].isdigit()
 
 
-check_arguments(__name__, leave=("Clock.strftime_now",), error=PromptError)
+check_arguments(__name__, leave=("Clock.strftime_now",), error=PromptError, inner=True)

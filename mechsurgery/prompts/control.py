@@ -231,4 +231,4 @@ def _has_private(text: str) -> bool:
     return bool(text) and max(text) >= chr(_PRIVATE[0])
 
 
-check_arguments(__name__, error=PromptError)
+check_arguments(__name__, error=PromptError, inner=True)

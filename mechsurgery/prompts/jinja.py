@@ -133,4 +133,4 @@ def _said(error: Exception) -> str:
     return " ".join(str(error)[:300].split()) or type(error).__name__
 
 
-check_arguments(__name__, error=PromptError)
+check_arguments(__name__, error=PromptError, inner=True)

@@ -236,4 +236,4 @@ def sources_table() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-check_arguments(__name__, error=PromptError)
+check_arguments(__name__, error=PromptError, inner=True)

@@ -321,4 +321,4 @@ def run(source: str, variables: Mapping[str, Any], *, size: int, hidden: Mapping
         CURRENT.reset(token)
 
 
-check_arguments(__name__, error=PromptError)
+check_arguments(__name__, error=PromptError, inner=True)

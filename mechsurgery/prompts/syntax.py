@@ -111,4 +111,4 @@ class Hidden(NodeTransformer):
     visit_Call = _call
 
 
-check_arguments(__name__, error=PromptError)
+check_arguments(__name__, error=PromptError, inner=True)

@@ -53,4 +53,4 @@ def _tokens(data: Examples | CompletionPairs | None) -> Any:
     return data and [type(data).__name__, {one.name: getattr(data, one.name) for one in fields(data)}]
 
 
-check_arguments(__name__)
+check_arguments(__name__, inner=True)

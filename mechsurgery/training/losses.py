@@ -81,4 +81,4 @@ def _row_losses(model: Model, examples: Examples, precision: Context) -> Float[T
         return completion_loss(model, batch, final_residual(model, batch.ids, batch.mask), "sum")
 
 
-check_arguments(__name__)
+check_arguments(__name__, inner=True)

@@ -326,4 +326,4 @@ def logits(model: Any, resid: Tensor) -> Tensor:
         return model.adapter.apply_output_logits_transform(model.unembed(model.ln_final(resid)))
 
 
-check_arguments(__name__, leave=("is_bridge",))
+check_arguments(__name__, leave=("is_bridge",), inner=True)
