@@ -148,7 +148,7 @@ def test_errors_come_through_as_themselves(workers, tiny_llama, tiny_checkpoint,
 
     elsewhere = Workers(1, source=tiny_checkpoint("gpt2"))
     try:
-        with pytest.raises(MismatchError, match="differs from the model given in its fingerprint.*source="):
+        with pytest.raises(MismatchError, match="differs from the model given in its .*weights.*source="):
             contrast_statistics(tiny_llama, contrast, workers=elsewhere)
         with pytest.raises(InputError, match="500 GPUs, and Ray has"):
             contrast_statistics(tiny_llama, contrast, workers=Workers(1, gpus=500))
