@@ -19,7 +19,7 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
-gc.set_threshold(100_000, 50, 100)  # so many objects live through the whole run that looking at them takes minutes
+gc.set_threshold(100_000, 50, 100)  # so many objects live through the whole run; looking at them all is for nothing
 # Thousands of small files are written here, and waiting for the disk after each would take minutes.
 os.fsync = lambda handle: None
 

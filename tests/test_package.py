@@ -68,7 +68,7 @@ def test_a_type_checker_sees_signatures_through_the_lazy_names(tmp_path):
     assert "-> mechsurgery.intervention.intervention.Intervention" in run.stdout
 
 
-def test_locate_evaluate_and_compare_from_a_shell(tiny_llama_dir, tmp_path, contrast):
+def test_locate_evaluate_and_compare_from_a_shell(tiny_llama_dir, tmp_path, contrast, caplog):
     for side in (contrast.positive, contrast.negative):
         side.to_frame()[["text"]].to_csv(tmp_path / f"{side.name}.csv", index=False)
     (tmp_path / "negative.txt").write_text("\n\n".join(contrast.negative.texts), encoding="utf-8")
@@ -82,11 +82,13 @@ def test_locate_evaluate_and_compare_from_a_shell(tiny_llama_dir, tmp_path, cont
     own = mechsurgery.Circuit.load(circuit)
     assert len(own) == 5
     other = tmp_path / "bridge.safetensors"
+    caplog.set_level("INFO", "mechsurgery")
     found = run(
         main,
         ["locate", str(tiny_llama_dir), *files, "-k", "5", "--rule", "effect_size", "--bridge", "--out", str(other)],
     )
     assert found.exit_code == 0, found.output
+    assert "as a TransformerBridge" in caplog.text
     assert mechsurgery.Circuit.load(other).members() == own.members()
     options = ["--circuit", str(circuit), "--prompts", str(tmp_path / "positive.csv"), "--m", "0", "--m", "2"]
     size = ["--max-new-tokens", "4", "-n", "6", "--out", str(tmp_path / "run")]

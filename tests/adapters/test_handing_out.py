@@ -11,8 +11,10 @@ from support.workers import Shuffled
 
 from mechsurgery import locate
 from mechsurgery.adapters.handing_out import Came, hand_out
+from mechsurgery.adapters.many import Workers, loaded
 from mechsurgery.attribution import contrast_statistics
 from mechsurgery.errors import ActivationError, InputError, MechsurgeryError
+from mechsurgery.models import load_model
 from mechsurgery.models.workers import InOrder
 from mechsurgery.prompts import Examples
 from mechsurgery.training import LoRA, Recipe, Training, finetune, finetune_each
@@ -113,6 +115,12 @@ def test_results_are_handed_on_in_order():
     for place in random.Random(1).sample(range(20), 20):
         done(place, None)
     assert found == list(range(20))
+
+
+@pytest.mark.parametrize("bridge", [False, True])
+def test_workers_load_the_class_of_the_model_that_is_given(bridge, tiny_llama_dir):
+    model = load_model(tiny_llama_dir, bridge=bridge)
+    assert loaded(Workers(1)._wanted(model)).__class__ is model.__class__
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ Prints the time of `latent_attribution` against plain forward passes of the same
 their time) and against exact removal of every latent one by one (measured on `--exact` latents and scaled up).
 """
 
-import argparse
 import sys
 import tempfile
 import time
@@ -15,7 +14,7 @@ from pathlib import Path
 import torch
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
-from shapes import N_WORDS, SHAPES, checkpoint  # noqa: E402
+from shapes import N_WORDS, checkpoint, parser_of  # noqa: E402
 
 
 def random_pairs(n: int):
@@ -63,14 +62,12 @@ def timed(work) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--shape", choices=list(SHAPES), default="smollm-135m")
+    parser = parser_of(__doc__)
     parser.add_argument("--pairs", type=int, default=24)
     parser.add_argument("--latents", type=int, default=16384)
     parser.add_argument("--exact", type=int, default=4)
     parser.add_argument("--max-rows", type=int, default=32)
     parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
     from mechsurgery import load_model
     from mechsurgery.attribution.gradient import exact_removal, latent_attribution

@@ -7,7 +7,6 @@ Prints the time of a step (target: at most 0.7 times) and the peak memory it add
 of attention and MLPs.
 """
 
-import argparse
 import json
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from pathlib import Path
 import torch
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
-from shapes import N_WORDS, SHAPES, checkpoint, peak_memory  # noqa: E402
+from shapes import N_WORDS, checkpoint, parser_of, peak_memory  # noqa: E402
 
 
 def random_examples(n: int):
@@ -66,13 +65,11 @@ def one_mode(options) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--shape", choices=list(SHAPES), default="smollm-135m")
+    parser = parser_of(__doc__)
     parser.add_argument("--fraction", type=float, default=0.03)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--times", type=int, default=2, help="turns of both; the least of each counts")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--mode", choices=["neurons", "all"], default=None)
     parser.add_argument("--folder", default=None)
     options = parser.parse_args()

@@ -7,17 +7,14 @@ Loads the model, finds a circuit by `locate` on `--prompts` prompts a side and e
 (target: at most 2 %).
 """
 
-import argparse
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-import torch
-
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 from discovery import contrast  # noqa: E402
-from shapes import SHAPES, checkpoint  # noqa: E402
+from shapes import checkpoint, parser_of  # noqa: E402
 from sweep import prompts  # noqa: E402
 
 
@@ -34,12 +31,10 @@ def timed(function, took: list[float]):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--shape", choices=list(SHAPES), default="smollm-135m")
+    parser = parser_of(__doc__)
     parser.add_argument("--prompts", type=int, default=64)
     parser.add_argument("--answered", type=int, default=16)
     parser.add_argument("--new", type=int, default=32)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
     from mechsurgery import ablate, evaluate, load_model, locate
     from mechsurgery.evaluation import Generation

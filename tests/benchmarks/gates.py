@@ -8,7 +8,6 @@ gain over a loop that puts out one unit of one prompt at a time (measured on `--
 times), and the peak memory that each adds to the loaded model, in a process of its own.
 """
 
-import argparse
 import gc
 import json
 import subprocess
@@ -20,7 +19,7 @@ from pathlib import Path
 import torch
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
-from shapes import N_WORDS, SHAPES, checkpoint  # noqa: E402
+from shapes import N_WORDS, checkpoint, parser_of  # noqa: E402
 
 MODES = ("forward", "gradient", "training")
 
@@ -152,14 +151,12 @@ def memories(options, folder: Path) -> dict[str, dict[str, float]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--shape", choices=list(SHAPES), default="smollm-135m")
+    parser = parser_of(__doc__)
     parser.add_argument("--prompts", type=int, default=20)
     parser.add_argument("--units", type=int, default=48)
     parser.add_argument("--naive", type=int, default=4)
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--mode", choices=MODES, default=None)
     parser.add_argument("--folder", default=None)
     options = parser.parse_args()

@@ -1,5 +1,6 @@
 """Random checkpoints of real models' shapes, for benchmarks."""
 
+import argparse
 from pathlib import Path
 
 import torch
@@ -36,6 +37,14 @@ SHAPES = {
     },
 }
 N_WORDS = 4000
+
+
+def parser_of(doc: str) -> argparse.ArgumentParser:
+    """A parser of what every benchmark takes: a shape and a device."""
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    parser.add_argument("--shape", choices=list(SHAPES), default="smollm-135m")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    return parser
 
 
 def peak_memory(device: str = "cpu") -> float:

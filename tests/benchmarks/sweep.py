@@ -8,7 +8,6 @@ times faster) and (b) plain batched `transformers.generate` of the same rows wit
 times its time), turn by turn, also in CPU seconds. Both generate every token: no end token stops a row.
 """
 
-import argparse
 import sys
 import tempfile
 import time
@@ -17,7 +16,7 @@ from pathlib import Path
 import torch
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
-from shapes import N_WORDS, SHAPES, checkpoint  # noqa: E402
+from shapes import N_WORDS, checkpoint, parser_of  # noqa: E402
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.5)
 
@@ -107,15 +106,13 @@ def timed(function, took: list[float]):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--shape", choices=list(SHAPES), default="smollm-135m")
+    parser = parser_of(__doc__)
     parser.add_argument("--prompts", type=int, default=6)
     parser.add_argument("--new", type=int, default=32)
     parser.add_argument("--naive", type=int, default=4)
     parser.add_argument("--times", type=int, default=2, help="turns of ours and plain batched")
     parser.add_argument("--max-rows", type=int, default=256)
     parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
     from transformers import AutoModelForCausalLM
 

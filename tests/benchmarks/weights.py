@@ -6,7 +6,6 @@ A LoRA step (rank 32 on all linear maps) against plain transformers + peft on th
 low-rank deltas against building the matrices; adding a difference to a checkpoint on disk against copying its files.
 """
 
-import argparse
 import shutil
 import sys
 import tempfile
@@ -17,7 +16,7 @@ import torch
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 from finetune import random_examples  # noqa: E402
-from shapes import SHAPES, checkpoint  # noqa: E402
+from shapes import checkpoint, parser_of  # noqa: E402
 
 RANK, BATCH = 32, 8
 
@@ -86,11 +85,9 @@ def cosines(width: int) -> tuple[float, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--shape", choices=list(SHAPES), default="smollm-135m")
+    parser = parser_of(__doc__)
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--width", type=int, default=2048)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
     from mechsurgery.intervention import export
     from mechsurgery.models import load_model

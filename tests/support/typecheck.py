@@ -1,9 +1,9 @@
 """The run-time type checker of the tests: an int passes where a float is asked for (PEP 484).
 
 What has an array's shape in its signature is checked by jaxtyping, which holds the names of one call's sizes against
-each other; that costs a call more than most functions do, a third of the suite's time, so all else is checked by
-beartype alone. Functions that are made inside functions (hooks, closures) are left as they are: they would be compiled
-anew each time that the outer one is called, which took a tenth of the suite.
+each other; that costs a call more than most functions do, a quarter of the time of a study's tests, so all else is
+checked by beartype alone. Functions that are made inside functions (hooks, closures) are left as they are: they would
+be compiled anew each time that the outer one is called, which took a tenth of the suite.
 """
 
 import inspect
