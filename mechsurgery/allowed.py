@@ -20,6 +20,7 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin
 import torch
 from torch import Tensor
 
+from .device_names import named_devices
 from .errors import InputError, MechsurgeryError
 
 #: The least that a whole number of a name may be ("function.name" where it is another), and the most; none has more
@@ -336,16 +337,24 @@ def _protocol(hint: Any) -> Check:
 
 
 def _is_device(value: Any) -> bool:
-    """Whether a value names a device that is there; None is the default one."""
+    """Whether a value names devices that are there; None is the default one."""
     if value is None or not isinstance(value, (str, torch.device)):
         return value is None
     try:
-        device = torch.device(value)
-    except RuntimeError:
+        return all(_is_there(one.device) for one in named_devices(value))
+    except InputError:
         return False
+
+
+def _is_there(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()
-    return device.type in ("cpu", "meta") or (device.type == "mps" and torch.backends.mps.is_available())
+    if device.type in ("cpu", "meta"):
+        return True
+    try:
+        return torch.empty(0, device=device).numel() == 0
+    except (RuntimeError, AssertionError, NotImplementedError):
+        return False
 
 
 _TOKENIZER = Check(
