@@ -95,6 +95,8 @@ def _load(
         model, architecture, spread = _read(directory, str(name), kind, device, trust_remote_code, bridge)
     what = f"{architecture} as a {type(model).__name__}"
     logger.info("loaded %s: %s in %s, %s", name, what, model.cfg.dtype, spread.told())
+    if spread.waiting:
+        logger.warning("%d layers of %s find no room and are brought in at every pass, slowly", spread.waiting, name)
     return model
 
 

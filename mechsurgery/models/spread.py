@@ -24,7 +24,7 @@ from .protocol import Model
 from .turns import Turn
 
 #: Share of a device's memory that weights may take; activations, keys and values have the rest.
-SHARE = 0.8
+SHARE = 0.9
 _CPU = torch.device("cpu")
 
 
@@ -46,13 +46,17 @@ class Spread:
         layer = layer_of(name)
         return self.first if layer < 0 else self.home[layer]
 
+    @property
+    def waiting(self) -> int:
+        """How many layers wait on the CPU."""
+        return sum(home != run for home, run in zip(self.home, self.run))
+
     def told(self) -> str:
         """In words, e.g. "20 layers on cuda:0, 12 on cuda:1, of which 4 wait on the CPU"."""
         counts = [(device, self.run.count(device)) for device in dict.fromkeys(self.run)]
         parts = [f"{n} on {device}" for device, n in counts]
         parts[0] = f"{counts[0][1]} layer{'s' if counts[0][1] > 1 else ''} on {counts[0][0]}"
-        waiting = sum(home != run for home, run in zip(self.home, self.run))
-        return ", ".join(parts) + (f", of which {waiting} wait on the CPU" if waiting else "")
+        return ", ".join(parts) + (f", of which {self.waiting} wait on the CPU" if self.waiting else "")
 
 
 def spread_over(wanted: str | torch.device | None, layers: Sequence[int], rest: int) -> Spread:
