@@ -79,7 +79,7 @@ def statistics(model):
         at.append("blocks.1.hook_resid_mid")
     found = contrast_statistics(model, CONTRAST, at=at[:3] + at[4:], positions="all").positive.mean
     means = mean_activations(model, CONTRAST.positive, [at[3]])
-    return {"streams": torch.cat([mean.cpu() for mean in found.values()]), "normalised": torch.as_tensor(means[at[3]])}
+    return {"streams": torch.cat(list(found.values())), "normalised": torch.as_tensor(means[at[3]])}
 
 
 def located(model):
