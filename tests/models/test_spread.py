@@ -127,6 +127,7 @@ def test_it_is_loaded_where_it_is_to_be(device, told, bridge, directory, of, mon
         model = load_model(directory, bridge=bridge, device=device)
         verbs.assert_same({"logits": verbs.logits_of(model)}, {"logits": expected})
         assert devices_of(model) == [torch.device(one.partition("=")[0]) for one in device.split(",")]
+    assert not [name for name, module in model.named_modules() if hasattr(module, "_hf_hook")]
     assert told in caplog.text
 
 
