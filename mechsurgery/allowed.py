@@ -102,7 +102,7 @@ def check_of(hint: Any, name: str) -> Check | None:
         needed = origin in (typing.Union, types.UnionType) and type(None) not in inside
         return Check(
             lambda value: _is_device(value) and not (needed and value is None),
-            "a device of this machine, such as 'cpu'",
+            "a device of this machine, such as 'cpu', several as in 'cuda:0,cuda:1=20GiB', or 'auto'",
         )
     if hint is Any or hint is object:
         return _TOKENIZER if name == "tokenizer" else None

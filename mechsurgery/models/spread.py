@@ -81,8 +81,8 @@ def spread_over(wanted: str | torch.device | None, layers: Sequence[int], rest: 
     last = order[-1]
     if room[order[0]] < rest or room[last] < most + (rest if last == order[0] else 0):
         raise InputError(
-            f"device={str(wanted)!r} has room for {sum(room.values()) / memory.GIB:.2f} GiB of weights, and the "
-            f"model's embeddings alone take {rest / memory.GIB:.2f} GiB, each layer {most / memory.GIB:.2f} GiB; free "
+            f"device={str(wanted)!r} has room for {sum(room.values()) / memory.GIB:.3g} GiB of weights, and the "
+            f"model's embeddings alone take {rest / memory.GIB:.3g} GiB, each layer {most / memory.GIB:.3g} GiB; free "
             "memory, name more devices, or load in bfloat16"
         )
     for part in range(1, 101):
@@ -108,7 +108,7 @@ def _on_one(device: torch.device, n_layers: int) -> Spread:
 def _there(one: Named) -> Named:
     """A device that tensors can be put on. Raises `InputError` for another."""
     try:
-        torch.empty(0, device=one.device)
+        torch.empty(0, device=one.device).tolist()
     except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
         why = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(f"device {str(one.device)!r} cannot be used here ({why}); 'cpu' always works") from error

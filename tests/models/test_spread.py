@@ -1,5 +1,7 @@
 """Layers on several devices, and layers that wait on the CPU: everything gives what it gives on one device."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from support import verbs
@@ -177,9 +179,10 @@ def test_layers_go_where_there_is_room(wanted, run, waiting):
 @pytest.mark.parametrize(
     ("wanted", "said"),
     [
-        ("lazy:0=2GiB", "has room for 2.00 GiB of weights.*each layer 2.00 GiB"),
-        ("lazy:0=0.5GiB,lazy:1=9GiB", "embeddings alone take 1.00 GiB"),
+        ("lazy:0=2GiB", "has room for 2 GiB of weights.*each layer 2 GiB"),
+        ("lazy:0=0.5GiB,lazy:1=9GiB", "embeddings alone take 1 GiB"),
         ("cuda:77", "cannot be used here"),
+        ("meta", "cannot be used here"),
         ("lazy:0,lazy:0", "one device twice"),
         ("lazy:0,=3GiB", "names no device with '=3GiB'.*'auto' for all GPUs"),
         ("lazy:0=3GB", "names no device"),
@@ -187,7 +190,8 @@ def test_layers_go_where_there_is_room(wanted, run, waiting):
     ],
 )
 def test_devices_that_will_not_do_are_refused(wanted, said):
-    with devices_that_are_not_there(), pytest.raises(InputError, match=said):
+    there = devices_that_are_not_there() if "lazy" in wanted else nullcontext()
+    with there, pytest.raises(InputError, match=said):
         spread_over(wanted, [2 * GIB] * 4, GIB)
 
 
