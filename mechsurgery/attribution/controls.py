@@ -143,7 +143,7 @@ def _centre(full: ContrastStatistics, site: str) -> Tensor:
 def _resampled(sums: dict[str, list[Tensor]], draw: int, names: Sequence[str], full: ContrastStatistics) -> Moments:
     counts, mean, m2 = {}, {}, {}
     for site in names:
-        total, square = sums[site][0][draw].double(), sums[site][1][draw].double()
+        total, square = (part[draw].double().cpu() for part in sums[site][:2])
         n = counts[site] = int(sums[site][2][draw])
         shifted = total / max(1, n)
         mean[site] = shifted + _centre(full, site).to(shifted)

@@ -10,6 +10,7 @@ from support.dictionaries import random_dictionary, random_weights, sae_of
 
 import mechsurgery as ms
 from mechsurgery.attribution import latent_attribution, neuron_attribution, spliced_attribution, universal_neurons
+from mechsurgery.attribution.controls import pair_bootstrap
 from mechsurgery.attribution.gradient import exact_removal, mean_activation, mean_activations
 from mechsurgery.attribution.splice import mean_latents
 from mechsurgery.errors import InputError
@@ -131,6 +132,20 @@ def test_it_is_loaded_where_it_is_to_be(device, told, bridge, directory, of, mon
         assert devices_of(model) == [torch.device(one.partition("=")[0]) for one in device.split(",")]
     assert not [name for name, module in model.named_modules() if hasattr(module, "_hf_hook")]
     assert told in caplog.text
+
+
+def test_a_mixture_of_experts_is_spread(tiny_checkpoint):
+    whole, spread = (load_model(tiny_checkpoint("mixtral", num_hidden_layers=3)) for _ in range(2))
+    with devices_that_are_not_there():
+        put(spread, SPREAD)
+        for verb in (verbs.forward, verbs.located, _resampled):
+            verbs.assert_same(verb(spread), verb(whole))
+
+
+def _resampled(model):
+    """How stable a circuit is over draws of prompts, with experts that some prompts do not reach."""
+    found = pair_bootstrap(model, verbs.CONTRAST, resamples=3, k=12)
+    return {"draws": found["draws"], "members": sorted(found["circuit"].members())}
 
 
 @pytest.mark.parametrize("kind", ["hooked", "bridge"])

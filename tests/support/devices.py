@@ -72,8 +72,12 @@ def _call(func: Any, types: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     name, of = getattr(func, "__name__", ""), getattr(func, "__self__", None)
     if of is Tensor.device:
         return place_of(args[0])
+    if of is Tensor.is_meta:
+        return place_of(args[0]).type == "meta"
     if func is torch.device:
         return func(*args, **kwargs)
+    if func is torch.histc:  # which a CPU does not have for whole numbers
+        args = (args[0].float(), *args[1:])
     others = [kind for kind in types if kind not in (Tensor, Placed, torch.nn.Parameter)]
     for kind in others:  # subclasses of the package's own decide for themselves
         made = kind.__torch_function__(func, types, args, kwargs)
