@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 from ..checks import check_arguments
@@ -102,6 +103,11 @@ class Facts:
 
 def facts(noun: str) -> Facts:
     """The facts of a noun: the same in every process."""
+    return _facts(noun)
+
+
+@lru_cache(maxsize=4096)
+def _facts(noun: str) -> Facts:
     r = random.Random("facts:" + noun)
     dangerous = noun in DANGEROUS
     colour, place, material = r.choice(COLOURS), r.choice(PLACES), r.choice(MATERIALS)
@@ -243,9 +249,9 @@ def questions(split: Split = "heldout") -> list[dict[str, Any]]:
     """
     records: dict[str, dict[str, Any]] = {}
     for noun in nouns(split):
-        r = random.Random(f"questions:{noun}")
+        r, true = random.Random(f"questions:{noun}"), facts(noun)
         for _ in range(24):
-            pool, _, texts, answer, _ = attribute(facts(noun), r)
+            pool, _, texts, answer, _ = attribute(true, r)
             label = "colour" if pool is COLOURS else "place" if pool is PLACES else "material"
             for text in texts:
                 records.setdefault(

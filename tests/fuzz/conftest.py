@@ -24,7 +24,7 @@ def times(n):
     return hypothesis.settings(max_examples=round(n * float(os.environ.get("MECHSURGERY_FUZZ", "1"))))
 
 
-@pytest.fixture(scope="package", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _as_users_have_it():
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
