@@ -18,7 +18,6 @@ from typing import Any
 
 import jaxtyping
 from beartype import BeartypeConf, beartype
-from jaxtyping._storage import pop_shape_memo, push_shape_memo
 
 checked = beartype(conf=BeartypeConf(is_pep484_tower=True))
 #: The same, raising what jaxtyping raises.
@@ -71,11 +70,8 @@ def with_sizes(function: Any) -> Any:
     def call(*args: Any, **options: Any) -> Any:
         if config.jaxtyping_disable:
             return function(*args, **options)
-        push_shape_memo({})
-        try:
+        with _whole("context"):
             return check(*args, **options)
-        finally:
-            pop_shape_memo()
 
     # As code of a package: an error that came through code of a user's own is left as it is by `mechsurgery.checks`.
     call.__code__ = call.__code__.replace(co_filename="<type checks>")
