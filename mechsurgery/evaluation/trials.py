@@ -36,8 +36,9 @@ _FIRST_WORD = 10
 #: A measurement is repeated until it has taken this many seconds, or was made so often. Few rows are tried once: they
 #: only say how much of the larger batch's time does not come from its rows.
 _ENOUGH, _TIMES = 2.0, 3
-#: Weights of a layer × tokens of a batch that are tried at the most.
-_TRIED = {"cpu": 4e9, "cuda": 4e12}
+#: Weights of a layer × tokens of a batch that are tried at the most, and rows that are tried at the least: the time of
+#: very few is that of reading the weights, to which more rows add nothing at first.
+_TRIED, _LEAST = {"cpu": 4e9, "cuda": 4e12}, 8
 #: How many batches of the rows it is called with a verb runs.
 _BATCHES = {"discovery": 2}
 
@@ -135,7 +136,7 @@ def layers_tried(n_layers: int) -> tuple[int, int]:
 def rows_tried(config: Any, amount: Amount, tokens: int, device: torch.device) -> tuple[int, int]:
     """Two even numbers of rows that a verb is tried on: up to the planned batch, or what takes a short time."""
     a_layer = n_parameters(shortened(config, 2)) - n_parameters(shortened(config, 1))
-    most = max(4, int(_TRIED[device.type] / (max(1, a_layer) * tokens)))
+    most = max(_LEAST, int(_TRIED[device.type] / (max(1, a_layer) * tokens)))
     large = max(4, min(amount.batch, most) // 2 * 2)
     return max(2, large // 8 * 2), large
 
@@ -154,12 +155,18 @@ def objects_so_far_left_alone() -> Iterator[None]:
 def measured(
     config: Any, n_layers: int, dtype: torch.dtype, device: torch.device, work: Work
 ) -> Iterator[tuple[str, int, float, float]]:
-    """(verb, rows, seconds, bytes above the loaded model) of a model shortened to `n_layers`."""
+    """(verb, rows, seconds, bytes above the loaded model) of a model shortened to `n_layers`.
+
+    In the one with the fewest, which comes first, everything is done once before: first runs import and set up.
+    """
+    whole = int(config.num_hidden_layers)
+    first = n_layers == layers_tried(whole)[0]
     with tempfile.TemporaryDirectory(prefix="mechsurgery-plan-") as folder:
         write_miniature(shortened(config, n_layers), Path(folder), dtype)
         gc.collect()
-        load_model(folder, device=device)  # imports, and pages of files
-        gc.collect()
+        if first:
+            load_model(folder, device=device)
+            gc.collect()
         before = memory.process(device)
         loaded: list[Model] = []
 
@@ -174,10 +181,10 @@ def measured(
         for n in (1, 2):
             yield "loading", n, seconds, highest
             yield "held", n, 0.0, float(max(held, 0))
-        whole = int(config.num_hidden_layers)
         for verb, run in verbs(work, whole).items():
             rows = rows_tried(config, amounts(work)[verb], work.tokens, device)
-            run(model, 2)()  # what the first run imports and sets up
+            if first:
+                run(model, 2)()
             for n, times in zip(rows, (1, _TIMES)):
                 took, most = timed(run(model, n), device, times=times)
                 yield verb, n, took / _BATCHES.get(verb, 1), most

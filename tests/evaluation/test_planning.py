@@ -61,7 +61,7 @@ def test_batches_that_are_tried_are_those_planned_or_as_large_as_is_quick(config
     assert rows_tried(config, Amount(16, 16, 1), 64, cpu) == (4, 16)
     assert rows_tried(config, Amount(64, 200, 1), 64, cpu) == (16, 64)
     config.hidden_size, config.intermediate_size = 2048, 8192
-    assert rows_tried(config, Amount(64, 200, 1), 64, cpu) == (2, 4)
+    assert rows_tried(config, Amount(64, 200, 1), 64, cpu) == (2, 8)
 
 
 def test_layers_that_are_tried_are_those_of_a_deep_model():
