@@ -13,7 +13,7 @@ from mechsurgery.cli import main
 from mechsurgery.errors import InputError, ModelNotFoundError
 from mechsurgery.evaluation import trials
 from mechsurgery.evaluation.miniature import n_parameters, read_config_of, shortened
-from mechsurgery.evaluation.planning import Work, plan
+from mechsurgery.evaluation.planning import Work, _Machine, plan
 from mechsurgery.evaluation.trials import Amount, Linear, amounts, layers_tried, rows_tried, timed, verbs
 from mechsurgery.models import memory
 
@@ -74,6 +74,13 @@ def test_prompts_are_divided_as_the_verbs_divide_them():
     assert found["answers"] == Amount(64, 101, 1)
     assert found["gradients"] == Amount(64, 202, 1), "a bad and a good completion each"
     assert found["fine-tuning"] == Amount(16, 16, 7)
+
+
+def test_time_is_that_of_full_batches_and_the_rest_as_often_as_it_is_to_be_done():
+    machine = _Machine(2, torch.float32, 0.0, 0.0, float("inf"))
+    row = machine.row("any", Amount(64, 100, 3), Linear(1.0, 0.5, 0.0, 0.0), Linear(1.0, 0.0, 0.0, 0.0), held=0.0)
+    assert row["seconds"] == 3 * ((1 + 32) + (1 + 18))
+    assert (row["rows"], row["batch"]) == (300, 64)
 
 
 @pytest.mark.parametrize("again", [False, True])
