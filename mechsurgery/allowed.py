@@ -20,6 +20,7 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin
 import torch
 from torch import Tensor
 
+from .device_names import named_devices
 from .errors import InputError, MechsurgeryError
 
 #: The least that a whole number of a name may be ("function.name" where it is another), and the most; none has more
@@ -101,7 +102,7 @@ def check_of(hint: Any, name: str) -> Check | None:
         needed = origin in (typing.Union, types.UnionType) and type(None) not in inside
         return Check(
             lambda value: _is_device(value) and not (needed and value is None),
-            "a device of this machine, such as 'cpu'",
+            "a device of this machine, such as 'cpu', several as in 'cuda:0,cuda:1=20GiB', or 'auto'",
         )
     if hint is Any or hint is object:
         return _TOKENIZER if name == "tokenizer" else None
@@ -336,16 +337,24 @@ def _protocol(hint: Any) -> Check:
 
 
 def _is_device(value: Any) -> bool:
-    """Whether a value names a device that is there; None is the default one."""
+    """Whether a value names devices that are there; None is the default one."""
     if value is None or not isinstance(value, (str, torch.device)):
         return value is None
     try:
-        device = torch.device(value)
-    except RuntimeError:
+        return all(_is_there(one.device) for one in named_devices(value))
+    except InputError:
         return False
+
+
+def _is_there(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()
-    return device.type in ("cpu", "meta") or (device.type == "mps" and torch.backends.mps.is_available())
+    if device.type in ("cpu", "meta"):
+        return True
+    try:
+        return torch.empty(0, device=device).numel() == 0
+    except (RuntimeError, AssertionError, NotImplementedError):
+        return False
 
 
 _TOKENIZER = Check(

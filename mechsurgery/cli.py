@@ -46,7 +46,11 @@ def _where(command: Any) -> Any:
     """The options that say how and where a model is loaded."""
     for option in (
         click.option("--revision", default=None, help="Revision of a hub id."),
-        click.option("--device", default=None, help="Where the model runs; default: a GPU where there is one."),
+        click.option(
+            "--device",
+            default=None,
+            help="Where the model runs: cpu, cuda:1, several as in cuda:0,cuda:1=20GiB, auto (the default): all GPUs.",
+        ),
         click.option("--dtype", default="auto", show_default=True, help="Number format; auto: the checkpoint's own."),
     ):
         command = option(command)
@@ -503,9 +507,9 @@ def _workers(model: Any, options: dict[str, Any]) -> Any:
             raise click.UsageError("--ray-address is where --workers run; say how many")
         return nullcontext()
     from .adapters.many import Workers
-    from .models.tokens import device_of
+    from .models.spread import devices_of
 
-    gpus = int(device_of(model).type == "cuda")
+    gpus = sum(device.type == "cuda" for device in devices_of(model))
     load = {} if options["revision"] is None else {"revision": options["revision"]}
     return Workers(options["n_workers"], address=options["ray_address"], gpus=gpus, load=load)
 

@@ -41,10 +41,10 @@ class Workers:
 
     Without an `address` they run on this machine (or where `ray.init` was called before), else on the Ray cluster
     there ("auto" for the one that this machine belongs to). Every worker takes `threads` cores and `gpus` GPUs, which
-    may be a fraction; with none it computes on the CPU. `source` is where workers find the model, by default the name
-    or directory that it was loaded by; `load` are further arguments of `load_model`, such as a revision. A worker that
-    dies is replaced and its job done again, `retries` times. Workers are started when first needed and keep their copy
-    until the context ends.
+    may be a fraction; over more than one it spreads the model's layers, with none it computes on the CPU. `source` is
+    where workers find the model, by default the name or directory that it was loaded by; `load` are further arguments
+    of `load_model`, such as a revision. A worker that dies is replaced and its job done again, `retries` times. Workers
+    are started when first needed and keep their copy until the context ends.
 
     >>> with Workers(2) as workers:  # doctest: +SKIP
     ...     results = evaluate(model, prompts, [ablate(circuit)], workers=workers, folder="results")
@@ -111,7 +111,7 @@ class Workers:
         name = str(Path(name).expanduser().resolve()) if Path(name).expanduser().is_dir() else name
         how = {
             "dtype": next(iter(model.parameters())).dtype,
-            "device": "cuda" if self.gpus else "cpu",
+            "device": "auto" if self.gpus > 1 else "cuda" if self.gpus else "cpu",
             "bridge": sites.is_bridge(model),
             **self.load,
         }

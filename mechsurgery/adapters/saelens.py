@@ -11,6 +11,7 @@ import torch
 
 from .. import names
 from ..checks import check_arguments
+from ..device_names import named_devices
 from ..errors import (
     ActivationError,
     InputError,
@@ -25,6 +26,7 @@ from ..errors import (
 from ..models import sites
 from ..models.dictionaries import Dictionary
 from ..models.protocol import Model
+from ..models.spread import device_of_layer
 from ..models.tokens import device_of
 from ..models.turns import LOADING, Turn
 from ..organisms.registry import SAES, sae_path
@@ -51,16 +53,16 @@ def load_sae(
     A directory is SAELens' own, or as Gemma Scope, Gemma Scope 2, Llama Scope or sparsify lay theirs out. A release
     needs its `sae_id` and goes to the network. `hook_name` overrides where latents are read, `write_name` where a
     transcoder's write; both may be names of modules of transformers. Pass the `model` to have the fit checked, to load
-    onto its device, and for transcoders of what an MLP reads (`mlp.hook_in`), which come to read `ln2.hook_normalized`,
-    the norm's gain folded in. `dtype` is "float32" whatever the model's is, since thresholds and the choice of the
-    top latents do not survive rounding; activations are converted on the way in.
+    onto the device where that layer runs, and for transcoders of what an MLP reads (`mlp.hook_in`), which come to read
+    `ln2.hook_normalized`, the norm's gain folded in. `dtype` is "float32" whatever the model's is, since thresholds and
+    the choice of the top latents do not survive rounding; activations are converted on the way in.
 
     Raises `ModelNotFoundError`, `LoadError`, `UnsafeFileError` (a release of pickled weights), `MismatchError`,
     `SiteError`, `InputError`, `ActivationError` (weights that are NaN or infinite).
     """
     if dtype not in _DTYPES:
         raise InputError(f"dtype={dtype!r} is not one of {listed(_DTYPES)}; choose one of them")
-    where = device or ("cpu" if model is None else str(device_of(model)))
+    where = "cpu" if device is None else str(named_devices(device)[0].device)
     name = str(source) if sae_id is None else f"{source}/{sae_id}"
     different = write_name is not None and write_name != hook_name
     sae = _read(source, sae_id, transcoder=different, device=where, dtype=dtype)
@@ -75,8 +77,16 @@ def load_sae(
     if model is not None:
         _check_unnormed(model, name, read, write)
         read = _with_gain(sae, name, names.hook_point(read), model, transcoder=kind in _TRANSCODERS)
+        if device is None:
+            sae = sae.to(device=str(_device(model, names.hook_point(read))))
     dictionary = Dictionary(sae, names.hook_point(read), name, write_name=names.hook_point(write))
     return dictionary if model is None else dictionary.check(model)
+
+
+def _device(model: Model, site: str) -> torch.device:
+    """Where what is read at a hook point is."""
+    layer = names.layer_of(site)
+    return device_of_layer(model, layer) if 0 <= layer < model.cfg.n_layers else device_of(model)
 
 
 def _checked_kind(sae: Any, name: str) -> str:

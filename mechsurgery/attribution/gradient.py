@@ -128,7 +128,7 @@ def latent_attribution(
         where = batch.where(positions)
         weight = where / where.sum(1, keepdim=True) / len(pairs)
         own, slope = activation[0].flatten(2).float(), gradient[0].flatten(2).float()
-        centred = (own - mean.to(own)) * weight[..., None]
+        centred = (own - mean.to(own)) * weight.to(own)[..., None]
         if diagonal:
             matrix += (slope * centred).sum((0, 1)).double().cpu()
         else:
@@ -208,7 +208,7 @@ def neuron_attribution(
         weight = (where / where.sum(1, keepdim=True) / len(pairs))[..., None]
         for site, activation, gradient in zip(means, activations, grads):
             centred = activation.float() - means[site].to(activation.device).float()
-            total[site] -= (gradient.float() * centred * weight).sum((0, 1)).double().cpu()
+            total[site] -= (gradient.float() * centred * weight.to(centred)).sum((0, 1)).double().cpu()
     info = sites.provenance_of(model, positions=positions, reduction=reduction, n_pairs=len(pairs))
     return UnitScores({site: value.float() for site, value in total.items()}, "delta attribution", info)
 

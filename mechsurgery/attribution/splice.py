@@ -131,7 +131,7 @@ class _Splice:
             leaves = [*self.latents.values(), *self.errors.values()]
             gradients = torch.autograd.grad(metric, leaves)
         moves = [*self.moved.values(), *self.error_moved.values()]
-        parts = [g * moved * weight[..., None] for g, moved in zip(gradients, moves)]
+        parts = [g * moved * weight.to(g.device)[..., None] for g, moved in zip(gradients, moves)]
         n = len(self.latents)
         latents = {name: part.sum((0, 1)).double().cpu() for name, part in zip(self.latents, parts[:n])}
         return latents, {name: float(part.double().sum()) for name, part in zip(self.errors, parts[n:])}
@@ -147,22 +147,23 @@ class _Splice:
         later = bool(self.latents)
         with torch.no_grad():
             z = dictionary.encode(read)
-            error = activation.flatten(2) - dictionary.reconstruct(read)
-            mean = self.reference[site].to(z)
-            start = torch.where(self.where > 0, mean, z)
-            blank = torch.where(self.where > 0, torch.zeros_like(error), error)
+            error = activation.flatten(2) - dictionary.reconstruct(read).to(activation.device)
+            mean, where = self.reference[site].to(z), self.where > 0
+            start = torch.where(where.to(z.device), mean, z)
+            blank = torch.where(where.to(error.device), torch.zeros_like(error), error)
         self.moved[site], self.error_moved[site] = z - start, error - blank
         if self.mode == "frozen" and later:
             # Later autoencoders: what reaches them passes through their latents; their error is held fixed.
             self.latents[site] = latents = dictionary.encode(read)
             self.errors[site] = error.detach().requires_grad_(True)
-            out = dictionary.decode(latents, read) + self.errors[site]
+            out = dictionary.decode(latents, read).to(activation.device) + self.errors[site]
             return out.reshape(activation.shape).to(activation.dtype)
         at_z = z if self.alpha == 1 else start + self.alpha * (z - start)
         at_error = error if self.alpha == 1 else blank + self.alpha * (error - blank)
         self.latents[site] = at_z.detach().clone().requires_grad_(True)
         self.errors[site] = at_error.detach().clone().requires_grad_(True)
-        change = dictionary.added(self.latents[site] - z, read.detach()) + (self.errors[site] - error)
+        moved = dictionary.added(self.latents[site] - z, read.detach()).to(activation.device)
+        change = moved + (self.errors[site] - error)
         # Live errors keep the identity path: the real model's gradient reaches what lies before this hook point.
         return plus(activation if later else activation.detach(), change)
 

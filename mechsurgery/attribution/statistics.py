@@ -208,11 +208,13 @@ def _moments(
     max_rows: int | None,
     progress: bool | None,
 ) -> Moments:
+    """The moments of all layers, whose devices may differ, on the CPU."""
     moments = Moments()
     hooks, update = encoding(model, wanted, moments.update)
     options: dict[str, Any] = {"positions": positions, "max_rows": max_rows, "progress": progress}
     capture.stream(model, ids, hooks, update, join_heads=True, reached_only=True, **options)
-    return moments
+    cpu = ({site: part.cpu() for site, part in parts.items()} for parts in (moments.mean, moments.m2))
+    return Moments(moments.n, *cpu)
 
 
 def _moments_on(
@@ -250,11 +252,9 @@ def _moments_on(
 
 
 def moments_of_batch(model: Model, shared: Any, ids: list[list[int]]) -> Moments:
-    """What a worker does: the moments of one batch of prompts, on the CPU."""
+    """What a worker does: the moments of one batch of prompts."""
     wanted, positions, max_rows = shared
-    moments = _moments(model, wanted, ids, positions, max_rows, False)
-    cpu = ({site: part.cpu() for site, part in parts.items()} for parts in (moments.mean, moments.m2))
-    return Moments(moments.n, *cpu)
+    return _moments(model, wanted, ids, positions, max_rows, False)
 
 
 def encoding(

@@ -48,7 +48,9 @@ def universal_neurons(
     pending: dict[str, Tensor] = {}
 
     def update(site: str, activation: Float[Tensor, "batch d"], rows: list[int]) -> None:
-        pending[site] = (activation.abs() if by == "abs" else activation).float()
+        # All layers are ranked together, on one device.
+        together = next(iter(pending.values()), activation).device
+        pending[site] = (activation.abs() if by == "abs" else activation).float().to(together)
         if len(pending) < len(names):
             return
         for group in [[site] for site in names] if per == "layer" else [names]:

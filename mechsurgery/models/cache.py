@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..checks import check_arguments
 from .protocol import Model
+from .spread import device_of_layer
 from .turns import Turn
 
 _Pairs = Float[Tensor, "batch pos kv_heads d_head"]
@@ -120,7 +121,7 @@ def preallocated(model: Model, rows: int, length: int, device: torch.device) -> 
     """An empty cache with room for `length` tokens a row. Used within `reading`."""
     cfg = model.cfg
     heads = cfg.n_key_value_heads or cfg.n_heads
-    parts = [next(model.get_submodule(f"blocks.{layer}").parameters()).device for layer in range(cfg.n_layers)]
+    parts = [device_of_layer(model, layer) for layer in range(cfg.n_layers)]
     shape = (rows, 0, heads, cfg.d_head)
     empty = [torch.empty(shape, device=part, dtype=cfg.dtype) for part in parts]
     entries = [Entry(none, none, length) for none in empty]

@@ -143,7 +143,8 @@ def _last(activation: Float[Tensor, "batch pos d"], batch: tokens.Batch, reached
 
 
 def _mean(activation: Float[Tensor, "batch pos d"], batch: tokens.Batch, reached: Reached) -> Chosen:
-    counted = batch.mask if reached is None else batch.mask * reached
+    mask = batch.mask.to(activation.device)
+    counted = mask if reached is None else mask * reached
     weight = rearrange(counted, "b p -> b p 1").to(activation.dtype)
     n = weight.sum(1)
     yield (activation * weight).sum(1) / n.clamp_min(1), batch.rows, None if reached is None else n[:, 0] > 0

@@ -25,6 +25,7 @@ from . import sites
 from .architectures import lens_config
 from .experts import mixtures
 from .protocol import Model
+from .spread import Spread
 from .turns import LOADING, Turn
 from .with_hooks import with_hooks
 
@@ -48,7 +49,7 @@ _FAMILIES = {
 
 
 @torch.no_grad()
-def convert(source: Any, *, name: str, dtype: torch.dtype, device: torch.device) -> Any:
+def convert(source: Any, *, name: str, dtype: torch.dtype, spread: Spread) -> Any:
     """A HookedTransformer with the weights of a transformers model, which is emptied on the way.
 
     Parameters come out frozen (`requires_grad` False) and the model in eval mode.
@@ -62,18 +63,18 @@ def convert(source: Any, *, name: str, dtype: torch.dtype, device: torch.device)
         default_prepend_bos=False,
         init_weights=False,
         dtype=dtype,
-        device=str(device),
+        device=str(spread.first),
     )
     model = empty_model(config)
     weights = _weights(source, config)
     taken: set[int] = set()
     for parameter in list(weights):
-        _assign(model, parameter, weights.pop(parameter), taken)
-    _zero_biases(model, dtype, device)
-    for module in model.modules():
+        _assign(model, parameter, weights.pop(parameter).to(spread.home_of(parameter)), taken)
+    _zero_biases(model, dtype, spread)
+    for path, module in model.named_modules():
         for key, buffer in module._buffers.items():
             if buffer is not None:
-                module._buffers[key] = buffer.to(device)
+                module._buffers[key] = buffer.to(spread.home_of(path))
     return model.eval()
 
 
@@ -109,7 +110,7 @@ def _assign(model: Any, name: str, tensor: Tensor, taken: set[int]) -> None:
             f"{name} has shape {tuple(tensor.shape)} in the checkpoint and {tuple(expected)} by its config.json; "
             "the two do not belong together"
         )
-    tensor = tensor.to(device=model.cfg.device, dtype=model.cfg.dtype)
+    tensor = tensor.to(dtype=model.cfg.dtype)
     if tensor.numel() and not all(torch.isfinite(end) for end in tensor.aminmax()):
         raise LoadError(f"{name} has weights that are NaN or infinite in {model.cfg.dtype}; fetch the model again")
     order = _LAYOUT.get(leaf, tuple(range(tensor.ndim)))
@@ -122,15 +123,15 @@ def _assign(model: Any, name: str, tensor: Tensor, taken: set[int]) -> None:
     owner._parameters[leaf] = nn.Parameter(tensor.permute(back), requires_grad=False)
 
 
-def _zero_biases(model: Any, dtype: torch.dtype, device: torch.device) -> None:
+def _zero_biases(model: Any, dtype: torch.dtype, spread: Spread) -> None:
     """HookedTransformer has biases everywhere; those an architecture lacks are zero."""
-    for module in model.modules():
+    for path, module in model.named_modules():
         for leaf, parameter in module._parameters.items():
             if parameter is None or not parameter.is_meta:
                 continue
             if not leaf.lstrip("_").startswith("b"):
                 raise UnsupportedModelError(f"no weights found for {leaf} of {type(module).__name__}")
-            zeros = torch.zeros(parameter.shape, dtype=dtype, device=device)
+            zeros = torch.zeros(parameter.shape, dtype=dtype, device=spread.home_of(path))
             module._parameters[leaf] = nn.Parameter(zeros, requires_grad=False)
 
 

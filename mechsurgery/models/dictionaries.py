@@ -93,11 +93,14 @@ class Dictionary:
         return torch.nn.functional.normalize(self.decoder.float(), dim=1, eps=1e-12)
 
     def encode(self, activation: Float[Tensor, "*c d"]) -> Float[Tensor, "*b n_latents"]:
-        """Latents of activations at `hook_name` (heads joined or not), in the autoencoder's own dtype."""
+        """Latents of activations at `hook_name` (heads joined or not), in the autoencoder's own dtype.
+
+        They are where the activations are, as is all that is made of either, on whatever device the autoencoder is.
+        """
         latents = self.sae.encode(self._read(activation))
         for kept in _KEPT:  # what SAELens leaves for a decode that is to come
             self.sae.__dict__.pop(kept, None)
-        return latents
+        return latents.to(activation.device)
 
     def decode(
         self, latents: Float[Tensor, "*b n_latents"], activation: Float[Tensor, "*c d"] | None = None
@@ -114,14 +117,14 @@ class Dictionary:
                     f"{self.name!r} normalises each activation or lets part of it skip the latents; give "
                     "decode(latents, activation)"
                 )
-            return self.sae.decode(self._of_latents(latents))
+            return self.sae.decode(self._of_latents(latents)).to(latents.device)
         x = self._read(activation)
         latents = self._of_latents(latents, x)
         if self._kind is None:
             out = self.sae.decode(latents)
-            return out if skip is None else out + x @ skip.T
+            return (out if skip is None else out + x @ skip.T).to(activation.device)
         out = (self._rows(latents) + self.sae.b_dec) * self._size(x)
-        return out + x.mean(dim=-1, keepdim=True) if self._kind == _STANDARD else out
+        return (out + x.mean(dim=-1, keepdim=True) if self._kind == _STANDARD else out).to(activation.device)
 
     def reconstruct(self, activation: Float[Tensor, "*b d"]) -> Float[Tensor, "*c d_out"]:
         """The activation at `write_name` that is reconstructed from one at `hook_name`; heads come back joined."""
@@ -132,9 +135,9 @@ class Dictionary:
     ) -> Float[Tensor, "*b d_out"]:
         """What a change of latents adds at `write_name`, given the activation read; heads come back joined."""
         if self._kind is None:
-            return self._rows(self._of_latents(change))
+            return self._rows(self._of_latents(change)).to(activation.device)
         x = self._read(activation)
-        return self._rows(self._of_latents(change, x)) * self._size(x)
+        return (self._rows(self._of_latents(change, x)) * self._size(x)).to(activation.device)
 
     def hooks(self, change: Callable[[Tensor], Tensor]) -> HookFns:
         """(hook name, hook function) pairs that turn latents z into change(z) while a model runs; all else stays."""
@@ -234,7 +237,7 @@ def _norms(rows: Tensor) -> Tensor:
 
 def plus(activation: Tensor, added: Tensor) -> Tensor:
     """An activation with something added to it; where it is of attention heads, to all of them joined."""
-    return activation + added.reshape(activation.shape).to(activation.dtype)
+    return activation + added.reshape(activation.shape).to(activation)
 
 
 def identity(model: Model, hook_name: str) -> Dictionary:
@@ -297,7 +300,7 @@ def fit_quality(
             return
         x, seen = activation.float(), read.pop(rows[0])
         rebuilt = dictionary.reconstruct(seen.float())
-        sums["missed"] += float((x - rebuilt).pow(2).sum())
+        sums["missed"] += float((x - rebuilt.to(x.device)).pow(2).sum())
         sums["square"] += float(x.double().pow(2).sum())
         sums["active"] += float((dictionary.encode(seen.float()) != 0).sum())
         sums["n"] += len(x)

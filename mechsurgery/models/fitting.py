@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -11,6 +12,7 @@ import torch
 from ..checks import LACKS_MEMORY, check_arguments
 from . import memory
 from .protocol import Model
+from .spread import device_of_layer
 from .tokens import Batch, device_of
 
 logger = logging.getLogger(__name__)
@@ -28,29 +30,33 @@ def rows_at_once(
 
     A row takes the keys and values of its prompt and of `new_tokens`, and what a layer makes of the prompt.
     """
-    device = device_of(model)
-    most = USUAL.get(device.type, 64) if max_rows is None else max_rows
-    free = memory.available(device)
-    if free is None or most < 1 or not ids:
+    counts = Counter(device_of_layer(model, layer) for layer in range(model.cfg.n_layers))
+    most = USUAL.get(device_of(model).type, 64) if max_rows is None else max_rows
+    free = {device: memory.available(device) for device in counts}
+    if most < 1 or not ids:
         return most
-    if device.type == "cuda":  # what PyTorch keeps for itself and uses again
-        free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    fitting = max(1, int(_SHARE * free / bytes_per_row(model, max(map(len, ids)), new_tokens)))
+    fitting = most
+    for device, found in free.items():
+        if found is None:
+            continue
+        if device.type == "cuda":  # what PyTorch keeps for itself and uses again
+            found += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        row = bytes_per_row(model, max(map(len, ids)), new_tokens, layers=counts[device])
+        fitting = min(fitting, max(1, int(_SHARE * found / row)))
     if fitting < most:
         logger.info("%d rows at once instead of %d: there is no memory for more", fitting, most)
-    return min(most, fitting)
+    return fitting
 
 
-def bytes_per_row(model: Model, length: int, new_tokens: int = 0) -> int:
+def bytes_per_row(model: Model, length: int, new_tokens: int = 0, *, layers: int | None = None) -> int:
     """Bytes that a prompt of this many tokens and its new tokens take at the most, from the configuration alone.
 
-    Keys and values of all layers; of one layer the attention scores (four at once), the neurons and the residual
-    stream; logits in float32 (three at once).
+    Keys and values of all layers, or of as many as `layers`; of one layer the attention scores (four at once), the
+    neurons and the residual stream; logits in float32 (three at once).
     """
     cfg = model.cfg
-    pairs = (
-        2 * cfg.n_layers * (getattr(cfg, "n_key_value_heads", None) or cfg.n_heads) * cfg.d_head * (length + new_tokens)
-    )
+    n_layers = cfg.n_layers if layers is None else layers
+    pairs = 2 * n_layers * (getattr(cfg, "n_key_value_heads", None) or cfg.n_heads) * cfg.d_head * (length + new_tokens)
     scores = 4 * cfg.n_heads * length * (length + new_tokens)
     wide = length * (4 * (getattr(cfg, "d_mlp", None) or 0) + 8 * cfg.d_model)
     size = next(iter(model.parameters())).element_size()

@@ -19,6 +19,7 @@ from .boot import boot, needs_bridge
 from .convert import check_neurons, convert
 from .protocol import Model
 from .reading import reading, reason
+from .spread import Spread, placed, spread_out, without_dispatch
 from .streaming import Checkpoint
 from .turns import LOADING, Turn
 from .weight_files import check_belongs, check_dtypes, read_raw_config, weight_files
@@ -53,9 +54,14 @@ def load_model(
     anything that looks like a path (it starts with `.`, `/` or `~`, ends like a file or a training run's
     `checkpoint-500`, or it or its first folder exists) is one and never looked up on the network. Only safetensors
     are read, and no links that lead out of the directory. `dtype` is "float32", "bfloat16", "float16" or "auto", the
-    checkpoint's own (float32 for organisms, which are stored short but small enough for the CPU); `device` defaults to
-    a GPU where there is one. Parameters come frozen (`requires_grad` False), `model.tokenizer` is transformers'
-    tokenizer untouched, `model.cfg.model_name` the name given. Peak memory is about the weights themselves.
+    checkpoint's own (float32 for organisms, which are stored short but small enough for the CPU). Parameters come
+    frozen (`requires_grad` False), `model.tokenizer` is transformers' tokenizer untouched, `model.cfg.model_name` the
+    name given. Peak memory is about the weights themselves.
+
+    `device` is one ("cpu", "cuda:1"), several ("cuda:0,cuda:1", each with "=20GiB" where its weights are to take no
+    more) or "auto", all GPUs, which is the default where there are any. Where one device has no room for the model, its
+    layers are spread over those named, and layers for which none has room wait on the CPU until they are run (see
+    `spread`); a single device without a limit gets the whole model.
 
     `bridge` says which class: True a `TransformerBridge`, which runs transformers' own modules, False a
     `HookedTransformer`, which decodes faster. By default it is a HookedTransformer wherever that has the architecture,
@@ -83,12 +89,14 @@ def _load(
     bridge: bool | None,
 ) -> Model:
     warn_of_missing_extensions()
-    kind, where = _dtype(dtype, name), _device(device)
+    kind = _dtype(dtype, name)
     directory = directory_of(name, revision, HUB_FILES + (["*.py"] if trust_remote_code else []))
     with reading(directory):
-        model, architecture = _read(directory, str(name), kind, where, trust_remote_code, bridge)
+        model, architecture, spread = _read(directory, str(name), kind, device, trust_remote_code, bridge)
     what = f"{architecture} as a {type(model).__name__}"
-    logger.info("loaded %s: %s, %d layers, %s on %s", name, what, model.cfg.n_layers, model.cfg.dtype, where)
+    logger.info("loaded %s: %s in %s, %s", name, what, model.cfg.dtype, spread.told())
+    if spread.waiting:
+        logger.warning("%d layers of %s find no room and are brought in at every pass, slowly", spread.waiting, name)
     return model
 
 
@@ -96,30 +104,32 @@ def _read(
     directory: Path,
     name: str,
     kind: torch.dtype | None,
-    where: torch.device,
+    device: str | torch.device | None,
     trust_remote_code: bool,
     bridge: bool | None,
-) -> tuple[Model, str]:
-    """The model of a directory, with its tokenizer and proved to be transformers' own, and its architecture."""
+) -> tuple[Model, str, Spread]:
+    """The model of a directory, with its tokenizer and proved to be transformers' own; architecture and devices."""
     architecture = _check_files(directory, trust_remote_code)
     tokenizer = _tokenizer(directory, trust_remote_code)
-    source, as_bridge = _transformers_model(directory, architecture, kind, where, trust_remote_code, bridge)
-    probe = _probe(source, where)
+    source, spread, as_bridge = _transformers_model(directory, architecture, kind, device, trust_remote_code, bridge)
+    probe = _probe(source, spread.first)
     with torch.no_grad():
-        expected = source(probe, use_cache=False).logits[0].float()
+        expected = source(probe, use_cache=False).logits[0].float().to(spread.first)
     stops = _stop_tokens(source)
+    without_dispatch(source)
     if as_bridge:
         with Turn(LOADING, quiet, ends_all=True):
-            model = boot(source, name=name, tokenizer=tokenizer, device=where)
+            model = boot(source, name=name, tokenizer=tokenizer, device=spread.first)
     else:
-        model = convert(source, name=name, dtype=source.dtype, device=where)
+        model = convert(source, name=name, dtype=source.dtype, spread=spread)
         model.tokenizer = tokenizer
     del source
+    spread_out(model, spread)
     model.cfg.tokenizer_prepends_bos = len(tokenizer.encode("")) > 0
     model.stop_token_ids = stops
     _check_logits(model, probe, expected, architecture)
     check_neurons(model, probe[:, :2])
-    return model, architecture
+    return model, architecture, spread
 
 
 def _dtype(dtype: str | torch.dtype, name: str | Path) -> torch.dtype | None:
@@ -136,18 +146,6 @@ def _probe(source: Any, device: torch.device) -> Tensor:
     """A few tokens from all over the vocabulary, no more than fit into the context."""
     n = min(_PROBE, source.config.max_position_embeddings)
     return torch.arange(n, device=device)[None] * 7919 % source.config.vocab_size
-
-
-def _device(device: str | torch.device | None) -> torch.device:
-    if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        where = torch.device(device)
-        torch.empty(0, device=where)
-    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
-        why = next(iter(str(error).splitlines()), type(error).__name__)
-        raise InputError(f"device {str(device)!r} cannot be used here ({why}); 'cpu' always works") from error
-    return where
 
 
 def directory_of(name: str | Path, revision: str | None, patterns: list[str]) -> Path:
@@ -258,23 +256,24 @@ def _transformers_model(
     directory: Path,
     architecture: str,
     dtype: torch.dtype | None,
-    device: torch.device,
+    device: str | torch.device | None,
     trust_remote_code: bool,
     bridge: bool | None,
-) -> tuple[Any, bool]:
-    """The model as transformers has it, and whether it is to become a bridge."""
+) -> tuple[Any, Spread, bool]:
+    """The model as transformers has it, where it is put, and whether it is to become a bridge."""
     import transformers
 
     config = transformers.AutoConfig.from_pretrained(
         directory, local_files_only=True, trust_remote_code=trust_remote_code
     )
     as_bridge = needs_bridge(config, architecture, bridge)
+    spread, places = placed(config, architecture, dtype, device)
     with Turn(LOADING, quiet, ends_all=True):
         source, info = getattr(transformers, architecture).from_pretrained(
             directory,
             config=config,
             dtype="auto" if dtype is None else dtype,
-            device_map=None if device.type == "cpu" else {"": device},
+            device_map=places,
             attn_implementation="eager",
             use_safetensors=True,
             local_files_only=True,
@@ -295,7 +294,7 @@ def _transformers_model(
         raise UnsupportedModelError(
             f"{str(directory)!r} is stored in {source.dtype}; pass dtype= one of {listed(_DTYPES)}"
         )
-    return source.eval(), as_bridge
+    return source.eval(), spread, as_bridge
 
 
 def quiet(turn: Turn) -> None:

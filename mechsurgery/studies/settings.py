@@ -35,7 +35,9 @@ class StudySettings:
     max_new_tokens: int = setting(32, "New tokens of a response at most.")
     seed: int = setting(0, "Seed of every random choice.")
     dtype: str = setting("auto", "Number format of the weights; auto is the checkpoint's own.")
-    device: str | None = setting(None, "Where the model runs; default: a GPU where there is one.")
+    device: str | None = setting(
+        None, "Where the model runs: cpu, cuda:1, several as in cuda:0,cuda:1, auto (the default): all GPUs."
+    )
     max_rows: int = setting(256, "Rows of one batch.")
     strongreject: str | None = setting(
         None, "Judge of the StrongREJECT rubric: a model, https://host/v1#model or recorded:FILE."

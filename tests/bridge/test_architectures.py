@@ -14,7 +14,7 @@ from mechsurgery.models import generate, load_model, sites
 from mechsurgery.models.boot import _has_hooked_transformer
 from mechsurgery.training import finetune
 
-FAMILIES = ("olmo2", "phi3", "gemma", "granite", "yarn", "dynamic")
+FAMILIES = ("olmo2", "phi3", "gemma", "granite", "yarn", "dynamic", "longrope")
 
 
 @pytest.fixture(scope="module")

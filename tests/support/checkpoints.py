@@ -46,6 +46,14 @@ _MIXTURE = {
     "mlp_only_layers": [1],
 }
 _YARN = {"rope_type": "yarn", "rope_theta": 1000.0, "factor": 4.0, "original_max_position_embeddings": 32}
+_LONG = {
+    "rope_type": "longrope",
+    "rope_theta": 1000.0,
+    "factor": 16.0,
+    "original_max_position_embeddings": 4,
+    "short_factor": [1.0 + 0.1 * i for i in range(6)],
+    "long_factor": [2.0 + 0.3 * i for i in range(6)],
+}
 _GEMMA = {**_GATED, "head_dim": 16, "query_pre_attn_scalar": 24, "sliding_window": 5, "tie_word_embeddings": True}
 FAMILIES = {
     "llama": ("Llama", _GATED),
@@ -109,6 +117,7 @@ FAMILIES = {
             "rope_parameters": _LLAMA3,
         },
     ),
+    "longrope": ("Phi3", {**_GATED, "sliding_window": None, "rope_parameters": _LONG}),
     "yarn": ("Llama", {**_GATED, "rope_parameters": _YARN}),
     "dynamic": ("Llama", {**_GATED, "rope_parameters": {"rope_type": "dynamic", "rope_theta": 1000.0, "factor": 4.0}}),
 }

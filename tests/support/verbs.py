@@ -263,7 +263,7 @@ def assert_same(found, expected, tolerance=1e-4):
         if _is_words(value):
             assert _plain(value) == _plain(other), name
             continue
-        a, b = (torch.as_tensor(each).double() for each in (value, other))
+        a, b = (torch.as_tensor(each).cpu().double() for each in (value, other))
         torch.testing.assert_close(
             a, b, rtol=0, atol=tolerance * float(b.abs().max()) + 1e-9, msg=lambda m, name=name: f"{name}: {m}"
         )

@@ -290,7 +290,7 @@ class Cache:
 
     def keep(self, rows: Tensor) -> None:
         """Only these rows from now on."""
-        self.entries.batch_select_indices(rows)
+        self.entries.batch_select_indices(rows.cpu())  # layers may be on several devices
         self.mask = None if self.mask is None else self.mask[rows]
 
 

@@ -31,10 +31,12 @@ def run(
     With a `new_cache`, `ids` and `mask` are the tokens that follow those it has seen.
     """
     if bridge.is_bridge(model):
-        return bridge.run(model, ids, mask, layer, cache)
-    with reading(model, cache):
-        found = model(ids, attention_mask=mask, return_type=None, stop_at_layer=layer, past_kv_cache=cache)
-    return None if layer is None else found
+        found = bridge.run(model, ids, mask, layer, cache)
+    else:
+        with reading(model, cache):
+            found = model(ids, attention_mask=mask, return_type=None, stop_at_layer=layer, past_kv_cache=cache)
+    # Where the tokens are, on whichever device the last layer ran.
+    return None if layer is None or found is None else found.to(ids.device)
 
 
 def can_start_at_layer(model: Model) -> bool:
@@ -46,7 +48,8 @@ def run_from(
     model: Model, start: Float[Tensor, "batch pos d_model"], mask: Int[Tensor, "batch pos"], layer: int
 ) -> Float[Tensor, "batch pos d_model"]:
     """The residual stream after the last layer, from the one before `layer`."""
-    return model(start, start_at_layer=layer, attention_mask=mask, stop_at_layer=model.cfg.n_layers)
+    found = model(start, start_at_layer=layer, attention_mask=mask, stop_at_layer=model.cfg.n_layers)
+    return found.to(mask.device)
 
 
 def new_cache(model: Model, rows: int, length: int, device: torch.device) -> Any:

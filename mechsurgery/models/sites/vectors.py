@@ -81,11 +81,11 @@ def mlp_write(model: Model, layer: int, neurons: Float[Tensor, "*b d_mlp"]) -> F
     """What a layer's MLP adds to the residual stream when its neurons have these activations."""
     weight = write_weights(model, layer)
     check_last(neurons, len(weight), "activations of neurons")
-    written = neurons @ weight + parameter(model, names.mlp_parameter(layer, "b_out"))
+    written = neurons.to(weight.device) @ weight + parameter(model, names.mlp_parameter(layer, "b_out"))
     norm = _norm_after(model, layer, "mlp")
     if norm is not None:
         written = _norm(model, layer, norm)(written)
-    return written * _scale(model, layer)
+    return (written * _scale(model, layer)).to(neurons.device)
 
 
 def write_rows(model: Model, where: int | str) -> Float[Tensor, "d_mlp d_model"]:

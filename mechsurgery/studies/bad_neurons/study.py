@@ -66,7 +66,7 @@ def run(
     model = model or load_model(settings.model, dtype=settings.dtype, device=settings.device)
     data = data or load_task(settings)
     if not settings.no_sae:
-        dictionary = dictionary or load_sae(settings.sae, settings.sae_id, model=model, device=settings.device)
+        dictionary = dictionary or load_sae(settings.sae, settings.sae_id, model=model)
     template = settings.chat_template().frozen(model.tokenizer)
     generation = Generation(settings.max_new_tokens, template=template, max_rows=settings.max_rows)
     if data.choices is not None:

@@ -8,7 +8,6 @@ latent as an independent oracle.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -90,13 +89,12 @@ def load(
     for name in (case.model, case.twin):
         if isinstance(name, str) and name not in known:
             known[name] = load_model(name, dtype=settings.dtype, device=settings.device)
-    sae_of = partial(load_sae, device=settings.device)
     model, twin = (known[one] if isinstance(one, str) else one for one in (case.model, case.twin))
     assert model is not None
-    first = dictionary or sae_of(settings.sae, settings.sae_id, model=model)
+    first = dictionary or load_sae(settings.sae, settings.sae_id, model=model)
     source = settings.later_sae or (None if dictionary else _LATER.get(settings.sae))
     if later is None and source is not None:
-        later = sae_of(source, settings.later_sae_id, model=model)
+        later = load_sae(source, settings.later_sae_id, model=model)
     first.check(model)
     if later is not None and sites.layer_of(later.check(model).hook_name) <= sites.layer_of(first.hook_name):
         raise MismatchError(f"later_sae reads {later.hook_name!r}, sae {first.hook_name!r}; give one of a later layer")
