@@ -77,7 +77,7 @@ def test_prompts_are_divided_as_the_verbs_divide_them():
 
 
 def test_time_is_that_of_full_batches_and_the_rest_as_often_as_it_is_to_be_done():
-    machine = _Machine(2, torch.float32, 0.0, 0.0, float("inf"))
+    machine = _Machine(2, torch.float32, 0.0, 0.0, 1e9)
     row = machine.row("any", Amount(64, 100, 3), Linear(1.0, 0.5, 0.0, 0.0), Linear(1.0, 0.0, 0.0, 0.0), held=0.0)
     assert row["seconds"] == 3 * ((1 + 32) + (1 + 18))
     assert (row["rows"], row["batch"]) == (300, 64)
