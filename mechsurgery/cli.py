@@ -244,7 +244,7 @@ def evaluate(model: str, circuit_path: Path, out: Path, whole: bool, **options: 
 def plan_model(model: str, limit: float | None, out: Path | None, **options: Any) -> None:
     """Say what MODEL needs on this machine: memory, time and batch of every verb, from its config.json alone.
 
-    No weights are read or fetched. Models with one and three random layers of its shape are measured.
+    No weights are read or fetched. Models with two and six random layers of its shape are measured.
     """
     from .artifacts import write_text
     from .evaluation.planning import Work, plan, told

@@ -8,7 +8,9 @@ is scaled.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from typing import Any
 
@@ -28,6 +30,8 @@ Gates = Mapping[str, Tensor]
 HookFns = list[tuple[str, Callable[..., Tensor]]]
 #: Numbers that a batch's graph may hold before blocks are recomputed in the backward pass.
 HELD = 1 << 28
+#: What share of them.
+_share: ContextVar[float] = ContextVar("share held", default=1.0)
 
 
 class Units:
@@ -127,6 +131,16 @@ def frozen(model: Model) -> Turn:
     return Turn(model, freeze, ends_all=True)
 
 
+@contextmanager
+def with_share_held(share: float) -> Iterator[None]:
+    """Within, a graph may hold this share of `HELD`: a small model is then treated as a large one would be."""
+    token = _share.set(share)
+    try:
+        yield
+    finally:
+        _share.reset(token)
+
+
 def recomputed(model: Model, held: int) -> Turn:
     """Within, blocks are run again in the backward pass where a batch's graph would hold more than `HELD` numbers.
 
@@ -134,9 +148,10 @@ def recomputed(model: Model, held: int) -> Turn:
     """
     cfg = model.cfg
     numbers = held * cfg.n_layers * (8 * cfg.d_model + 4 * (cfg.d_mlp or 0))
+    most = HELD * _share.get()
 
     def replace(turn: Turn) -> None:
-        if numbers <= HELD or not torch.is_grad_enabled():
+        if numbers <= most or not torch.is_grad_enabled():
             return
         for layer in range(cfg.n_layers):
             block = model.get_submodule(f"blocks.{layer}")

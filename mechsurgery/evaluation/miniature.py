@@ -39,12 +39,13 @@ def n_parameters(config: Any) -> int:
 
 
 def shortened(config: Any, n_layers: int) -> Any:
-    """A configuration with only the first layers."""
+    """A configuration with only the first layers; kinds of layers that are listed go on as the last one."""
     config = copy.deepcopy(config)
     config.num_hidden_layers = n_layers
     for name in ("layer_types", "mlp_layer_types"):
         if getattr(config, name, None):
-            setattr(config, name, list(getattr(config, name))[:n_layers])
+            kinds = list(getattr(config, name))
+            setattr(config, name, (kinds + kinds[-1:] * n_layers)[:n_layers])
     return config
 
 
