@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 
 from ..checks import check_arguments
+from ..device_names import Named, named_devices
 from ..errors import InputError
 from ..models import memory
 from ..progress import with_progress
@@ -38,9 +39,9 @@ def plan(
     A row for loading, discovery (`contrast_statistics`), answers (`generate`), gradients (`gate_gradient`) and
     fine-tuning 3 % of the neurons (`finetune`; of a mixture of experts all its MLPs): `batch` rows at once, `memory`
     and `left` in GiB (the process's on a CPU, the tensors' on a GPU), `seconds`, `fits`, and `advice` where it does
-    not. `limit` is how many GiB may be used
-    (default: what is free). `memory` is NaN where the system does not tell a process its peak. The estimate assumes
-    that files are cached by the system and that nothing else runs.
+    not. `device` is as for `load_model`: on several, verbs are tried on the first, and all have room together. `limit`
+    is how many GiB may be used (default: what is free). `memory` is NaN where the system does not tell a process its
+    peak. The estimate assumes that files are cached by the system and that nothing else runs.
 
     Raises `ModelNotFoundError`, `UnsupportedModelError`, `InputError`.
     """
@@ -49,7 +50,8 @@ def plan(
         raise InputError(f"limit={limit} must be above 0 GiB")
     config = read_config_of(name, revision)
     kind = _dtype_of(config, dtype, str(name))
-    where = torch.device(device if device is not None else "cuda" if torch.cuda.is_available() else "cpu")
+    devices = named_devices(device)
+    where = devices[0].device
     n_layers, n_numbers = int(config.num_hidden_layers), n_parameters(config)
     seconds: Points = {}
     peaks: Points = {}
@@ -60,10 +62,11 @@ def plan(
                 peaks.setdefault(verb, {})[layers, n] = peak
         gc.collect()
         began = memory.process(where)  # with what is imported on the way, which stays
-    free = memory.available(where) if limit is None else int(limit * memory.GIB) - began
+    free = _free(devices) if limit is None else int(limit * memory.GIB) - began
     time_of = {verb: Linear.through(points) for verb, points in seconds.items()}
     peak_of = {verb: Linear.through(points) for verb, points in peaks.items()}
-    machine = _Machine(n_layers, kind, began, peak_of["held"].at(n_layers, 0), float("inf") if free is None else free)
+    room = float("inf") if free is None else free
+    machine = _Machine(n_layers, kind, where.type == "cuda", began, peak_of["held"].at(n_layers, 0), room)
     table = [machine.row("loading", Amount(1, 1, 1), time_of["loading"], peak_of["loading"], held=0.0)]
     for verb, amount in amounts(work).items():
         table.append(machine.row(verb, amount, time_of[verb], peak_of[verb], held=machine.held))
@@ -73,7 +76,7 @@ def plan(
         "weights_gib": n_numbers * kind.itemsize / memory.GIB,
         "layers": n_layers,
         "dtype": str(kind).removeprefix("torch."),
-        "device": str(where),
+        "device": ", ".join(str(one.device) for one in devices),
         "free_gib": None if free is None else free / memory.GIB,
     }
     return frame
@@ -108,6 +111,7 @@ class _Machine:
 
     layers: int
     dtype: torch.dtype
+    on_gpu: bool
     began: float
     held: float
     free: float
@@ -115,8 +119,8 @@ class _Machine:
     def row(self, verb: str, amount: Amount, seconds: Linear, peak: Linear, held: float) -> dict[str, Any]:
         """A verb with an amount to do, in smaller batches where those do not fit."""
         batch = amount.batch
-        whole = peak.at(self.layers, batch) == peak.at(self.layers, batch)
-        if whole:
+        known = peak.at(self.layers, batch) == peak.at(self.layers, batch) and self.free < float("inf")
+        if known:
             batch = max(1, min(batch, peak.rows_within(self.layers, self.free - held)))
         need = held + peak.at(self.layers, batch)
         full, rest = divmod(amount.rows, batch)
@@ -138,7 +142,16 @@ class _Machine:
             return "a smaller batch than usual, so that it fits" if smaller else ""
         short = (need - self.free) / memory.GIB
         half = "dtype='bfloat16' halves it; else " if self.dtype == torch.float32 else ""
-        return f"{short:.1f} GiB are missing: {half}take a device with more memory, or a smaller model"
+        wait = ", or have layers wait on the CPU (device='auto'), which is slow" if self.on_gpu else ""
+        return f"{short:.1f} GiB are missing: {half}take devices with more memory, or a smaller model{wait}"
+
+
+def _free(devices: list[Named]) -> int | None:
+    """Bytes that all devices have together, each at most what is named with it; None where one does not say."""
+    free = [(memory.available(one.device), one.limit) for one in devices]
+    if any(found is None for found, _ in free):
+        return None
+    return sum(found if limit is None else min(found, limit) for found, limit in free if found is not None)
 
 
 def _dtype_of(config: Any, dtype: str, name: str) -> torch.dtype:

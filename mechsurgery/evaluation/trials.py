@@ -136,7 +136,7 @@ def layers_tried(n_layers: int) -> tuple[int, int]:
 def rows_tried(config: Any, amount: Amount, tokens: int, device: torch.device) -> tuple[int, int]:
     """Two even numbers of rows that a verb is tried on: up to the planned batch, or what takes a short time."""
     a_layer = n_parameters(shortened(config, 2)) - n_parameters(shortened(config, 1))
-    most = max(_LEAST, int(_TRIED[device.type] / (max(1, a_layer) * tokens)))
+    most = max(_LEAST, int(_TRIED.get(device.type, _TRIED["cuda"]) / (max(1, a_layer) * tokens)))
     large = max(4, min(amount.batch, most) // 2 * 2)
     return max(2, large // 8 * 2), large
 

@@ -10,10 +10,11 @@ from click.testing import CliRunner
 from mechsurgery import load_model
 from mechsurgery.attribution import gates
 from mechsurgery.cli import main
+from mechsurgery.device_names import named_devices
 from mechsurgery.errors import InputError, ModelNotFoundError
 from mechsurgery.evaluation import trials
 from mechsurgery.evaluation.miniature import n_parameters, read_config_of, shortened
-from mechsurgery.evaluation.planning import Work, _Machine, plan
+from mechsurgery.evaluation.planning import Work, _free, _Machine, plan
 from mechsurgery.evaluation.trials import Amount, Linear, amounts, layers_tried, rows_tried, timed, verbs
 from mechsurgery.models import memory
 
@@ -77,7 +78,7 @@ def test_prompts_are_divided_as_the_verbs_divide_them():
 
 
 def test_time_is_that_of_full_batches_and_the_rest_as_often_as_it_is_to_be_done():
-    machine = _Machine(2, torch.float32, 0.0, 0.0, 1e9)
+    machine = _Machine(2, torch.float32, False, 0.0, 0.0, 1e9)
     row = machine.row("any", Amount(64, 100, 3), Linear(1.0, 0.5, 0.0, 0.0), Linear(1.0, 0.0, 0.0, 0.0), held=0.0)
     assert row["seconds"] == 3 * ((1 + 32) + (1 + 18))
     assert (row["rows"], row["batch"]) == (300, 64)
@@ -126,6 +127,24 @@ def test_what_does_not_fit_says_how_much_is_missing(config_alone, monkeypatch):
     table = plan(config_alone, work=SMALL, device="cpu")
     assert not table["fits"].any()
     assert table["advice"].str.contains("GiB are missing.*bfloat16").all()
+
+
+def test_several_devices_have_room_together():
+    """Each at most what is named with it; where one does not say, nothing is known."""
+    free = {"cpu": 5 * memory.GIB, "cpu:1": 3 * memory.GIB, "cpu:2": None}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memory, "available", lambda device: free[str(device)])
+        assert _free(named_devices("cpu,cpu:1")) == 8 * memory.GIB
+        assert _free(named_devices("cpu=1GiB,cpu:1=9GiB")) == 4 * memory.GIB
+        assert _free(named_devices("cpu,cpu:2")) is None
+
+
+def test_a_gpu_that_is_too_small_is_no_end():
+    machine = _Machine(2, torch.bfloat16, True, 0.0, 0.0, 1e9)
+    row = machine.row("any", Amount(4, 4, 1), Linear(1.0, 0.0, 0.0, 0.0), Linear(3e9, 0.0, 0.0, 0.0), held=0.0)
+    assert not row["fits"]
+    assert row["advice"].startswith("1.9 GiB are missing: take devices")
+    assert "device='auto'" in row["advice"]
 
 
 def test_layers_that_alternate_are_cut_with_their_kinds():
