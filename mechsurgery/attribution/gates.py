@@ -8,6 +8,7 @@ is scaled.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -155,10 +156,19 @@ def recomputed(model: Model, held: int) -> Turn:
             return
         for layer in range(cfg.n_layers):
             block = model.get_submodule(f"blocks.{layer}")
-            turn.undo(vars(block).pop, "forward", None)
-            block.forward = partial(checkpoint, type(block).forward.__get__(block), use_reentrant=False)
+            # Not by `block.forward = …`, which a bridge passes on to transformers' module inside.
+            own, forward = vars(block), block.forward
+            turn.undo(*((own.__setitem__, "forward", forward) if "forward" in own else (own.pop, "forward", None)))
+            own["forward"] = partial(checkpoint, partial(_quietly, forward), use_reentrant=False)
 
     return Turn(model, replace, ends_all=True)
+
+
+def _quietly(forward: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    """A block's forward without what a bridge says where a hook holds a norm's scale fixed."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="transformer_lens")
+        return forward(*args, **options)
 
 
 check_arguments(__name__)

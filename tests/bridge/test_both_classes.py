@@ -12,6 +12,7 @@ import torch
 from support import verbs
 
 import mechsurgery as ms
+from mechsurgery.attribution import gates
 from mechsurgery.intervention import applied, bake, export, shift_weights
 from mechsurgery.intervention.weights import shifted_weights
 from mechsurgery.models import load_model, sites
@@ -44,6 +45,20 @@ def of(directory):
         return made[family, bridge]
 
     return load
+
+
+def test_blocks_that_are_run_again_give_the_same_on_a_bridge_and_leave_it_as_it_was(of, monkeypatch):
+    model = of("llama", True)
+    expected, calls = verbs.gradients(model), []
+    again = gates.checkpoint
+    monkeypatch.setattr(gates, "checkpoint", lambda *args, **how: calls.append(1) or again(*args, **how))
+    with monkeypatch.context() as patch:
+        patch.setattr(gates, "HELD", 0)
+        verbs.assert_same(verbs.gradients(model), expected)
+    n = len(calls)
+    assert n >= 2 * model.cfg.n_layers
+    verbs.assert_same(verbs.gradients(model), expected)
+    assert len(calls) == n
 
 
 @pytest.mark.parametrize(("family", "verb"), CASES)

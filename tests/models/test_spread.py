@@ -9,7 +9,13 @@ from support.devices import devices_that_are_not_there, put
 from support.dictionaries import random_dictionary, random_weights, sae_of
 
 import mechsurgery as ms
-from mechsurgery.attribution import latent_attribution, neuron_attribution, spliced_attribution, universal_neurons
+from mechsurgery.attribution import (
+    gates,
+    latent_attribution,
+    neuron_attribution,
+    spliced_attribution,
+    universal_neurons,
+)
 from mechsurgery.attribution.controls import pair_bootstrap
 from mechsurgery.attribution.gradient import exact_removal, mean_activation, mean_activations
 from mechsurgery.attribution.splice import mean_latents
@@ -132,6 +138,20 @@ def test_it_is_loaded_where_it_is_to_be(device, told, bridge, directory, of, mon
         assert devices_of(model) == [torch.device(one.partition("=")[0]) for one in device.split(",")]
     assert not [name for name, module in model.named_modules() if hasattr(module, "_hf_hook")]
     assert told in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["hooked", "bridge"])
+def test_blocks_that_are_run_again_run_where_they_did_and_go_on_doing_so(kind, of, monkeypatch):
+    whole, spread = of(kind)
+    there = [vars(block).get("forward") for block in spread.blocks]
+    monkeypatch.setattr(torch, "lazy", torch.cpu, raising=False)  # PyTorch asks the device what it can do
+    monkeypatch.setattr(gates, "HELD", 0)
+    ids = torch.tensor(verbs.IDS[:1])
+    with devices_that_are_not_there(), gates.recomputed(spread, 1):
+        assert all(vars(block)["forward"] not in there for block in spread.blocks)
+        found = sites.run(spread, ids.to(FIRST), torch.ones_like(ids).to(FIRST), 3)
+        verbs.assert_same({"stream": found.detach()}, {"stream": sites.run(whole, ids, torch.ones_like(ids), 3)})
+    assert [vars(block).get("forward") for block in spread.blocks] == there
 
 
 def test_a_mixture_of_experts_is_spread(tiny_checkpoint):
