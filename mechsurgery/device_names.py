@@ -45,4 +45,8 @@ def _named(part: str, wanted: str) -> Named:
             f"device={str(wanted)[:200]!r} names no device with {part[:60]!r}; give one such as 'cpu' or 'cuda:0', "
             "several as in 'cuda:0,cuda:1=20GiB', or 'auto' for all GPUs"
         ) from error
+    if device.type == "cpu":  # a number says nothing there
+        device = torch.device("cpu")
+    elif device == torch.device("cuda") and "," in wanted:
+        device = torch.device("cuda", 0)
     return Named(device, int(float(match[2]) * _UNITS[match[3]]) if match else None)

@@ -131,12 +131,12 @@ def test_what_does_not_fit_says_how_much_is_missing(config_alone, monkeypatch):
 
 def test_several_devices_have_room_together():
     """Each at most what is named with it; where one does not say, nothing is known."""
-    free = {"cpu": 5 * memory.GIB, "cpu:1": 3 * memory.GIB, "cpu:2": None}
+    free = {"lazy:0": 5 * memory.GIB, "lazy:1": 3 * memory.GIB, "lazy:2": None}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(memory, "available", lambda device: free[str(device)])
-        assert _free(named_devices("cpu,cpu:1")) == 8 * memory.GIB
-        assert _free(named_devices("cpu=1GiB,cpu:1=9GiB")) == 4 * memory.GIB
-        assert _free(named_devices("cpu,cpu:2")) is None
+        assert _free(named_devices("lazy:0,lazy:1")) == 8 * memory.GIB
+        assert _free(named_devices("lazy:0=1GiB,lazy:1=9GiB")) == 4 * memory.GIB
+        assert _free(named_devices("lazy:0,lazy:2")) is None
 
 
 def test_a_gpu_that_is_too_small_is_no_end():

@@ -219,6 +219,8 @@ def test_layers_go_where_there_is_room(wanted, run, waiting):
         ("cuda:77", "cannot be used here"),
         ("meta", "cannot be used here"),
         ("lazy:0,lazy:0", "one device twice"),
+        ("cpu,cpu:1", "one device twice"),
+        ("cuda,cuda:0", "one device twice"),
         ("lazy:0,=3GiB", "names no device with '=3GiB'.*'auto' for all GPUs"),
         ("lazy:0=3GB", "names no device"),
         ("", "names no device"),
