@@ -185,6 +185,16 @@ def test_weights_wait_again_when_a_pass_is_cut_short(kind, ends, of):
         assert device_of_layer(model, 2) == SECOND
 
 
+@pytest.mark.parametrize("kind", ["hooked", "bridge"])
+def test_a_vector_of_elsewhere_moves_no_norm(kind, of):
+    whole, model = of(kind)
+    vectors = torch.stack([verbs.vector(model.cfg.d_model, seed) for seed in range(2)])
+    with devices_that_are_not_there():
+        found = sites.unembed(model, vectors)
+        assert found.device == sites.parameter(model, "ln_final.w").device == FIRST
+        verbs.assert_same({"logits": found}, {"logits": sites.unembed(whole, vectors)})
+
+
 GIB = 2**30
 
 

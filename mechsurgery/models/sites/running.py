@@ -73,6 +73,8 @@ def unembed(model: Model, resid: Float[Tensor, "*b d_model"]) -> Float[Tensor, "
     NaN for a vector so long that a norm would divide it by infinity: what it gives then, zeros, looks like an answer.
     """
     check_last(resid, model.cfg.d_model, "a vector of the residual stream")
+    # TransformerLens' norms would move themselves, for good, to where a vector is.
+    resid = resid.to(next(iter(model.parameters())).device)
     too_long = ~torch.isfinite(resid.detach().float().square().sum(-1, keepdim=True))
     resid = resid.masked_fill(too_long, float("nan"))
     flat = resid.reshape(1, -1, resid.shape[-1]) if resid.ndim != 3 else resid
