@@ -205,6 +205,11 @@ def spread_out(model: Model, spread: Spread) -> Model:
     return model
 
 
+def device_of(model: Model) -> torch.device:
+    """Where tokens go into a model and logits come out."""
+    return next(iter(model.parameters())).device
+
+
 def device_of_layer(model: Model, layer: int) -> torch.device:
     """Where a layer runs."""
     block = model.get_submodule(f"blocks.{layer}")
@@ -214,8 +219,9 @@ def device_of_layer(model: Model, layer: int) -> torch.device:
 
 def devices_of(model: Model) -> list[torch.device]:
     """Every device on which a model runs, the first one first."""
-    first = next(iter(model.parameters())).device
-    return list(dict.fromkeys([first, *(device_of_layer(model, layer) for layer in range(model.cfg.n_layers))]))
+    return list(
+        dict.fromkeys([device_of(model), *(device_of_layer(model, layer) for layer in range(model.cfg.n_layers))])
+    )
 
 
 class _There:

@@ -16,6 +16,7 @@ from ..digests import digest_of
 from ..errors import InputError, PromptError, listed
 from . import sites
 from .protocol import Model, hooked
+from .spread import device_of as device_of
 
 #: What a pass of one token a row costs beside its rows, in tokens: the weights are read once. Measured on CPUs (135M
 #: Llama shape, 1 thread: 90 ms, and 4 ms a row); on GPUs it is more.
@@ -193,11 +194,6 @@ def stop_ids(model: Model) -> tuple[int, ...]:
     """Every token that ends a turn: the tokenizer's, and those of the model's configuration files, sorted."""
     ends = {*sites.stop_tokens(model), getattr(model.tokenizer, "eos_token_id", None)}
     return tuple(sorted(int(token) for token in ends if token is not None))
-
-
-def device_of(model: Model) -> torch.device:
-    """Where a model's weights are."""
-    return next(iter(model.parameters())).device
 
 
 check_arguments(__name__)

@@ -14,6 +14,7 @@ from ...checks import check_arguments
 from ..cache import preallocated, reading
 from ..fingerprint import fingerprint
 from ..protocol import Model
+from ..spread import device_of
 from . import bridge
 from .points import check_last
 
@@ -74,7 +75,7 @@ def unembed(model: Model, resid: Float[Tensor, "*b d_model"]) -> Float[Tensor, "
     """
     check_last(resid, model.cfg.d_model, "a vector of the residual stream")
     # TransformerLens' norms would move themselves, for good, to where a vector is.
-    resid = resid.to(next(iter(model.parameters())).device)
+    resid = resid.to(device_of(model))
     too_long = ~torch.isfinite(resid.detach().float().square().sum(-1, keepdim=True))
     resid = resid.masked_fill(too_long, float("nan"))
     flat = resid.reshape(1, -1, resid.shape[-1]) if resid.ndim != 3 else resid
